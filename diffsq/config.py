@@ -1,0 +1,357 @@
+"""The typed configuration of a run: YAML file + ``--set key.path=value`` -> `Config`.
+
+Every section is a pydantic model that forbids unknown keys; `load_config` turns whatever is wrong into one
+line that names the full dotted key, the value, and what is allowed.  Couplings are in the kappa-lambda
+convention of `lattice.action`; lengths are in lattice units; sigma is the noise width in units of phi.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from lattice.action import ScalarPhi4, action_from_dict
+from lattice.errors import InputError
+from lattice.generate import EnsembleParameters
+from lattice.statistics import parse_value
+
+MIN_EXTENT, MAX_EXTENT = 4, 4096
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ActionConfig(Section):
+    """Couplings of S = sum_x [-2 kappa sum_mu phi_x phi_{x+mu} + (1 - 2 lam) phi_x^2 + lam phi_x^4]."""
+
+    kind: Literal["phi4", "free"] = "phi4"
+    kappa: float
+    lam: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _free_has_no_lam(self) -> ActionConfig:
+        if self.kind == "free" and self.lam != 0:
+            raise InputError(f"action.lam must be 0 for kind free, got {self.lam}")
+        if self.kind == "phi4" and "lam" not in self.model_fields_set:
+            raise InputError("action.lam is missing (the quartic coupling of kind phi4, >= 0)")
+        return self
+
+
+class LatticeConfig(Section):
+    """Periodic lattice, two extents (the score network is two-dimensional)."""
+
+    shape: tuple[int, ...]
+
+    @field_validator("shape")
+    @classmethod
+    def _even_extents(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) != 2:
+            raise InputError(f"lattice.shape must be two extents such as [16, 16], got {list(shape)}")
+        for extent in shape:
+            if extent % 2 or not MIN_EXTENT <= extent <= MAX_EXTENT:
+                raise InputError(
+                    f"lattice.shape: extents must be even, {MIN_EXTENT} to {MAX_EXTENT}, got {list(shape)}"
+                )
+        return shape
+
+
+class SdeConfig(Section):
+    """Variance-expanding, sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble."""
+
+    kind: Literal["ve"] = "ve"
+    sigma_min: float = Field(default=0.15, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SdeConfig:
+        if self.sigma_max is not None and self.sigma_max <= self.sigma_min:
+            raise InputError(
+                f"sde.sigma_max must exceed sde.sigma_min = {self.sigma_min}, got {self.sigma_max}"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The score model: n_levels resolutions of the U-Net, n_sigma nodes of the closed-form base."""
+
+    channels: int = Field(default=24, ge=1)
+    n_levels: int = Field(default=3, ge=1, le=8)
+    n_sigma: int = Field(default=48, ge=4)
+
+
+class TrainingConfig(Section):
+    """Denoising score matching: Adam steps with warm-up, exponential moving average, held-out validation."""
+
+    n_steps: int = Field(default=2000, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    warmup: int = Field(default=100, ge=0)
+    validation_fraction: float = Field(default=0.125, gt=0, le=0.5)
+    validate_every: int = Field(default=250, ge=1)
+    checkpoint_every: int = Field(default=250, ge=1)
+
+
+class SamplingConfig(Section):
+    """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE)."""
+
+    n_samples: int = Field(default=8192, ge=1)
+    n_levels: int = Field(default=40, ge=2)
+    n_forward: int = Field(default=2048, ge=1)
+    method: Literal["path", "euler", "pc", "heun"] = "path"
+
+
+class ReferenceConfig(Section):
+    """Known results ``NAME: value(error)`` at one point; used only when the run is at that point."""
+
+    kappa: float
+    lam: float = Field(ge=0)
+    shape: tuple[int, ...]
+    values: dict[str, str]
+
+    @field_validator("values")
+    @classmethod
+    def _readable(cls, values: dict[str, str]) -> dict[str, str]:
+        for name, text in values.items():
+            try:
+                parse_value(text)
+            except ValueError as error:
+                raise InputError(f"reference.values.{name} must look like 0.7617(7), got {text!r}") from error
+        return values
+
+
+class Config(Section):
+    """A whole run.  `resolved_yaml` prints it; `load_config` reads it."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    seed: int = Field(default=1, ge=0, lt=2**64)
+    action: ActionConfig
+    lattice: LatticeConfig
+    ensemble: EnsembleParameters
+    sde: SdeConfig = SdeConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    reference: ReferenceConfig | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        bound = 1 / (2 * len(self.lattice.shape))
+        if self.action.lam == 0 and abs(self.action.kappa) >= bound:
+            raise InputError(
+                f"action.kappa must be within (-{bound:g}, {bound:g}) when lam = 0 (the free action is "
+                f"unbounded below otherwise), got {self.action.kappa:g}"
+            )
+        factor = 2 ** (self.model.n_levels - 1)
+        for extent in self.lattice.shape:
+            if extent % factor:
+                low, high = extent // factor * factor, -(-extent // factor) * factor
+                near = [str(e) for e in (low, high) if e >= MIN_EXTENT]
+                raise InputError(
+                    f"lattice.shape: extent {extent} is not divisible by {factor} = 2^(model.n_levels - 1), "
+                    f"the U-Net's halvings; take {' or '.join(near)}, or a smaller model.n_levels"
+                )
+        return self
+
+    def build_action(self) -> ScalarPhi4:
+        return action_from_dict(self.action.model_dump())
+
+    def active_reference(self) -> ReferenceConfig | None:
+        """The reference values if they were measured at this run's couplings and shape, else None."""
+        ref = self.reference
+        here = (self.action.kappa, self.action.lam, self.lattice.shape)
+        return ref if ref is not None and (ref.kappa, ref.lam, ref.shape) == here else None
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply overrides "key.path=value" (values are YAML), validate.
+
+    Raises `InputError`, one line: no such file, not YAML, unknown key (with the nearest one), bad value.
+    """
+    data = read_yaml(Path(path))
+    for override in overrides:
+        apply_override(data, override)
+    return config_from_dict(data)
+
+
+def config_from_dict(data: Mapping[str, Any]) -> Config:
+    """Validate a nested dict of the config's sections.  Raises `InputError` naming the dotted key.
+
+    >>> config_from_dict({"name": "x", "action": {"kapa": 0.27, "lam": 0.022}})
+    Traceback (most recent call last):
+        ...
+    lattice.errors.InputError: unknown key action.kapa; did you mean action.kappa?
+    """
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise InputError(one_line(error)) from None
+
+
+def resolved_yaml(config: Config) -> str:
+    """The complete configuration, defaults included, in schema order; `load_config` reads it back."""
+    return yaml.dump(
+        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+    )
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one "key.path=value" in the nested dict `data`, in place.
+
+    >>> d = {"lattice": {"shape": [16, 16]}}
+    >>> apply_override(d, "lattice.shape=[32,32]"); apply_override(d, "training.learning_rate=1e-3"); d
+    {'lattice': {'shape': [32, 32]}, 'training': {'learning_rate': 0.001}}
+    """
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"--set takes key.path=value, such as lattice.shape=[32,32]; got {override!r}")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
+    section = data
+    for depth, part in enumerate(parts[:-1], start=1):
+        inner = section.get(part)
+        if inner is None:
+            inner = section[part] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {key}: {'.'.join(parts[:depth])} is a value, not a section")
+        section = inner
+    section[parts[-1]] = value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One YAML mapping; `InputError` when missing, unreadable, not a mapping, or with a key twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no such config file: {path}{_nearby_files(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InputError(f"cannot read config file {path}: {reason}") from None
+    try:
+        data = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        raise InputError(
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'syntax'})"
+        ) from None
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
+        )
+    return data
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict -> {"dotted.key": leaf}.
+
+    >>> flatten({"a": {"b": 1, "c": [2]}, "d": None})
+    {'a.b': 1, 'a.c': [2], 'd': None}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def one_line(error: ValidationError) -> str:
+    """The most telling of pydantic's findings: unknown keys first, they explain the missing ones."""
+    findings = sorted(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", e["type"] == "missing"))
+    lines = [_finding(e) for e in findings]
+    # A missing key is news only if nothing else is wrong: with `kapa` reported, "kappa is missing" is noise.
+    more = sum(e["type"] != "missing" for e in findings[1:])
+    return " ".join(lines[0].split()) + (f" (and {more} more)" if more else "")
+
+
+def _finding(error: Any) -> str:
+    path = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {path}{_suggest(path)}"
+    if error["type"] == "missing":
+        return f"{path} is missing from the config"
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
+        return str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
+    message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
+    return f"{path}: {message}, got {error['input']!r}"
+
+
+def _suggest(path: str) -> str:
+    known = list(_known_keys(Config))
+    section, _, leaf = path.rpartition(".")
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
+    close = difflib.get_close_matches(leaf, siblings, n=1) or difflib.get_close_matches(
+        path, known, n=1, cutoff=0.75
+    )
+    if close:
+        return f"; did you mean {siblings.get(close[0], close[0])}?"
+    elsewhere = [key for key in known if key.rpartition(".")[2] == leaf]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    return f"; known {'in ' + section if section else 'sections'}: {', '.join(siblings)}"
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _known_keys(kind, f"{prefix}{name}.")
+
+
+def _nearby_files(path: Path) -> str:
+    names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1) or difflib.get_close_matches(
+        path.name + ".yaml", names, n=1
+    )
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 calls it text) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return mapping
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style with inline lists: `shape: [16, 16]`."""
+
+
+_Dumper.add_representer(
+    list, lambda d, seq: d.represent_sequence("tag:yaml.org,2002:seq", seq, flow_style=True)
+)

@@ -1,0 +1,143 @@
+"""The few estimates that a figure needs and a table does not: histograms, ratios and rho(t), all with errors.
+
+Conventions: rho(t) = Gamma(t)/Gamma(0), tau_int(W) = 1/2 + sum_{t=1}^{W} rho(t) in the spacing of the
+series.  Errors of histograms are blocked jackknife errors: configurations are taken in the order given, so
+pass them sorted by chain and trajectory, and blocks of consecutive ones absorb the autocorrelation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lattice.errors import InputError
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points ``x`` (m,) with ``value`` (m,) and one-sigma ``error`` (m,)."""
+
+    x: Array
+    value: Array
+    error: Array
+
+
+@dataclass(frozen=True)
+class Autocorrelation:
+    """rho(t) and tau_int(W) for t, W = 0..t_max, each (t_max + 1,), with their statistical errors."""
+
+    rho: Array
+    rho_error: Array
+    tau_int: Array
+    tau_int_error: Array
+
+
+N_BLOCKS = 100
+
+
+def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Array, Array]:
+    """Value and jackknife error, (m,) each, of sum numerator / sum denominator from block sums (b, m), (b,).
+
+    Leaving out a block from both keeps the fluctuation of the denominator (the sum of weights).
+
+    >>> value, error = block_jackknife([[1.0], [2.0], [3.0]], [1, 1, 1])
+    >>> float(value[0]), round(float(error[0]), 6)  # = standard deviation / sqrt(n)
+    (2.0, 0.57735)
+    """
+    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)[:, None]
+    value = top.sum(0) / bottom.sum(0)
+    left_out = (top.sum(0) - top) / np.maximum(bottom.sum(0) - bottom, np.finfo(float).tiny)
+    blocks = len(top)
+    return value, np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean(0)) ** 2).sum(0))
+
+
+def _weights_and_blocks(n: int, log_weight: ArrayLike | None) -> tuple[Array, NDArray[np.int64]]:
+    """Weights (n,) scaled to max 1, and each configuration's block (n,), at most ``N_BLOCKS``."""
+    if n < 2:
+        raise InputError(f"a jackknife error needs at least 2 configurations, got {n}")
+    block = (np.arange(n) * min(N_BLOCKS, n)) // n
+    if log_weight is None:
+        return np.ones(n), block
+    log_w = np.asarray(log_weight, dtype=np.float64)
+    return np.exp(log_w - log_w.max()), block
+
+
+def histogram_density(samples: ArrayLike, edges: ArrayLike, log_weight: ArrayLike | None = None) -> Curve:
+    """Probability density of ``samples`` (n,) in bins ``edges`` (m + 1,), weighted by ``log_weight`` (n,).
+
+    Normalised by all samples, those outside the edges included, so that it estimates the true density.
+
+    >>> curve = histogram_density([0.1, 0.2, 0.7, 0.9], [0.0, 0.5, 1.0])
+    >>> curve.value.tolist()
+    [1.0, 1.0]
+    """
+    data, bins = np.asarray(samples, dtype=np.float64), np.asarray(edges, dtype=np.float64)
+    weight, block = _weights_and_blocks(len(data), log_weight)
+    m, n_blocks = len(bins) - 1, int(block[-1]) + 1
+    index = np.searchsorted(bins, data, side="right") - 1
+    inside = (index >= 0) & (index < m)
+    counts = np.bincount(block[inside] * m + index[inside], weight[inside], n_blocks * m).reshape(n_blocks, m)
+    mean, error = block_jackknife(counts, np.bincount(block, weight))
+    width = np.diff(bins)
+    return Curve(0.5 * (bins[1:] + bins[:-1]), mean / width, error / width)
+
+
+def curve_ratio(numerator: Curve, denominator: Curve, max_relative_error: float = 0.5) -> Curve:
+    """``numerator`` / ``denominator`` on the same points, with the numerator's error alone.
+
+    The denominator's own error is the same for every numerator and is drawn as a band around one.  Points
+    where it exceeds ``max_relative_error`` carry no information and are NaN.
+
+    >>> x = np.array([0.0, 1.0])
+    >>> curve_ratio(Curve(x, 2 * x, x), Curve(x, x, 0.1 * x)).value.tolist()
+    [nan, 2.0]
+    """
+    usable = (denominator.value > 0) & (denominator.error <= max_relative_error * denominator.value)
+    safe = np.where(usable, denominator.value, np.nan)
+    return Curve(numerator.x, numerator.value / safe, numerator.error / safe)
+
+
+def autocorrelation_function(replicas: Sequence[ArrayLike], t_max: int) -> Autocorrelation:
+    """rho(t) and tau_int(W) of a primary over chains ``replicas`` (each (n_r,)), for t, W <= ``t_max``.
+
+    Fluctuations are taken about the mean over all replicas, as in the Gamma method.  Errors: rho from the
+    Madras-Sokal approximation [Luescher, hep-lat/0409106, eq. (E.11)], tau_int from var = 4/N (W + 1/2 -
+    tau) tau^2 [Wolff, hep-lat/0306017, eq. (42)].  Raises InputError if every chain is shorter than two or
+    the series is constant.
+    """
+    chains = [np.asarray(chain, dtype=np.float64) for chain in replicas]
+    longest = max((len(chain) for chain in chains), default=0)
+    if longest < 2:
+        raise InputError("rho(t) needs a chain of at least 2 measurements")
+    limit = min(longest - 1, 3 * t_max + 100)  # (E.11) sums over k up to t + Lambda
+    mean = np.concatenate(chains).mean()
+    gamma, pairs = np.zeros(limit + 1), np.zeros(limit + 1)
+    for chain in chains:
+        n, size = len(chain), 1 << (2 * len(chain) - 1).bit_length()
+        spectrum = np.abs(np.fft.rfft(chain - mean, size)) ** 2
+        reach = min(n, limit + 1)
+        gamma[:reach] += np.fft.irfft(spectrum, size)[:reach]
+        pairs[:reach] += n - np.arange(reach)
+    gamma /= np.maximum(pairs, 1)
+    if not gamma[0] > 1e-24 * max(mean * mean, 1e-300):
+        raise InputError("rho(t) of a constant series is undefined")
+    rho, n_total = gamma / gamma[0], sum(len(chain) for chain in chains)
+    t_max = min(t_max, limit // 3 if limit >= 3 else limit)
+    rho_error = np.sqrt(_rho_variance(rho, t_max, n_total))
+    window = np.arange(t_max + 1)
+    tau = 0.5 + np.cumsum(np.where(window > 0, rho[: t_max + 1], 0.0))
+    tau_error = np.abs(tau) * np.sqrt(4.0 / n_total * np.maximum(window + 0.5 - tau, 0.0))
+    return Autocorrelation(rho[: t_max + 1], rho_error, tau, tau_error)
+
+
+def _rho_variance(rho: Array, t_max: int, n_total: int) -> Array:
+    """(1/N) sum_{k>=1} [rho(k+t) + rho(k-t) - 2 rho(k) rho(t)]^2, rho(-t) = rho(t), for t = 0..t_max."""
+    reach = len(rho) - 1 - t_max
+    k = np.arange(1, reach + 1)
+    variance = np.zeros(t_max + 1)
+    for t in range(1, t_max + 1):
+        variance[t] = np.sum((rho[k + t] + rho[np.abs(k - t)] - 2 * rho[k] * rho[t]) ** 2) / n_total
+    return variance

@@ -1,0 +1,74 @@
+"""The final comparison as one figure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffsq.plots.style import GREY, INK, METROPOLIS, MONTE_CARLO, RAW, WEIGHTED, new_figure, styled
+
+STYLES = {
+    "training": ("Monte Carlo (training)", MONTE_CARLO, "D"),
+    "raw": ("raw", RAW, "s"),
+    "weighted": ("weighted", WEIGHTED, "o"),
+    "metropolis": ("Metropolis", METROPOLIS, "^"),
+}
+
+
+@styled
+def pull_chart(
+    labels: Sequence[str], pulls: Mapping[str, Sequence[float]], *, against: str = "reference"
+) -> Figure:
+    """Pulls (value - ``against``)/combined error of each column, one row per observable; NaN leaves a gap.
+
+    Grey bands: 1, 2 and 3 sigma.  Pulls beyond the axis are drawn at its edge as an arrow with their value.
+    """
+    rows = np.arange(len(labels))[::-1]
+    values = np.array([list(column) for column in pulls.values()], dtype=np.float64).reshape(
+        len(pulls), len(labels)
+    )
+    reach = float(np.clip(1.1 * np.nanmax(np.abs(values), initial=0.0), 4.0, 8.0))
+    figure = new_figure(8.2, 0.5 * len(labels) + 1.7)
+    axes = figure.subplots()
+    for band in (3, 2, 1):
+        axes.axvspan(-band, band, color=GREY, alpha=0.10, linewidth=0)
+    axes.axvline(0.0, color=INK, linewidth=1.0)
+    axes.hlines(rows[:-1] - 0.5, -reach, reach, color=GREY, alpha=0.25, linewidth=0.8)
+    for i, (name, column) in enumerate(zip(pulls, values, strict=True)):
+        label, colour, marker = STYLES.get(name, (name, INK, "D"))
+        y = rows + 0.16 * ((len(pulls) - 1) / 2 - i)
+        inside = np.abs(column) <= reach
+        axes.plot(
+            column[inside],
+            y[inside],
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            markersize=6,
+            markeredgewidth=1.6,
+            markerfacecolor="none" if name == "raw" else colour,
+            label=label,
+        )
+        for value, height in zip(column, y, strict=True):
+            if abs(value) > reach:
+                side = np.sign(value)
+                axes.annotate(
+                    f"{value:+.0f}",
+                    (side * reach, height),
+                    xytext=(side * -26, 0),
+                    textcoords="offset points",
+                    color=colour,
+                    va="center",
+                    ha="center",
+                    fontsize=11,
+                    arrowprops={"arrowstyle": "->", "color": colour},
+                )
+    axes.set_yticks(rows, labels)
+    axes.set(
+        xlim=(-reach, reach),
+        ylim=(-0.6, len(labels) - 0.4),
+        xlabel=rf"pull against the {against}  [$\sigma$]",
+    )
+    axes.tick_params(axis="y", which="both", length=0)
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure

@@ -1,0 +1,150 @@
+"""What a run folder holds, read stage by stage; a stage not run yet is an exception, turned into words.
+
+Readers take the keys they know and ignore others, so a page can be built from runs of neighbouring versions.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from lattice.ensemble import Ensemble, read_ensemble
+from lattice.errors import InputError
+from lattice.files import read_json
+
+Array = NDArray[np.float64]
+
+
+class Absent(Exception):
+    """Nothing is wrong, but this run has no such result; the message says why."""
+
+
+class NotRun(Absent):
+    """The named stage has no result yet."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"not run yet: diffsq {stage}")
+        self.stage = stage
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Lazy access to the files of one run: NotRun if a stage has not run, InputError if a file is damaged."""
+
+    path: Path
+
+    @cached_property
+    def config_text(self) -> str:
+        """The resolved config as YAML, empty if there is none."""
+        path = self.path / "config.yaml"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+        config = self.summary.get("config")
+        return yaml.safe_dump(config, sort_keys=False) if config else ""
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, {} if there is none."""
+        try:
+            config = yaml.safe_load(self.config_text)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"{self.path / 'config.yaml'}: not valid YAML ({str(error).splitlines()[0]})"
+            ) from error
+        return config if isinstance(config, dict) else {}
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """summary.json, {} before the run has finished: the page then shows the stages it finds."""
+        path = self.path / "summary.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def certificate(self) -> dict[str, Any]:
+        return self._json("ensemble", "certificate.json")
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        self._finished("ensemble")
+        return read_ensemble(self.path / "ensemble")
+
+    @cached_property
+    def thermalisation(self) -> tuple[Array, Array, list[str]]:
+        """|M| and s, (n_therm, n_chains) each, and every chain's start."""
+        data, attrs = self._hdf5("ensemble", "therm.h5", ("abs_magnetization", "action_density"))
+        starts = attrs.get("start", "[]")
+        names = json.loads(starts) if isinstance(starts, str | bytes) else [str(name) for name in starts]
+        if data[0].ndim != 2 or data[0].shape != data[1].shape or len(names) != data[0].shape[1]:
+            raise InputError(
+                f"{self.path / 'ensemble/therm.h5'}: expected (n_therm, n_chains) and one start per chain"
+            )
+        return data[0], data[1], names
+
+    @cached_property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of metrics.jsonl; a last line cut short by a kill is dropped."""
+        path = self._file("train", "metrics.jsonl")
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                lines.append(entry)
+        if not lines:
+            raise NotRun("train")
+        return lines
+
+    @cached_property
+    def validation(self) -> dict[str, Any]:
+        return self._json("train", "validation.json")
+
+    @cached_property
+    def samples(self) -> Ensemble:
+        self._finished("sample")
+        return read_ensemble(self.path / "samples")
+
+    @cached_property
+    def diagnostics(self) -> dict[str, Any]:
+        return self._json("sample", "diagnostics.json")
+
+    @cached_property
+    def sequence(self) -> tuple[Array, Array]:
+        """Frames (n, *shape) and their sigma (n,)."""
+        data, _ = self._hdf5("sample", "sequence.h5", ("phi", "sigma"))
+        return data[0], data[1]
+
+    def _file(self, stage: str, name: str) -> Path:
+        path = self.path / {"sample": "samples"}.get(stage, stage) / name
+        if not path.is_file():
+            raise NotRun(stage)
+        return path
+
+    def _finished(self, stage: str) -> None:
+        self._file(stage, "manifest.json")  # written last
+
+    def _json(self, stage: str, name: str) -> dict[str, Any]:
+        return read_json(self._file(stage, name))
+
+    def _hdf5(self, stage: str, name: str, datasets: tuple[str, ...]) -> tuple[list[Array], dict[str, Any]]:
+        path = self._file(stage, name)
+        try:
+            with h5py.File(path, "r", locking="best-effort") as file:
+                data = []
+                for key in datasets:
+                    # a link may point outside the run folder: read only what lies in this file
+                    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
+                        raise InputError(f"{path}: no dataset {key!r}")
+                    data.append(np.asarray(file[key][...], dtype=np.float64))
+                return data, dict(file.attrs)
+        except OSError as error:
+            raise InputError(f"{path}: not a readable HDF5 file ({error})") from error

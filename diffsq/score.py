@@ -1,0 +1,106 @@
+"""The score model: D(x, sigma) = W x + sqrt(C) [regression base + periodic U-Net], score = (D - x)/sigma^2.
+
+Wiener filter and regression are closed-form (base.py); the U-Net is a residual on them, in units of the Wiener
+posterior standard deviation sqrt(C), so that an untrained network is the regression and a Gaussian theory is exact
+before any training. Everything is odd under phi -> -phi; lattice symmetries that the U-Net lacks (odd translations,
+reflections, exchange of axes) are restored by evaluating it on a transformed copy, see `Symmetry`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from diffsq.base import RegressionBase, bounded
+from diffsq.momentum import Momenta
+from diffsq.unet import UNet
+
+N_CONDITION = 8
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """A lattice symmetry: translation by `shift`, then reflections of the axes in `flip`, then their exchange."""
+
+    shift: tuple[int, int] = (0, 0)
+    flip: tuple[int, ...] = ()
+    exchange: bool = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        x = x.roll(self.shift, (-2, -1)).flip(self.flip)
+        return x.transpose(-1, -2) if self.exchange else x
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """Undo `__call__`."""
+        x = x.transpose(-1, -2) if self.exchange else x
+        return x.flip(self.flip).roll((-self.shift[0], -self.shift[1]), (-2, -1))
+
+    @staticmethod
+    def draw(uniforms: Tensor, shape: tuple[int, ...]) -> "Symmetry":
+        """From five uniforms in (0, 1); axes are exchanged on square lattices only."""
+        u = uniforms.tolist()
+        shift = (int(u[0] * shape[0]), int(u[1] * shape[1]))
+        flip = tuple(axis for axis, value in ((-2, u[2]), (-1, u[3])) if value < 0.5)
+        return Symmetry(shift, flip, shape[0] == shape[1] and u[4] < 0.5)
+
+
+class ScoreModel(nn.Module):
+    """Preconditioned score network for one lattice shape and one coupling point.
+
+    `unet` = None leaves the closed-form base. `gain` (n_sigma, n_class) is the further fraction of the Wiener
+    posterior variance that the U-Net explains, measured on training data after the fit.
+    """
+
+    gain: Tensor
+    sigma_data: Tensor
+
+    def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
+        super().__init__()
+        self.base = base
+        self.unet = unet
+        self.momenta: Momenta = base.momenta
+        variance = (self.momenta.multiplicity * base.g).sum() / self.momenta.volume
+        self.register_buffer("sigma_data", variance.sqrt())
+        self.register_buffer("gain", torch.zeros_like(base.explained))
+
+    def condition(self, u: Tensor, sigma: Tensor) -> Tensor:
+        """Even conditioning vector of the U-Net: noise level and squared magnetisation: (n, N_CONDITION)."""
+        low, high = self.base.log_sigma[0], self.base.log_sigma[-1]
+        t = (2 * (sigma.log() - low) / (high - low) - 1).float()
+        m2 = bounded(u.mean((-1, -2)) ** 2, 3.0)
+        angles = [math.pi * n * t / 2 for n in (1, 2)]
+        waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+        return torch.stack([t, *waves, m2, m2 * t, m2 * m2 / 3], -1)
+
+    def network(self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry) -> Tensor:
+        """U-Net output in position space, units of sqrt(C), float32: (n, *shape)."""
+        assert self.unet is not None
+        scaled = x / torch.sqrt(self.sigma_data**2 + sigma**2)[:, None, None]
+        mean = bounded(u.mean((-1, -2), keepdim=True), 3.0).expand_as(u)
+        h = torch.stack([scaled.float(), u, mean, self.momenta.fields(base).float()], 1)
+        out: Tensor = symmetry.inverse(self.unet(symmetry(h), self.condition(u, sigma)))
+        return out
+
+    def denoise(self, x: Tensor, sigma: Tensor, symmetry: Symmetry | None = None) -> Tensor:
+        """D(x, sigma) in momentum space: x (n, *shape) float64, sigma (n,) -> (n, *half) complex128."""
+        p = self.momenta
+        xk = p.modes(x)
+        w, c = (p.expand(q) for q in self.base.wiener(sigma))
+        u = self.base.normalised(xk, sigma)
+        correction = self.base(xk, u, sigma)
+        if self.unet is not None:
+            local = self.network(x, u, correction, sigma, symmetry or Symmetry())
+            correction = correction + p.modes(local.double())
+        return w * xk + c.sqrt() * correction
+
+    def score(self, x: Tensor, sigma: Tensor, symmetry: Symmetry | None = None) -> Tensor:
+        """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""
+        d = self.momenta.fields(self.denoise(x, sigma, symmetry))
+        return (d - x) / sigma[:, None, None] ** 2
+
+    def posterior_variance(self, sigma: Tensor) -> Tensor:
+        """Mean squared error of the denoiser per momentum class: (n,) -> (n, n_class)."""
+        _, c = self.base.wiener(sigma)
+        explained = self.base.at(self.base.explained + self.gain, sigma)
+        return c * (1 - explained).clamp_min(1e-3)

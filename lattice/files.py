@@ -1,0 +1,211 @@
+"""Files that survive: atomic writes, hashes, provenance, and the lock of a run folder.
+
+A file appears under its own name only when it is complete and on the disk: write a temporary file beside it,
+fsync, rename, fsync the folder. A kill -9 leaves at worst a `*.tmp` that no reader looks at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+
+from lattice.errors import InputError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_MAX_JSON = 64 * 2**20
+
+
+def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
+    """Write `path` so that it is either absent (or its old self) or complete.
+
+    `content` is the bytes, or a function that writes them to the open binary file it is given. Missing parent
+    folders are made. Raises InputError naming the folder when it is full or cannot be written; the temporary
+    file is removed and an older `path` stays as it was.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as d:
+    ...     write_atomic(Path(d) / "a.txt", b"kappa"); (Path(d) / "a.txt").read_bytes()
+    b'kappa'
+    """
+    path = Path(path)
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(tmp, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(tmp, path)
+        _fsync_folder(path.parent)
+    except OSError as error:
+        _remove(tmp)
+        raise folder_error(path.parent, error) from error
+    except BaseException:
+        _remove(tmp)
+        raise
+
+
+def folder_error(folder: Path, error: OSError) -> InputError:
+    """The one-line InputError for an operating-system error met while writing in `folder`."""
+    if error.errno in _FULL:
+        return InputError(
+            f"{folder}: disk full or over quota while writing; free some space and run the same command again"
+        )
+    if error.errno in _FORBIDDEN:
+        return InputError(
+            f"{folder}: not writable (permission denied or read-only); choose a folder you may write to"
+        )
+    if error.errno in {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
+        return InputError(f"{folder}: cannot be used as a folder, a file of another kind is in the way")
+    return InputError(f"{folder}: cannot be written: {error.strerror or error}")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed run left in `folder`. Call it only while holding its lock."""
+    for tmp in Path(folder).glob(".*.tmp"):
+        _remove(tmp)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` as indented JSON, atomically. NaN and infinity are written as null: they are not JSON."""
+    write_atomic(path, (json.dumps(_finite(data), indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises InputError when the file is missing, too large, or not a JSON object."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            raise InputError(f"{path}: too large for a JSON file of this project")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def canonical_json(data: Any) -> str:
+    """JSON with sorted keys and no spaces: equal data give equal text, which is what gets hashed.
+
+    >>> canonical_json({"b": 1, "a": [2.0]})
+    '{"a":[2.0],"b":1}'
+    """
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_text(text: str) -> str:
+    """The hexadecimal sha256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The hexadecimal sha256 of a file. Raises InputError when it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the operating system lets go of it when the process ends, also by kill
+    -9.
+
+    Raises InputError at once when another process holds it, or when the folder cannot be written.
+    """
+    folder = Path(folder)
+    lock = filelock.FileLock(str(folder / "lock"), timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(
+            f"{folder}: another process is working in this run folder; wait for it, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise folder_error(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@functools.cache
+def code_version() -> dict[str, Any]:
+    """Version of this package, git commit and dirty flag when run from a checkout, versions underneath."""
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "torch", "numba", "h5py"):
+        versions[name] = _installed(name)
+    return {"diffsq": _installed("diffsq"), **_git_state(), "packages": versions}
+
+
+def _installed(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _git_state() -> dict[str, Any]:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return {"git": None, "dirty": None}
+    try:
+        sha = _git(root, "rev-parse", "HEAD")
+        return {"git": sha, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"git": None, "dirty": None}
+
+
+def _git(root: Path, *args: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=5, check=True
+    )
+    return done.stdout.strip()
+
+
+def _fsync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        path.unlink()
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if hasattr(data, "tolist"):  # NumPy scalars and arrays
+        return _finite(data.tolist())
+    if isinstance(data, float) and not (data - data == 0.0):
+        return None
+    return data

@@ -1,0 +1,217 @@
+"""Compiled loops behind `hmc` and `cluster`, tested equal to the plain tensor version.
+
+Layout: a block of chains is (rows, extent * block): a row is a line of sites along the last axis, the chain
+index is innermost, so one stream of SIMD instructions moves the whole block along a row, in any dimension,
+and every neighbour is a contiguous run.  No operation mixes two chains and nothing is reassociated, hence a
+chain's result depends neither on the block nor on its company, bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lattice.action import check_shape
+from lattice.errors import InputError
+from lattice.rng import compiled, fill_normals, uniform_at
+
+ONE = np.uint64(1)
+
+
+@functools.lru_cache(maxsize=32)
+def neighbour_table(shape: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Flat (C order) indices of the 2d periodic neighbours of each site, (V, 2d): x+mu, x-mu for each axis.
+
+    Read-only and shared.  Extent 2 lists its neighbour twice, extent 1 the site itself, as S does.
+
+    >>> neighbour_table((3,)).tolist()
+    [[1, 2], [2, 0], [0, 1]]
+    """
+    if shape:  # () are the other axes of a one-dimensional lattice: one row without neighbours
+        check_shape(shape)
+    sites = np.arange(math.prod(shape), dtype=np.uint64).reshape(shape)
+    rolled = [np.roll(sites, shift, axis).ravel() for axis in range(len(shape)) for shift in (-1, 1)]
+    table = np.array(rolled, dtype=np.uint64).reshape(len(rolled), sites.size).T.copy()
+    table.setflags(write=False)
+    return table
+
+
+def available_threads(n_threads: int | None) -> int:
+    """`n_threads`, or the processors this process may run on."""
+    if n_threads is not None and n_threads < 1:
+        raise InputError(f"n_threads must be >= 1, got {n_threads}")
+    if n_threads is not None:
+        return n_threads
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_threaded(task: Callable[[int], None], starts: Sequence[int], n_threads: int) -> None:
+    """Run task(start) for every start on at most `n_threads` threads; the tasks write disjoint outputs."""
+    if n_threads == 1 or len(starts) == 1:
+        for start in starts:
+            task(start)
+        return
+    with ThreadPoolExecutor(min(n_threads, len(starts))) as pool:
+        list(pool.map(task, starts))
+
+
+@compiled
+def _add(total: Any, a: Any, b: Any) -> None:
+    for j in range(total.size):
+        total[j] += a[j] + b[j]
+
+
+@compiled
+def _neighbour_sum(total: Any, phi: Any, rows: Any, r: Any, block: Any) -> None:
+    """total (extent * block) = sum over the 2d neighbours of the sites of row r."""
+    row, width = phi[r], phi.shape[1]
+    total[:] = 0.0
+    if width > block:
+        _add(total[block : width - block], row[2 * block :], row[: width - 2 * block])
+        _add(total[:block], row[block : 2 * block], row[width - block :])
+        _add(total[width - block :], row[:block], row[width - 2 * block : width - block])
+    else:
+        _add(total, row, row)
+    for mu in range(0, rows.shape[1], 2):
+        _add(total, phi[rows[r, mu]], phi[rows[r, mu + 1]])
+
+
+@compiled
+def _energy_row(h: Any, f: Any, p: Any, total: Any, mass: Any, lam: Any, kappa: Any) -> None:
+    for j in range(f.size):
+        f2 = f[j] * f[j]
+        h[j] = 0.5 * p[j] * p[j] + (mass * f2 + lam * f2 * f2 - kappa * f[j] * total[j])
+
+
+@compiled
+def _energy(h: Any, phi: Any, p: Any, rows: Any, total: Any, work: Any, kappa: Any, lam: Any) -> None:
+    """h (block,) = p^2/2 + S; the sum over 2d neighbours meets each bond twice, hence kappa, not 2 kappa."""
+    h[:] = 0.0
+    for r in range(phi.shape[0]):
+        _neighbour_sum(total, phi, rows, r, h.size)
+        _energy_row(work, phi[r], p[r], total, 1.0 - 2.0 * lam, lam, kappa)
+        for start in range(0, work.size, h.size):
+            for i in range(h.size):
+                h[i] += work[start + i]
+
+
+@compiled
+def _kick_drift_row(
+    new: Any, p: Any, f: Any, total: Any, mass: Any, quartic: Any, hop: Any, kick: Any, drift: Any
+) -> None:
+    for j in range(f.size):
+        p[j] -= kick * ((mass + quartic * f[j] * f[j]) * f[j] - hop * total[j])
+        new[j] = f[j] + drift * p[j]
+
+
+@compiled
+def _kick_drift(
+    new: Any, p: Any, phi: Any, rows: Any, total: Any, block: Any, kappa: Any, lam: Any, kick: Any, drift: Any
+) -> None:
+    """p -= kick dS/dphi(phi) and new = phi + drift p in one pass over memory."""
+    for r in range(phi.shape[0]):
+        _neighbour_sum(total, phi, rows, r, block)
+        _kick_drift_row(
+            new[r], p[r], phi[r], total, 2.0 * (1.0 - 2.0 * lam), 4.0 * lam, 2.0 * kappa, kick, drift
+        )
+
+
+@compiled
+def hmc_block(
+    phi: Any, out: Any, dh: Any, accepted: Any, chains: Any, start: Any, stop: Any, extent: Any, rows: Any,
+    kappa: Any, lam: Any, kicks: Any, drifts: Any, seed: Any, momentum_stream: Any, accept_stream: Any,
+    trajectory: Any,
+) -> None:  # fmt: skip
+    """One trajectory of chains start .. stop of phi (n, V) into out (n, V), dh (n,), accepted (n,).
+
+    `extent` is the last axis, `rows` the neighbour table of the lattice of the other axes.
+    """
+    n_sites, block = phi.shape[1], stop - start
+    n_rows, width = n_sites // extent, extent * block
+    now, new, p = np.empty((n_rows, width)), np.empty((n_rows, width)), np.empty((n_rows, width))
+    total, work, normal = np.empty(width), np.empty(width), np.empty(n_sites)
+    h0, h1 = np.empty(block), np.empty(block)
+    sites, momenta = now.reshape(n_sites, block), p.reshape(n_sites, block)
+    for i in range(block):
+        fill_normals(normal, seed, momentum_stream, chains[start + i], trajectory)
+        for x in range(n_sites):
+            sites[x, i] = phi[start + i, x]
+            momenta[x, i] = normal[x]
+
+    _energy(h0, now, p, rows, total, work, kappa, lam)
+    for k in range(drifts.size):
+        _kick_drift(new, p, now, rows, total, block, kappa, lam, kicks[k], drifts[k])
+        now, new = new, now
+    _kick_drift(new, p, now, rows, total, block, kappa, lam, kicks[-1], 0.0)
+    _energy(h1, now, p, rows, total, work, kappa, lam)
+
+    sites = now.reshape(n_sites, block)
+    for i in range(block):
+        c = start + i
+        dh[c] = h1[i] - h0[i]
+        u = uniform_at(seed, accept_stream, chains[c], trajectory, np.uint64(0))
+        accepted[c] = np.isfinite(dh[c]) and u < np.exp(-dh[c])
+        for x in range(n_sites):
+            out[c, x] = sites[x, i] if accepted[c] else phi[c, x]
+
+
+@compiled
+def wolff_chain(
+    phi: Any, sizes: Any, nb: Any, kappa: Any, seed: Any, stream: Any, chain: Any, trajectory: Any,
+    stack: Any, member: Any,
+) -> None:  # fmt: skip
+    """len(sizes) single-cluster flips of one field phi (V,), in place; `stack`, `member` (V,) are scratch.
+
+    Embedded Ising spins s = sign phi with couplings 2 kappa |phi_x phi_y|: a bond is frozen with
+    probability 1 - exp(-4 kappa phi_x phi_y) where kappa phi_x phi_y > 0 (Brower, Tamayo, PRL 62 (1989)
+    1087; Wolff, PRL 62 (1989) 361).  Every entry of the neighbour table is a bond of its own, as in S.
+    """
+    n_sites = phi.size
+    position = np.uint64(0)
+    for k in range(sizes.size):
+        for x in range(n_sites):
+            member[x] = False
+        u = uniform_at(seed, stream, chain, trajectory, position)
+        position += ONE
+        root = np.uint64(min(np.int64(u * n_sites), n_sites - 1))
+        member[root] = True
+        stack[0] = root
+        top, size = 1, 0
+        while top > 0:
+            top -= 1
+            x = stack[top]
+            size += 1
+            for mu in range(nb.shape[1]):
+                y = nb[x, mu]
+                if not member[y]:
+                    bond = 4.0 * kappa * phi[x] * phi[y]
+                    if bond > 0.0:
+                        u = uniform_at(seed, stream, chain, trajectory, position)
+                        position += ONE
+                        if u < -np.expm1(-bond):
+                            member[y] = True
+                            stack[top] = y
+                            top += 1
+        for x in range(n_sites):
+            if member[x]:
+                phi[x] = -phi[x]
+        sizes[k] = size
+
+
+@compiled
+def wolff_range(
+    phi: Any, sizes: Any, nb: Any, kappa: Any, seed: Any, stream: Any, chains: Any, trajectory: Any,
+    start: Any, stop: Any,
+) -> None:  # fmt: skip
+    """`wolff_chain` for chains start .. stop of phi (n, V), in place; sizes (n, n_clusters)."""
+    stack = np.empty(phi.shape[1], np.uint64)
+    member = np.empty(phi.shape[1], np.bool_)
+    for c in range(start, stop):
+        wolff_chain(phi[c], sizes[c], nb, kappa, seed, stream, chains[c], trajectory, stack, member)

@@ -1,0 +1,35 @@
+"""Shared fixtures.  Importing this file imports nothing of the package but `torch`, to fix its threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+# One thread per worker: workers with many threads each only slow one another down.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def settings() -> dict[str, Any]:
+    """A small valid configuration as a nested dict; each test gets its own."""
+    return {
+        "name": "small",
+        "seed": 3,
+        "action": {"kind": "phi4", "kappa": 0.25, "lam": 0.1},
+        "lattice": {"shape": [8, 8]},
+        "ensemble": {"n_configs": 64, "n_chains": 8},
+        "training": {"n_steps": 10},
+        "sampling": {"n_samples": 16, "n_levels": 4},
+    }
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, settings: dict[str, Any]) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path

@@ -1,0 +1,182 @@
+"""The command line: exit codes, one-line errors, dry run, help."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffsq import pipeline
+from diffsq.cli import STAGE_NAMES, build_parser, main
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("run", "ensemble", "train", "sample", "measure", "compare", "report", "doctor")
+
+
+def run(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "diffsq", *map(str, args)],
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line on standard error."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("diffsq: error: ")
+    return lines[0]
+
+
+def test_stage_names_agree_with_the_pipeline() -> None:
+    assert STAGE_NAMES == pipeline.STAGES
+
+
+def test_an_error_in_a_real_process_is_one_line_and_code_2(config_file: Path) -> None:
+    done = run("run", config_file, "--set", "action.kapa=0.3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "diffsq: error: unknown key action.kapa; did you mean action.kappa?\n"
+
+
+def test_a_traceback_only_on_request(config_file: Path) -> None:
+    done = run("run", config_file, "--set", "action.kapa=0.3", DIFFSQ_TRACEBACK="1")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; from diffsq.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(bool({'torch', 'numba', 'h5py', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL, check=False
+        ).returncode
+        == 0
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        build_parser().parse_args([command, "--help"])
+    assert done.value.code == 0
+    assert f"example: diffsq {command}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("args", "fragment"),
+    [
+        ([], "COMMAND"),
+        (["rum"], "rum"),
+        (["run"], "CONFIG"),
+        (["run", "CONFIG", "--bogus"], "--bogus"),
+        (["run", "nowhere.yaml"], "no such config file"),
+        (["run", "--set", "seed=2", "CONFIG"], "CONFIG"),
+        (["run", "CONFIG", "--restart", "smaple"], "smaple"),
+        (["train", "CONFIG", "--restart", "ensemble"], "use `diffsq run`"),
+        (["run", "CONFIG", "--set", "seed=2", "nonsense"], "nonsense"),
+        (["run", "CONFIG", "--threads", "0"], "--threads"),
+        (["run", "CONFIG", "--device", "abacus"], "--device"),
+        (["measure", "nowhere.h5"], "nowhere.h5"),
+        (["compare", "a.json", "b.json"], "a.json"),
+        (["report", "nowhere"], "not a run folder"),
+        (["doctor", "nowhere"], "no such folder"),
+    ],
+)
+def test_bad_command_lines(
+    args: list[str], fragment: str, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main([str(config_file) if a == "CONFIG" else a for a in args]) == 2
+    assert fragment in error_line(capsys)
+    assert [p.name for p in tmp_path.iterdir()] == [config_file.name], (
+        "a refused command leaves nothing behind"
+    )
+
+
+def test_dry_run_prints_config_and_plan_and_makes_nothing(
+    config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", str(config_file), "--dry-run", "--set", "lattice.shape=[16,8]", "seed=9"]) == 0
+    out = capsys.readouterr().out
+    assert "shape: [16, 8]" in out
+    assert "seed: 9" in out
+    assert [line.split()[1:] for line in out.splitlines()[-5:]] == [
+        [stage, "run"] for stage in pipeline.STAGES
+    ]
+    assert not (tmp_path / "runs").exists()
+
+
+def failing(error: BaseException) -> Any:
+    def run_stages(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    return run_stages
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "fragment"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; the same command continues"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "shard.h5"),
+            2,
+            "no space left on the disk (shard.h5)",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 2, "Permission denied (x)"),
+        (FloatingPointError("loss is not finite at sigma = 0.3"), 2, "sigma = 0.3"),
+        (MemoryError(), 2, "memory"),
+    ],
+    ids=["ctrl-C", "disk full", "permission", "non-finite", "memory"],
+)
+def test_failures_while_working_are_one_line(
+    error: BaseException, code: int, fragment: str, config_file: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pipeline, "run_stages", failing(error))
+    assert main(["run", str(config_file), "--quiet"]) == code
+    assert fragment in error_line(capsys)
+
+
+def test_a_bug_is_not_dressed_up_as_bad_input(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "run_stages", failing(KeyError("bug")))
+    with pytest.raises(KeyError):
+        main(["run", str(config_file), "--quiet"])
+
+
+def test_a_folder_that_cannot_be_made(
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert main(["ensemble", str(config_file), "--run", str(tmp_path / "file" / "run"), "--quiet"]) == 2
+    assert str(tmp_path / "file") in error_line(capsys)
+
+
+def test_doctor_passes_here(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["doctor", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "torch" in out
+    assert "all well" in out
+
+
+def test_doctor_finds_a_broken_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffsq import doctor
+    from lattice.action import ScalarPhi4
+
+    said: list[str] = []
+    # A force that is 10 % off: HMC stays exact through its accept step, so the difference test must find it.
+    true = ScalarPhi4.grad
+    monkeypatch.setattr(ScalarPhi4, "grad", lambda self, phi: 1.1 * true(self, phi))
+    assert not doctor.examine(tmp_path, said.append)
+    assert any(line.startswith("FAILED") and "force" in line for line in said)

@@ -1,0 +1,126 @@
+"""scripts/setup, demo, test and .ci/run: what they refuse, in one line, without touching the network."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "test")] + [ROOT / ".ci" / "run"]
+
+
+def setup(
+    tmp_path: Path, *args: str | Path, script: str = "setup", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a script with an environment of its own in tmp_path."""
+    variables = {**os.environ, "VENV": str(tmp_path / "venv"), "PYTHON": sys.executable, **environment}
+    command = ["bash", str(ROOT / "scripts" / script), *map(str, args)]
+    return subprocess.run(
+        command, capture_output=True, text=True, env=variables, cwd=tmp_path, stdin=subprocess.DEVNULL,
+        timeout=120, check=False,
+    )  # fmt: skip
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 1, done
+    lines = [line for line in done.stderr.splitlines() if "installing into" not in line]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> None:
+    """A minimal valid wheel without code."""
+    info = f"{name}-{version}.dist-info"
+    requirement = f"Requires-Dist: {requires}\n" if requires else ""
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requirement}"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_strict_bash_and_executable(script: Path) -> None:
+    assert subprocess.run(["bash", "-n", str(script)], check=False).returncode == 0
+    assert script.stat().st_mode & stat.S_IXUSR
+    text = script.read_text()
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text or script.name == "run"
+
+
+def test_ci_runs_the_readme_test_command() -> None:
+    lines = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if not line.startswith("#")]
+    assert len(lines) == 1
+    assert lines[0].endswith('scripts/test"')
+
+
+def test_an_old_python_is_named(tmp_path: Path) -> None:
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\ncase "$2" in *print*) echo 3.9;; *) exit 1;; esac\n')
+    old.chmod(0o755)
+    line = last_line(setup(tmp_path, PYTHON=str(old)))
+    assert "Python 3.11 or newer is needed" in line
+    assert "is 3.9" in line
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_missing_python_is_named(tmp_path: Path) -> None:
+    assert "no python9.9 found" in last_line(setup(tmp_path, PYTHON="python9.9"))
+
+
+def test_bad_options_are_named(tmp_path: Path) -> None:
+    assert "unknown option --cude" in last_line(setup(tmp_path, "--cude"))
+    assert "no such folder" in last_line(setup(tmp_path, "--offline", tmp_path / "nowhere"))
+    assert "needs a folder" in last_line(setup(tmp_path, "--offline"))
+
+
+def test_demo_and_test_pass_their_setup_options_on(tmp_path: Path) -> None:
+    for script in ("demo", "test"):
+        done = setup(tmp_path, "--offline", tmp_path / "nowhere", script=script)
+        assert "no such folder" in last_line(done)
+
+
+def test_an_incomplete_wheel_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "wheels").mkdir()
+    line = last_line(setup(tmp_path, "--offline", tmp_path / "wheels"))
+    assert "lacks a wheel" in line
+    assert "torch" in line
+
+
+def test_cuda_is_not_downloaded_unasked(tmp_path: Path) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    wheel(wheels, "torch", "2.13.0", "nvidia-cublas")
+    wheel(wheels, "nvidia_cublas", "1.0")
+    line = last_line(setup(tmp_path, "--offline", wheels))
+    assert "CUDA" in line
+    assert "--cuda" in line
+    installed = list((tmp_path / "venv").rglob("torch-*.dist-info"))
+    assert installed == []
+
+
+def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot write" in last_line(setup(tmp_path, VENV=str(tmp_path / "file" / "venv")))
+
+
+def test_every_dependency_has_a_tested_version() -> None:
+    import re
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
+    names = {re.split("==", pin)[0].lower().replace("_", "-") for pin in pins}
+    assert {re.split("[><=]", w)[0].lower() for w in wanted} <= names
+    assert all("==" in pin and "+" not in pin for pin in pins)
+    assert not any("<" in w for w in wanted), "no upper caps"

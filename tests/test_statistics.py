@@ -1,0 +1,349 @@
+"""Errors that a referee would believe: known autocorrelation times, coverage, pyerrors and emcee."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.signal import lfilter
+from scipy.stats import kstest
+
+from lattice.errors import InputError
+from lattice.statistics import (
+    EstimatorError,
+    effective_sample_size,
+    format_value,
+    gamma_method,
+    jackknife_weighted,
+    parse_value,
+)
+
+
+def ar1(rng, n, a, shape=()):
+    """Stationary AR(1) with unit variance and rho(t) = a^t: (n, *shape); tau_int = (1/2)(1 + a)/(1 - a)."""
+    noise = rng.normal(size=(n, *shape)) * math.sqrt(1 - a * a)
+    noise[0] = rng.normal(size=shape)
+    return lfilter([1.0], [1.0, -a], noise, axis=0)
+
+
+def binder(x):
+    return 1 - x[1] / (3 * x[0] ** 2)
+
+
+def assert_coverage(pulls, tolerance=4.0):
+    """68 % and 95 % intervals cover within `tolerance` binomial errors."""
+    for width, expected in ((1.0, 0.682689), (1.959964, 0.95)):
+        covered = np.mean(np.abs(pulls) < width)
+        assert abs(covered - expected) < tolerance * math.sqrt(expected * (1 - expected) / len(pulls))
+
+
+def coverage(pulls):
+    return np.mean(np.abs(pulls) < 1)
+
+
+@pytest.mark.parametrize("a", [0.0, 0.5, 0.9])
+def test_ar1_pulls_are_standard_normal(a):
+    tau = 0.5 * (1 + a) / (1 - a)
+    estimates = [gamma_method(ar1(np.random.default_rng([11, seed]), 20000, a)) for seed in range(200)]
+    pulls = np.array([e.value / e.error for e in estimates])
+    assert abs(pulls.mean()) < 4 / math.sqrt(200)
+    assert abs(pulls.std() - 1) < 4 / math.sqrt(400)
+    assert kstest(pulls, "norm").pvalue > 1e-4
+    assert_coverage(pulls)
+    taus = np.array([e.tau_int for e in estimates])
+    # the window cuts a tail of relative size about exp(-W/tau) off tau_int: 2 % at S = 2
+    assert abs(taus.mean() / tau - 1) < 0.02 + 4 * taus.std() / math.sqrt(200) / tau
+    if a > 0:
+        tau_pulls = (taus - tau) / [e.tau_int_error for e in estimates]
+        assert 0.6 < np.sqrt(np.mean(tau_pulls**2)) < 1.5
+
+
+def test_error_of_error():
+    estimates = [gamma_method(ar1(np.random.default_rng([12, seed]), 5000, 0.8)) for seed in range(200)]
+    errors = np.array([e.error for e in estimates])
+    predicted = np.mean([e.error_of_error for e in estimates])
+    assert 0.6 < errors.std() / predicted < 1.4
+
+
+def test_naive_error_fails_on_a_correlated_series():
+    """Negative control: the error without autocorrelation does not cover."""
+    series = [ar1(np.random.default_rng([13, seed]), 4000, 0.8) for seed in range(200)]
+    naive = np.array([x.mean() / (x.std() / math.sqrt(len(x))) for x in series])
+    assert coverage(naive) < 0.5
+
+
+class TestPyerrors:
+    """1e-10 agreement where the formulas coincide."""
+
+    @staticmethod
+    def obs(replicas):
+        pe = pytest.importorskip("pyerrors")
+        return [pe.Obs([r[:, i] for r in replicas], [f"ens|r{k}" for k in range(len(replicas))])
+                for i in range(replicas[0].shape[1])]
+
+    @staticmethod
+    def assert_equal(estimate, obs, s_tau):
+        obs.gamma_method(S=s_tau)
+        tau, dtau, window = (x["ens"] for x in (obs.e_tauint, obs.e_dtauint, obs.e_windowsize))
+        assert estimate.value == pytest.approx(obs.value, rel=1e-10)
+        assert estimate.error == pytest.approx(obs.dvalue, rel=1e-10)
+        assert estimate.error_of_error == pytest.approx(obs.ddvalue, rel=1e-10)
+        assert estimate.tau_int == pytest.approx(tau, rel=1e-10)
+        assert estimate.tau_int_error == pytest.approx(dtau, rel=1e-10)
+        assert estimate.window == window
+
+    @pytest.mark.parametrize("s_tau", [1.0, 2.0, 3.0])
+    @pytest.mark.parametrize("lengths", [(3000,), (2001,), (1000, 701, 1500)])
+    def test_primary(self, lengths, s_tau):
+        rng = np.random.default_rng(1)
+        replicas = [1.5 + ar1(rng, n, 0.8, (1,)) for n in lengths]
+        self.assert_equal(gamma_method(replicas, s_tau=s_tau, centre="replica"), self.obs(replicas)[0], s_tau)
+
+    @pytest.mark.parametrize("lengths", [(3000,), (1000, 701, 1500)])
+    def test_binder_cumulant(self, lengths):
+        rng = np.random.default_rng(2)
+        fields = [1.0 + ar1(rng, n, 0.8) for n in lengths]
+        replicas = [np.stack([m**2, m**4], axis=1) for m in fields]
+        m2, m4 = self.obs(replicas)
+        self.assert_equal(gamma_method(replicas, binder, centre="replica"), 1 - m4 / (3 * m2**2), 2.0)
+
+    def test_one_replica_needs_no_option(self):
+        x = ar1(np.random.default_rng(3), 2000, 0.7, (1,))
+        self.assert_equal(gamma_method([x]), self.obs([x])[0], 2.0)
+
+
+def test_emcee_tau_is_twice_ours():
+    emcee = pytest.importorskip("emcee")
+    x = ar1(np.random.default_rng(4), 100000, 0.8)
+    ours = gamma_method(x)
+    assert emcee.autocorr.integrated_time(x)[0] / 2 == pytest.approx(ours.tau_int, abs=4 * ours.tau_int_error)
+    assert ours.tau_int == pytest.approx(4.5, abs=4 * ours.tau_int_error)
+
+
+def test_common_centre_covers_with_many_short_replicas():
+    """64 replicas of 22 tau_int: subtracting each replica's own mean loses a tenth of the variance."""
+    pulls, own = [], []
+    for seed in range(300):
+        data = ar1(np.random.default_rng([5, seed]), 100, 0.8, (64,)).T[:, :, None]
+        pulls.append(data.mean() / gamma_method(data).error)
+        own.append(gamma_method(data, centre="replica").error / gamma_method(data).error)
+    assert_coverage(np.array(pulls))
+    assert np.mean(own) < 0.97
+
+
+def test_replicas_that_disagree_enlarge_the_error():
+    rng = np.random.default_rng(6)
+    data = rng.normal(size=(4, 4000, 1))
+    shifted = data + np.array([-0.02, 0.02, -0.02, 0.02])[:, None, None]
+    assert gamma_method(shifted).error > gamma_method(data).error
+
+
+def test_array_and_list_of_replicas_are_the_same():
+    data = ar1(np.random.default_rng(7), 500, 0.5, (3, 2)).transpose(1, 0, 2)
+    f = lambda x: x[0] - x[1] ** 2  # noqa: E731
+    assert gamma_method(data, f) == gamma_method(list(data), f)
+
+
+def binder_pull(seed, *, frozen):
+    """Binder of a Gaussian M (exact value 0) on an AR(1) chain; frozen: only <M^4> fluctuates."""
+    m = ar1(np.random.default_rng([8, seed]), 4000, 0.5)
+    data = np.stack([m**2, m**4], axis=1)
+    value = binder(data.mean(axis=0))
+    if frozen:
+        return value / gamma_method(data[:, 1] / (3 * data[:, 0].mean() ** 2)).error
+    return value / gamma_method([data], binder).error
+
+
+def test_binder_coverage_needs_the_full_propagation():
+    full = np.array([binder_pull(seed, frozen=False) for seed in range(300)])
+    assert_coverage(full)
+    frozen = np.array([binder_pull(seed, frozen=True) for seed in range(300)])
+    assert coverage(frozen) > 0.68 + 4 * math.sqrt(0.68 * 0.32 / 300)     # negative control: twice too large
+    with pytest.raises(AssertionError):
+        assert_coverage(frozen)
+
+
+def test_susceptibility_with_a_frozen_mean_fails():
+    """V(<M^2> - <|M|>^2) of a peak away from zero: freezing <|M|> overstates the error tenfold."""
+    m = 3.0 + 0.1 * ar1(np.random.default_rng(9), 20000, 0.5)
+    data = np.stack([m**2, m], axis=1)
+    full = gamma_method([data], lambda x: x[0] - x[1] ** 2)
+    assert gamma_method(data[:, 0].copy()).error > 10 * full.error
+    assert abs(full.value - 0.01) < 4 * full.error
+
+
+def test_gradient_step_is_harmless_for_large_powers():
+    """The eighth moment's cube root, whose derivative is known in closed form."""
+    x = np.random.default_rng(10).normal(size=5000) ** 8
+    cube = gamma_method([x[:, None]], lambda means: means[0] ** (1 / 3))
+    plain = gamma_method(x)
+    assert cube.error == pytest.approx(plain.error * plain.value ** (-2 / 3) / 3, rel=1e-9)
+
+
+class TestRefusals:
+    def test_nan(self):
+        x = np.ones(100)
+        x[3:5] = [math.nan, math.inf]
+        with pytest.raises(EstimatorError, match="2 of 100 numbers are NaN or infinite"):
+            gamma_method(x)
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, 1e20])
+    def test_constant(self, value):
+        with pytest.raises(EstimatorError, match="constant series"):
+            gamma_method(np.full(1000, value))
+
+    def test_replicas_frozen_at_different_values(self):
+        data = np.ones((4, 100, 1)) * np.arange(4)[:, None, None]
+        with pytest.raises(EstimatorError, match="series too short"):
+            gamma_method(data)
+        with pytest.raises(EstimatorError, match="constant series within each replica"):
+            gamma_method(data, centre="replica")
+
+    def test_short_replica(self):
+        rng = np.random.default_rng(1)
+        with pytest.raises(EstimatorError, match="a replica has 9 configurations, at least 10"):
+            gamma_method([rng.normal(size=1000), rng.normal(size=9)])
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_fewer_than_twenty_tau(self, seed):
+        with pytest.raises(EstimatorError, match="series too short"):
+            gamma_method(ar1(np.random.default_rng(seed), 1000, 0.999))
+
+    def test_unthermalised_drift(self):
+        with pytest.raises(EstimatorError, match="series too short"):
+            gamma_method(np.linspace(0, 1, 500))
+
+    def test_derived_quantity_without_fluctuations(self):
+        x = 3 + np.random.default_rng(2).normal(size=(1000, 1))
+        with pytest.raises(EstimatorError, match="vanish identically"):
+            gamma_method([np.hstack([x, 2 * x])], lambda m: m[1] / m[0])
+        with pytest.raises(EstimatorError, match="vanish identically"):
+            gamma_method([x], lambda m: 1.0)
+
+    def test_derived_quantity_undefined(self):
+        x = np.random.default_rng(3).normal(size=(1000, 1)) - 5
+        with pytest.raises(EstimatorError, match="not finite at the measured means"):
+            gamma_method([x], lambda m: np.sqrt(m[0]))
+
+    def test_ambiguous_or_wrong_input(self):
+        x = np.random.default_rng(4).normal(size=(100, 2))
+        with pytest.raises(InputError, match=r"shape \(100, 2\)"):
+            gamma_method(x)
+        with pytest.raises(InputError, match="2 primaries but no function"):
+            gamma_method([x])
+        with pytest.raises(InputError, match="s_tau"):
+            gamma_method([x], lambda m: m[0], s_tau=0.0)
+        with pytest.raises(InputError, match="same n_obs"):
+            gamma_method([x, x[:, :1]], lambda m: m[0])
+
+    def test_anticorrelated_series_is_conservative(self):
+        x = ar1(np.random.default_rng(5), 5000, -0.5)
+        estimate = gamma_method(x)
+        assert estimate.tau_int == pytest.approx(0.5, abs=0.01)
+        assert estimate.error >= 0.99 * x.std() / math.sqrt(len(x))
+
+
+class TestWeighted:
+    """Samples of N(0, s^2) reweighted to N(0, 1): <x^2> = 1, <x^4>/<x^2>^2 = 3, ESS known."""
+
+    @staticmethod
+    def draw(seed, n=2000, s=1.4):
+        x = s * np.random.default_rng([21, seed]).normal(size=n)
+        return x, -0.5 * x**2 + 0.5 * x**2 / s**2 + 1234.5
+
+    @pytest.mark.parametrize("kind", ["second moment", "binder"])
+    def test_coverage(self, kind):
+        pulls = []
+        for seed in range(300):
+            x, logw = self.draw(seed)
+            if kind == "binder":
+                estimate = jackknife_weighted(np.stack([x**2, x**4], axis=1), logw, binder)
+                pulls.append(estimate.value / estimate.error)
+            else:
+                estimate = jackknife_weighted(x**2, logw)
+                pulls.append((estimate.value - 1) / estimate.error)
+        pulls = np.array(pulls)
+        assert abs(pulls.mean()) < 4 / math.sqrt(300) + 0.05
+        assert_coverage(pulls)
+
+    def test_without_weights_or_with_a_frozen_norm_it_fails(self):
+        frozen, unweighted = [], []
+        for seed in range(300):
+            x, logw = self.draw(seed)
+            w = np.exp(logw - logw.max())
+            y = 10 + x**2
+            estimate = jackknife_weighted(y, logw)
+            frozen.append((estimate.value - 11) / (np.std(w * y) / w.mean() / math.sqrt(len(x))))
+            plain = jackknife_weighted(y, np.zeros(len(x)))
+            unweighted.append((plain.value - 11) / plain.error)
+        assert coverage(np.array(frozen)) > 0.99
+        assert coverage(np.array(unweighted)) < 0.01
+
+    def test_ess_against_its_exact_value(self):
+        s = 1.4
+        exact = math.sqrt(2 * s**2 - 1) / s**2     # <w>^2/<w^2> of the two Gaussians
+        pulls = []
+        for seed in range(200):
+            ess, error = effective_sample_size(self.draw(seed)[1])
+            pulls.append((ess - exact) / error)
+        pulls = np.array(pulls)
+        assert abs(pulls.mean()) < 0.3
+        assert abs(pulls.std() - 1) < 4 / math.sqrt(400)
+
+    def test_a_common_factor_of_the_weights_drops_out(self):
+        x, logw = self.draw(0)
+        a, b = jackknife_weighted(x**2, logw), jackknife_weighted(x**2, logw - 1e5)
+        assert a.value == pytest.approx(b.value, rel=1e-9)
+        assert a.error == pytest.approx(b.error, rel=1e-6)
+
+    def test_zero_log_weights_are_the_plain_jackknife_and_agree_with_gamma(self):
+        x = ar1(np.random.default_rng(22), 50000, 0.8)
+        jackknife, gamma = jackknife_weighted(x, np.zeros(len(x))), gamma_method(x)
+        assert jackknife.value == pytest.approx(gamma.value, rel=1e-9)
+        assert jackknife.error == pytest.approx(gamma.error, rel=4 / math.sqrt(2 * 100))
+
+    def test_refusals(self):
+        x, logw = self.draw(0, n=200)
+        bad = logw.copy()
+        bad[:3] = [math.nan, math.inf, -math.inf]
+        with pytest.raises(EstimatorError, match="3 of 200 log weights"):
+            jackknife_weighted(x, bad)
+        with pytest.raises(EstimatorError, match="3 of 200 log weights"):
+            effective_sample_size(bad)
+        with pytest.raises(EstimatorError, match="NaN or infinite"):
+            jackknife_weighted(np.full(200, math.nan), logw)
+        with pytest.raises(EstimatorError, match="200 configurations|effective configurations"):
+            jackknife_weighted(x, 1e3 * logw)
+        with pytest.raises(EstimatorError, match="needs 20"):
+            jackknife_weighted(x[:19], logw[:19])
+        with pytest.raises(EstimatorError, match="no fluctuations"):
+            jackknife_weighted(np.ones(200), logw)
+        with pytest.raises(InputError, match="200 configurations but 100"):
+            jackknife_weighted(x, logw[:100])
+
+
+@pytest.mark.parametrize(("value", "error", "text"), [
+    (0.314981, 0.00072, "0.31498(72)"), (14386.9, 1.0, "14386.9(1.0)"), (44.0, 1.2, "44.0(1.2)"),
+    (0.0996, 0.0996, "0.10(10)"), (123456.0, 789.0, "123460(790)"), (-0.7473, 0.0019, "-0.7473(19)"),
+    (1.0, 0.99999, "1.0(1.0)"), (0.0, 0.01, "0.000(10)"), (1.2345e-9, 3.4e-11, "1.234(34)e-09"),
+    (4.1e9, 1.2e8, "4.10(12)e+09"), (5.0, 0.0, "5(0)"), (1e-12, 0.0, "1(0)e-12")])
+def test_values_print_as_the_field_writes_them_and_read_back(value, error, text):
+    assert format_value(value, error) == text
+    v, e = parse_value(text)
+    assert v == pytest.approx(value, abs=0.5 * error + 1e-15)
+    assert e == pytest.approx(error, rel=0.051)
+
+
+def test_missing_errors_print():
+    assert format_value(0.5, math.nan) == "0.5(nan)"
+    assert format_value(0.5, None) == "0.5(nan)"
+    assert format_value(math.nan, 0.1) == "nan"
+    value, error = parse_value("0.5(nan)")
+    assert (value, math.isnan(error)) == (0.5, True)
+
+
+def test_published_numbers_read():
+    assert parse_value("14386.9(10)") == (14386.9, 1.0)
+    assert parse_value("\N{MINUS SIGN}0.7473(19)") == (-0.7473, 0.0019)
+    assert math.isnan(parse_value("0.666628")[1])
+    with pytest.raises(InputError, match="cannot read 'about 3'"):
+        parse_value("about 3")
