@@ -33,14 +33,21 @@ class ZeroModeDenoiser(nn.Module):
     log_p: Tensor
     width2: Tensor
 
-    def __init__(self, z: Tensor, n_bins: int = 200) -> None:
+    def __init__(self, n_bins: int = 200) -> None:
         super().__init__()
+        self.register_buffer("centre", torch.zeros(n_bins, dtype=torch.float64))
+        self.register_buffer("log_p", torch.zeros(n_bins, dtype=torch.float64))
+        self.register_buffer("width2", torch.ones((), dtype=torch.float64))
+
+    def fit(self, z: Tensor) -> None:
+        """Set the histogram from the zero modes z (n,) of the training fields."""
+        n_bins = len(self.centre)
         top = 1.0001 * float(z.abs().max())
+        width = 2 * top / n_bins
         counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top)
-        centre = (torch.arange(n_bins, dtype=torch.float64) + 0.5) * (2 * top / n_bins) - top
-        self.register_buffer("centre", centre)
-        self.register_buffer("log_p", torch.log(counts / counts.sum()))
-        self.register_buffer("width2", torch.tensor((2 * top / n_bins) ** 2, dtype=torch.float64))
+        self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
+        self.log_p.copy_(torch.log(counts / counts.sum()))
+        self.width2.fill_(width**2)
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Noisy z (n,), sigma (n,) -> posterior mean (n,)."""
@@ -101,17 +108,19 @@ class RegressionBase(nn.Module):
     explained: Tensor
     beta: Tensor
 
-    def __init__(self, momenta: Momenta, g: Tensor, zero_mode: ZeroModeDenoiser, sigma_nodes: Tensor) -> None:
+    def __init__(self, momenta: Momenta, n_sigma: int) -> None:
         super().__init__()
         self.momenta = momenta
-        self.zero_mode = zero_mode
-        n_sigma = len(sigma_nodes)
-        self.register_buffer("g", g.double())
-        self.register_buffer("log_sigma", sigma_nodes.double().log())
-        empty = torch.zeros(n_sigma, momenta.n_class, self.n_feature, dtype=torch.float64)
-        self.register_buffer("coefficients", empty)
-        self.register_buffer("explained", torch.zeros(n_sigma, momenta.n_class, dtype=torch.float64))
-        self.register_buffer("beta", torch.zeros(n_sigma, momenta.n_class, dtype=torch.float64))
+        self.zero_mode = ZeroModeDenoiser()
+        sizes = {
+            "g": (momenta.n_class,),
+            "log_sigma": (n_sigma,),
+            "coefficients": (n_sigma, momenta.n_class, self.n_feature),
+            "explained": (n_sigma, momenta.n_class),
+            "beta": (n_sigma, momenta.n_class),
+        }
+        for name, size in sizes.items():
+            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
 
     def wiener(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Filter W and posterior variance C per class: sigma (n,) -> (n, n_class) each."""
@@ -149,28 +158,36 @@ class RegressionBase(nn.Module):
         a = self.momenta.expand(self.at(self.coefficients, sigma).transpose(1, 2).float())
         return (a * f).sum(1).to(xk.dtype)
 
+    def set_gaussian(self, g: Tensor, sigma_min: float, sigma_max: float) -> None:
+        """Set the propagator G(k) per class and geometric noise levels; the base is then the Wiener filter."""
+        self.g.copy_(g)
+        ends = (math.log(sigma_min), math.log(sigma_max))
+        self.log_sigma.copy_(torch.linspace(*ends, len(self.log_sigma), dtype=torch.float64))
+
     def fit(
         self,
         phi: Tensor,
         grad: Callable[[Tensor], Tensor],
         noise: Callable[[int], Tensor],
-        n_fit: int,
+        done: Callable[[], None] = lambda: None,
         chunk: int = 1024,
     ) -> None:
-        """Least squares on `n_fit` training fields per noise level, the control variate as one more regressor.
+        """Least squares at each noise level, the control variate as one more regressor.
 
         phi (n, *shape) training fields; grad(phi) = dS/dphi; noise(node) (n_fit, *shape) standard normal. Level i
-        uses fields i*n_fit, ... cyclically, so that all of the ensemble is seen.
+        uses fields i*n_fit, ... cyclically, so that all of the ensemble is seen; `done` is called after each.
         """
+        self.zero_mode.fit(self.momenta.modes(phi)[..., 0, 0].real)
         for node, log_sigma in enumerate(self.log_sigma):
-            sigma = log_sigma.exp()
-            rows = (torch.arange(n_fit) + node * n_fit) % len(phi)
+            eps = noise(node)
+            rows = (torch.arange(len(eps)) + node * len(eps)) % len(phi)
             sums = [
-                self._sums(phi[part], grad(phi[part]), eps, sigma)
-                for part, eps in zip(rows.split(chunk), noise(node).split(chunk), strict=True)
+                self._sums(phi[part], grad(phi[part]), part_eps, log_sigma.exp())
+                for part, part_eps in zip(rows.split(chunk), eps.split(chunk), strict=True)
             ]
-            a, b = (sum(terms) for terms in zip(*sums, strict=True))
-            self._solve(node, a / n_fit, b / n_fit)
+            a, b = (torch.stack(terms).sum(0) for terms in zip(*sums, strict=True))
+            self._solve(node, a / len(eps), b / len(eps))
+            done()
 
     def target(self, phik: Tensor, gradk: Tensor, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """What the correction has to predict, (phi - W x)/sqrt(C), and its control variate sqrt(C) z (mean zero)."""
@@ -190,9 +207,10 @@ class RegressionBase(nn.Module):
         a = (f.mH @ f).real.double().permute(1, 2, 0)
         b = (f.mH @ t).real.double()[..., 0].T
         half = p.index.shape
-        return tuple(
-            (p.class_mean(q.reshape(*q.shape[:-1], *half))).movedim(-1, 0) for q in (a, b)
-        )  # type: ignore[return-value]
+        return (
+            p.class_mean(a.reshape(*a.shape[:-1], *half)).movedim(-1, 0),
+            p.class_mean(b.reshape(*b.shape[:-1], *half)).movedim(-1, 0),
+        )
 
     def _solve(self, node: int, a: Tensor, b: Tensor) -> None:
         scale = a.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-12)
@@ -206,7 +224,3 @@ class RegressionBase(nn.Module):
         self.beta[node] = solution[:, -1]
         self.explained[node] = 2 * (coefficients * b[:, :-1]).sum(1) - fitted
 
-
-def sigma_nodes(sigma_min: float, sigma_max: float, n_sigma: int) -> Tensor:
-    """Noise levels of the regression, geometric: (n_sigma,)."""
-    return torch.exp(torch.linspace(math.log(sigma_min), math.log(sigma_max), n_sigma, dtype=torch.float64))

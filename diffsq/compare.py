@@ -16,7 +16,7 @@ from typing import Any
 
 from lattice.errors import InputError
 from lattice.measure import aligned
-from lattice.statistics import format_value, parse_value
+from lattice.notation import format_value, parse_value
 
 SIGNIFICANCE = 1e-3
 Measurement = Mapping[str, Any]

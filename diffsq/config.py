@@ -8,10 +8,9 @@ convention of `lattice.action`; lengths are in lattice units; sigma is the noise
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -24,10 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from lattice.action import ScalarPhi4, action_from_dict
+from diffsq.yamlfile import Dumper, apply_override, read_yaml
 from lattice.errors import InputError
-from lattice.generate import EnsembleParameters
-from lattice.statistics import parse_value
+from lattice.notation import parse_value
+from lattice.parameters import EnsembleParameters
+
+if TYPE_CHECKING:
+    from lattice.action import ScalarPhi4
 
 MIN_EXTENT, MAX_EXTENT = 4, 4096
 
@@ -74,7 +76,7 @@ class SdeConfig(Section):
     """Variance-expanding, sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble."""
 
     kind: Literal["ve"] = "ve"
-    sigma_min: float = Field(default=0.15, gt=0)
+    sigma_min: float = Field(default=0.2, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
@@ -87,20 +89,22 @@ class SdeConfig(Section):
 
 
 class ModelConfig(Section):
-    """The score model: n_levels resolutions of the U-Net, n_sigma nodes of the closed-form base."""
+    """The score model: n_levels resolutions of the U-Net; n_sigma noise levels of the regression base, each
+    fitted to n_fit training fields."""
 
-    channels: int = Field(default=24, ge=1)
+    channels: int = Field(default=8, ge=1)
     n_levels: int = Field(default=3, ge=1, le=8)
-    n_sigma: int = Field(default=48, ge=4)
+    n_sigma: int = Field(default=32, ge=4)
+    n_fit: int = Field(default=4096, ge=1)
 
 
 class TrainingConfig(Section):
     """Denoising score matching: Adam steps with warm-up, exponential moving average, held-out validation."""
 
-    n_steps: int = Field(default=2000, ge=0)
-    batch_size: int = Field(default=256, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    n_steps: int = Field(default=3000, ge=0)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=5e-3, gt=0)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
     warmup: int = Field(default=100, ge=0)
     validation_fraction: float = Field(default=0.125, gt=0, le=0.5)
     validate_every: int = Field(default=250, ge=1)
@@ -108,11 +112,15 @@ class TrainingConfig(Section):
 
 
 class SamplingConfig(Section):
-    """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE)."""
+    """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE).
+
+    n_calibration: training fields on which the variance of the reverse kernel of "path" is measured.
+    """
 
     n_samples: int = Field(default=8192, ge=1)
     n_levels: int = Field(default=40, ge=2)
     n_forward: int = Field(default=2048, ge=1)
+    n_calibration: int = Field(default=2048, ge=1)
     method: Literal["path", "euler", "pc", "heun"] = "path"
 
 
@@ -169,6 +177,8 @@ class Config(Section):
         return self
 
     def build_action(self) -> ScalarPhi4:
+        from lattice.action import action_from_dict  # imports torch, which reading a config does not need
+
         return action_from_dict(self.action.model_dump())
 
     def active_reference(self) -> ReferenceConfig | None:
@@ -206,58 +216,8 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
 def resolved_yaml(config: Config) -> str:
     """The complete configuration, defaults included, in schema order; `load_config` reads it back."""
     return yaml.dump(
-        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+        config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120
     )
-
-
-def apply_override(data: dict[str, Any], override: str) -> None:
-    """Set one "key.path=value" in the nested dict `data`, in place.
-
-    >>> d = {"lattice": {"shape": [16, 16]}}
-    >>> apply_override(d, "lattice.shape=[32,32]"); apply_override(d, "training.learning_rate=1e-3"); d
-    {'lattice': {'shape': [32, 32]}, 'training': {'learning_rate': 0.001}}
-    """
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise InputError(f"--set takes key.path=value, such as lattice.shape=[32,32]; got {override!r}")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
-    section = data
-    for depth, part in enumerate(parts[:-1], start=1):
-        inner = section.get(part)
-        if inner is None:
-            inner = section[part] = {}
-        if not isinstance(inner, dict):
-            raise InputError(f"--set {key}: {'.'.join(parts[:depth])} is a value, not a section")
-        section = inner
-    section[parts[-1]] = value
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML mapping; `InputError` when missing, unreadable, not a mapping, or with a key twice."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"no such config file: {path}{_nearby_files(path)}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"cannot read config file {path}: {reason}") from None
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        raise InputError(
-            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'syntax'})"
-        ) from None
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
-        )
-    return data
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -318,40 +278,3 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from _known_keys(kind, f"{prefix}{name}.")
-
-
-def _nearby_files(path: Path) -> str:
-    names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1) or difflib.get_close_matches(
-        path.name + ".yaml", names, n=1
-    )
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 calls it text) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return mapping
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Block style with inline lists: `shape: [16, 16]`."""
-
-
-_Dumper.add_representer(
-    list, lambda d, seq: d.represent_sequence("tag:yaml.org,2002:seq", seq, flow_style=True)
-)

@@ -51,10 +51,11 @@ class Momenta(nn.Module):
         self.n_class = len(labels)
         self.register_buffer("index", index.reshape(half))
         self.register_buffer("weight", weight)
-        self.register_buffer("multiplicity", self._sum(weight))
-        self.register_buffer("khat2", self._sum(weight * khat2) / self.multiplicity)
+        self.register_buffer("multiplicity", self.class_sum(weight))
+        self.register_buffer("khat2", self.class_sum(weight * khat2) / self.multiplicity)
 
-    def _sum(self, q: Tensor) -> Tensor:
+    def class_sum(self, q: Tensor) -> Tensor:
+        """Sum of a per-mode quantity over the stored modes of each class: (..., *half) -> (..., n_class)."""
         out = q.new_zeros(*q.shape[: q.dim() - self.index.dim()], self.n_class)
         return out.index_add(-1, self.index.flatten(), q.flatten(-self.index.dim()))
 
@@ -73,7 +74,7 @@ class Momenta(nn.Module):
     def class_mean(self, q: Tensor) -> Tensor:
         """Average of a per-mode quantity over each class, mirror modes counted: (..., *half) -> (..., n_class)."""
         weight = self.weight.to(q.dtype)
-        return self._sum(weight * q) / self.multiplicity.to(q.dtype)
+        return self.class_sum(weight * q) / self.multiplicity.to(q.dtype)
 
     def power(self, x: Tensor) -> Tensor:
         """|x_k|^2 averaged over each class: fields (n, *shape) -> (n, n_class)."""

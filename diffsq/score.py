@@ -16,7 +16,7 @@ from diffsq.base import RegressionBase, bounded
 from diffsq.momentum import Momenta
 from diffsq.unet import UNet
 
-N_CONDITION = 8
+N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,9 @@ class Symmetry:
         return Symmetry(shift, flip, shape[0] == shape[1] and u[4] < 0.5)
 
 
+IDENTITY = Symmetry()
+
+
 class ScoreModel(nn.Module):
     """Preconditioned score network for one lattice shape and one coupling point.
 
@@ -53,16 +56,32 @@ class ScoreModel(nn.Module):
     """
 
     gain: Tensor
-    sigma_data: Tensor
 
     def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
         super().__init__()
         self.base = base
         self.unet = unet
-        self.momenta: Momenta = base.momenta
-        variance = (self.momenta.multiplicity * base.g).sum() / self.momenta.volume
-        self.register_buffer("sigma_data", variance.sqrt())
         self.register_buffer("gain", torch.zeros_like(base.explained))
+
+    @property
+    def momenta(self) -> Momenta:
+        """The lattice's momentum classes."""
+        return self.base.momenta
+
+    @property
+    def sigma_data(self) -> Tensor:
+        """Standard deviation of the field at a site, sqrt(<phi^2>)."""
+        return ((self.momenta.multiplicity * self.base.g).sum() / self.momenta.volume).sqrt()
+
+    @property
+    def log_range(self) -> float:
+        """ln(sigma_max^2/sigma_min^2), the length of the path in the variable of the path KL."""
+        return 2 * float(self.base.log_sigma[-1] - self.base.log_sigma[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lattice."""
+        return self.momenta.shape
 
     def condition(self, u: Tensor, sigma: Tensor) -> Tensor:
         """Even conditioning vector of the U-Net: noise level and squared magnetisation: (n, N_CONDITION)."""
@@ -82,22 +101,23 @@ class ScoreModel(nn.Module):
         out: Tensor = symmetry.inverse(self.unet(symmetry(h), self.condition(u, sigma)))
         return out
 
-    def denoise(self, x: Tensor, sigma: Tensor, symmetry: Symmetry | None = None) -> Tensor:
-        """D(x, sigma) in momentum space: x (n, *shape) float64, sigma (n,) -> (n, *half) complex128."""
-        p = self.momenta
-        xk = p.modes(x)
-        w, c = (p.expand(q) for q in self.base.wiener(sigma))
+    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
+        """D(x, sigma) in momentum space, and the normalised Wiener-filtered field u.
+
+        xk (n, *half) complex128 modes of x, sigma (n,) -> (n, *half) complex128, (n, *shape) float32.
+        """
+        w, c = (self.momenta.expand(q) for q in self.base.wiener(sigma))
         u = self.base.normalised(xk, sigma)
         correction = self.base(xk, u, sigma)
         if self.unet is not None:
-            local = self.network(x, u, correction, sigma, symmetry or Symmetry())
-            correction = correction + p.modes(local.double())
-        return w * xk + c.sqrt() * correction
+            local = self.network(self.momenta.fields(xk), u, correction, sigma, frame)
+            correction = correction + self.momenta.modes(local.double())
+        return w * xk + c.sqrt() * correction, u
 
-    def score(self, x: Tensor, sigma: Tensor, symmetry: Symmetry | None = None) -> Tensor:
+    def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""
-        d = self.momenta.fields(self.denoise(x, sigma, symmetry))
-        return (d - x) / sigma[:, None, None] ** 2
+        d, _ = self.denoise(self.momenta.modes(x), sigma, frame)
+        return (self.momenta.fields(d) - x) / sigma[:, None, None] ** 2
 
     def posterior_variance(self, sigma: Tensor) -> Tensor:
         """Mean squared error of the denoiser per momentum class: (n,) -> (n, n_class)."""

@@ -151,9 +151,9 @@ class Convention:
 
 CONVENTIONS: dict[str, Convention] = {
     "bare": Convention(6.0, 2.0, "1/2 (d phi0)^2 + 1/2 m0^2 phi0^2 + (lambda0/4!) phi0^4"),
-    # Albergo, Kanwar, Shanahan 1904.12072 eq. (22), without the 1/2 of the kinetic term
+    # Albergo, Kanwar, Shanahan 1904.12072: no 1/2 in front of the kinetic term
     "flow": Convention(1.0, 1.0, "sum_mu (Delta phi)^2 + m^2 phi^2 + lambda phi^4"),
-    # Schaich, Loinaz 0902.0045 eq. (2)
+    # Schaich, Loinaz 0902.0045
     "schaich-loinaz": Convention(1.0, 2.0, "1/2 sum (Delta psi)^2 + 1/2 mu0^2 psi^2 + 1/4 lambda psi^4"),
 }
 

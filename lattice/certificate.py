@@ -14,11 +14,10 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from lattice.checks import (
     GATE,
-    MIN_CHAINS_FOR_SCATTER,
+    SYMBOLS,
     Check,
     equality,
     failed_check,
@@ -28,23 +27,15 @@ from lattice.checks import (
     wall_density,
 )
 from lattice.ensemble import Ensemble
+from lattice.notation import format_value
 from lattice.shards import Floats
-from lattice.statistics import Estimate, EstimatorError, format_value, gamma_method
+from lattice.stationarity import drift_checks, history_checks, scatter_checks, start_checks, starts
+from lattice.statistics import Estimate, EstimatorError, gamma_method
 
 MIN_THERM_OVER_TAU = 20.0
 MIN_CHAIN_OVER_TAU = 10.0
 MIN_INDEPENDENT = 100.0
 MIN_ACCEPTANCE = 0.3
-# the per-configuration quantities with their symbols, and those compared between starts and in time
-_SYMBOLS = {
-    "abs_magnetization": "|M|",
-    "m2": "M^2",
-    "action": "S",
-    "action_density": "s",
-    "phi2": "phi^2",
-    "walls": "walls",
-}
-_COMPARED = ("abs_magnetization", "m2", "action_density", "phi2", "walls")
 _TAU_OF = ("abs_magnetization", "m2", "action")
 
 
@@ -66,10 +57,10 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
     checks: list[Check] = [_origin(ensemble, therm_history, chains)]
     tau, problem = _tau_int(data)
     checks += _length_checks(ensemble, data, tau, problem, therm_history)
-    checks += _history_checks(therm_history)
-    checks += _start_checks(data, _starts(ensemble, therm_history))
-    checks += _drift_checks(data)
-    checks += _scatter_checks(data)
+    checks += history_checks(therm_history)
+    checks += start_checks(data, starts(ensemble, therm_history))
+    checks += drift_checks(data)
+    checks += scatter_checks(data)
     checks += _update_checks(ensemble, chains, data)
     failed = [check for check in checks if not check["passed"]]
     reason = ""
@@ -118,7 +109,7 @@ def format_certificate(certificate: dict[str, Any]) -> str:
         )
         lines.append(line.rstrip())
     times = [
-        f"{_SYMBOLS[name]} {format_value(tau['value'], tau['error'])}"
+        f"{SYMBOLS[name]} {format_value(tau['value'], tau['error'])}"
         for name, tau in certificate["tau_int"].items()
         if isinstance(tau, dict)
     ]
@@ -176,7 +167,7 @@ def _tau_int(data: dict[str, list[Floats]]) -> tuple[dict[str, Estimate], str]:
         try:
             tau[name] = gamma_method([part[:, None] for part in data[name]])
         except EstimatorError as error:
-            problem = problem or f"{_SYMBOLS[name]}: {error}"
+            problem = problem or f"{SYMBOLS[name]}: {error}"
     return tau, problem
 
 
@@ -193,7 +184,7 @@ def _length_checks(
     slowest = max(tau, key=lambda name: tau[name].tau_int)
     longest = tau[slowest].tau_int
     shortest = min(len(part) for part in data[slowest])
-    about = f"tau_int({_SYMBOLS[slowest]}) = {format_value(longest, tau[slowest].tau_int_error)}"
+    about = f"tau_int({SYMBOLS[slowest]}) = {format_value(longest, tau[slowest].tau_int_error)}"
     checks = [
         make_check(
             "chain length",
@@ -223,130 +214,6 @@ def _length_checks(
         )
         checks.append(
             make_check("thermalisation length", ratio, None, expected, ratio >= MIN_THERM_OVER_TAU, detail)
-        )
-    return checks
-
-
-def _history_checks(history: dict[str, Any] | None) -> list[Check]:
-    """Hot and cold must have met by half of the thermalisation: the cut then has a safety factor of two."""
-    if history is None or set(history["start"]) != {"hot", "cold"}:
-        return []
-    late = {
-        name: np.asarray(history[name])[len(history[name]) // 2 :]
-        for name in ("abs_magnetization", "action_density")
-    }
-    checks = []
-    for name, values in late.items():
-        parts = [values[:, chain] for chain in range(values.shape[1])]
-        checks.append(
-            _hot_minus_cold(
-                f"history {_SYMBOLS[name]} hot-cold", parts, list(history["start"]), "second half"
-            )
-        )
-    return checks
-
-
-def _starts(ensemble: Ensemble, history: dict[str, Any] | None) -> list[str] | None:
-    n_chains = len(np.unique(ensemble.chain))
-    if history is None or len(history["start"]) != n_chains or set(history["start"]) != {"hot", "cold"}:
-        return None
-    return list(history["start"])
-
-
-def _start_checks(data: dict[str, list[Floats]], starts: list[str] | None) -> list[Check]:
-    if starts is None:
-        return []
-    return [_hot_minus_cold(f"{_SYMBOLS[name]} hot-cold", data[name], starts, "") for name in _COMPARED]
-
-
-def _hot_minus_cold(name: str, parts: list[Floats], starts: list[str], detail: str) -> Check:
-    groups = {
-        start: [part for part, own in zip(parts, starts, strict=True) if own == start]
-        for start in ("hot", "cold")
-    }
-    try:
-        (hot, hot_error, hot_dof), (cold, cold_error, cold_dof) = (
-            mean_of_chains(groups["hot"]),
-            mean_of_chains(groups["cold"]),
-        )
-    except EstimatorError as error:
-        return _constant_or_failed(name, [*groups["hot"], *groups["cold"]], error)
-    error2 = hot_error**2 + cold_error**2
-    return equality(name, hot - cold, math.sqrt(error2), min(hot_dof, cold_dof), 0.0, detail)
-
-
-def _constant_or_failed(name: str, parts: list[Floats], error: EstimatorError) -> Check:
-    """A quantity that never changes (walls deep in the broken phase) is no disagreement; anything else is."""
-    everything = np.concatenate(parts)
-    if everything.min() == everything.max():
-        return make_check(name, 0.0, None, "0", True, f"constant, {everything[0]:.6g}")
-    return failed_check(name, "0", str(error))
-
-
-def _drift_checks(data: dict[str, list[Floats]]) -> list[Check]:
-    """Second half minus first half, and the linear trend from the first to the last configuration."""
-    checks = []
-    for name in _COMPARED:
-        parts, symbol = data[name], _SYMBOLS[name]
-        if min(len(part) for part in parts) < 4:
-            checks.append(failed_check(f"{symbol} drift", "0", "chains of fewer than 4 configurations"))
-            continue
-        halves = [np.array_split(part, 2) for part in parts]
-        if len(parts) < MIN_CHAINS_FOR_SCATTER:
-            checks.append(_half_difference(f"{symbol} drift", [h[0] for h in halves], [h[1] for h in halves]))
-            continue
-        steps = [np.atleast_1d(h[1].mean() - h[0].mean()) for h in halves]
-        checks.append(equality(f"{symbol} drift", *mean_of_chains(steps), 0.0, "second half - first half"))
-        trends = [np.atleast_1d(_slope(part)) for part in parts]
-        checks.append(equality(f"{symbol} trend", *mean_of_chains(trends), 0.0, "slope over the run"))
-    return checks
-
-
-def _slope(series: Floats) -> float:
-    """Least-squares change of a series from its first to its last entry."""
-    time = np.linspace(-0.5, 0.5, len(series))
-    return float(time @ series / (time @ time))
-
-
-def _half_difference(name: str, first: list[Floats], second: list[Floats]) -> Check:
-    try:
-        (a, a_error, _), (b, b_error, _) = mean_of_chains(first), mean_of_chains(second)
-    except EstimatorError as error:
-        return _constant_or_failed(name, [*first, *second], error)
-    return equality(name, b - a, math.hypot(a_error, b_error), math.inf, 0.0, "second half - first half")
-
-
-def _scatter_checks(data: dict[str, list[Floats]]) -> list[Check]:
-    """Variance of the chain means against what autocorrelation inside the chains explains: near 1 if all
-    chains visit the same states (the ratio inside Gelman and Rubin's R, Statist. Sci. 7 (1992) 457, with
-    tau_int in it)."""
-    checks = []
-    for name in ("abs_magnetization", "action_density"):
-        parts = data[name]
-        if len(parts) < MIN_CHAINS_FOR_SCATTER:
-            continue
-        label, n = f"{_SYMBOLS[name]} between chains", min(len(part) for part in parts)
-        try:
-            inside = gamma_method([part[:, None] for part in parts], centre="replica")
-        except EstimatorError as error:
-            checks.append(failed_check(label, "1", str(error)))
-            continue
-        # subtracting each chain's own mean lowers Gamma(t) by 2 tau Gamma(0)/n at every t of the window
-        tau = inside.tau_int * (1 + (2 * inside.window + 1) / n)
-        within = float(np.mean([part.var() for part in parts])) * 2 * tau / n
-        ratio = float(np.var([part.mean() for part in parts], ddof=1)) / within
-        dof = len(parts) - 1
-        limit = 1.25 * float(scipy.stats.chi2.isf(scipy.stats.norm.sf(GATE), dof)) / dof
-        error_of_ratio = ratio * math.sqrt(2.0 / dof)
-        checks.append(
-            make_check(
-                label,
-                ratio,
-                error_of_ratio,
-                f"1, at most {limit:.2f}",
-                ratio <= limit,
-                "variance of chain means / expected",
-            )
         )
     return checks
 

@@ -21,6 +21,15 @@ from lattice.statistics import gamma_method
 
 GATE = 4.5  # standard deviations
 MIN_CHAINS_FOR_SCATTER = 8
+# the per-configuration quantities of a certificate, with their symbols
+SYMBOLS = {
+    "abs_magnetization": "|M|",
+    "m2": "M^2",
+    "action": "S",
+    "action_density": "s",
+    "phi2": "phi^2",
+    "walls": "walls",
+}
 
 Check = dict[str, Any]
 

@@ -1,19 +1,13 @@
 """Ensembles: fields with their chain, trajectory and per-configuration series, and the folder they live in.
 
 Monte Carlo and sampled ensembles are the same type; a sampled one has a `log_weight` per configuration. On
-disk an ensemble is a folder of immutable HDF5 shards (lattice.shards) and a manifest.json written last:
-
-    {"schema", "stage_key", "action", "shape", "n", "shards": [{"name", "n", "sha256"}], "identity",
-     "certificate", "complete", "created", "code", ...}
-
-`identity` is the sha256 of the ordered shard hashes: equal identity, equal fields.
+disk an ensemble is a folder of immutable HDF5 shards (lattice.shards) and a manifest.json written last
+(lattice.manifest).
 """
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lattice.action import Action, action_from_dict
+from lattice.action import Action
 from lattice.errors import InputError
-from lattice.files import canonical_json, code_version, read_json, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, code_version, sha256_file, sha256_text, write_json
+from lattice.manifest import action_of, new_manifest, read_manifest, shards_identity
 from lattice.shards import SERIES, Floats, Integers, Shard, check_shard, field_series, read_shard, write_shard
 
-MANIFEST_SCHEMA = "diffsq-manifest/1"
-_SHARD_NAME = re.compile(r"shard-\d{4,9}\.h5")
 _SHARD_BYTES = 2**25
 
 
@@ -224,20 +217,7 @@ class EnsembleWriter:
             raise InputError(
                 f"{self.folder}: shards {sorted(self._records)} are not a complete sequence from 0"
             )
-        manifest = {
-            "schema": MANIFEST_SCHEMA,
-            "stage_key": self.key,
-            "action": self.action.as_dict(),
-            "shape": list(self.shape),
-            "n": sum(record["n"] for record in shards),
-            "shards": shards,
-            "identity": shards_identity([record["sha256"] for record in shards]),
-            "certificate": None,
-            "complete": True,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "code": code_version(),
-            **(extras or {}),
-        }
+        manifest = new_manifest(self.action, self.shape, self.key, shards, extras or {})
         write_json(self.folder / "manifest.json", manifest)
         return manifest
 
@@ -274,43 +254,15 @@ def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
     if path.is_dir():
         return _read_folder(path, expect_action)
     shard = read_shard(path)
-    action = _action_of(shard.attrs.get("action"), path, expect_action)
+    action = action_of(shard.attrs.get("action"), path, expect_action)
     check_shard(shard, action, str(path))
     return _assemble([shard], action, {"certificate": None}, shards_identity([sha256_file(path)]))
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished ensemble folder. Raises InputError when missing, unfinished or malformed."""
-    folder = Path(folder)
-    path = folder / "manifest.json"
-    if not path.exists():
-        raise InputError(f"{folder}: {_why_no_manifest(folder)}")
-    manifest = read_json(path)
-    if manifest.get("schema") != MANIFEST_SCHEMA:
-        raise InputError(f"{path}: schema is {manifest.get('schema')!r}, expected {MANIFEST_SCHEMA!r}")
-    shards = manifest.get("shards")
-    if not manifest.get("complete") or not isinstance(shards, list) or not shards:
-        raise InputError(f"{path}: the ensemble is not complete; run the command that makes it again")
-    for record in shards:
-        name = record.get("name") if isinstance(record, dict) else None
-        if (
-            not isinstance(name, str)
-            or not _SHARD_NAME.fullmatch(name)
-            or not isinstance(record.get("sha256"), str)
-        ):
-            raise InputError(f"{path}: malformed list of shards")
-    return manifest
-
-
-def shards_identity(hashes: list[str]) -> str:
-    """The identity of an ensemble: sha256 over its ordered shard hashes."""
-    return sha256_text("\n".join(hashes))
 
 
 def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
     manifest = read_manifest(folder)
     where = folder / "manifest.json"
-    action = _action_of(manifest.get("action"), where, expect_action)
+    action = action_of(manifest.get("action"), where, expect_action)
     shards = []
     for record in manifest["shards"]:
         path = folder / record["name"]
@@ -324,7 +276,7 @@ def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
                 "remove it and manifest.json, and run again to remake it"
             )
         shard = read_shard(path)
-        _action_of(shard.attrs.get("action"), path, action)
+        action_of(shard.attrs.get("action"), path, action)
         if list(shard.phi.shape[1:]) != manifest.get("shape"):
             raise InputError(
                 f"{path}: lattice {shard.phi.shape[1:]}, the manifest says {manifest.get('shape')}"
@@ -357,29 +309,6 @@ def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identi
 
 def _join(parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _action_of(found: Any, path: Path, expected: Action | None) -> Action:
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: the action is missing")
-    try:
-        action = action_from_dict(found)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    if expected is not None and action.as_dict() != expected.as_dict():
-        raise InputError(
-            f"{path}: action is {canonical_json(found)}, expected {canonical_json(expected.as_dict())}"
-        )
-    return action
-
-
-def _why_no_manifest(folder: Path) -> str:
-    if any(folder.glob("shard-*.h5")):
-        return "this ensemble is not finished; run the command that makes it again, it will resume"
-    for name in ("ensemble", "samples"):
-        if (folder / name / "manifest.json").exists():
-            return f"this is a run folder; name the ensemble in it, {folder / name}"
-    return "no ensemble here (no manifest.json)"
 
 
 def _integers(name: str, values: npt.ArrayLike, n: int) -> Integers:

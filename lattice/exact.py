@@ -38,7 +38,7 @@ def free_propagator(kappa: float, shape: tuple[int, ...], mass: float = 1.0) -> 
     inverse = 2.0 * (mass - 2.0 * kappa * np.sum(axes, axis=0))
     if not inverse.min() > 0:
         raise InputError(
-            f"kappa={kappa}, mass={mass} on shape {tuple(shape)} has a flat mode: mass > 2 |kappa| d is needed"
+            f"kappa={kappa}, mass={mass} on shape {tuple(shape)} has a flat mode: it needs mass > 2 |kappa| d"
         )
     return np.asarray(1.0 / inverse)
 
@@ -110,7 +110,8 @@ def small_lattice(action: ScalarPhi4, shape: tuple[int, ...], spacing: float = 0
         averages = [float((p * a).sum()) for a in (mean2, mean4, s / v)]
         sums += np.array([total, m * total, m**2 * total, m**4 * total, *averages])
     ln_z = math.log(sums[0]) + (v - 1) * math.log(grid[1] - grid[0]) - shift
-    return SmallLattice(*(float(x) for x in sums[1:] / sums[0]), ln_z)
+    abs_m, m2, m4, phi2, phi4, density = (sums[1:] / sums[0]).tolist()
+    return SmallLattice(abs_m, m2, m4, phi2, phi4, density, ln_z)
 
 
 def _one_site(action: ScalarPhi4, dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from lattice.cumulants import cumulants_from_moments
 from lattice.errors import InputError
+from lattice.notation import format_value
 from lattice.observables import (
     lattice_momentum_squared,
     longest_axes,
@@ -28,7 +29,6 @@ from lattice.statistics import (
     Estimate,
     EstimatorError,
     effective_sample_size,
-    format_value,
     gamma_method,
     jackknife_weighted,
     normalised_weights,

@@ -14,7 +14,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -26,12 +26,10 @@ from lattice.cluster import wolff_update
 from lattice.errors import InputError
 from lattice.files import canonical_json, write_atomic
 from lattice.hmc import hmc_trajectory
+from lattice.parameters import EnsembleParameters
 from lattice.progress import Progress
 from lattice.rng import normals, uniforms
 from lattice.shards import Floats
-
-if TYPE_CHECKING:
-    from lattice.generate import EnsembleParameters
 
 SCHEMA = "diffsq-thermalisation/1"
 HISTORY = ("magnetization", "abs_magnetization", "action_density", "dH", "accepted")

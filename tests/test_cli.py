@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from diffsq import pipeline
-from diffsq.cli import STAGE_NAMES, build_parser, main
+from diffsq.arguments import STAGE_NAMES, build_parser
+from diffsq.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("run", "ensemble", "train", "sample", "measure", "compare", "report", "doctor")

@@ -1,4 +1,4 @@
-"""Wolff clusters: exact on small lattices for any sign of kappa, reproducible, and sensitive to a wrong bond."""
+"""Wolff clusters: exact for any sign of kappa, reproducible, and sensitive to a wrong bond."""
 
 import math
 

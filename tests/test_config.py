@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,11 @@ def test_missing_and_unreadable_files(tmp_path: Path, config_file: Path) -> None
     assert "no such config file" in refusal(tmp_path / "nowhere" / "x.yaml")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     assert "not a text file" in refusal(tmp_path / "binary.yaml")
+
+
+def test_reading_a_config_needs_nothing_heavy() -> None:
+    code = "import sys, diffsq.config; sys.exit(bool({'torch', 'numba', 'h5py', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=DEMO.parents[1], check=False).returncode == 0
 
 
 def test_configs_are_immutable(settings: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from lattice.exact import free_propagator, ln_z_site, one_site_moments, small_la
 
 
 def ring_truth(action, coupling, sites, n=400, cut=9.0):
-    """ln Z, <phi^2>, <phi^4>, <M^2> of a ring with S = -coupling sum phi phi' + site terms, by transfer matrix."""
+    """ln Z, <phi^2>, <phi^4>, <M^2> of a ring, S = -coupling sum phi phi' + sites, by transfer matrix."""
     grid = np.linspace(-cut, cut, n)
     site = (1 - 2 * action.lam) * grid**2 + action.lam * grid**4
     t = np.exp(coupling * np.outer(grid, grid) - 0.5 * (site[:, None] + site)) * (grid[1] - grid[0])

@@ -33,7 +33,7 @@ def run(action, phi, *, n_therm, n_meas, measure, seed, **settings):
 
 
 def pulls(samples, truth):
-    """Deviation in standard errors, chains (axis 0) independent and averaged over their measurements (axis 1)."""
+    """Deviation in standard errors; chains (axis 0) are independent, each averaged over axis 1."""
     means = samples.mean(axis=1)
     return (means.mean(axis=0) - truth) / (means.std(axis=0, ddof=1) / math.sqrt(len(means)))
 
@@ -112,12 +112,12 @@ def test_creutz_equality_and_acceptance(integrator, length, n_steps):
     thermalisation.
     """
     series, infos = run(
-        ACTION, start(400, (8, 8)), n_therm=300, n_meas=200, seed=6, measure=lambda phi: phi.mean((1, 2)) ** 2,
+        ACTION, start(400, (8, 8)), n_therm=300, n_meas=200, seed=6, measure=lambda phi: phi.mean((1, 2)),
         length=length, n_steps=n_steps, integrator=integrator,
     )  # fmt: skip
     dh = np.stack([i.dH for i in infos], axis=1)
     accepted = np.stack([i.accepted for i in infos], axis=1)
-    assert 0.02 < dh.mean() < 1.5
+    assert 0.01 < dh.mean() < 1.5
     assert abs(pulls(np.exp(-dh), 1.0)) < 4.5
     # the same law per configuration: E[accepted] = E[min(1, exp(-dH))]
     assert abs(pulls(accepted - np.minimum(1, np.exp(-dh)), 0.0)) < 4.5
@@ -188,8 +188,8 @@ def small_primaries(action):
 def test_small_lattices_against_quadrature(kappa, lam, shape, integrator):
     action = ScalarPhi4(kappa, lam)
     series, _ = run(
-        action, start(1000, shape), n_therm=60, n_meas=120, seed=9, measure=small_primaries(action), length=1.7,
-        n_steps=6, integrator=integrator,
+        action, start(1000, shape), n_therm=60, n_meas=120, seed=9, measure=small_primaries(action),
+        length=1.7, n_steps=6, integrator=integrator,
     )  # fmt: skip
     e = small_lattice(action, shape)
     truth = np.array([e.abs_m, e.m2, e.m4, e.phi2, e.phi4, e.action_density])

@@ -21,15 +21,16 @@ def example_figures() -> dict[str, Figure]:
         "autocorrelation": plots.autocorrelation({"$|M|$": acf}, {"$|M|$": 3}, tau_int={"$|M|$": (0.5, 0.1)}),
         "pm": plots.magnetization_distribution(rng.normal(size=500), rng.normal(size=500), np.zeros(500)),
         "two_point": plots.two_point_function(curve, {"raw": curve, "weighted": curve}),
-        "kl_per_level": plots.kl_per_level(sigma, {"base": kl.sum(1), "model": 0.5 * kl.sum(1)}),
-        "kl_per_shell": plots.kl_per_shell(sigma, list("abcd"), kl, 0.5 * kl, [1, 4, 4, 8]),
+        "gain_per_level": plots.gain_per_level(sigma, kl.sum(1), 0.5 * kl.sum(1), unet_error=kl[:, 0]),
+        "gain_per_shell": plots.gain_per_shell(sigma, list("abcd"), kl, 0.5 - kl, [1, 4, 4, 8]),
         "history": plots.training_history(
-            range(100), rng.random(100), val_step=[0, 99], val_kl_base=[1, 1], val_kl_model=[1, 0.5]
+            range(100), rng.random(100), val_step=[0, 99], val_gain=[-0.1, 0.5], val_gain_error=[0.1, 0.1]
         ),
         "history_empty": plots.training_history([], []),
         "sequence": plots.denoising_sequence(rng.normal(size=(5, 8, 4)), [3, 2, 1, 0.5, 0]),
         "log_weights": plots.log_weights(rng.normal(-0.1, 0.4, 500), rng.normal(0.1, 0.4, 500), 0.0),
-        "level_kl": plots.level_kl([0.0, 0.5, 1.0], [0.1, 0.2, -0.01], [0.1, 0.2, 0.3]),
+        "path_kl": plots.path_kl({"wiener": 3.0, "base": 0.4, "model": 0.3, "gain": 0.1, "gain_error": 0.01}),
+        "level_variance": plots.level_variance([0.0, 0.5, 1.0], [0.1, 0.2, 0.3]),
         "schedule": plots.level_schedule([0.0, 0.5, 1.0, 4.0]),
         "pulls": plots.pull_chart(["a", "b"], {"raw": [12.0, 0.3], "weighted": [0.1, np.nan]}),
     }
@@ -48,7 +49,6 @@ def test_every_quantity_axis_is_labelled_with_its_unit(figures: dict[str, Figure
         r"$G(k)",
         r"$\ln",
         "level $n$",
-        r"$\log_2$",
         r"$\phi_x$ / rms",
         "optimizer step",
         "momentum shell",
@@ -181,3 +181,50 @@ def test_log_weight_figure_states_both_identities() -> None:
 
 def test_far_pulls_are_written_at_the_edge(figures: dict[str, Figure]) -> None:
     assert any(note.get_text() == "+12" for note in figures["pulls"].axes[0].texts)
+
+
+def test_a_small_or_negative_gain_stays_readable() -> None:
+    sigma, base = np.geomspace(0.1, 10, 5), np.array([1.0, 5.0, 20.0, 3.0, 0.5])
+    unet = np.array([0.01, -0.02, 0.03, 0.0, -0.01])
+    both, alone = plots.gain_per_level(sigma, base, unet, unet_error=np.full(5, 0.002)).axes
+    assert both.get_ylim()[1] > 20
+    low, high = alone.get_ylim()  # on its own linear scale the curve fills the panel
+    assert alone.get_yscale() == "linear"
+    assert low < -0.022 < 0.032 < high < 0.05
+    assert plots.to_svg(plots.gain_per_level(sigma, 0 * base, 0 * base), "nothing")  # a result, not a failure
+
+
+def test_gain_curves_are_drawn_in_order_of_sigma_with_totals() -> None:
+    figure = plots.gain_per_level(
+        [4.0, 1.0, 2.0], [3.0, 1.0, 2.0], [-0.3, 0.1, 0.2], totals={"base": (6.0, 0.2), "unet": (0.0, None)}
+    )
+    left, right = figure.axes
+    assert list(left.lines[0].get_xdata()) == [1.0, 2.0, 4.0]
+    assert list(left.lines[0].get_ydata()) == [1.0, 2.0, 3.0]
+    assert list(right.lines[0].get_ydata()) == [0.1, 0.2, -0.3]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ["6.00(20)" in labels[0], labels[1].endswith("= 0")] == [True, True]
+
+
+def test_gain_maps_are_centred_at_zero_with_gain_in_blue() -> None:
+    gain = np.array([[0.4, -0.1], [0.2, 0.0]])
+    figure = plots.gain_per_shell([2.0, 1.0], ["a", "b"], 10 * gain, gain)
+    unet, base = (axes.images[0] for axes in figure.axes if axes.get_title())
+    np.testing.assert_allclose(unet.get_array(), [[0.2, 0.4], [0.0, -0.1]])
+    assert unet.get_clim() == pytest.approx((-0.4, 0.4))
+    assert base.get_clim() == pytest.approx((-4, 4))
+    red, _, blue, _ = unet.to_rgba(np.array([0.4]))[0]
+    assert blue > red
+    assert plots.to_svg(plots.gain_per_shell([1.0], ["a"], [[0.0]], [[0.0]]), "zero")
+
+
+def test_path_kl_figure_states_its_numbers(figures: dict[str, Figure]) -> None:
+    bars, gain = figures["path_kl"].axes
+    assert [note.get_text() for note in bars.texts] == ["3", "0.4", "0.3"]
+    assert gain.get_title() == "gain 0.100(10) nats"
+    lone = plots.path_kl({"wiener": 3.0, "base": None})
+    assert len(lone.axes) == 1
+    assert [tick.get_text() for tick in lone.axes[0].get_yticklabels()] == ["Wiener (free field)"]
+    assert plots.path_kl({"base": 0.4, "model": 0.4, "gain": 0.0, "gain_error": 0.0}).axes[1].get_title()
+    worse = plots.path_kl({"base": 0.4, "model": 0.5, "gain": -0.1, "gain_error": 0.01}).axes[1]
+    assert worse.get_xlim()[0] < -0.1 < 0 < worse.get_xlim()[1]

@@ -21,9 +21,10 @@ from diffsq.plots.estimators import (
     histogram_density,
 )
 from diffsq.plots.fields import denoising_sequence
+from diffsq.plots.sampling import level_schedule, level_variance, path_kl
 from diffsq.plots.style import to_svg
 from diffsq.plots.summary import pull_chart
-from diffsq.plots.training import kl_per_level, kl_per_shell, level_kl, level_schedule, training_history
+from diffsq.plots.training import gain_per_level, gain_per_shell, training_history
 
 __all__ = [
     "Autocorrelation",
@@ -32,13 +33,14 @@ __all__ = [
     "autocorrelation_function",
     "curve_ratio",
     "denoising_sequence",
+    "gain_per_level",
+    "gain_per_shell",
     "histogram_density",
-    "kl_per_level",
-    "kl_per_shell",
-    "level_kl",
     "level_schedule",
+    "level_variance",
     "log_weights",
     "magnetization_distribution",
+    "path_kl",
     "pull_chart",
     "thermalisation",
     "to_svg",

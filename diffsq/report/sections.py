@@ -67,31 +67,33 @@ def autocorrelation(run: RunFolder) -> Figure:
 
 def history(run: RunFolder) -> Figure:
     losses = [line for line in run.metrics if "loss" in line and "step" in line]
-    checks = [line for line in run.metrics if "val_kl_model" in line and "step" in line]
+    checks = [line for line in run.metrics if "val_gain" in line and "step" in line]
     return plots.training_history(
         [line["step"] for line in losses],
         [line["loss"] for line in losses],
         val_step=[line["step"] for line in checks],
-        val_kl_base=[line.get("val_kl_base", math.nan) for line in checks],
-        val_kl_model=[line["val_kl_model"] for line in checks],
+        val_gain=[line["val_gain"] for line in checks],
+        val_gain_error=[line.get("val_gain_error") or 0.0 for line in checks],  # 0: no bar
     )
 
 
-def kl_levels(run: RunFolder) -> Figure:
+def gain_levels(run: RunFolder) -> Figure:
     data = run.validation
-    curves = {
-        name: np.sum(data[f"kl_{name}"], axis=1)
-        for name in ("wiener", "base", "model")
-        if f"kl_{name}" in data
-    }
-    return plots.kl_per_level(data["sigma"], curves, data.get("total"))
+    total = data.get("total") or {}
+    return plots.gain_per_level(
+        data["sigma"],
+        np.sum(data["gain_base"], axis=1),
+        np.sum(data["gain_unet"], axis=1),
+        unet_error=data.get("gain_unet_error"),
+        totals={key: (total[key], total.get(f"{key}_error")) for key in ("base", "unet") if key in total},
+    )
 
 
-def kl_shells(run: RunFolder) -> Figure:
+def gain_shells(run: RunFolder) -> Figure:
     data = run.validation
     labels = [pretty(str(shell["label"])) for shell in data["shells"]]
     sizes = [int(shell["multiplicity"]) for shell in data["shells"]]
-    return plots.kl_per_shell(data["sigma"], labels, data["kl_base"], data["kl_model"], sizes)
+    return plots.gain_per_shell(data["sigma"], labels, data["gain_base"], data["gain_unet"], sizes)
 
 
 def sequence(run: RunFolder) -> Figure:
@@ -122,9 +124,16 @@ def _weighted(run: RunFolder) -> dict[str, Any]:
     return data
 
 
-def level_kl(run: RunFolder) -> Figure:
+def path_kl(run: RunFolder) -> Figure:
+    kl = _weighted(run).get("kl")
+    if not kl:
+        raise Absent("the path KL of this run was not measured")
+    return plots.path_kl(kl)
+
+
+def level_variance(run: RunFolder) -> Figure:
     data = _weighted(run)["per_level"]
-    return plots.level_kl(data["sigma"], data["kl"], data.get("variance"))
+    return plots.level_variance(data["sigma"], data["variance"])
 
 
 def magnetization(run: RunFolder) -> Figure:
@@ -186,12 +195,13 @@ SECTIONS: tuple[tuple[str, str, Draw], ...] = (
     ("thermalisation", "Thermalisation", thermalisation),
     ("autocorrelation", "Autocorrelation", autocorrelation),
     ("training", "Training history", history),
-    ("kl-levels", "Path KL by noise level", kl_levels),
-    ("kl-shells", "Path KL by momentum shell", kl_shells),
+    ("gain-levels", "Path KL gained by noise level", gain_levels),
+    ("gain-shells", "Path KL gained by momentum shell", gain_shells),
     ("schedule", "Level schedule", schedule),
     ("sequence", "One field, denoised", sequence),
     ("weights", "Log-weights", weights),
-    ("level-kl", "Path KL by reverse step", level_kl),
+    ("path-kl", "Path KL of the chain", path_kl),
+    ("level-variance", "Variance by reverse step", level_variance),
     ("pm", "Distribution of the magnetisation", magnetization),
     ("two-point", "Two-point function", two_point),
     ("pulls", "Pulls", pulls),

@@ -265,7 +265,7 @@ def verdict_tiles(summary: Mapping[str, Any], rows: list[Row], volume: int | Non
         note = f"{row.label.html}, {COLUMNS[column]} column; largest of {len(_exact_cells(rows))}"
         tiles.append(Tile("max |pull| after correction", f"{abs(cell.pull):.1f}σ", note, cell.grade))
     if kl.get("gain") is not None:
-        note = "nats of held-out path KL, base minus base + U-Net"
+        note = "nats of path KL on held-out Monte Carlo, base minus base + U-Net"
         if volume and kl.get("model") is not None:
             note += f"; KL/V = {kl['model'] / volume:.2g} per site with it"
         tiles.append(Tile("gain of the U-Net", show([kl["gain"], kl.get("gain_error")]), note))

@@ -1,0 +1,127 @@
+"""Weights on disk: safetensors files, atomically written, everything needed to rebuild or resume inside.
+
+A model folder holds weights.safetensors (U-Net averages, regression base, G(k), zero-mode histogram, posterior gains)
+and model.json (shape, action, sizes, noise schedule, ensemble identity, resolved config). A checkpoint is one file with
+weights, averages, optimizer state and, as metadata, the step and what it belongs to. Random numbers are counter-based:
+the step and the seed are their whole state.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from diffsq.base import RegressionBase
+from diffsq.momentum import Momenta
+from diffsq.score import N_CHANNEL, N_CONDITION, ScoreModel
+from diffsq.unet import UNet
+from lattice.errors import InputError
+from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_atomic, write_json
+
+SCHEMA = "diffsq-model/1"
+KEEP = 2
+
+
+def build_model(shape: tuple[int, ...], sizes: dict[str, int]) -> ScoreModel:
+    """An unfitted model. sizes: channels (0: no U-Net), n_levels, n_sigma."""
+    base = RegressionBase(Momenta(shape), sizes["n_sigma"])
+    unet = UNet(N_CHANNEL, N_CONDITION, sizes["channels"], sizes["n_levels"]) if sizes["channels"] else None
+    return ScoreModel(base, unet)
+
+
+def save_model(model: ScoreModel, folder: Path, about: dict[str, Any]) -> None:
+    """Write the model folder; `about`: action, sde, sizes, ensemble (identity), config."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+    write_atomic(folder / "weights.safetensors", weights)
+    digest = sha256_file(folder / "weights.safetensors")
+    write_json(
+        folder / "model.json", {"schema": SCHEMA, "shape": list(model.shape), "sha256": digest, **about}
+    )
+
+
+def load_model(folder: Path) -> tuple[ScoreModel, dict[str, Any]]:
+    """The model of a folder and its model.json. Raises `InputError` when missing, damaged or of another schema."""
+    path = folder / "weights.safetensors"
+    if not path.is_file() or not (folder / "model.json").is_file():
+        raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")
+    about = read_json(folder / "model.json")
+    if about.get("schema") != SCHEMA:
+        raise InputError(f"{folder}/model.json: schema is {about.get('schema')!r}, expected {SCHEMA!r}")
+    if sha256_file(path) != about["sha256"]:
+        raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
+    model = build_model(tuple(about["shape"]), about["sizes"])
+    try:
+        model.load_state_dict(load(path.read_bytes()))
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: weights do not fit the model described in model.json: {reason}") from None
+    return model.eval(), about
+
+
+def key_of(about: dict[str, Any]) -> str:
+    """Hash of what a checkpoint belongs to; a resume with another one starts from nothing."""
+    return sha256_text(canonical_json(about))
+
+
+def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str, Tensor]]) -> None:
+    """Write checkpoint-STEP.safetensors with the tensors of `parts`, then drop all but the last two."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()
+    }
+    write_atomic(folder / f"checkpoint-{step:08d}.safetensors", save(tensors, {"step": str(step), "key": key}))
+    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEEP]:
+        old.unlink()
+
+
+def load_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, dict[str, Tensor]]] | None:
+    """Step and tensors of the newest sound checkpoint with this key, or None."""
+    for path in sorted(folder.glob("checkpoint-*.safetensors"), reverse=True):
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+            tensors = load(path.read_bytes())
+        except SafetensorError:
+            continue
+        if metadata.get("key") != key:
+            continue
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts.setdefault(part, {})[rest] = tensor
+        return int(metadata["step"]), parts
+    return None
+
+
+def pack_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Adam's per-parameter state as flat tensors."""
+    return {f"{i}/{name}": t for i, entry in state["state"].items() for name, t in entry.items()}
+
+
+def unpack_optimizer(fresh: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """`fresh.state_dict()` with the packed tensors put back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = tensor
+    return {**fresh, "state": state}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a metrics file; a torn last line is dropped."""
+    lines = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def parameters(module: nn.Module) -> dict[str, Tensor]:
+    """state_dict, typed."""
+    return dict(module.state_dict())

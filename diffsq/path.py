@@ -1,0 +1,199 @@
+"""The reverse chain as an exact path sampler: Gaussian steps with momentum-space covariance, and their weights.
+
+Levels 0 = sigma_0 < ... < sigma_N, Delta_n = sigma_{n+1}^2 - sigma_n^2, rho_n = Delta_n / sigma_{n+1}^2.
+
+    forward   F(x_{n+1} | x_n) = N(x_n, Delta_n)
+    reverse   R(x_n | x_{n+1}) = N(x_{n+1} + rho_n (D(x_{n+1}) - x_{n+1}),  e^{b h/2} c_n(k) e^{b h/2})
+    start     p(x_N)           = N(0, G(k) + sigma_N^2)
+    weight    log w = -S(x_0) + sum_n log F - log p(x_N) - sum_n log R,      E_R[w] = Z for any D, c, b and N.
+
+c_n(k) is diagonal in momentum space; e^{b h} is a local modulation of the variance, h an even bounded function of the
+Wiener-filtered field with its mean removed: the posterior is narrower where |phi| is large. The U-Net is evaluated in
+a random lattice frame per step, drawn from the same law forward and backward, so it drops out of the weight.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsq.base import bounded
+from diffsq.score import ScoreModel, Symmetry
+
+Noise = Callable[[int], Tensor]
+"""noise(step) -> standard normal (n, *shape), float64; one step number per level, N for the start."""
+Frames = Callable[[int], Symmetry]
+"""frames(step) -> the lattice frame in which the U-Net sees that step."""
+ActionFunction = Callable[[Tensor], Tensor]
+
+N_SMOOTH = 4  # Chebyshev terms in log k^2 for the measured over the predicted variance
+WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has an unbounded weight
+
+
+@dataclass
+class Kernel:
+    """Variances of the N reverse steps, float64: levels (N+1,), variance c_n(k) (N, n_class), b and <h> (N,)."""
+
+    levels: Tensor
+    variance: Tensor
+    tilt: Tensor
+    tilt_mean: Tensor
+
+    @property
+    def n_levels(self) -> int:
+        """N."""
+        return len(self.tilt)
+
+
+class ReversePath:
+    """Forward and reverse chains of one score model; see the module's formulas. All fields float64."""
+
+    def __init__(self, model: ScoreModel, kernel: Kernel) -> None:
+        self.model = model
+        self.kernel = kernel
+        self.momenta = model.momenta
+
+    @classmethod
+    def predicted(cls, model: ScoreModel, levels: Tensor) -> "ReversePath":
+        """Kernel from the model's own posterior variance: c_n = Delta_n sigma_n^2/sigma_{n+1}^2 + rho_n^2 C(k)."""
+        delta = levels[1:] ** 2 - levels[:-1] ** 2
+        rho = (delta / levels[1:] ** 2)[:, None]
+        posterior = model.posterior_variance(levels[1:])
+        variance = rho * levels[:-1, None] ** 2 + rho**2 * posterior
+        zero = torch.zeros_like(delta)
+        return cls(model, Kernel(levels, variance, zero, zero.clone()))
+
+    def mean(self, x: Tensor, step: int, frame: Symmetry) -> tuple[Tensor, Tensor]:
+        """Mean of x_n given x_{n+1} (momentum space) and the local log-variance b (h - <h>): step n from x_{n+1}."""
+        high, low = self.kernel.levels[step + 1], self.kernel.levels[step]
+        sigma = high.expand(len(x))
+        rho = (high**2 - low**2) / high**2
+        xk = self.momenta.modes(x)
+        d, u = self.model.denoise(xk, sigma, frame)
+        tilt = self.kernel.tilt[step] * (modulation(u) - self.kernel.tilt_mean[step])
+        return xk + rho * (d - xk), tilt
+
+    def log_reverse(self, x_low: Tensor, mean: Tensor, tilt: Tensor, step: int) -> Tensor:
+        """log R(x_n | x_{n+1}): (n,)."""
+        residual = x_low - self.momenta.fields(mean)
+        white = self.momenta.modes(residual * torch.exp(-0.5 * tilt))
+        return self.momenta.log_normal(white, self.kernel.variance[step]) - 0.5 * tilt.flatten(1).sum(1)
+
+    def log_forward(self, x_low: Tensor, x_high: Tensor, step: int) -> Tensor:
+        """log F(x_{n+1} | x_n): (n,)."""
+        delta = self.kernel.levels[step + 1] ** 2 - self.kernel.levels[step] ** 2
+        chi2 = ((x_high - x_low) ** 2).flatten(1).sum(1) / delta
+        return -0.5 * (chi2 + self.momenta.volume * torch.log(2 * math.pi * delta))
+
+    def log_start(self, x: Tensor) -> Tensor:
+        """log p(x_N): (n,)."""
+        return self.momenta.log_normal(self.momenta.modes(x), self._start_variance())
+
+    def _start_variance(self) -> Tensor:
+        return self.model.base.g + self.kernel.levels[-1] ** 2
+
+    @torch.no_grad()
+    def sample(
+        self,
+        action: ActionFunction,
+        noise: Noise,
+        frames: Frames,
+        watch: Callable[[int, Tensor], None] = lambda step, x: None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw fields x_0 (n, *shape) with exact log-weights (n,). `watch(n, x_n)` sees every level, n = N first."""
+        n_levels = self.kernel.n_levels
+        x = self.momenta.colour(noise(n_levels), self._start_variance())
+        log_w = -self.log_start(x)
+        watch(n_levels, x)
+        for step in reversed(range(n_levels)):
+            mean, tilt = self.mean(x, step, frames(step))
+            step_noise = self.momenta.colour(noise(step), self.kernel.variance[step])
+            x_low = self.momenta.fields(mean) + torch.exp(0.5 * tilt) * step_noise
+            log_w += self.log_forward(x_low, x, step) - self.log_reverse(x_low, mean, tilt, step)
+            x = x_low
+            watch(step, x)
+        return x, log_w - action(x)
+
+    @torch.no_grad()
+    def weigh(
+        self, phi: Tensor, action: ActionFunction, noise: Noise, frames: Frames
+    ) -> tuple[Tensor, Tensor]:
+        """Forward weights: noise given fields phi (n, *shape) up to sigma_N and weigh the path backwards.
+
+        Returns log w (n,) and the increments log F - log R of each step (n, N), from which the same difference for
+        the Gaussian process with propagator G(k) is subtracted. For fields drawn from e^{-S}/Z, E[1/w] = 1/Z.
+        """
+        log_w, x, steps = -action(phi), phi, []
+        for step in range(self.kernel.n_levels):
+            delta = self.kernel.levels[step + 1] ** 2 - self.kernel.levels[step] ** 2
+            x_high = x + delta.sqrt() * noise(step)
+            mean, tilt = self.mean(x_high, step, frames(step))
+            increment = self.log_forward(x, x_high, step) - self.log_reverse(x, mean, tilt, step)
+            steps.append(increment + self._log_marginal(x, step) - self._log_marginal(x_high, step + 1))
+            log_w, x = log_w + increment, x_high
+        return log_w - self.log_start(x), torch.stack(steps, 1)
+
+    def _log_marginal(self, x: Tensor, level: int) -> Tensor:
+        variance = self.model.base.g + self.kernel.levels[level] ** 2
+        return self.momenta.log_normal(self.momenta.modes(x), variance)
+
+    @torch.no_grad()
+    def calibrate(
+        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None, chunk: int = 64
+    ) -> None:
+        """Measure b and c_n(k) of every step on noised training fields phi (n, *shape), in place.
+
+        b maximises the likelihood (two Newton steps); c_n(k) is the predicted variance times a smooth function of k
+        fitted to the residuals, its posterior part widened by `WIDER`. `done` is called after each step.
+        """
+        levels, x = self.kernel.levels, phi
+        predicted = ReversePath.predicted(self.model, levels).kernel.variance
+        self.kernel.tilt.zero_()
+        for step in range(self.kernel.n_levels):
+            delta = levels[step + 1] ** 2 - levels[step] ** 2
+            x_high = x + delta.sqrt() * noise(step)
+            residual, h = [], []
+            for low, high in zip(x.split(chunk), x_high.split(chunk), strict=True):
+                xk = self.momenta.modes(high)
+                d, u = self.model.denoise(xk, levels[step + 1].expand(len(high)), frames(step))
+                mean = self.momenta.fields(xk + delta / levels[step + 1] ** 2 * (d - xk))
+                residual.append(low - mean)
+                h.append(modulation(u))
+            bridge = delta * levels[step] ** 2 / levels[step + 1] ** 2
+            self._fit_step(step, torch.cat(residual), torch.cat(h), predicted[step], bridge)
+            x = x_high
+            done()
+
+    def _fit_step(self, step: int, residual: Tensor, h: Tensor, predicted: Tensor, bridge: Tensor) -> None:
+        p = self.momenta
+        h_mean = h.mean()
+        h = h - h_mean
+        b = h.new_zeros(())
+        for _ in range(2):
+            white = residual * torch.exp(-0.5 * b * h)
+            c = p.expand(p.power(white).mean(0))
+            pull, hw = p.fields(p.modes(white) / c), h * white
+            gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
+            curvature = 0.5 * (h * hw * pull).sum() + 0.5 * (hw * p.fields(p.modes(hw) / c)).sum()
+            b = b + 2 * gradient / curvature
+        measured = p.power(residual * torch.exp(-0.5 * b * h)).mean(0)
+        smooth = predicted * self._smooth(measured / predicted)
+        self.kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
+        self.kernel.tilt[step], self.kernel.tilt_mean[step] = b, h_mean
+
+    def _smooth(self, ratio: Tensor) -> Tensor:
+        """Positive smooth function of k fitted to `ratio` (n_class,), weighted by the number of modes."""
+        p = self.momenta
+        t = 2 * torch.log1p(p.khat2) / torch.log1p(p.khat2.max()) - 1
+        n_terms = min(N_SMOOTH, p.n_class)
+        basis = torch.stack([torch.cos(n * torch.arccos(t.clamp(-1, 1))) for n in range(n_terms)], 1)
+        root = p.multiplicity.sqrt()
+        fit = torch.linalg.lstsq(basis * root[:, None], (ratio.log() * root)[:, None]).solution
+        return torch.exp(basis @ fit[:, 0])
+
+
+def modulation(u: Tensor) -> Tensor:
+    """h(u): squared normalised field, bounded, float64."""
+    return bounded(u.double() ** 2, 4.0)

@@ -1,0 +1,315 @@
+"""Global sampling of a trained model, with exact path weights and the diagnostics that go with them.
+
+Fields are drawn in fixed blocks of 64, whatever the number asked for, and every random number is a function of
+(seed, index, step): the same sample comes out of any split over shards, runs or processes.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load, save
+from torch import Tensor
+
+from diffsq import sampler
+from diffsq.checkpoint import load_model
+from diffsq.config import Config
+from diffsq.exactness import acceptance, forward_ess, jackknife, ln_z
+from diffsq.path import Kernel, Noise, ReversePath
+from diffsq.score import ScoreModel, Symmetry
+from diffsq.sde import VESDE
+from lattice.ensemble import Ensemble, EnsembleWriter
+from lattice.errors import InputError
+from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
+from lattice.progress import Progress, Silent
+from lattice.rng import normals, uniforms
+from lattice.statistics import effective_sample_size
+
+BLOCK = 64
+SHARD_BLOCKS = 16
+N_FRAMES = 12
+
+
+def sample(
+    config: Config,
+    model_dir: Path,
+    ensemble: Ensemble,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> Ensemble:
+    """Draw `sampling.n_samples` fields, the same schema as a Monte Carlo ensemble, and write diagnostics.json.
+
+    For method "path": log-weights, kernel calibrated on the training chains, forward weights on held-out chains.
+    Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not finite.
+    """
+    model, about = load_model(model_dir)
+    check_model(about, ensemble, model_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    settings = config.sampling
+    base = model.base
+    sde = VESDE(float(base.log_sigma[0].exp()), float(base.log_sigma[-1].exp()))
+    generated = {
+        "sampler": settings.method,
+        "levels": sde.levels(settings.n_levels).tolist(),
+        "start": "N(0, G(k) + sigma_max^2) per momentum mode",
+        "model": about["sha256"],
+        "training_ensemble": about["ensemble"],
+        "seed": config.seed,
+        "stream": "sample",
+        "n_calibration": settings.n_calibration,
+    }
+    key = sha256_text(canonical_json({**generated, "n_samples": settings.n_samples, "n_forward": settings.n_forward}))
+    writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
+    work = Sampling(config, model.to(device), ensemble, out, key, progress or Silent(), torch.device(device))
+    diagnostics: dict[str, Any] = {"levels": generated["levels"], "method": settings.method}
+    if settings.method == "path":
+        work.calibrate(sde.levels(settings.n_levels))
+        forward = work.forward()
+        work.draw(writer, work.path_block)
+        diagnostics |= path_diagnostics(writer.read(), forward, config.seed)
+    else:
+        step = sampler.STEPS[settings.method]
+        levels = sde.levels(settings.n_levels).to(device)
+        work.draw(writer, lambda index, watch: work.plain_block(step, levels, index, watch))
+    write_json(out / "diagnostics.json", diagnostics)
+    writer.finish({"generated": generated})
+    return writer.read()
+
+
+def check_model(about: dict[str, Any], ensemble: Ensemble, model_dir: Path) -> None:
+    """Refuse a model trained for another lattice, action or ensemble."""
+    for name, have, want in (
+        ("lattice", tuple(about["shape"]), ensemble.shape),
+        ("action", about["action"], ensemble.action.as_dict()),
+        ("ensemble", about["ensemble"], ensemble.identity),
+    ):
+        if have != want:
+            raise InputError(f"{model_dir}: the model was trained for {name} {have}, not {want}; train one for it")
+
+
+Watch = Callable[[int, Tensor], None]
+
+
+class Sampling:
+    """One sampling run: its model, streams of random numbers, and what is already on disk."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: ScoreModel,
+        ensemble: Ensemble,
+        out: Path,
+        key: str,
+        progress: Progress,
+        device: torch.device,
+    ) -> None:
+        self.config, self.model, self.out, self.key = config, model, out, key
+        self.progress, self.device = progress, device
+        self.action = ensemble.action
+        self.train_set, self.held_out = ensemble.split_chains(config.training.validation_fraction)
+        self.path: ReversePath | None = None
+
+    def noise(self, stream: str, index: NDArray[np.int64]) -> Noise:
+        """Standard normal fields of the samples `index` in a stream, a function of the step."""
+        model = self.model
+
+        def draw(step: int) -> Tensor:
+            eps = normals(self.config.seed, stream, index, step, model.momenta.volume)
+            return torch.from_numpy(eps).reshape(len(index), *model.shape).to(self.device)
+
+        return draw
+
+    def frames(self, stream: str, block: int) -> Callable[[int], Symmetry]:
+        """Lattice frame of each step for one block."""
+
+        def draw(step: int) -> Symmetry:
+            u = uniforms(self.config.seed, f"{stream}/frame", np.array([block]), step, 5)[0]
+            return Symmetry.draw(torch.from_numpy(u), self.model.shape)
+
+        return draw
+
+    def fields(self, ensemble: Ensemble, n: int) -> Tensor:
+        """n fields spread evenly over the ensemble."""
+        rows = np.linspace(0, len(ensemble) - 1, min(n, len(ensemble))).astype(np.int64)
+        return torch.from_numpy(ensemble.phi[rows]).to(self.device)
+
+    def calibrate(self, levels: Tensor) -> None:
+        """Measure the reverse kernel on training fields, or read it back."""
+        path = self.out / "kernel.safetensors"
+        names = ("levels", "variance", "tilt", "tilt_mean")
+        key_path = self.out / "kernel.json"
+        if path.exists() and key_path.exists() and read_json(key_path).get("key") == self.key:
+            tensors = load(path.read_bytes())
+            self.path = ReversePath(self.model, Kernel(*(tensors[name].to(self.device) for name in names)))
+            return
+        self.path = self._calibrated(self.model, levels)
+        tensors = {name: getattr(self.path.kernel, name).cpu().contiguous() for name in names}
+        write_atomic(path, save(tensors))
+        write_json(key_path, {"key": self.key})
+
+    def _calibrated(self, model: ScoreModel, levels: Tensor, regression: bool = True) -> ReversePath:
+        path = ReversePath.predicted(model, levels.to(self.device))
+        phi = self.fields(self.train_set, self.config.sampling.n_calibration)
+        self.progress.start(path.kernel.n_levels, "reverse kernel")
+        noise = self.noise("sample/calibrate", np.arange(len(phi)))
+        path.calibrate(phi, noise, self.frames("sample/calibrate", 0), lambda: self.progress.update())
+        self.progress.close()
+        return path
+
+    def forward(self) -> dict[str, Any]:
+        """Forward log-weights on held-out fields, with the model and, for its gain, its closed-form parts alone."""
+        assert self.path is not None
+        rivals = {"model": self.path, **self._closed_form(self.path.kernel.levels)}
+        phi = self.fields(self.held_out, self.config.sampling.n_forward)
+        starts = range(0, len(phi), BLOCK)
+        self.progress.start(len(phi), "forward weights")
+        results: dict[str, list[float]] = {name: [] for name in rivals}
+        increments = []
+        for block, start in enumerate(starts):
+            part = self.out / f"forward-{block:04d}.json"
+            saved = read_json(part) if part.exists() else {}
+            if saved.get("key") != self.key:
+                saved = {"key": self.key, **self._forward_block(rivals, phi[start : start + BLOCK], block)}
+                write_json(part, saved)
+            for name in rivals:
+                results[name] += saved[name]
+            increments += saved["increments"]
+            self.progress.update(min(BLOCK, len(phi) - start))
+        self.progress.close()
+        return {**results, "increments": increments}
+
+    def _closed_form(self, levels: Tensor) -> dict[str, ReversePath]:
+        """The same chain with the regression base alone and with the Wiener filter alone, each calibrated."""
+        if self.model.unet is None:
+            return {}
+        base = ScoreModel(self.model.base, None)
+        wiener = ScoreModel(type(self.model.base)(self.model.momenta, len(self.model.base.log_sigma)), None)
+        wiener.to(self.device)
+        wiener.base.g.copy_(self.model.base.g)
+        wiener.base.log_sigma.copy_(self.model.base.log_sigma)
+        return {"base": self._calibrated(base, levels), "wiener": self._calibrated(wiener, levels)}
+
+    def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
+        index = np.arange(block * BLOCK, block * BLOCK + len(phi))
+        found: dict[str, Any] = {}
+        for name, path in rivals.items():
+            log_w, steps = path.weigh(
+                phi, self.action.action, self.noise("sample/forward", index), self.frames("sample/forward", block)
+            )
+            found[name] = log_w.tolist()
+            if name == "model":
+                found["increments"] = steps.tolist()
+        return found
+
+    def path_block(self, index: NDArray[np.int64], watch: Watch) -> tuple[Tensor, Tensor | None]:
+        """One block of the path sampler: fields and log-weights."""
+        assert self.path is not None
+        block = int(index[0]) // BLOCK
+        noise, frames = self.noise("sample/reverse", index), self.frames("sample/reverse", block)
+        phi, log_w = self.path.sample(self.action.action, noise, frames, watch)
+        bad = int((~torch.isfinite(log_w)).sum())
+        if bad:
+            raise InputError(f"{bad} log-weights of samples {index[0]}-{index[-1]} are NaN or infinite; retrain the model")
+        return phi, log_w
+
+    def plain_block(
+        self, step: sampler.Step, levels: Tensor, index: NDArray[np.int64], watch: Watch
+    ) -> tuple[Tensor, Tensor | None]:
+        """One block of a sampler without weights."""
+        block = int(index[0]) // BLOCK
+        noise, frames = self.noise("sample/reverse", index), self.frames("sample/reverse", block)
+        return sampler.run(step, self.model, levels, noise, frames, watch), None
+
+    def draw(
+        self,
+        writer: EnsembleWriter,
+        block_of: Callable[[NDArray[np.int64], Watch], tuple[Tensor, Tensor | None]],
+    ) -> None:
+        """Write all shards that are not there yet, and the denoising sequence of the first field."""
+        n = self.config.sampling.n_samples
+        size = BLOCK * SHARD_BLOCKS
+        self.progress.start(n, "samples")
+        for k, start in enumerate(range(0, n, size)):
+            count = min(size, n - start)
+            if writer.verified(k) is not None:
+                self.progress.update(count)
+                continue
+            parts = []
+            for first in range(start, start + count, BLOCK):
+                watch = Frames(N_FRAMES, self.config.sampling.n_levels) if first == 0 else None
+                parts.append(block_of(np.arange(first, first + BLOCK), watch or (lambda level, x: None)))
+                if watch is not None:
+                    watch.write(self.out / "sequence.h5", np.array(self._levels()))
+                self.progress.update(min(BLOCK, start + count - first))
+            phi = torch.cat([p for p, _ in parts])[:count].cpu().numpy()
+            weights = [w for _, w in parts if w is not None]
+            index = np.arange(start, start + count)
+            writer.append(
+                k,
+                phi=phi,
+                chain=np.zeros_like(index),
+                trajectory=index,
+                log_weight=torch.cat(weights)[:count].cpu().numpy() if weights else None,
+            )
+        self.progress.close()
+
+    def _levels(self) -> list[float]:
+        log_sigma = self.model.base.log_sigma
+        sde = VESDE(float(log_sigma[0].exp()), float(log_sigma[-1].exp()))
+        return sde.levels(self.config.sampling.n_levels).tolist()
+
+
+class Frames:
+    """Keeps the first field of a block at `n` levels spread from the start to the end of the chain."""
+
+    def __init__(self, n: int, n_levels: int) -> None:
+        self.wanted = set(np.linspace(0, n_levels, min(n, n_levels + 1)).round().astype(int).tolist())
+        self.kept: list[tuple[int, NDArray[np.float64]]] = []
+
+    def __call__(self, level: int, x: Tensor) -> None:
+        if level in self.wanted:
+            self.kept.append((level, x[0].cpu().numpy().copy()))
+
+    def write(self, path: Path, sigma: NDArray[np.float64]) -> None:
+        """HDF5 file with phi (n_frames, *shape) and sigma (n_frames,), from noise to field."""
+
+        with h5py.File("sequence", "w", driver="core", backing_store=False) as h5:
+            h5["phi"] = np.stack([phi for _, phi in self.kept])
+            h5["sigma"] = sigma[[level for level, _ in self.kept]]
+            h5.flush()
+            write_atomic(path, h5.id.get_file_image())
+
+
+def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Efficiency of the path sampler, reverse and forward, and the absolute path KL of model, base and Wiener."""
+    assert samples.log_weight is not None
+    reverse = samples.log_weight
+    z, z_error = ln_z(reverse)
+    ess, ess_error = effective_sample_size(reverse)
+    held_out = np.array(forward["model"])
+    ess_forward, ess_forward_error = forward_ess(held_out)
+    kl: dict[str, Any] = {name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward}
+    if "base" in forward:
+        difference = np.array(forward["base"]) - held_out
+        kl["gain"], kl["gain_error"] = jackknife(lambda d: float(d.mean()), difference)
+    increments = np.array(forward["increments"])
+    return {
+        "reverse": {"ess": ess, "ess_error": ess_error, "kl": z - float(reverse.mean()), "log_weight": reverse.tolist()},
+        "forward": {
+            "ess": ess_forward,
+            "ess_error": ess_forward_error,
+            "kl": float(held_out.mean()) - z,
+            "log_weight": held_out.tolist(),
+        },
+        "acceptance": acceptance(reverse, seed),
+        "ln_z": z,
+        "ln_z_error": z_error,
+        "kl": kl,
+        "per_level": {"sigma": samples.attrs["generated"]["levels"][1:], "variance": increments.var(0).tolist()},
+    }

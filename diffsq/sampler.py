@@ -1,0 +1,76 @@
+"""Samplers without weights. A sampler is one `step` from sigma_{n+1} down to sigma_n; `run` loops it over the levels.
+
+Everything is written in the variable sigma^2, in which the variance-expanding process is plain Brownian motion:
+reverse SDE  dx = s d(sigma^2) + dw,  probability flow  dx = (s/2) d(sigma^2)  (Song et al. 2011.13456, eqs. 6, 13).
+None of them is exact at finite N: for exact weights use `diffsq.path`.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffsq.path import Frames, Noise
+from diffsq.score import ScoreModel, Symmetry
+
+Step = Callable[[ScoreModel, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]
+"""step(model, x, sigma_high, sigma_low, noise, frame) -> x at sigma_low; noise(i) gives independent draws."""
+SIGNAL_TO_NOISE = 0.16  # corrector step, eps = 2 (r sigma)^2 (Song et al., appendix G)
+
+
+def _score(model: ScoreModel, x: Tensor, sigma: Tensor, frame: Symmetry) -> Tensor:
+    return model.score(x, sigma.expand(len(x)), frame)
+
+
+def euler_maruyama(
+    model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
+) -> Tensor:
+    """Reverse SDE, first order weak: x + Delta s(x, sigma_high) + sqrt(Delta) eps, Delta = high^2 - low^2."""
+    delta = high**2 - low**2
+    return x + delta * _score(model, x, high, frame) + delta.sqrt() * noise(0)
+
+
+def predictor_corrector(
+    model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
+) -> Tensor:
+    """Euler-Maruyama predictor, then one Langevin step x + eps s + sqrt(2 eps) z at sigma_low (none at zero)."""
+    x = euler_maruyama(model, x, high, low, noise, frame)
+    if low == 0:
+        return x
+    eps = 2 * (SIGNAL_TO_NOISE * low) ** 2
+    return x + eps * _score(model, x, low, frame) + (2 * eps).sqrt() * noise(1)
+
+
+def heun(model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry) -> Tensor:
+    """Probability-flow ODE, second order in sigma^2; the last step, to sigma = 0, is Euler's."""
+    delta = high**2 - low**2
+    slope = 0.5 * _score(model, x, high, frame)
+    if low == 0:
+        return x + delta * slope
+    end = 0.5 * _score(model, x + delta * slope, low, frame)
+    return x + 0.5 * delta * (slope + end)
+
+
+STEPS: dict[str, Step] = {"euler": euler_maruyama, "pc": predictor_corrector, "heun": heun}
+
+
+@torch.no_grad()
+def run(
+    step: Step,
+    model: ScoreModel,
+    levels: Tensor,
+    noise: Noise,
+    frames: Frames,
+    watch: Callable[[int, Tensor], None] = lambda n, x: None,
+) -> Tensor:
+    """Draw fields (n, *shape) through levels (N+1,) from the start law N(0, G(k) + sigma_N^2).
+
+    noise(2 n + i) is the i-th draw of the step that ends at level n, noise(2 N) the start.
+    """
+    n_levels = len(levels) - 1
+    x = model.momenta.colour(noise(2 * n_levels), model.base.g + levels[-1] ** 2)
+    watch(n_levels, x)
+    for n in reversed(range(n_levels)):
+        x = step(model, x, levels[n + 1], levels[n], lambda i, n=n: noise(2 * n + i), frames(n))  # type: ignore[misc]
+        watch(n, x)
+    return x

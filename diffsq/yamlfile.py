@@ -1,0 +1,102 @@
+"""YAML in and out: a config file or a `--set key.path=value` as nested dicts, and the dialect read here.
+
+Nothing here knows what the keys mean; `diffsq.config` does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lattice.errors import InputError
+
+
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Set one "key.path=value" in the nested dict `data`, in place.
+
+    >>> d = {"lattice": {"shape": [16, 16]}}
+    >>> apply_override(d, "lattice.shape=[32,32]"); apply_override(d, "training.learning_rate=1e-3"); d
+    {'lattice': {'shape': [32, 32]}, 'training': {'learning_rate': 0.001}}
+    """
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"--set takes key.path=value, such as lattice.shape=[32,32]; got {override!r}")
+    try:
+        value = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError:
+        raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
+    section = data
+    for depth, part in enumerate(parts[:-1], start=1):
+        inner = section.get(part)
+        if inner is None:
+            inner = section[part] = {}
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {key}: {'.'.join(parts[:depth])} is a value, not a section")
+        section = inner
+    section[parts[-1]] = value
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """One YAML mapping; `InputError` when missing, unreadable, not a mapping, or with a key twice."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"no such config file: {path}{_nearby_files(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InputError(f"cannot read config file {path}: {reason}") from None
+    try:
+        data = yaml.load(text, Loader=Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark is not None else ""
+        raise InputError(
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'syntax'})"
+        ) from None
+    if not isinstance(data, dict):
+        raise InputError(
+            f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
+        )
+    return data
+
+
+def _nearby_files(path: Path) -> str:
+    names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, n=1) or difflib.get_close_matches(
+        path.name + ".yaml", names, n=1
+    )
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
+
+
+class Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 calls it text) and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key_node.value!r} twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return mapping
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class Dumper(yaml.SafeDumper):
+    """Block style with inline lists: `shape: [16, 16]`."""
+
+
+Dumper.add_representer(
+    list, lambda d, seq: d.represent_sequence("tag:yaml.org,2002:seq", seq, flow_style=True)
+)
