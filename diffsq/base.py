@@ -5,10 +5,11 @@ variance C = W sigma^2. What it misses is fitted, per momentum class and noise l
 
     D(k) = W x + sqrt(C) sum_j a_j(k, sigma) f_j(k),     f_j odd, bounded functions of the normalised y = W x.
 
-The regression target needs no clean denoising signal alone. By Tweedie's formula and the target-score identity
-(De Bortoli et al. 2402.08667) both (phi - x)/sigma^2 and -dS/dphi average, given x, to the score; their difference
-z = (phi - x)/sigma^2 + dS/dphi averages to zero and is used as a control variate: for a free field it removes the
-noise of the target altogether, at kappa_c it removes 50-99.9 % of its variance, mode by mode.
+The regression target needs no clean denoising signal alone. By Tweedie's formula and the target-score
+identity (De Bortoli et al. 2402.08667) both (phi - x)/sigma^2 and -dS/dphi average, given x, to the score;
+their difference z = (phi - x)/sigma^2 + dS/dphi averages to zero and is used as a control variate: for a
+free field it removes the noise of the target altogether, at kappa_c it removes 50-99.9 % of its variance,
+mode by mode.
 """
 
 import math
@@ -24,7 +25,8 @@ RIDGE = 1e-6
 
 
 class ZeroModeDenoiser(nn.Module):
-    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the symmetrised histogram of z in the training ensemble.
+    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the symmetrised histogram of z in the training
+    ensemble.
 
     Bins of width h are smoothed to Gaussians of variance h^2, for which the posterior mean is closed-form.
     """
@@ -64,7 +66,11 @@ def neighbour_mean(u: Tensor) -> Tensor:
 
 
 def bounded(u: Tensor, scale: float) -> Tensor:
-    """scale * tanh(u/scale): the identity for |u| << scale."""
+    """scale * tanh(u/scale): the identity for |u| << scale.
+
+    >>> bounded(torch.tensor([0.01, 100.0]), 3.0)
+    tensor([0.0100, 3.0000])
+    """
     return scale * torch.tanh(u / scale)
 
 
@@ -94,11 +100,12 @@ def local_features(u: Tensor) -> Tensor:
 
 
 class RegressionBase(nn.Module):
-    """Denoiser W x + sqrt(C) sum_j a_j f_j with coefficients on a grid of noise levels, interpolated in ln sigma.
+    """Denoiser W x + sqrt(C) sum_j a_j f_j, its coefficients on a grid of noise levels.
 
-    `coefficients` (n_sigma, n_class, n_feature); `explained` (n_sigma, n_class): the part of the Wiener posterior
-    variance C, as a fraction, that the regression explains; `beta` (n_sigma, n_class): weight of the control variate
-    sqrt(C) z in a variance-reduced training target. Zero until `fit`: the bare Wiener filter.
+    `coefficients` (n_sigma, n_class, n_feature); `explained` (n_sigma, n_class): the part of the Wiener
+    posterior variance C, as a fraction, that the regression explains; `beta` (n_sigma, n_class): weight of
+    the control variate sqrt(C) z in a variance-reduced training target. Tables are
+    interpolated in ln sigma, and zero until `fit`: the bare Wiener filter.
     """
 
     n_feature = 12
@@ -128,7 +135,7 @@ class RegressionBase(nn.Module):
         return w, w * sigma[:, None] ** 2
 
     def at(self, table: Tensor, sigma: Tensor) -> Tensor:
-        """Linear interpolation in ln sigma of a table (n_sigma, ...) -> (n, ...); constant beyond its ends."""
+        """Table (n_sigma, ...) interpolated linearly in ln sigma, constant beyond both ends: (n, ...)."""
         position = sigma.log().clamp(self.log_sigma[0], self.log_sigma[-1])
         right = torch.searchsorted(self.log_sigma, position).clamp(1, len(self.log_sigma) - 1)
         left = right - 1
@@ -143,7 +150,7 @@ class RegressionBase(nn.Module):
         return self.momenta.fields(xk * self.momenta.expand(w / scale.sqrt())).float()
 
     def features(self, xk: Tensor, u: Tensor, sigma: Tensor) -> Tensor:
-        """All features in momentum space, complex64: -> (n, n_feature, *half). The last acts on k = 0 only."""
+        """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only."""
         w, c = self.wiener(sigma)
         z = xk[..., 0, 0].real
         shift = (self.zero_mode(z, sigma) - w[:, 0] * z) / c[:, 0].sqrt()
@@ -159,7 +166,7 @@ class RegressionBase(nn.Module):
         return (a * f).sum(1).to(xk.dtype)
 
     def set_gaussian(self, g: Tensor, sigma_min: float, sigma_max: float) -> None:
-        """Set the propagator G(k) per class and geometric noise levels; the base is then the Wiener filter."""
+        """Set G(k) per class and the geometric noise levels; the base is then the bare Wiener filter."""
         self.g.copy_(g)
         ends = (math.log(sigma_min), math.log(sigma_max))
         self.log_sigma.copy_(torch.linspace(*ends, len(self.log_sigma), dtype=torch.float64))
@@ -174,8 +181,9 @@ class RegressionBase(nn.Module):
     ) -> None:
         """Least squares at each noise level, the control variate as one more regressor.
 
-        phi (n, *shape) training fields; grad(phi) = dS/dphi; noise(node) (n_fit, *shape) standard normal. Level i
-        uses fields i*n_fit, ... cyclically, so that all of the ensemble is seen; `done` is called after each.
+        phi (n, *shape) training fields; grad(phi) = dS/dphi; noise(node) (n_fit, *shape) standard normal.
+        Level i uses fields i*n_fit, ... cyclically, so that all of the ensemble is seen; `done` is called
+        after each.
         """
         self.zero_mode.fit(self.momenta.modes(phi)[..., 0, 0].real)
         for node, log_sigma in enumerate(self.log_sigma):
@@ -183,14 +191,17 @@ class RegressionBase(nn.Module):
             rows = (torch.arange(len(eps)) + node * len(eps)) % len(phi)
             sums = [
                 self._sums(phi[part], grad(phi[part]), part_eps, log_sigma.exp())
-                for part, part_eps in zip(rows.split(chunk), eps.split(chunk), strict=True)
+                for part, part_eps in zip(torch.split(rows, chunk), torch.split(eps, chunk), strict=True)
             ]
             a, b = (torch.stack(terms).sum(0) for terms in zip(*sums, strict=True))
             self._solve(node, a / len(eps), b / len(eps))
             done()
 
     def target(self, phik: Tensor, gradk: Tensor, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """What the correction has to predict, (phi - W x)/sqrt(C), and its control variate sqrt(C) z (mean zero)."""
+        """What the correction has to predict, (phi - W x)/sqrt(C), and its control variate sqrt(C) z.
+
+        All in momentum space, (n, *half). Given x, the control variate has mean zero.
+        """
         w, c = (self.momenta.expand(q) for q in self.wiener(sigma))
         z = (phik - xk) / sigma[:, None, None] ** 2 + gradk
         return (phik - w * xk) / c.sqrt(), z * c.sqrt()
@@ -223,4 +234,3 @@ class RegressionBase(nn.Module):
         self.coefficients[node] = coefficients
         self.beta[node] = solution[:, -1]
         self.explained[node] = 2 * (coefficients * b[:, :-1]).sum(1) - fitted
-

@@ -1,9 +1,9 @@
 """Weights on disk: safetensors files, atomically written, everything needed to rebuild or resume inside.
 
-A model folder holds weights.safetensors (U-Net averages, regression base, G(k), zero-mode histogram, posterior gains)
-and model.json (shape, action, sizes, noise schedule, ensemble identity, resolved config). A checkpoint is one file with
-weights, averages, optimizer state and, as metadata, the step and what it belongs to. Random numbers are counter-based:
-the step and the seed are their whole state.
+A model folder holds weights.safetensors (U-Net averages, regression base, G(k), zero-mode histogram,
+posterior gains) and model.json (shape, action, sizes, noise schedule, ensemble identity, resolved config). A
+checkpoint is one file with weights, averages, optimizer state and, as metadata, the step and what it belongs
+to. Random numbers are counter-based: the step and the seed are their whole state.
 """
 
 import json
@@ -44,7 +44,10 @@ def save_model(model: ScoreModel, folder: Path, about: dict[str, Any]) -> None:
 
 
 def load_model(folder: Path) -> tuple[ScoreModel, dict[str, Any]]:
-    """The model of a folder and its model.json. Raises `InputError` when missing, damaged or of another schema."""
+    """The model of a folder and its model.json.
+
+    Raises `InputError` when missing, damaged or of another schema.
+    """
     path = folder / "weights.safetensors"
     if not path.is_file() or not (folder / "model.json").is_file():
         raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")
@@ -71,9 +74,13 @@ def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str
     """Write checkpoint-STEP.safetensors with the tensors of `parts`, then drop all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"{part}/{name}": t.detach().cpu().contiguous() for part, ts in parts.items() for name, t in ts.items()
+        f"{part}/{name}": t.detach().cpu().contiguous()
+        for part, ts in parts.items()
+        for name, t in ts.items()
     }
-    write_atomic(folder / f"checkpoint-{step:08d}.safetensors", save(tensors, {"step": str(step), "key": key}))
+    write_atomic(
+        folder / f"checkpoint-{step:08d}.safetensors", save(tensors, {"step": str(step), "key": key})
+    )
     for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEEP]:
         old.unlink()
 

@@ -1,8 +1,8 @@
 """From log-weights to exact answers: partition function, forward ESS, path KL, independence Metropolis.
 
-Reverse weights w come from the sampler: E_R[w] = Z. Forward weights belong to equilibrium fields noised forward:
-E_F[1/w] = 1/Z and E_F[w] = E_R[w^2]/Z, hence ESS/N = E_R[w]^2/E_R[w^2] = 1/(E_F[w] E_F[1/w]). A proposal with thin tails
-can show a fine reverse ESS for a long time; the forward one collapses at once.
+Reverse weights w come from the sampler: E_R[w] = Z. Forward weights belong to equilibrium fields noised
+forward: E_F[1/w] = 1/Z and E_F[w] = E_R[w^2]/Z, hence ESS/N = E_R[w]^2/E_R[w^2] = 1/(E_F[w] E_F[1/w]). A
+proposal with thin tails can show a fine reverse ESS for a long time; the forward one collapses at once.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,9 @@ def check_log_weights(log_weight: Floats) -> Floats:
     log_weight = np.asarray(log_weight, dtype=np.float64)
     bad = int(np.count_nonzero(~np.isfinite(log_weight)))
     if bad or log_weight.ndim != 1 or len(log_weight) < 2:
-        raise InputError(f"{bad} of {log_weight.size} log-weights are NaN or infinite; need two or more finite ones")
+        raise InputError(
+            f"{bad} of {log_weight.size} log-weights are NaN or infinite; need two or more finite ones"
+        )
     return log_weight
 
 
@@ -56,14 +58,17 @@ def ln_z_forward(log_weight: Floats) -> tuple[float, float]:
 
 def forward_ess(log_weight: Floats) -> tuple[float, float]:
     """ESS/N = 1/(E_F[w] E_F[1/w]) from forward log-weights (n,), with its jackknife error."""
-    return jackknife(lambda lw: float(np.exp(-log_mean_exp(lw) - log_mean_exp(-lw))), check_log_weights(log_weight))
+    return jackknife(
+        lambda lw: float(np.exp(-log_mean_exp(lw) - log_mean_exp(-lw))), check_log_weights(log_weight)
+    )
 
 
 def independence_metropolis(log_weight: Floats, seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The independence-Metropolis chain of proposals with log-weights (n,), accepted with min(1, w'/w).
 
-    Returns indices (n,) of the state after each proposal, starting in proposal 0, and accepted (n,), the first True.
-    The decision on proposal i depends on (seed, i) only. Tierney, Ann. Stat. 22 (1994) 1701.
+    Returns indices (n,) of the state after each proposal, starting in proposal 0, and accepted (n,), the
+    first True. All proposals must come from one law; the random number of proposal i depends on (seed, i)
+    only. Tierney, Ann. Stat. 22 (1994) 1701.
     """
     log_weight = check_log_weights(log_weight)
     log_u = np.log(uniforms(seed, "exactness/metropolis", np.array([0]), 0, len(log_weight))[0])

@@ -1,12 +1,13 @@
 """Denoising score matching with the path KL itself as the loss, and a target of reduced variance.
 
-The KL between the forward and the model's reverse process is, for N -> infinity (Song et al. 2101.09258, theorem 1),
+The KL between the forward and the model's reverse process is, for N -> infinity (Song et al. 2101.09258,
+theorem 1),
 
     KL = 1/2 int d(ln sigma^2) sum_k |D(k) - E[phi|x](k)|^2 / sigma^2
        = 1/2 int d(ln sigma^2) sum_k W(k) |net(k) - E[t|x](k)|^2,        t = (phi - D_base)/sqrt(C),
 
-nats per field. The regression target t - beta sqrt(C) z has the same conditional mean as t and a fraction of its
-variance (base.py). The loss is this integral plus the variance that is left.
+nats per field. The regression target t - beta sqrt(C) z has the same conditional mean as t and a fraction
+of its variance (base.py). The loss is this integral plus the variance that is left.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from diffsq.score import IDENTITY, ScoreModel, Symmetry
 
 @dataclass
 class Batch:
-    """Noised fields with what the U-Net has to predict: x (n, *shape) float64, sigma (n,), base and target modes."""
+    """Noised fields x (n, *shape) float64 at sigma (n,), with the base's and the U-Net's target modes."""
 
     x: Tensor
     u: Tensor
@@ -38,7 +39,7 @@ class Batch:
 def prepare(
     model: ScoreModel, phi: Tensor, grad: Callable[[Tensor], Tensor], sigma: Tensor, eps: Tensor
 ) -> Batch:
-    """Noise the fields phi (n, *shape) with sigma (n,) eps and compute base, target and path-KL weight per mode."""
+    """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode."""
     p, base = model.momenta, model.base
     x = phi + sigma[:, None, None] * eps
     xk = p.modes(x)
@@ -59,7 +60,7 @@ def path_kl_rate(model: ScoreModel, batch: Batch, frame: Symmetry = IDENTITY) ->
 
 @torch.no_grad()
 def gain_rate(model: ScoreModel, batch: Batch, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-    """What the U-Net gains over the base: path KL per mode (n, *half), and explained posterior variance per class.
+    """Path KL per mode (n, *half) that the U-Net gains over the base, and the explained variance per class.
 
     |t|^2 - |t - net|^2 averages to the gain in |net - E[t|x]|^2 whatever the noise of the target.
     """

@@ -1,8 +1,8 @@
 """Momentum space of a periodic lattice: classes of equivalent modes, and fields that are Gaussian per mode.
 
-Fourier transforms are orthonormal, phi_k = V^(-1/2) sum_x e^(-ikx) phi_x, so that white noise has unit variance in
-every mode and the propagator is G(k) = <|phi_k|^2>. Real fields keep the half spectrum of `rfftn`; `weight` counts
-each stored mode together with its mirror image, and sum(weight) = V.
+Fourier transforms are orthonormal, phi_k = V^(-1/2) sum_x e^(-ikx) phi_x, so that white noise has unit
+variance in every mode and the propagator is G(k) = <|phi_k|^2>. Real fields keep the half spectrum of
+`rfftn`; `weight` counts each stored mode together with its mirror image, and sum(weight) = V.
 """
 
 import math
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 class Momenta(nn.Module):
     """Mode bookkeeping for one lattice shape.
 
-    Modes related by a reflection, and by an exchange of axes of equal length, form one class: they share G(k) and
-    every other symmetric function. Per-class quantities have shape (..., n_class), per-mode ones (..., *half).
+    Modes related by a reflection, and by an exchange of axes of equal length, form one class: they share
+    G(k) and every other symmetric function. Per-class quantities have shape (..., n_class), per-mode ones
+    (..., *half).
 
-    Attributes: `index` (*half) class of each mode, `weight` (*half) 1 or 2, `multiplicity` (n_class,) number of
-    real degrees of freedom, `khat2` (n_class,) lattice momentum squared, sum_mu 4 sin^2(k_mu/2).
+    Attributes: `index` (*half) class of each mode, `weight` (*half) 1 or 2, `multiplicity` (n_class,)
+    number of real degrees of freedom, `khat2` (n_class,) lattice momentum squared, sum_mu 4 sin^2(k_mu/2).
 
     >>> p = Momenta((4, 4))
     >>> int(p.multiplicity.sum()), p.n_class
@@ -61,18 +62,20 @@ class Momenta(nn.Module):
 
     def modes(self, x: Tensor) -> Tensor:
         """Orthonormal half spectrum of real fields: (..., *shape) -> (..., *half), complex."""
-        return torch.fft.rfftn(x, dim=self.dims, norm="ortho")
+        out: Tensor = torch.fft.rfftn(x, dim=self.dims, norm="ortho")
+        return out
 
     def fields(self, xk: Tensor) -> Tensor:
         """Inverse of `modes`."""
-        return torch.fft.irfftn(xk, s=self.shape, dim=self.dims, norm="ortho")
+        out: Tensor = torch.fft.irfftn(xk, s=self.shape, dim=self.dims, norm="ortho")
+        return out
 
     def expand(self, q: Tensor) -> Tensor:
         """Per-class values to per-mode values: (..., n_class) -> (..., *half)."""
         return q[..., self.index]
 
     def class_mean(self, q: Tensor) -> Tensor:
-        """Average of a per-mode quantity over each class, mirror modes counted: (..., *half) -> (..., n_class)."""
+        """Average of a per-mode quantity over a class, mirror modes counted: (..., *half) -> (..., n_class)."""
         weight = self.weight.to(q.dtype)
         return self.class_sum(weight * q) / self.multiplicity.to(q.dtype)
 
@@ -96,7 +99,13 @@ class Momenta(nn.Module):
 
 
 def propagator(momenta: Momenta, phi: Tensor, chunk: int = 4096) -> Tensor:
-    """Measured G(k) = <|phi_k|^2> per class, k = 0 included (<phi> is not subtracted): (n, *shape) -> (n_class,)."""
-    total = sum(momenta.power(block).sum(0) for block in phi.split(chunk))
-    assert isinstance(total, Tensor)
-    return total / len(phi)
+    """Measured G(k) = <|phi_k|^2> per class, k = 0 included: (n, *shape) -> (n_class,).
+
+    <phi> is not subtracted. Fields are transformed `chunk` at a time.
+
+    >>> p = Momenta((4, 4))
+    >>> propagator(p, torch.ones(1, 4, 4)).round()  # a constant field is all zero mode, |phi_0|^2 = V
+    tensor([16.,  0.,  0.,  0.,  0.,  0.])
+    """
+    blocks = [momenta.power(phi[start : start + chunk]).sum(0) for start in range(0, len(phi), chunk)]
+    return torch.stack(blocks).sum(0) / len(phi)

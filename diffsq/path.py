@@ -1,4 +1,4 @@
-"""The reverse chain as an exact path sampler: Gaussian steps with momentum-space covariance, and their weights.
+"""The reverse chain as an exact path sampler: Gaussian steps, diagonal in momentum space, and weights.
 
 Levels 0 = sigma_0 < ... < sigma_N, Delta_n = sigma_{n+1}^2 - sigma_n^2, rho_n = Delta_n / sigma_{n+1}^2.
 
@@ -7,9 +7,10 @@ Levels 0 = sigma_0 < ... < sigma_N, Delta_n = sigma_{n+1}^2 - sigma_n^2, rho_n =
     start     p(x_N)           = N(0, G(k) + sigma_N^2)
     weight    log w = -S(x_0) + sum_n log F - log p(x_N) - sum_n log R,      E_R[w] = Z for any D, c, b and N.
 
-c_n(k) is diagonal in momentum space; e^{b h} is a local modulation of the variance, h an even bounded function of the
-Wiener-filtered field with its mean removed: the posterior is narrower where |phi| is large. The U-Net is evaluated in
-a random lattice frame per step, drawn from the same law forward and backward, so it drops out of the weight.
+c_n(k) is diagonal in momentum space; e^{b h} is a local modulation of the variance, h an even bounded
+function of the Wiener-filtered field with its mean removed: the posterior is narrower where |phi| is large.
+The U-Net is evaluated in one lattice frame per step, drawn once for all paths, forward and reverse: part of
+the definition of R.
 """
 
 import math
@@ -34,7 +35,7 @@ WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has a
 
 @dataclass
 class Kernel:
-    """Variances of the N reverse steps, float64: levels (N+1,), variance c_n(k) (N, n_class), b and <h> (N,)."""
+    """Variances of the N reverse steps, float64: levels (N+1,), c_n(k) (N, n_class), b and <h> (N,)."""
 
     levels: Tensor
     variance: Tensor
@@ -57,7 +58,11 @@ class ReversePath:
 
     @classmethod
     def predicted(cls, model: ScoreModel, levels: Tensor) -> "ReversePath":
-        """Kernel from the model's own posterior variance: c_n = Delta_n sigma_n^2/sigma_{n+1}^2 + rho_n^2 C(k)."""
+        """Kernel from the model's own posterior variance C(k).
+
+        c_n = Delta_n sigma_n^2/sigma_{n+1}^2 + rho_n^2 C(k): noise of the Brownian bridge, and what D leaves
+        open.
+        """
         delta = levels[1:] ** 2 - levels[:-1] ** 2
         rho = (delta / levels[1:] ** 2)[:, None]
         posterior = model.posterior_variance(levels[1:])
@@ -66,7 +71,7 @@ class ReversePath:
         return cls(model, Kernel(levels, variance, zero, zero.clone()))
 
     def mean(self, x: Tensor, step: int, frame: Symmetry) -> tuple[Tensor, Tensor]:
-        """Mean of x_n given x_{n+1} (momentum space) and the local log-variance b (h - <h>): step n from x_{n+1}."""
+        """Mean of x_n given x = x_{n+1}, momentum space, and the local log-variance b (h - <h>); n = `step`."""
         high, low = self.kernel.levels[step + 1], self.kernel.levels[step]
         sigma = high.expand(len(x))
         rho = (high**2 - low**2) / high**2
@@ -102,7 +107,10 @@ class ReversePath:
         frames: Frames,
         watch: Callable[[int, Tensor], None] = lambda step, x: None,
     ) -> tuple[Tensor, Tensor]:
-        """Draw fields x_0 (n, *shape) with exact log-weights (n,). `watch(n, x_n)` sees every level, n = N first."""
+        """Draw fields x_0 (n, *shape) with exact log-weights (n,).
+
+        `watch(n, x_n)` sees every level, n = N first.
+        """
         n_levels = self.kernel.n_levels
         x = self.momenta.colour(noise(n_levels), self._start_variance())
         log_w = -self.log_start(x)
@@ -122,8 +130,9 @@ class ReversePath:
     ) -> tuple[Tensor, Tensor]:
         """Forward weights: noise given fields phi (n, *shape) up to sigma_N and weigh the path backwards.
 
-        Returns log w (n,) and the increments log F - log R of each step (n, N), from which the same difference for
-        the Gaussian process with propagator G(k) is subtracted. For fields drawn from e^{-S}/Z, E[1/w] = 1/Z.
+        Returns log w (n,) and the increments log F - log R of each step (n, N), from which the same
+        difference for the Gaussian process with propagator G(k) is subtracted. For fields drawn from
+        e^{-S}/Z, E[1/w] = 1/Z.
         """
         log_w, x, steps = -action(phi), phi, []
         for step in range(self.kernel.n_levels):
@@ -141,12 +150,18 @@ class ReversePath:
 
     @torch.no_grad()
     def calibrate(
-        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None, chunk: int = 64
+        self,
+        phi: Tensor,
+        noise: Noise,
+        frames: Frames,
+        done: Callable[[], None] = lambda: None,
+        chunk: int = 64,
     ) -> None:
         """Measure b and c_n(k) of every step on noised training fields phi (n, *shape), in place.
 
-        b maximises the likelihood (two Newton steps); c_n(k) is the predicted variance times a smooth function of k
-        fitted to the residuals, its posterior part widened by `WIDER`. `done` is called after each step.
+        b maximises the likelihood (two Newton steps); c_n(k) is the predicted variance times a smooth
+        function of k fitted to the residuals, its posterior part widened by `WIDER`. `done` is called after
+        each step.
         """
         levels, x = self.kernel.levels, phi
         predicted = ReversePath.predicted(self.model, levels).kernel.variance
@@ -155,7 +170,7 @@ class ReversePath:
             delta = levels[step + 1] ** 2 - levels[step] ** 2
             x_high = x + delta.sqrt() * noise(step)
             residual, h = [], []
-            for low, high in zip(x.split(chunk), x_high.split(chunk), strict=True):
+            for low, high in zip(torch.split(x, chunk), torch.split(x_high, chunk), strict=True):
                 xk = self.momenta.modes(high)
                 d, u = self.model.denoise(xk, levels[step + 1].expand(len(high)), frames(step))
                 mean = self.momenta.fields(xk + delta / levels[step + 1] ** 2 * (d - xk))

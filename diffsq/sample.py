@@ -1,7 +1,7 @@
 """Global sampling of a trained model, with exact path weights and the diagnostics that go with them.
 
-Fields are drawn in fixed blocks of 64, whatever the number asked for, and every random number is a function of
-(seed, index, step): the same sample comes out of any split over shards, runs or processes.
+Fields are drawn in fixed blocks of 64, whatever the number asked for, and every random number is a function
+of (seed, index, step): the same sample comes out of any split over shards, runs or processes.
 """
 
 from collections.abc import Callable
@@ -43,10 +43,11 @@ def sample(
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> Ensemble:
-    """Draw `sampling.n_samples` fields, the same schema as a Monte Carlo ensemble, and write diagnostics.json.
+    """Draw `sampling.n_samples` fields, in the schema of a Monte Carlo ensemble, and write diagnostics.json.
 
-    For method "path": log-weights, kernel calibrated on the training chains, forward weights on held-out chains.
-    Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not finite.
+    For method "path": log-weights, kernel calibrated on the training chains, forward weights on held-out
+    chains. Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are
+    not finite.
     """
     model, about = load_model(model_dir)
     check_model(about, ensemble, model_dir)
@@ -64,7 +65,9 @@ def sample(
         "stream": "sample",
         "n_calibration": settings.n_calibration,
     }
-    key = sha256_text(canonical_json({**generated, "n_samples": settings.n_samples, "n_forward": settings.n_forward}))
+    key = sha256_text(
+        canonical_json({**generated, "n_samples": settings.n_samples, "n_forward": settings.n_forward})
+    )
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     work = Sampling(config, model.to(device), ensemble, out, key, progress or Silent(), torch.device(device))
     diagnostics: dict[str, Any] = {"levels": generated["levels"], "method": settings.method}
@@ -90,7 +93,9 @@ def check_model(about: dict[str, Any], ensemble: Ensemble, model_dir: Path) -> N
         ("ensemble", about["ensemble"], ensemble.identity),
     ):
         if have != want:
-            raise InputError(f"{model_dir}: the model was trained for {name} {have}, not {want}; train one for it")
+            raise InputError(
+                f"{model_dir}: the model was trained for {name} {have}, not {want}; train one for it"
+            )
 
 
 Watch = Callable[[int, Tensor], None]
@@ -125,11 +130,14 @@ class Sampling:
 
         return draw
 
-    def frames(self, stream: str, block: int) -> Callable[[int], Symmetry]:
-        """Lattice frame of each step for one block."""
+    def frames(self) -> Callable[[int], Symmetry]:
+        """Lattice frame of each step, the same for all samples and for the forward weights.
+
+        A frame per block would make the proposals of one Metropolis chain come from different laws.
+        """
 
         def draw(step: int) -> Symmetry:
-            u = uniforms(self.config.seed, f"{stream}/frame", np.array([block]), step, 5)[0]
+            u = uniforms(self.config.seed, "sample/frame", np.array([0]), step, 5)[0]
             return Symmetry.draw(torch.from_numpy(u), self.model.shape)
 
         return draw
@@ -158,12 +166,12 @@ class Sampling:
         phi = self.fields(self.train_set, self.config.sampling.n_calibration)
         self.progress.start(path.kernel.n_levels, "reverse kernel")
         noise = self.noise("sample/calibrate", np.arange(len(phi)))
-        path.calibrate(phi, noise, self.frames("sample/calibrate", 0), lambda: self.progress.update())
+        path.calibrate(phi, noise, self.frames(), lambda: self.progress.update())
         self.progress.close()
         return path
 
     def forward(self) -> dict[str, Any]:
-        """Forward log-weights on held-out fields, with the model and, for its gain, its closed-form parts alone."""
+        """Forward log-weights on held-out fields: of the model and, for its gain, of its closed-form parts."""
         assert self.path is not None
         rivals = {"model": self.path, **self._closed_form(self.path.kernel.levels)}
         phi = self.fields(self.held_out, self.config.sampling.n_forward)
@@ -200,7 +208,10 @@ class Sampling:
         found: dict[str, Any] = {}
         for name, path in rivals.items():
             log_w, steps = path.weigh(
-                phi, self.action.action, self.noise("sample/forward", index), self.frames("sample/forward", block)
+                phi,
+                self.action.action,
+                self.noise("sample/forward", index),
+                self.frames(),
             )
             found[name] = log_w.tolist()
             if name == "model":
@@ -210,20 +221,20 @@ class Sampling:
     def path_block(self, index: NDArray[np.int64], watch: Watch) -> tuple[Tensor, Tensor | None]:
         """One block of the path sampler: fields and log-weights."""
         assert self.path is not None
-        block = int(index[0]) // BLOCK
-        noise, frames = self.noise("sample/reverse", index), self.frames("sample/reverse", block)
+        noise, frames = self.noise("sample/reverse", index), self.frames()
         phi, log_w = self.path.sample(self.action.action, noise, frames, watch)
         bad = int((~torch.isfinite(log_w)).sum())
         if bad:
-            raise InputError(f"{bad} log-weights of samples {index[0]}-{index[-1]} are NaN or infinite; retrain the model")
+            raise InputError(
+                f"{bad} log-weights of samples {index[0]}-{index[-1]} are NaN or infinite; retrain the model"
+            )
         return phi, log_w
 
     def plain_block(
         self, step: sampler.Step, levels: Tensor, index: NDArray[np.int64], watch: Watch
     ) -> tuple[Tensor, Tensor | None]:
         """One block of a sampler without weights."""
-        block = int(index[0]) // BLOCK
-        noise, frames = self.noise("sample/reverse", index), self.frames("sample/reverse", block)
+        noise, frames = self.noise("sample/reverse", index), self.frames()
         return sampler.run(step, self.model, levels, noise, frames, watch), None
 
     def draw(
@@ -287,20 +298,27 @@ class Frames:
 
 
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Efficiency of the path sampler, reverse and forward, and the absolute path KL of model, base and Wiener."""
+    """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener."""
     assert samples.log_weight is not None
     reverse = samples.log_weight
     z, z_error = ln_z(reverse)
     ess, ess_error = effective_sample_size(reverse)
     held_out = np.array(forward["model"])
     ess_forward, ess_forward_error = forward_ess(held_out)
-    kl: dict[str, Any] = {name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward}
+    kl: dict[str, Any] = {
+        name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward
+    }
     if "base" in forward:
         difference = np.array(forward["base"]) - held_out
         kl["gain"], kl["gain_error"] = jackknife(lambda d: float(d.mean()), difference)
     increments = np.array(forward["increments"])
     return {
-        "reverse": {"ess": ess, "ess_error": ess_error, "kl": z - float(reverse.mean()), "log_weight": reverse.tolist()},
+        "reverse": {
+            "ess": ess,
+            "ess_error": ess_error,
+            "kl": z - float(reverse.mean()),
+            "log_weight": reverse.tolist(),
+        },
         "forward": {
             "ess": ess_forward,
             "ess_error": ess_forward_error,
@@ -311,5 +329,8 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
         "ln_z": z,
         "ln_z_error": z_error,
         "kl": kl,
-        "per_level": {"sigma": samples.attrs["generated"]["levels"][1:], "variance": increments.var(0).tolist()},
+        "per_level": {
+            "sigma": samples.attrs["generated"]["levels"][1:],
+            "variance": increments.var(0).tolist(),
+        },
     }

@@ -1,11 +1,12 @@
-"""Samplers without weights. A sampler is one `step` from sigma_{n+1} down to sigma_n; `run` loops it over the levels.
+"""Samplers without weights: one `step` from sigma_{n+1} down to sigma_n, which `run` loops over the levels.
 
-Everything is written in the variable sigma^2, in which the variance-expanding process is plain Brownian motion:
-reverse SDE  dx = s d(sigma^2) + dw,  probability flow  dx = (s/2) d(sigma^2)  (Song et al. 2011.13456, eqs. 6, 13).
-None of them is exact at finite N: for exact weights use `diffsq.path`.
+In the variable sigma^2 the variance-expanding process is plain Brownian motion (Song et al. 2011.13456, eqs.
+6, 13): reverse SDE  dx = s d(sigma^2) + dw,  probability flow  dx = (s/2) d(sigma^2). None of them is exact
+at finite N: for exact weights use `diffsq.path`.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from diffsq.score import ScoreModel, Symmetry
 Step = Callable[[ScoreModel, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]
 """step(model, x, sigma_high, sigma_low, noise, frame) -> x at sigma_low; noise(i) gives independent draws."""
 SIGNAL_TO_NOISE = 0.16  # corrector step, eps = 2 (r sigma)^2 (Song et al., appendix G)
+
+
+def _draw(noise: Noise, level: int, i: int) -> Tensor:
+    return noise(2 * level + i)
 
 
 def _score(model: ScoreModel, x: Tensor, sigma: Tensor, frame: Symmetry) -> Tensor:
@@ -33,7 +38,7 @@ def euler_maruyama(
 def predictor_corrector(
     model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
 ) -> Tensor:
-    """Euler-Maruyama predictor, then one Langevin step x + eps s + sqrt(2 eps) z at sigma_low (none at zero)."""
+    """Euler-Maruyama, then one Langevin step x + eps s + sqrt(2 eps) z at sigma_low (none at zero)."""
     x = euler_maruyama(model, x, high, low, noise, frame)
     if low == 0:
         return x
@@ -71,6 +76,6 @@ def run(
     x = model.momenta.colour(noise(2 * n_levels), model.base.g + levels[-1] ** 2)
     watch(n_levels, x)
     for n in reversed(range(n_levels)):
-        x = step(model, x, levels[n + 1], levels[n], lambda i, n=n: noise(2 * n + i), frames(n))  # type: ignore[misc]
+        x = step(model, x, levels[n + 1], levels[n], partial(_draw, noise, n), frames(n))
         watch(n, x)
     return x

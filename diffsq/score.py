@@ -1,9 +1,10 @@
 """The score model: D(x, sigma) = W x + sqrt(C) [regression base + periodic U-Net], score = (D - x)/sigma^2.
 
-Wiener filter and regression are closed-form (base.py); the U-Net is a residual on them, in units of the Wiener
-posterior standard deviation sqrt(C), so that an untrained network is the regression and a Gaussian theory is exact
-before any training. Everything is odd under phi -> -phi; lattice symmetries that the U-Net lacks (odd translations,
-reflections, exchange of axes) are restored by evaluating it on a transformed copy, see `Symmetry`.
+Wiener filter and regression are closed-form (base.py); the U-Net is a residual on them, in units of the
+Wiener posterior standard deviation sqrt(C), so that an untrained network is the regression and a Gaussian
+theory is exact before any training. Everything is odd under phi -> -phi; lattice symmetries that the U-Net
+lacks (odd translations, reflections, exchange of axes) are restored by evaluating it on a transformed copy,
+see `Symmetry`.
 """
 
 import math
@@ -21,7 +22,15 @@ N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
 
 @dataclass(frozen=True)
 class Symmetry:
-    """A lattice symmetry: translation by `shift`, then reflections of the axes in `flip`, then their exchange."""
+    """A lattice symmetry: translation by `shift`, reflection of the axes in `flip`, then their exchange.
+
+    >>> g = Symmetry(shift=(1, 0), flip=(-1,), exchange=True)
+    >>> x = torch.arange(6.0).reshape(1, 2, 3)
+    >>> g(x).tolist()
+    [[[5.0, 2.0], [4.0, 1.0], [3.0, 0.0]]]
+    >>> torch.equal(g.inverse(g(x)), x)
+    True
+    """
 
     shift: tuple[int, int] = (0, 0)
     flip: tuple[int, ...] = ()

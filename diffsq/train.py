@@ -1,7 +1,7 @@
-"""Training: measure G(k), fit the regression base in closed form, then the U-Net by score matching on top of it.
+"""Training: measure G(k), fit the regression base in closed form, then the U-Net on top by score matching.
 
-Every random number of step n is a function of (seed, n), so a resumed training continues bitwise where the last
-checkpoint left it. The model that is kept carries the exponential moving average of the U-Net's weights.
+Every random number of step n is a function of (seed, n), so a resumed training continues bitwise where the
+last checkpoint left it. The model that is kept carries the exponential moving average of the U-Net's weights.
 """
 
 import json
@@ -41,9 +41,9 @@ def train(
 ) -> ScoreModel:
     """Train a score model on an ensemble; the same call again resumes, or returns the finished model.
 
-    Writes out/model/, checkpoints, metrics.jsonl, validation.json and, last, manifest.json. Whole chains, a fraction
-    `training.validation_fraction`, are held out. Raises `InputError` on a non-finite loss, naming sigma; the last
-    good checkpoint is kept.
+    Writes out/model/, checkpoints, metrics.jsonl, validation.json and, last, manifest.json. Whole chains, a
+    fraction `training.validation_fraction`, are held out. Raises `InputError` on a non-finite loss, naming
+    sigma; the last good checkpoint is kept.
     """
     out.mkdir(parents=True, exist_ok=True)
     about = describe(config, ensemble)
@@ -118,28 +118,33 @@ class Training:
         sigma_max = sde.sigma_max or 2 * math.sqrt(float(g[0]))
         if sigma_max <= sde.sigma_min:
             raise InputError(
-                f"sde.sigma_min = {sde.sigma_min} is not below sigma_max = {sigma_max:.4g} = 2 sqrt(G(0)) of this "
-                f"ensemble; take it well below"
+                f"sde.sigma_min = {sde.sigma_min} is not below sigma_max = {sigma_max:.4g} = 2 sqrt(G(0)) of "
+                f"this ensemble; take it well below"
             )
         base = self.model.base
         base.set_gaussian(g, sde.sigma_min, sigma_max)
         self.progress.start(settings.n_sigma, "regression base")
         n_fit = min(settings.n_fit, len(self.phi))
         base.fit(
-            self.phi, self.gradient, lambda node: self.normals("base", node, n_fit), lambda: self.progress.update()
+            self.phi,
+            self.gradient,
+            lambda node: self.normals("base", node, n_fit),
+            lambda: self.progress.update(),
         )
         self.progress.close()
 
     def fit_unet(self) -> None:
         """The optimisation loop, from the newest checkpoint on."""
-        if self.model.unet is None or self.config.training.n_steps == 0:
-            self.average: nn.Module | None = self.model.unet
-            return
         settings, unet = self.config.training, self.model.unet
-        if self.saved is None:
+        if unet is not None and self.saved is None:
             initialise(unet, self.uniforms("initialise", 0, 2))
+        if unet is None or settings.n_steps == 0:
+            self.average: nn.Module | None = unet
+            return
         average = AveragedModel(unet, avg_fn=warm_average(settings.ema_decay))
-        optimizer = torch.optim.AdamW(unet.parameters(), settings.learning_rate, (0.9, 0.99), weight_decay=1e-3)
+        optimizer = torch.optim.AdamW(
+            unet.parameters(), settings.learning_rate, (0.9, 0.99), weight_decay=1e-3
+        )
         if self.saved is not None:
             self.step, parts = self.saved
             average.load_state_dict(parts["average"])
@@ -193,16 +198,21 @@ class Training:
         rate = path_kl_rate(self.model, batch, frame)
         loss = self.model.log_range * rate.mean()
         if not torch.isfinite(loss):
-            worst = float(batch.sigma[int((~torch.isfinite(rate)).nonzero()[0, 0])])
-            raise InputError(
-                f"the loss is not finite at step {self.step}, sigma = {worst:.4g}; the last checkpoint in {self.out} is "
-                f"kept: try a smaller training.learning_rate, or check the ensemble"
-            )
+            raise self._diverged("loss", batch, rate)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        if not torch.isfinite(norm):  # one such step would put NaN into the next checkpoint
+            raise self._diverged("gradient of the loss", batch, rate)
         optimizer.step()
         return float(loss.detach())
+
+    def _diverged(self, what: str, batch: Batch, rate: Tensor) -> InputError:
+        worst = float(batch.sigma[int(torch.nan_to_num(rate.detach(), nan=math.inf).argmax())])
+        return InputError(
+            f"the {what} is not finite at step {self.step}, sigma = {worst:.4g}; the last checkpoint in "
+            f"{self.out} is kept: try a smaller training.learning_rate, or check the ensemble"
+        )
 
     def _validate(self, validation: Batch) -> tuple[float, float]:
         current, self.model.unet = self.model.unet, self.average  # type: ignore[assignment]
@@ -226,12 +236,14 @@ class Training:
             file.write(json.dumps(line) + "\n")
 
     def _rewind_metrics(self) -> None:
-        kept = [line for line in checkpoint.read_lines(self.out / "metrics.jsonl") if line["step"] <= self.step]
+        kept = [
+            line for line in checkpoint.read_lines(self.out / "metrics.jsonl") if line["step"] <= self.step
+        ]
         write_atomic(self.out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
 
 
 def warm_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential moving average whose memory grows with the steps taken, so that early weights are forgotten."""
+    """Exponential moving average with a memory that grows with the steps: early weights are forgotten."""
 
     def update(average: Tensor, new: Tensor, n: Tensor | int) -> Tensor:
         return torch.lerp(average, new, 1 - min(decay, (1 + int(n)) / (10 + int(n))))
@@ -240,7 +252,7 @@ def warm_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tenso
 
 
 def initialise(unet: nn.Module, uniform: Tensor) -> None:
-    """Draw fresh weights from a generator of their own, PyTorch's default law for convolutions and linear maps."""
+    """Draw fresh weights by PyTorch's default law for convolutions and linear maps, own generator."""
     generator = torch.Generator().manual_seed(int(float(uniform[0]) * 2**62))
     for module in unet.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

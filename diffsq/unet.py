@@ -1,7 +1,8 @@
 """Periodic score U-Net for two-dimensional lattices, odd under phi -> -phi by construction.
 
-Every convolution wraps around the lattice and has no bias, every nonlinearity is odd, and the conditioning (noise
-level, squared magnetisation: both even) only rescales channels. The output is bounded by `bound` per site.
+Every convolution wraps around the lattice and has no bias, every nonlinearity is odd, and the conditioning
+(noise level, squared magnetisation: both even) only rescales channels. The output is bounded by `bound` per
+site.
 """
 
 import torch
@@ -43,9 +44,9 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Encoder-decoder on L, L/2, L/4, ... with skip connections and a head of its own for the zero mode.
 
-    forward(h, condition): h (n, c_in, L0, L1), condition (n, n_condition) -> (n, L0, L1). Both extents must be
-    divisible by 2**(n_levels - 1). The zero-mode head reads the coarsest features; its output is spread over the
-    lattice with the weight of one normalised mode, V^(-1/2) per site.
+    forward(h, condition): h (n, c_in, L0, L1), condition (n, n_condition) -> (n, L0, L1). Both extents must
+    be divisible by 2**(n_levels - 1). The zero-mode head reads the coarsest features; its output is spread
+    over the lattice with the weight of one normalised mode, V^(-1/2) per site.
     """
 
     def __init__(self, c_in: int, n_condition: int, channels: int, n_levels: int, bound: float = 3.0) -> None:
@@ -58,7 +59,8 @@ class UNet(nn.Module):
             Block(widths[max(level - 1, 0)], widths[level], 64) for level in range(n_levels)
         )
         self.up = nn.ModuleList(
-            Block(widths[level + 1] + widths[level], widths[level], 64) for level in reversed(range(n_levels - 1))
+            Block(widths[level + 1] + widths[level], widths[level], 64)
+            for level in reversed(range(n_levels - 1))
         )
         self.head = PeriodicConv(widths[0], 1)
         self.zero_mode = nn.Linear(widths[-1], 1, bias=False)

@@ -1,7 +1,7 @@
-"""What the model gains on held-out fields: path KL per noise level and momentum shell, over Wiener and over the base.
+"""What the model gains on held-out fields: path KL per noise level and shell, over Wiener and the base.
 
-The path KL itself contains the unknown posterior mean; the *difference* of two predictors does not (loss.py), so gains
-are measured and totals come from the sampler's forward weights.
+The path KL itself contains the unknown posterior mean; the *difference* of two predictors does not (loss.py),
+so gains are measured and totals come from the sampler's forward weights.
 """
 
 import math
@@ -53,7 +53,7 @@ def held_out_batch(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) ->
 
 
 def measure_gain(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) -> None:
-    """Set `model.gain`: the posterior variance per class and noise node that the U-Net explains, on training fields."""
+    """Set `model.gain`: the posterior variance per class and noise node that the U-Net explains."""
     for node, log_sigma in enumerate(model.base.log_sigma):
         eps = _noise(model, seed, "gain", node, N_GAIN)
         fields = _spread(phi, N_GAIN, node)
@@ -65,10 +65,12 @@ def measure_gain(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) -> N
 
 
 def shells(momenta: Momenta) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Momentum shells: k = 0, the smallest momentum, and equal bins of |k^| above. Class -> shell, and their labels."""
+    """Shells k = 0, the smallest momentum, and equal bins of |k^| above: shell of each class, and labels."""
     khat = momenta.khat2.sqrt()
     first = khat[khat > 1e-9].min() if momenta.n_class > 1 else khat.max()
-    edges = torch.linspace(float(first) * 1.001, float(khat.max()) * 1.0001, N_SHELLS + 1, dtype=torch.float64)
+    edges = torch.linspace(
+        float(first) * 1.001, float(khat.max()) * 1.0001, N_SHELLS + 1, dtype=torch.float64
+    )
     shell = torch.bucketize(khat, edges.to(khat.device)) + 1
     shell[khat < 1e-9] = 0
     names = {0: "k = 0", 1: f"|k^| = {float(first):.2f}"}
@@ -94,7 +96,9 @@ def validation_table(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) 
     w, _ = base.wiener(sigma)
     explained = 0.5 * p.multiplicity * w * base.at(base.explained, sigma) * width
     for level, s in enumerate(sigma):
-        gain_base.append(torch.zeros(len(labels), dtype=torch.float64).index_add(0, index.cpu(), explained[level].cpu()))
+        gain_base.append(
+            torch.zeros(len(labels), dtype=torch.float64).index_add(0, index.cpu(), explained[level].cpu())
+        )
         rates = torch.zeros(PER_LEVEL, p.n_class, dtype=torch.float64)
         if model.unet is not None:
             fields, eps = _spread(phi, PER_LEVEL, level), _noise(model, seed, "table", level, PER_LEVEL)
@@ -103,7 +107,9 @@ def validation_table(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) 
                 for f, e in zip(fields.split(64), eps.split(64), strict=True)
             ]
             rates = torch.cat([p.class_sum(gain_rate(model, b)[0].double()) for b in batches]).cpu() * width
-        gain_unet.append(torch.zeros(len(labels), dtype=torch.float64).index_add(0, index.cpu(), rates.mean(0)))
+        gain_unet.append(
+            torch.zeros(len(labels), dtype=torch.float64).index_add(0, index.cpu(), rates.mean(0))
+        )
         errors.append(float(rates.sum(1).std() / math.sqrt(PER_LEVEL)))
     unet = torch.stack(gain_unet)
     return {
