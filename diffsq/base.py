@@ -22,6 +22,8 @@ from diffsq.momentum import Momenta
 
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
 RIDGE = 1e-6
+EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
+ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
 
 
 class ZeroModeDenoiser(nn.Module):
@@ -46,17 +48,20 @@ class ZeroModeDenoiser(nn.Module):
         n_bins = len(self.centre)
         top = 1.0001 * float(z.abs().max())
         width = 2 * top / n_bins
-        counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top)
+        counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top) + EMPTY_BIN
         self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
         self.log_p.copy_(torch.log(counts / counts.sum()))
         self.width2.fill_(width**2)
 
-    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """Noisy z (n,), sigma (n,) -> posterior mean (n,)."""
+    def forward(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy z (n,), sigma (n,) -> posterior mean and variance (n,) each."""
         variance = (self.width2 + sigma**2)[:, None]
         offset = z[:, None] - self.centre
         p = torch.softmax(self.log_p - offset**2 / (2 * variance), 1)
-        return (p * (self.centre + self.width2 / variance * offset)).sum(1)
+        inside = self.centre + self.width2 / variance * offset
+        mean = (p * inside).sum(1)
+        within = self.width2 * sigma**2 / variance[:, 0]
+        return mean, (p * (inside - mean[:, None]) ** 2).sum(1) + within
 
 
 def neighbour_mean(u: Tensor) -> Tensor:
@@ -153,7 +158,7 @@ class RegressionBase(nn.Module):
         """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only."""
         w, c = self.wiener(sigma)
         z = xk[..., 0, 0].real
-        shift = (self.zero_mode(z, sigma) - w[:, 0] * z) / c[:, 0].sqrt()
+        shift = (self.zero_mode(z, sigma)[0] - w[:, 0] * z) / c[:, 0].sqrt()
         f = self.momenta.modes(local_features(u))
         own = torch.zeros_like(f[:, :1])
         own[..., 0, 0] = shift[:, None]
@@ -224,11 +229,13 @@ class RegressionBase(nn.Module):
         )
 
     def _solve(self, node: int, a: Tensor, b: Tensor) -> None:
-        scale = a.diagonal(dim1=1, dim2=2).sqrt().clamp_min(1e-12)
-        a = a / scale[:, :, None] / scale[:, None, :]
-        ridge = RIDGE * torch.eye(a.shape[-1], dtype=a.dtype)
-        solution = torch.linalg.solve(a + ridge, b / scale) / scale
-        a = a * scale[:, :, None] * scale[:, None, :]
+        # A feature that vanishes in a class by symmetry (a neighbour mean at k = (pi, pi)) is only rounding
+        # there, different on every machine: it must get no coefficient, not a huge one.
+        power = a.diagonal(dim1=1, dim2=2)
+        typical = (self.momenta.multiplicity[:, None] * power).sum(0) / self.momenta.volume
+        scale = torch.where(power > ROUNDING * typical, power, math.inf).sqrt()
+        ridge = RIDGE * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+        solution = torch.linalg.solve(a / scale[:, :, None] / scale[:, None, :] + ridge, b / scale) / scale
         coefficients = solution[:, :-1]
         fitted = torch.einsum("ki,kij,kj->k", coefficients, a[:, :-1, :-1], coefficients)
         self.coefficients[node] = coefficients

@@ -6,6 +6,7 @@ checkpoint is one file with weights, averages, optimizer state and, as metadata,
 to. Random numbers are counter-based: the step and the seed are their whole state.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def load_model(folder: Path) -> tuple[ScoreModel, dict[str, Any]]:
     about = read_json(folder / "model.json")
     if about.get("schema") != SCHEMA:
         raise InputError(f"{folder}/model.json: schema is {about.get('schema')!r}, expected {SCHEMA!r}")
+    absent = [name for name in ("shape", "sizes", "sha256", "action", "ensemble") if name not in about]
+    if absent:
+        raise InputError(f"{folder}/model.json: no {', '.join(absent)} in it; the file was edited")
     if sha256_file(path) != about["sha256"]:
         raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
     model = build_model(tuple(about["shape"]), about["sizes"])
@@ -78,9 +82,8 @@ def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str
         for part, ts in parts.items()
         for name, t in ts.items()
     }
-    write_atomic(
-        folder / f"checkpoint-{step:08d}.safetensors", save(tensors, {"step": str(step), "key": key})
-    )
+    about = {"step": str(step), "key": key, "sha256": _digest(tensors)}
+    write_atomic(folder / f"checkpoint-{step:08d}.safetensors", save(tensors, about))
     for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEEP]:
         old.unlink()
 
@@ -94,7 +97,7 @@ def load_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, dict[str, Te
             tensors = load(path.read_bytes())
         except SafetensorError:
             continue
-        if metadata.get("key") != key:
+        if metadata.get("key") != key or metadata.get("sha256") != _digest(tensors):
             continue
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -102,6 +105,15 @@ def load_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, dict[str, Te
             parts.setdefault(part, {})[rest] = tensor
         return int(metadata["step"]), parts
     return None
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    """Hash of named tensors: the file format has no checksum of its own."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def pack_optimizer(state: dict[str, Any]) -> dict[str, Tensor]:

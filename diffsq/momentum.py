@@ -75,7 +75,7 @@ class Momenta(nn.Module):
         return q[..., self.index]
 
     def class_mean(self, q: Tensor) -> Tensor:
-        """Average of a per-mode quantity over a class, mirror modes counted: (..., *half) -> (..., n_class)."""
+        """Mean of a per-mode quantity over each class, mirrors counted: (..., *half) -> (..., n_class)."""
         weight = self.weight.to(q.dtype)
         return self.class_sum(weight * q) / self.multiplicity.to(q.dtype)
 

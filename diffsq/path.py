@@ -4,6 +4,7 @@ Levels 0 = sigma_0 < ... < sigma_N, Delta_n = sigma_{n+1}^2 - sigma_n^2, rho_n =
 
     forward   F(x_{n+1} | x_n) = N(x_n, Delta_n)
     reverse   R(x_n | x_{n+1}) = N(x_{n+1} + rho_n (D(x_{n+1}) - x_{n+1}),  e^{b h/2} c_n(k) e^{b h/2})
+              c_n(0) times f(x_{n+1}): the zero mode between two peaks is undecided, and its variance large
     start     p(x_N)           = N(0, G(k) + sigma_N^2)
     weight    log w = -S(x_0) + sum_n log F - log p(x_N) - sum_n log R,      E_R[w] = Z for any D, c, b and N.
 
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from diffsq.base import bounded
 from diffsq.score import ScoreModel, Symmetry
+from lattice.errors import InputError
 
 Noise = Callable[[int], Tensor]
 """noise(step) -> standard normal (n, *shape), float64; one step number per level, N for the start."""
@@ -35,17 +37,32 @@ WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has a
 
 @dataclass
 class Kernel:
-    """Variances of the N reverse steps, float64: levels (N+1,), c_n(k) (N, n_class), b and <h> (N,)."""
+    """Variances of the N reverse steps, float64.
+
+    levels (N+1,); variance c_n(k) (N, n_class); tilt b and tilt_mean <h> (N,); zero_slope and zero_mean (N,)
+    of f = 1 + slope (v - <v>), v(x_{n+1}) the posterior variance of the zero mode in the one-mode model.
+    """
 
     levels: Tensor
     variance: Tensor
     tilt: Tensor
     tilt_mean: Tensor
+    zero_slope: Tensor
+    zero_mean: Tensor
 
     @property
     def n_levels(self) -> int:
         """N."""
         return len(self.tilt)
+
+
+@dataclass
+class ReverseStep:
+    """The Gaussian R( . | x_{n+1}): mean (n, *half), local log-variance (n, *shape), f of the zero mode (n,)."""
+
+    mean: Tensor
+    tilt: Tensor
+    zero: Tensor
 
 
 class ReversePath:
@@ -67,24 +84,33 @@ class ReversePath:
         rho = (delta / levels[1:] ** 2)[:, None]
         posterior = model.posterior_variance(levels[1:])
         variance = rho * levels[:-1, None] ** 2 + rho**2 * posterior
-        zero = torch.zeros_like(delta)
-        return cls(model, Kernel(levels, variance, zero, zero.clone()))
+        return cls(model, Kernel(levels, variance, *torch.zeros(4, len(delta)).to(delta)))
 
-    def mean(self, x: Tensor, step: int, frame: Symmetry) -> tuple[Tensor, Tensor]:
-        """Mean of x_n given x = x_{n+1}, momentum space, and the local log-variance b (h - <h>); n = `step`."""
+    def reverse(self, x: Tensor, step: int, frame: Symmetry) -> ReverseStep:
+        """R(x_n | x_{n+1} = x) for n = `step`."""
         high, low = self.kernel.levels[step + 1], self.kernel.levels[step]
         sigma = high.expand(len(x))
         rho = (high**2 - low**2) / high**2
         xk = self.momenta.modes(x)
         d, u = self.model.denoise(xk, sigma, frame)
         tilt = self.kernel.tilt[step] * (modulation(u) - self.kernel.tilt_mean[step])
-        return xk + rho * (d - xk), tilt
+        _, v = self.model.base.zero_mode(xk[..., 0, 0].real, sigma)
+        zero = 1 + self.kernel.zero_slope[step] * (v - self.kernel.zero_mean[step])
+        return ReverseStep(xk + rho * (d - xk), tilt, zero)
 
-    def log_reverse(self, x_low: Tensor, mean: Tensor, tilt: Tensor, step: int) -> Tensor:
+    def draw(self, law: ReverseStep, noise: Tensor, step: int) -> Tensor:
+        """A field from R(x_n | x_{n+1}), from white noise (n, *shape)."""
+        modes = self.momenta.modes(noise) * self.momenta.expand(self.kernel.variance[step]).sqrt()
+        modes = scale_zero_mode(modes, law.zero.sqrt())
+        return self.momenta.fields(law.mean) + torch.exp(0.5 * law.tilt) * self.momenta.fields(modes)
+
+    def log_reverse(self, x_low: Tensor, law: ReverseStep, step: int) -> Tensor:
         """log R(x_n | x_{n+1}): (n,)."""
-        residual = x_low - self.momenta.fields(mean)
-        white = self.momenta.modes(residual * torch.exp(-0.5 * tilt))
-        return self.momenta.log_normal(white, self.kernel.variance[step]) - 0.5 * tilt.flatten(1).sum(1)
+        residual = x_low - self.momenta.fields(law.mean)
+        white = self.momenta.modes(residual * torch.exp(-0.5 * law.tilt))
+        white = scale_zero_mode(white, law.zero.rsqrt())
+        log_det = law.tilt.flatten(1).sum(1) + law.zero.log()
+        return self.momenta.log_normal(white, self.kernel.variance[step]) - 0.5 * log_det
 
     def log_forward(self, x_low: Tensor, x_high: Tensor, step: int) -> Tensor:
         """log F(x_{n+1} | x_n): (n,)."""
@@ -116,10 +142,9 @@ class ReversePath:
         log_w = -self.log_start(x)
         watch(n_levels, x)
         for step in reversed(range(n_levels)):
-            mean, tilt = self.mean(x, step, frames(step))
-            step_noise = self.momenta.colour(noise(step), self.kernel.variance[step])
-            x_low = self.momenta.fields(mean) + torch.exp(0.5 * tilt) * step_noise
-            log_w += self.log_forward(x_low, x, step) - self.log_reverse(x_low, mean, tilt, step)
+            law = self.reverse(x, step, frames(step))
+            x_low = self.draw(law, noise(step), step)
+            log_w += self.log_forward(x_low, x, step) - self.log_reverse(x_low, law, step)
             x = x_low
             watch(step, x)
         return x, log_w - action(x)
@@ -138,8 +163,8 @@ class ReversePath:
         for step in range(self.kernel.n_levels):
             delta = self.kernel.levels[step + 1] ** 2 - self.kernel.levels[step] ** 2
             x_high = x + delta.sqrt() * noise(step)
-            mean, tilt = self.mean(x_high, step, frames(step))
-            increment = self.log_forward(x, x_high, step) - self.log_reverse(x, mean, tilt, step)
+            law = self.reverse(x_high, step, frames(step))
+            increment = self.log_forward(x, x_high, step) - self.log_reverse(x, law, step)
             steps.append(increment + self._log_marginal(x, step) - self._log_marginal(x_high, step + 1))
             log_w, x = log_w + increment, x_high
         return log_w - self.log_start(x), torch.stack(steps, 1)
@@ -157,34 +182,53 @@ class ReversePath:
         done: Callable[[], None] = lambda: None,
         chunk: int = 64,
     ) -> None:
-        """Measure b and c_n(k) of every step on noised training fields phi (n, *shape), in place.
+        """Measure b, f and c_n(k) of every step on noised training fields phi (n, *shape), in place.
 
-        b maximises the likelihood (two Newton steps); c_n(k) is the predicted variance times a smooth
-        function of k fitted to the residuals, its posterior part widened by `WIDER`. `done` is called after
-        each step.
+        b and f maximise the likelihood; c_n(k) is the predicted variance times a smooth function of k fitted
+        to the residuals, c_n(0) the measured one, their posterior part widened by `WIDER`. `done` is called
+        after each step. Raises `InputError` when the model gives NaN or infinity.
         """
         levels, x = self.kernel.levels, phi
         predicted = ReversePath.predicted(self.model, levels).kernel.variance
-        self.kernel.tilt.zero_()
         for step in range(self.kernel.n_levels):
             delta = levels[step + 1] ** 2 - levels[step] ** 2
             x_high = x + delta.sqrt() * noise(step)
-            residual, h = [], []
+            residual, h, v = [], [], []
             for low, high in zip(torch.split(x, chunk), torch.split(x_high, chunk), strict=True):
                 xk = self.momenta.modes(high)
                 d, u = self.model.denoise(xk, levels[step + 1].expand(len(high)), frames(step))
                 mean = self.momenta.fields(xk + delta / levels[step + 1] ** 2 * (d - xk))
                 residual.append(low - mean)
                 h.append(modulation(u))
+                v.append(self.model.base.zero_mode(xk[..., 0, 0].real, levels[step + 1].expand(len(high)))[1])
             bridge = delta * levels[step] ** 2 / levels[step + 1] ** 2
-            self._fit_step(step, torch.cat(residual), torch.cat(h), predicted[step], bridge)
+            missed = torch.cat(residual)
+            if not torch.isfinite(missed).all():
+                raise InputError(
+                    f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
+                )
+            self._fit_step(step, missed, torch.cat(h), torch.cat(v), predicted[step], bridge)
             x = x_high
             done()
 
-    def _fit_step(self, step: int, residual: Tensor, h: Tensor, predicted: Tensor, bridge: Tensor) -> None:
+    def _fit_step(
+        self, step: int, residual: Tensor, h: Tensor, v: Tensor, predicted: Tensor, bridge: Tensor
+    ) -> None:
+        kernel = self.kernel
+        kernel.tilt_mean[step], kernel.zero_mean[step] = h.mean(), v.mean()
+        h = h - h.mean()
+        kernel.tilt[step] = b = self._fit_tilt(residual, h)
+        white = self.momenta.modes(residual * torch.exp(-0.5 * b * h))
+        share = (1 - bridge / predicted[0]) / v.mean()
+        slope, zero = _fit_zero_mode(white[..., 0, 0].real ** 2, share * (v - v.mean()))
+        kernel.zero_slope[step] = slope * share
+        smooth = predicted * self._smooth(self.momenta.class_mean(white.abs() ** 2).mean(0) / predicted)
+        smooth[0] = zero
+        kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
+
+    def _fit_tilt(self, residual: Tensor, h: Tensor) -> Tensor:
+        """Two Newton steps on the likelihood of b, the mode variances refitted at each."""
         p = self.momenta
-        h_mean = h.mean()
-        h = h - h_mean
         b = h.new_zeros(())
         for _ in range(2):
             white = residual * torch.exp(-0.5 * b * h)
@@ -193,22 +237,42 @@ class ReversePath:
             gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
             curvature = 0.5 * (h * hw * pull).sum() + 0.5 * (hw * p.fields(p.modes(hw) / c)).sum()
             b = b + 2 * gradient / curvature
-        measured = p.power(residual * torch.exp(-0.5 * b * h)).mean(0)
-        smooth = predicted * self._smooth(measured / predicted)
-        self.kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
-        self.kernel.tilt[step], self.kernel.tilt_mean[step] = b, h_mean
+        return b
 
     def _smooth(self, ratio: Tensor) -> Tensor:
-        """Positive smooth function of k fitted to `ratio` (n_class,), weighted by the number of modes."""
-        p = self.momenta
-        t = 2 * torch.log1p(p.khat2) / torch.log1p(p.khat2.max()) - 1
-        n_terms = min(N_SMOOTH, p.n_class)
-        basis = torch.stack([torch.cos(n * torch.arccos(t.clamp(-1, 1))) for n in range(n_terms)], 1)
-        root = p.multiplicity.sqrt()
-        fit = torch.linalg.lstsq(basis * root[:, None], (ratio.log() * root)[:, None]).solution
-        return torch.exp(basis @ fit[:, 0])
+        """Positive smooth function of k fitted to `ratio` (n_class,), weighted by the number of modes.
+
+        Gram-Schmidt by sums: library least squares differ in the last bit from call to call, and a resumed run
+        must not.
+        """
+        p, y = self.momenta, ratio.log()
+        t = (2 * torch.log1p(p.khat2) / torch.log1p(p.khat2.max()) - 1).clamp(-1, 1)
+        fit, found = torch.zeros_like(y), []
+        for n in range(min(N_SMOOTH, p.n_class)):
+            q = torch.cos(n * torch.arccos(t))
+            for other in found:
+                q = q - (p.multiplicity * q * other).sum() * other
+            found.append(q / (p.multiplicity * q**2).sum().sqrt())
+            fit = fit + (p.multiplicity * y * found[-1]).sum() * found[-1]
+        return torch.exp(fit)
 
 
 def modulation(u: Tensor) -> Tensor:
     """h(u): squared normalised field, bounded, float64."""
     return bounded(u.double() ** 2, 4.0)
+
+
+def scale_zero_mode(modes: Tensor, factor: Tensor) -> Tensor:
+    """Modes (n, *half) with k = 0 multiplied by factor (n,)."""
+    modes = modes.clone()
+    modes[..., 0, 0] *= factor
+    return modes
+
+
+def _fit_zero_mode(power: Tensor, excess: Tensor) -> tuple[float, Tensor]:
+    """Likelihood maximum over a in [0, 1] of variance c (1 + a excess): a, and c. `excess` has mean zero, > -1."""
+    best = min(
+        (float((1 + a * excess).log().mean() + (power / (1 + a * excess)).mean().log()), a)
+        for a in (n / 20 for n in range(20))
+    )
+    return best[1], (power / (1 + best[1] * excess)).mean()

@@ -150,7 +150,7 @@ class Sampling:
     def calibrate(self, levels: Tensor) -> None:
         """Measure the reverse kernel on training fields, or read it back."""
         path = self.out / "kernel.safetensors"
-        names = ("levels", "variance", "tilt", "tilt_mean")
+        names = tuple(Kernel.__dataclass_fields__)
         key_path = self.out / "kernel.json"
         if path.exists() and key_path.exists() and read_json(key_path).get("key") == self.key:
             tensors = load(path.read_bytes())
@@ -171,7 +171,7 @@ class Sampling:
         return path
 
     def forward(self) -> dict[str, Any]:
-        """Forward log-weights on held-out fields: of the model and, for its gain, of its closed-form parts."""
+        """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         assert self.path is not None
         rivals = {"model": self.path, **self._closed_form(self.path.kernel.levels)}
         phi = self.fields(self.held_out, self.config.sampling.n_forward)

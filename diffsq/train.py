@@ -171,6 +171,7 @@ class Training:
                 self._log({"step": self.step, "val_gain": gain, "val_gain_error": error})
                 self.progress.update(0, gain=gain)
             if self.step % settings.checkpoint_every == 0 or last:
+                self._check_weights(unet)
                 parts = {
                     "model": checkpoint.parameters(self.model),
                     "average": checkpoint.parameters(average),
@@ -206,6 +207,13 @@ class Training:
             raise self._diverged("gradient of the loss", batch, rate)
         optimizer.step()
         return float(loss.detach())
+
+    def _check_weights(self, unet: nn.Module) -> None:
+        if not all(torch.isfinite(weight).all() for weight in unet.parameters()):
+            raise InputError(
+                f"the weights are not finite after step {self.step}; the last checkpoint in {self.out} is kept: try "
+                f"a smaller training.learning_rate"
+            )
 
     def _diverged(self, what: str, batch: Batch, rate: Tensor) -> InputError:
         worst = float(batch.sigma[int(torch.nan_to_num(rate.detach(), nan=math.inf).argmax())])

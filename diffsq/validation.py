@@ -38,14 +38,14 @@ def _spread(phi: Tensor, n: int, offset: int = 0) -> Tensor:
 def held_out_batch(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) -> Batch:
     """A fixed batch over the whole noise range, for the gain printed during training."""
     low, high = model.base.log_sigma[0], model.base.log_sigma[-1]
-    position = (torch.arange(N_VALIDATION, device=phi.device) + 0.5) / N_VALIDATION
+    position = (torch.arange(N_VALIDATION, dtype=torch.float64, device=phi.device) + 0.5) / N_VALIDATION
     sigma = torch.exp(low + (high - low) * position)
     parts = [
         prepare(model, f, grad, s, e)
         for f, s, e in zip(
-            _spread(phi, N_VALIDATION).split(256),
-            sigma.split(256),
-            _noise(model, seed, "batch", 0, N_VALIDATION).split(256),
+            torch.split(_spread(phi, N_VALIDATION), 256),
+            torch.split(sigma, 256),
+            torch.split(_noise(model, seed, "batch", 0, N_VALIDATION), 256),
             strict=True,
         )
     ]
@@ -57,11 +57,11 @@ def measure_gain(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) -> N
     for node, log_sigma in enumerate(model.base.log_sigma):
         eps = _noise(model, seed, "gain", node, N_GAIN)
         fields = _spread(phi, N_GAIN, node)
-        total = sum(
-            gain_rate(model, prepare(model, f, grad, log_sigma.exp().expand(len(f)), e))[1].sum(0)
-            for f, e in zip(fields.split(64), eps.split(64), strict=True)
-        )
-        model.gain[node] = total / N_GAIN
+        explained = [
+            gain_rate(model, prepare(model, f, grad, log_sigma.exp().expand(len(f)), e))[1]
+            for f, e in zip(torch.split(fields, 64), torch.split(eps, 64), strict=True)
+        ]
+        model.gain[node] = torch.cat(explained).mean(0)
 
 
 def shells(momenta: Momenta) -> tuple[Tensor, list[dict[str, Any]]]:
@@ -73,12 +73,12 @@ def shells(momenta: Momenta) -> tuple[Tensor, list[dict[str, Any]]]:
     )
     shell = torch.bucketize(khat, edges.to(khat.device)) + 1
     shell[khat < 1e-9] = 0
-    names = {0: "k = 0", 1: f"|k^| = {float(first):.2f}"}
+    names = {0: "k = 0", 1: f"|k̂| = {float(first):.2f}"}
     used = sorted(set(shell.tolist()))
     labels = []
     for s in used:
         inside = momenta.multiplicity[shell == s]
-        label = names.get(s) or f"|k^| < {float(edges[min(s - 1, N_SHELLS)]):.2f}"
+        label = names.get(s) or f"|k̂| < {float(edges[min(s - 1, N_SHELLS)]):.2f}"
         labels.append({"label": label, "multiplicity": int(inside.sum())})
     index = torch.tensor([used.index(s) for s in shell.tolist()], device=khat.device)
     return index, labels
@@ -104,7 +104,7 @@ def validation_table(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) 
             fields, eps = _spread(phi, PER_LEVEL, level), _noise(model, seed, "table", level, PER_LEVEL)
             batches = [
                 prepare(model, f, grad, s.expand(len(f)), e)
-                for f, e in zip(fields.split(64), eps.split(64), strict=True)
+                for f, e in zip(torch.split(fields, 64), torch.split(eps, 64), strict=True)
             ]
             rates = torch.cat([p.class_sum(gain_rate(model, b)[0].double()) for b in batches]).cpu() * width
         gain_unet.append(

@@ -23,7 +23,7 @@ from diffsq.plots.estimators import (
 from diffsq.plots.fields import denoising_sequence
 from diffsq.plots.sampling import level_schedule, level_variance, path_kl
 from diffsq.plots.style import to_svg
-from diffsq.plots.summary import pull_chart
+from diffsq.plots.summary import overview, pull_chart
 from diffsq.plots.training import gain_per_level, gain_per_shell, training_history
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "log_weights",
     "magnetization_distribution",
     "path_kl",
+    "overview",
     "pull_chart",
     "thermalisation",
     "to_svg",

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
+from diffsq.plots.fields import SPAN
 from diffsq.plots.style import GREY, INK, METROPOLIS, MONTE_CARLO, RAW, WEIGHTED, new_figure, styled
 
 STYLES = {
@@ -23,13 +26,47 @@ def pull_chart(
 
     Grey bands: 1, 2 and 3 sigma.  Pulls beyond the axis are drawn at its edge as an arrow with their value.
     """
+    figure = new_figure(8.2, 0.5 * len(labels) + 1.7)
+    draw_pulls(figure.subplots(), labels, pulls, against)
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+@styled
+def overview(
+    phi: ArrayLike,
+    sigma: ArrayLike,
+    labels: Sequence[str],
+    pulls: Mapping[str, Sequence[float]],
+    *,
+    against: str = "reference",
+) -> Figure:
+    """The whole method in one picture: a field denoised (``phi`` (n, L0, L1) at ``sigma`` (n,)) above the pulls."""
+    figure = new_figure(12.0, 0.42 * len(labels) + 4.2)
+    strip, chart = figure.subfigures(2, 1, height_ratios=[2.3, 0.42 * len(labels) + 1.9])
+    frames, levels = np.asarray(phi, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
+    shown = np.unique(np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int))
+    for axes, n in zip(strip.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        rms = float(np.sqrt(np.mean(frames[n] ** 2))) or 1.0
+        axes.imshow(frames[n] / rms, cmap="RdBu_r", vmin=-SPAN, vmax=SPAN, origin="lower")
+        axes.set_title(rf"$\sigma = {levels[n]:.3g}$")
+        axes.set(xticks=[], yticks=[])
+        axes.minorticks_off()
+    strip.suptitle("one sample: from the start law (left) to a configuration (right), each frame over its rms")
+    draw_pulls(chart.subplots(), labels, pulls, against)
+    chart.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def draw_pulls(
+    axes: Axes, labels: Sequence[str], pulls: Mapping[str, Sequence[float]], against: str
+) -> None:
+    """The content of `pull_chart` on given axes."""
     rows = np.arange(len(labels))[::-1]
     values = np.array([list(column) for column in pulls.values()], dtype=np.float64).reshape(
         len(pulls), len(labels)
     )
     reach = float(np.clip(1.1 * np.nanmax(np.abs(values), initial=0.0), 4.0, 8.0))
-    figure = new_figure(8.2, 0.5 * len(labels) + 1.7)
-    axes = figure.subplots()
     for band in (3, 2, 1):
         axes.axvspan(-band, band, color=GREY, alpha=0.10, linewidth=0)
     axes.axvline(0.0, color=INK, linewidth=1.0)
@@ -70,5 +107,3 @@ def pull_chart(
         xlabel=rf"pull against the {against}  [$\sigma$]",
     )
     axes.tick_params(axis="y", which="both", length=0)
-    figure.legend(loc="outside upper center", ncols=4)
-    return figure

@@ -7,6 +7,8 @@ failing.
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from diffsq.report.reader import NotRun, RunFolder
-from diffsq.report.sections import build_sections
+from diffsq.report.sections import build_sections, overview
 from diffsq.report.tables import (
     COLUMNS,
     comparison,
@@ -38,6 +40,8 @@ __all__ = ["build_report"]
 def build_report(run_dir: Path) -> Path:
     """Write ``run_dir/report.html`` from whatever stages the run folder holds, and return its path.
 
+    A finished run also gets ``overview.png``: one field denoised above the pulls of the final table.
+
     Raises InputError if ``run_dir`` is not a folder, or its config or summary cannot be read; a damaged
     file of a single stage becomes a note in its section.
     """
@@ -45,7 +49,12 @@ def build_report(run_dir: Path) -> Path:
     if not run_dir.is_dir():
         raise InputError(f"{run_dir}: no such run folder")
     path = run_dir / "report.html"
-    write_atomic(path, render(RunFolder(run_dir)).encode("utf-8"))
+    run = RunFolder(run_dir)
+    with contextlib.suppress(NotRun):
+        picture = io.BytesIO()
+        overview(run).savefig(picture, format="png", dpi=110)
+        write_atomic(run_dir / "overview.png", picture.getvalue())
+    write_atomic(path, render(run).encode("utf-8"))
     return path
 
 

@@ -153,6 +153,17 @@ def two_point(run: RunFolder) -> Figure:
 
 
 def pulls(run: RunFolder) -> Figure:
+    labels, shown, against = _pulls(run)
+    return plots.pull_chart(labels, shown, against=against)
+
+
+def overview(run: RunFolder) -> Figure:
+    """The picture beside the page: one field denoised, and the final comparison."""
+    labels, shown, against = _pulls(run)
+    return plots.overview(*run.sequence, labels, shown, against=against)
+
+
+def _pulls(run: RunFolder) -> tuple[list[str], dict[str, list[float]], str]:
     rows = [row for row in comparison(run.summary) if row.main]
     if not rows:
         raise NotRun("run")
@@ -161,7 +172,7 @@ def pulls(run: RunFolder) -> Figure:
     shown = {name: column for name, column in shown.items() if not np.isnan(column).all()}
     if not shown:
         raise NotRun("run")
-    return plots.pull_chart([row.label.math for row in rows], shown, against=against)
+    return [row.label.math for row in rows], shown, against
 
 
 def _propagator(run: RunFolder, column: str) -> plots.Curve | None:

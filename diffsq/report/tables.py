@@ -250,7 +250,7 @@ def verdict_tiles(summary: Mapping[str, Any], rows: list[Row], volume: int | Non
             tiles.append(Tile(f"ESS/N {side}", show([ess[side], ess.get(f"{side}_error")]), note))
     if summary.get("acceptance") is not None:
         tiles.append(
-            Tile("Metropolis acceptance", show(summary["acceptance"]), "independence sampler on paths")
+            Tile("Metropolis acceptance", show(summary["acceptance"], 3), "independence sampler on paths")
         )
     if number(summary.get("ln_z")):
         expected = reference_values(summary).get("ln_z")

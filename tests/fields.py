@@ -1,0 +1,82 @@
+"""Fields of known law for the tests of the denoiser: exact draws where there are any, else HMC + Wolff."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lattice.action import ScalarPhi4
+from lattice.cluster import wolff_update
+from lattice.hmc import hmc_trajectory
+
+MU, WIDTH = 1.0, 0.5  # peaks of the two-peak density 1/2 [N(MU, WIDTH^2) + N(-MU, WIDTH^2)]
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def white(shape: tuple[int, ...], n: int, seed: int) -> Tensor:
+    """(n, *shape) standard normal."""
+    return torch.randn(n, *shape, generator=generator(seed), dtype=torch.float64)
+
+
+def hessian(action: ScalarPhi4, shape: tuple[int, ...]) -> Tensor:
+    """(V, V) matrix of the quadratic action, column by column from its gradient."""
+    volume = math.prod(shape)
+    return action.grad(torch.eye(volume, dtype=torch.float64).reshape(volume, *shape)).reshape(volume, volume)
+
+
+def free_fields(action: ScalarPhi4, shape: tuple[int, ...], n: int, seed: int) -> Tensor:
+    """Exact draws of a Gaussian theory in position space, phi = L^-T xi with L L^T the action's matrix."""
+    factor = torch.linalg.cholesky(hessian(action, shape))
+    xi = white((math.prod(shape),), n, seed)
+    return torch.linalg.solve_triangular(factor.T, xi.T, upper=True).T.reshape(n, *shape)
+
+
+@cache
+def phi4_fields(kappa: float, lam: float, shape: tuple[int, ...], n: int, seed: int) -> Tensor:
+    """(n, *shape) equilibrium fields, one per chain: independent, so errors are plain standard errors."""
+    action, chains = ScalarPhi4(kappa, lam), np.arange(n)
+    phi = white(shape, n, seed).numpy()
+    phi[::2] = np.abs(phi[::2])  # half hot, half cold: what is left of the starts cancels
+    for trajectory in range(80):
+        phi, _ = hmc_trajectory(
+            action, phi, seed=seed, chains=chains, trajectory=trajectory, length=1.5, n_steps=6, n_threads=1
+        )
+        phi, _ = wolff_update(action, phi, seed=seed, chains=chains, trajectory=trajectory, n_threads=1)
+    return torch.from_numpy(phi)
+
+
+def two_peak(shape: tuple[int, ...], n: int, seed: int) -> Tensor:
+    """(n, *shape) independent draws of the two-peak density."""
+    noise = white(shape, n, seed)
+    sign = torch.randint(0, 2, noise.shape, generator=generator(seed + 1)) * 2 - 1
+    return MU * sign + WIDTH * noise
+
+
+def two_peak_denoiser(x: Tensor, sigma: Tensor | float) -> Tensor:
+    """E[z | z + sigma eps = x] of the two-peak density, closed form."""
+    s2 = WIDTH**2 + torch.as_tensor(sigma) ** 2
+    return (WIDTH**2 * x + torch.as_tensor(sigma) ** 2 * MU * torch.tanh(MU * x / s2)) / s2
+
+
+def two_peak_density(x: Tensor, sigma: float) -> Tensor:
+    """Density of z + sigma eps."""
+    s2 = WIDTH**2 + sigma**2
+    peaks = torch.exp(-((x - MU) ** 2) / (2 * s2)) + torch.exp(-((x + MU) ** 2) / (2 * s2))
+    return peaks / (2 * math.sqrt(2 * math.pi * s2))
+
+
+def grid(radius: float, n: int = 4001) -> tuple[Tensor, float]:
+    """Points of a trapezoidal rule on [-radius, radius], and their spacing."""
+    return torch.linspace(-radius, radius, n, dtype=torch.float64), 2 * radius / (n - 1)
+
+
+def significance(samples: Tensor) -> Tensor:
+    """Mean over dim 0 in units of its standard error; rows must be independent."""
+    return samples.mean(0) / (samples.std(0) / math.sqrt(len(samples)))

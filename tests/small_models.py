@@ -1,0 +1,98 @@
+"""Score models of small lattices, equilibrium fields and noise for tests of paths and samplers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsq.base import RegressionBase
+from diffsq.momentum import Momenta, propagator
+from diffsq.path import Noise
+from diffsq.score import IDENTITY, N_CHANNEL, N_CONDITION, ScoreModel, Symmetry
+from diffsq.unet import UNet
+from lattice.action import ScalarPhi4
+from lattice.cluster import wolff_update
+from lattice.exact import free_propagator
+from lattice.hmc import hmc_trajectory
+from lattice.rng import normals
+
+Shape = tuple[int, ...]
+
+
+def noise_of(stream: str, n: int, shape: Shape, seed: int = 1) -> Noise:
+    """noise(step) -> (n, *shape), a function of the arguments alone."""
+
+    def draw(step: int) -> Tensor:
+        eps = normals(seed, stream, np.arange(n), step, int(np.prod(shape)))
+        return torch.from_numpy(eps).reshape(n, *shape)
+
+    return draw
+
+
+def still(step: int) -> Symmetry:
+    """Every step in the frame of the lattice itself."""
+    return IDENTITY
+
+
+def geometric(n: int, low: float, high: float) -> Tensor:
+    """0 and n geometric levels up to `high`."""
+    rest = (
+        torch.logspace(np.log10(low), np.log10(high), n, dtype=torch.float64)
+        if n > 1
+        else torch.tensor([high])
+    )
+    return torch.cat([torch.zeros(1, dtype=torch.float64), rest.double()])
+
+
+def free_model(shape: Shape, kappa: float, sigma_max: float = 8.0) -> ScoreModel:
+    """The exact score of the free field."""
+    momenta = Momenta(shape)
+    g = torch.from_numpy(free_propagator(kappa, shape))[..., : shape[-1] // 2 + 1]
+    base = RegressionBase(momenta, 8)
+    base.set_gaussian(momenta.class_mean(g), 0.05, sigma_max)
+    return ScoreModel(base, None)
+
+
+@lru_cache(maxsize=4)
+def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps: int = 30) -> Tensor:
+    """n independent fields: as many chains, each after `sweeps` HMC trajectories and cluster updates."""
+    chains = np.arange(n)
+    phi = normals(seed, "test/start", chains, 0, int(np.prod(shape))).reshape(n, *shape)
+    for t in range(sweeps):
+        phi, _ = hmc_trajectory(action, phi, seed=seed, chains=chains, trajectory=t, length=2.0, n_steps=8)
+        phi, _ = wolff_update(action, phi, seed=seed, chains=chains, trajectory=t)
+    sign = np.where(
+        normals(seed, "test/sign", chains, 0, 1)[:, :1] > 0, 1.0, -1.0
+    )  # a cluster update keeps it too
+    return torch.from_numpy(phi * sign.reshape(n, *[1] * len(shape)))
+
+
+def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 10) -> ScoreModel:
+    """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it."""
+    shape = tuple(phi.shape[1:])
+    momenta = Momenta(shape)
+    base = RegressionBase(momenta, n_sigma)
+    g = propagator(momenta, phi)
+    base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
+    base.fit(phi, action.grad, noise_of("test/fit", len(phi), shape))
+    return ScoreModel(base, UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None).eval()
+
+
+def spoil(model: ScoreModel, size: float, seed: int = 2) -> ScoreModel:
+    """Random weights of standard deviation `size` in the U-Net's heads: a bad, sizable score error."""
+    assert model.unet is not None
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.unet.parameters():
+            weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+        for head in (model.unet.head.conv, model.unet.zero_mode):
+            head.weight.copy_(size * torch.randn(head.weight.shape, generator=generator))
+    return model
+
+
+def levels_of(model: ScoreModel, n: int) -> Tensor:
+    """n levels over the model's noise range."""
+    return geometric(n, float(model.base.log_sigma[0].exp()), float(model.base.log_sigma[-1].exp()))
