@@ -14,6 +14,7 @@ mode by mode.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 from diffsq.momentum import Momenta
 
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
-RIDGE = 1e-6
+RIDGE = 1e-5
+BEYOND = 1.2  # range of the zero mode's histogram, over the largest |z| seen
+TWO_PEAKS = 0.7
 EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
 ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
 
@@ -46,22 +49,58 @@ class ZeroModeDenoiser(nn.Module):
     def fit(self, z: Tensor) -> None:
         """Set the histogram from the zero modes z (n,) of the training fields."""
         n_bins = len(self.centre)
-        top = 1.0001 * float(z.abs().max())
+        top = BEYOND * float(z.abs().max())
         width = 2 * top / n_bins
         counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top) + EMPTY_BIN
         self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
         self.log_p.copy_(torch.log(counts / counts.sum()))
         self.width2.fill_(width**2)
 
-    def forward(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy z (n,), sigma (n,) -> posterior mean and variance (n,) each."""
+    def two_peaks(self) -> bool:
+        """Whether P(M) has two peaks: <|z|>^2/<z^2> is 0.64 for a Gaussian and 1 for two sharp peaks."""
+        p = self.log_p.exp()
+        return bool((p * self.centre.abs()).sum() ** 2 > TWO_PEAKS * (p * self.centre**2).sum() * p.sum())
+
+    def _components(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior probabilities and means of the bins (n, n_bins), and the variance inside a bin (n,)."""
         variance = (self.width2 + sigma**2)[:, None]
         offset = z[:, None] - self.centre
         p = torch.softmax(self.log_p - offset**2 / (2 * variance), 1)
-        inside = self.centre + self.width2 / variance * offset
-        mean = (p * inside).sum(1)
-        within = self.width2 * sigma**2 / variance[:, 0]
-        return mean, (p * (inside - mean[:, None]) ** 2).sum(1) + within
+        return p, self.centre + self.width2 / variance * offset, self.width2 * sigma**2 / variance[:, 0]
+
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Noisy z (n,), sigma (n,) -> posterior mean (n,)."""
+        p, inside, _ = self._components(z, sigma)
+        return (p * inside).sum(1)
+
+    def posterior(self, z: Tensor, sigma: Tensor) -> "ZeroModePosterior":
+        """Posterior of the clean zero mode given noisy z (n,), sigma (n,), split by its sign."""
+        p, inside, within = self._components(z, sigma)
+        positive = (p * (self.centre > 0)).sum(1)
+        side = torch.where(positive < 0.5, 1.0, -1.0).to(p.dtype)  # the sign that is less likely
+        minor = p * (self.centre * side[:, None] > 0)
+        q = minor.sum(1)
+
+        def mean_variance(w: Tensor) -> tuple[Tensor, Tensor]:
+            w = w / w.sum(1, keepdim=True).clamp_min(1e-300)
+            mean = (w * inside).sum(1)
+            return mean, (w * (inside - mean[:, None]) ** 2).sum(1) + within
+
+        return ZeroModePosterior(q, *mean_variance(minor), mean_variance(p - minor)[1], mean_variance(p)[1])
+
+
+@dataclass
+class ZeroModePosterior:
+    """The less likely sign of the clean zero mode: probability q, mean and variance; all (n,).
+
+    `major_variance` is the variance given the other sign, `variance` that of the whole posterior.
+    """
+
+    q: Tensor
+    minor_mean: Tensor
+    minor_variance: Tensor
+    major_variance: Tensor
+    variance: Tensor
 
 
 def neighbour_mean(u: Tensor) -> Tensor:
@@ -89,6 +128,7 @@ def local_features(u: Tensor) -> Tensor:
     s = neighbour_mean(neighbour_mean(v))
     v2, m2 = v * v, m * m
     features = [
+        v,
         v * v2,
         v * v2 * v2,
         v * m2,
@@ -113,7 +153,7 @@ class RegressionBase(nn.Module):
     interpolated in ln sigma, and zero until `fit`: the bare Wiener filter.
     """
 
-    n_feature = 12
+    n_feature = 13
     g: Tensor
     log_sigma: Tensor
     coefficients: Tensor
@@ -158,7 +198,7 @@ class RegressionBase(nn.Module):
         """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only."""
         w, c = self.wiener(sigma)
         z = xk[..., 0, 0].real
-        shift = (self.zero_mode(z, sigma)[0] - w[:, 0] * z) / c[:, 0].sqrt()
+        shift = (self.zero_mode(z, sigma) - w[:, 0] * z) / c[:, 0].sqrt()
         f = self.momenta.modes(local_features(u))
         own = torch.zeros_like(f[:, :1])
         own[..., 0, 0] = shift[:, None]

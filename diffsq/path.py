@@ -4,7 +4,7 @@ Levels 0 = sigma_0 < ... < sigma_N, Delta_n = sigma_{n+1}^2 - sigma_n^2, rho_n =
 
     forward   F(x_{n+1} | x_n) = N(x_n, Delta_n)
     reverse   R(x_n | x_{n+1}) = N(x_{n+1} + rho_n (D(x_{n+1}) - x_{n+1}),  e^{b h/2} c_n(k) e^{b h/2})
-              c_n(0) times f(x_{n+1}): the zero mode between two peaks is undecided, and its variance large
+              but for the zero mode: c_n(0) f(x_{n+1}), or a mixture of two Gaussians, one per sign of M
     start     p(x_N)           = N(0, G(k) + sigma_N^2)
     weight    log w = -S(x_0) + sum_n log F - log p(x_N) - sum_n log R,      E_R[w] = Z for any D, c, b and N.
 
@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsq.base import bounded
+from diffsq.base import ZeroModePosterior, bounded
 from diffsq.score import ScoreModel, Symmetry
+from diffsq.zero_mode import ZeroModeLaw, fit_variance, log_gauss, zero_mode_law
 from lattice.errors import InputError
 
 Noise = Callable[[int], Tensor]
@@ -39,8 +40,8 @@ WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has a
 class Kernel:
     """Variances of the N reverse steps, float64.
 
-    levels (N+1,); variance c_n(k) (N, n_class); tilt b and tilt_mean <h> (N,); zero_slope and zero_mean (N,)
-    of f = 1 + slope (v - <v>), v(x_{n+1}) the posterior variance of the zero mode in the one-mode model.
+    levels (N+1,); variance c_n(k) (N, n_class); tilt b and tilt_mean <h> (N,); zero_slope, zero_mean,
+    two_peaks (N,): law of the zero mode, see diffsq.zero_mode.
     """
 
     levels: Tensor
@@ -49,20 +50,12 @@ class Kernel:
     tilt_mean: Tensor
     zero_slope: Tensor
     zero_mean: Tensor
+    two_peaks: Tensor
 
     @property
     def n_levels(self) -> int:
         """N."""
         return len(self.tilt)
-
-
-@dataclass
-class ReverseStep:
-    """The Gaussian R( . | x_{n+1}): mean (n, *half), local log-variance (n, *shape), f of the zero mode (n,)."""
-
-    mean: Tensor
-    tilt: Tensor
-    zero: Tensor
 
 
 class ReversePath:
@@ -84,33 +77,42 @@ class ReversePath:
         rho = (delta / levels[1:] ** 2)[:, None]
         posterior = model.posterior_variance(levels[1:])
         variance = rho * levels[:-1, None] ** 2 + rho**2 * posterior
-        return cls(model, Kernel(levels, variance, *torch.zeros(4, len(delta)).to(delta)))
+        return cls(model, Kernel(levels, variance, *torch.zeros(5, len(delta)).to(delta)))
 
-    def reverse(self, x: Tensor, step: int, frame: Symmetry) -> ReverseStep:
+    def reverse(self, x: Tensor, step: int, frame: Symmetry) -> "ReverseStep":
         """R(x_n | x_{n+1} = x) for n = `step`."""
-        high, low = self.kernel.levels[step + 1], self.kernel.levels[step]
+        kernel = self.kernel
+        high, low = kernel.levels[step + 1], kernel.levels[step]
         sigma = high.expand(len(x))
         rho = (high**2 - low**2) / high**2
         xk = self.momenta.modes(x)
         d, u = self.model.denoise(xk, sigma, frame)
-        tilt = self.kernel.tilt[step] * (modulation(u) - self.kernel.tilt_mean[step])
-        _, v = self.model.base.zero_mode(xk[..., 0, 0].real, sigma)
-        zero = 1 + self.kernel.zero_slope[step] * (v - self.kernel.zero_mean[step])
-        return ReverseStep(xk + rho * (d - xk), tilt, zero)
+        tilt = kernel.tilt[step] * (modulation(u) - kernel.tilt_mean[step])
+        posterior = self.model.base.zero_mode.posterior(xk[..., 0, 0].real, sigma)
+        bridge = rho * low**2
+        mixed = bool(kernel.two_peaks[step])
+        shift, zero = zero_mode_law(posterior, d[..., 0, 0].real, rho, bridge, mixed)
+        zero.variance = kernel.variance[step, 0] * (
+            1 + kernel.zero_slope[step] * (zero.variance - kernel.zero_mean[step])
+        )
+        mean = xk + rho * (d - xk)
+        mean[..., 0, 0] += shift
+        return ReverseStep(mean, tilt, zero)
 
-    def draw(self, law: ReverseStep, noise: Tensor, step: int) -> Tensor:
+    def draw(self, law: "ReverseStep", noise: Tensor, step: int) -> Tensor:
         """A field from R(x_n | x_{n+1}), from white noise (n, *shape)."""
-        modes = self.momenta.modes(noise) * self.momenta.expand(self.kernel.variance[step]).sqrt()
-        modes = scale_zero_mode(modes, law.zero.sqrt())
+        white = self.momenta.modes(noise)
+        modes = white * self.momenta.expand(self.kernel.variance[step]).sqrt()
+        modes[..., 0, 0] = law.zero.draw(white[..., 0, 0].real).to(modes.dtype)
         return self.momenta.fields(law.mean) + torch.exp(0.5 * law.tilt) * self.momenta.fields(modes)
 
-    def log_reverse(self, x_low: Tensor, law: ReverseStep, step: int) -> Tensor:
+    def log_reverse(self, x_low: Tensor, law: "ReverseStep", step: int) -> Tensor:
         """log R(x_n | x_{n+1}): (n,)."""
         residual = x_low - self.momenta.fields(law.mean)
         white = self.momenta.modes(residual * torch.exp(-0.5 * law.tilt))
-        white = scale_zero_mode(white, law.zero.rsqrt())
-        log_det = law.tilt.flatten(1).sum(1) + law.zero.log()
-        return self.momenta.log_normal(white, self.kernel.variance[step]) - 0.5 * log_det
+        z, c = white[..., 0, 0].real, self.kernel.variance[step]
+        own = law.zero.log_density(z) - log_gauss(z, c[0])
+        return self.momenta.log_normal(white, c) + own - 0.5 * law.tilt.flatten(1).sum(1)
 
     def log_forward(self, x_low: Tensor, x_high: Tensor, step: int) -> Tensor:
         """log F(x_{n+1} | x_n): (n,)."""
@@ -193,42 +195,32 @@ class ReversePath:
         for step in range(self.kernel.n_levels):
             delta = levels[step + 1] ** 2 - levels[step] ** 2
             x_high = x + delta.sqrt() * noise(step)
-            residual, h, v = [], [], []
+            residual, h, z, d0 = [], [], [], []
             for low, high in zip(torch.split(x, chunk), torch.split(x_high, chunk), strict=True):
                 xk = self.momenta.modes(high)
                 d, u = self.model.denoise(xk, levels[step + 1].expand(len(high)), frames(step))
                 mean = self.momenta.fields(xk + delta / levels[step + 1] ** 2 * (d - xk))
                 residual.append(low - mean)
                 h.append(modulation(u))
-                v.append(self.model.base.zero_mode(xk[..., 0, 0].real, levels[step + 1].expand(len(high)))[1])
+                z.append(xk[..., 0, 0].real)
+                d0.append(d[..., 0, 0].real)
             bridge = delta * levels[step] ** 2 / levels[step + 1] ** 2
             missed = torch.cat(residual)
             if not torch.isfinite(missed).all():
                 raise InputError(
                     f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
                 )
-            self._fit_step(step, missed, torch.cat(h), torch.cat(v), predicted[step], bridge)
+            posterior = self.model.base.zero_mode.posterior(torch.cat(z), levels[step + 1].expand(len(x)))
+            white = self._fit_tilt(step, missed, torch.cat(h))
+            self._fit_variance(step, white, predicted[step], bridge)
+            self._fit_zero_mode(step, white[..., 0, 0].real, posterior, torch.cat(d0))
             x = x_high
             done()
 
-    def _fit_step(
-        self, step: int, residual: Tensor, h: Tensor, v: Tensor, predicted: Tensor, bridge: Tensor
-    ) -> None:
-        kernel = self.kernel
-        kernel.tilt_mean[step], kernel.zero_mean[step] = h.mean(), v.mean()
-        h = h - h.mean()
-        kernel.tilt[step] = b = self._fit_tilt(residual, h)
-        white = self.momenta.modes(residual * torch.exp(-0.5 * b * h))
-        share = (1 - bridge / predicted[0]) / v.mean()
-        slope, zero = _fit_zero_mode(white[..., 0, 0].real ** 2, share * (v - v.mean()))
-        kernel.zero_slope[step] = slope * share
-        smooth = predicted * self._smooth(self.momenta.class_mean(white.abs() ** 2).mean(0) / predicted)
-        smooth[0] = zero
-        kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
-
-    def _fit_tilt(self, residual: Tensor, h: Tensor) -> Tensor:
-        """Two Newton steps on the likelihood of b, the mode variances refitted at each."""
-        p = self.momenta
+    def _fit_tilt(self, step: int, residual: Tensor, h: Tensor) -> Tensor:
+        """Two Newton steps on the likelihood of b, mode variances refitted at each; returns whitened modes."""
+        p, h_mean = self.momenta, h.mean()
+        h = h - h_mean
         b = h.new_zeros(())
         for _ in range(2):
             white = residual * torch.exp(-0.5 * b * h)
@@ -237,17 +229,36 @@ class ReversePath:
             gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
             curvature = 0.5 * (h * hw * pull).sum() + 0.5 * (hw * p.fields(p.modes(hw) / c)).sum()
             b = b + 2 * gradient / curvature
-        return b
+        self.kernel.tilt[step], self.kernel.tilt_mean[step] = b, h_mean
+        return p.modes(residual * torch.exp(-0.5 * b * h))
+
+    def _fit_variance(self, step: int, white: Tensor, predicted: Tensor, bridge: Tensor) -> None:
+        measured = self.momenta.class_mean(white.abs() ** 2).mean(0)
+        smooth = predicted * self._smooth(measured / predicted)
+        self.kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
+
+    def _fit_zero_mode(self, step: int, z: Tensor, posterior: ZeroModePosterior, d0: Tensor) -> None:
+        """Fit the variance of the zero mode, by likelihood on residuals z (n,)."""
+        kernel = self.kernel
+        high, low = kernel.levels[step + 1], kernel.levels[step]
+        rho = (high**2 - low**2) / high**2
+        bridge = rho * low**2
+        mixed = self.model.base.zero_mode.two_peaks()
+        shift, law = zero_mode_law(posterior, d0, rho, bridge, mixed)
+        slope, mean, variance = fit_variance(z - shift, law, bridge)
+        kernel.zero_slope[step], kernel.zero_mean[step], kernel.two_peaks[step] = slope, mean, float(mixed)
+        kernel.variance[step, 0] = variance + WIDER * max(variance - float(bridge), 0.0)
 
     def _smooth(self, ratio: Tensor) -> Tensor:
         """Positive smooth function of k fitted to `ratio` (n_class,), weighted by the number of modes.
 
-        Gram-Schmidt by sums: library least squares differ in the last bit from call to call, and a resumed run
-        must not.
+        Gram-Schmidt by sums: library least squares differ in the last bit from call to call, and a resumed
+        run must not.
         """
         p, y = self.momenta, ratio.log()
         t = (2 * torch.log1p(p.khat2) / torch.log1p(p.khat2.max()) - 1).clamp(-1, 1)
-        fit, found = torch.zeros_like(y), []
+        fit = torch.zeros_like(y)
+        found: list[Tensor] = []
         for n in range(min(N_SMOOTH, p.n_class)):
             q = torch.cos(n * torch.arccos(t))
             for other in found:
@@ -262,17 +273,11 @@ def modulation(u: Tensor) -> Tensor:
     return bounded(u.double() ** 2, 4.0)
 
 
-def scale_zero_mode(modes: Tensor, factor: Tensor) -> Tensor:
-    """Modes (n, *half) with k = 0 multiplied by factor (n,)."""
-    modes = modes.clone()
-    modes[..., 0, 0] *= factor
-    return modes
 
+@dataclass
+class ReverseStep:
+    """R( . | x_{n+1}): mean (n, *half), local log-variance (n, *shape), law of the zero mode."""
 
-def _fit_zero_mode(power: Tensor, excess: Tensor) -> tuple[float, Tensor]:
-    """Likelihood maximum over a in [0, 1] of variance c (1 + a excess): a, and c. `excess` has mean zero, > -1."""
-    best = min(
-        (float((1 + a * excess).log().mean() + (power / (1 + a * excess)).mean().log()), a)
-        for a in (n / 20 for n in range(20))
-    )
-    return best[1], (power / (1 + best[1] * excess)).mean()
+    mean: Tensor
+    tilt: Tensor
+    zero: ZeroModeLaw

@@ -211,8 +211,8 @@ class Training:
     def _check_weights(self, unet: nn.Module) -> None:
         if not all(torch.isfinite(weight).all() for weight in unet.parameters()):
             raise InputError(
-                f"the weights are not finite after step {self.step}; the last checkpoint in {self.out} is kept: try "
-                f"a smaller training.learning_rate"
+                f"the weights are not finite after step {self.step}; the last checkpoint in {self.out} is "
+                f"kept: try a smaller training.learning_rate"
             )
 
     def _diverged(self, what: str, batch: Batch, rate: Tensor) -> InputError:

@@ -1,7 +1,7 @@
 """A run that ends by SIGKILL at a chosen point: `python killer.py LABEL COUNT diffsq-arguments...`.
 
-The kill comes from the progress of the stage itself, at the COUNT-th update under LABEL, so that no test depends
-on timing. COUNT 0 kills at the start of that loop.
+The kill comes from the progress of the stage itself, at the COUNT-th update under LABEL, so that no test
+depends on timing. COUNT 0 kills at the start of that loop.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ def test_every_draw_is_used_once() -> None:
 
 
 def test_corrector_leaves_the_propagator_to_second_order() -> None:
-    """One Langevin step maps the variance v to v (1 - eps/A)^2 + 2 eps, A = G + sigma^2: A becomes A + eps^2/A."""
+    """A Langevin step maps the variance v to v (1 - eps/A)^2 + 2 eps, A = G + sigma^2: A to A + eps^2/A."""
     high, low = torch.tensor(1.31, dtype=torch.float64), torch.tensor(1.3, dtype=torch.float64)
     n = 3
     delta = high**2 - low**2

