@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from diffsq.base import RegressionBase
 from diffsq.momentum import Momenta
-from diffsq.score import N_CHANNEL, N_CONDITION, ScoreModel
+from diffsq.score import N_CHANNEL, N_CONDITION, VERSION, ScoreModel
 from diffsq.unet import UNet
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_atomic, write_json
 
-SCHEMA = "diffsq-model/1"
+SCHEMA = f"diffsq-model/{VERSION}"
 KEEP = 2
 
 

@@ -120,7 +120,7 @@ class SamplingConfig(Section):
     n_samples: int = Field(default=8192, ge=1)
     n_levels: int = Field(default=40, ge=2)
     n_forward: int = Field(default=2048, ge=1)
-    n_calibration: int = Field(default=2048, ge=1)
+    n_calibration: int = Field(default=8192, ge=2)
     method: Literal["path", "euler", "pc", "heun"] = "path"
 
 

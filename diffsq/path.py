@@ -32,6 +32,7 @@ Frames = Callable[[int], Symmetry]
 """frames(step) -> the lattice frame in which the U-Net sees that step."""
 ActionFunction = Callable[[Tensor], Tensor]
 
+VERSION = 1  # of the law R: raise it with any change, so that no folder mixes samples of two laws
 N_SMOOTH = 4  # Chebyshev terms in log k^2 for the measured over the predicted variance
 WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has an unbounded weight
 
@@ -182,7 +183,7 @@ class ReversePath:
         noise: Noise,
         frames: Frames,
         done: Callable[[], None] = lambda: None,
-        chunk: int = 64,
+        chunk: int = 256,
     ) -> None:
         """Measure b, f and c_n(k) of every step on noised training fields phi (n, *shape), in place.
 
@@ -218,7 +219,7 @@ class ReversePath:
             done()
 
     def _fit_tilt(self, step: int, residual: Tensor, h: Tensor) -> Tensor:
-        """Two Newton steps on the likelihood of b, mode variances refitted at each; returns whitened modes."""
+        """Two Newton steps on the likelihood of b, mode variances refitted at each; returns white modes."""
         p, h_mean = self.momenta, h.mean()
         h = h - h_mean
         b = h.new_zeros(())
@@ -229,12 +230,13 @@ class ReversePath:
             gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
             curvature = 0.5 * (h * hw * pull).sum() + 0.5 * (hw * p.fields(p.modes(hw) / c)).sum()
             b = b + 2 * gradient / curvature
+        b = shrink(b, 2 / curvature)
         self.kernel.tilt[step], self.kernel.tilt_mean[step] = b, h_mean
         return p.modes(residual * torch.exp(-0.5 * b * h))
 
     def _fit_variance(self, step: int, white: Tensor, predicted: Tensor, bridge: Tensor) -> None:
         measured = self.momenta.class_mean(white.abs() ** 2).mean(0)
-        smooth = predicted * self._smooth(measured / predicted)
+        smooth = predicted * self._smooth(measured / predicted, len(white))
         self.kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
 
     def _fit_zero_mode(self, step: int, z: Tensor, posterior: ZeroModePosterior, d0: Tensor) -> None:
@@ -246,11 +248,13 @@ class ReversePath:
         mixed = self.model.base.zero_mode.two_peaks()
         shift, law = zero_mode_law(posterior, d0, rho, bridge, mixed)
         slope, mean, variance = fit_variance(z - shift, law, bridge)
+        predicted = kernel.variance[step, 0]
+        variance = predicted * torch.exp(shrink(torch.log(variance / predicted), 2 / len(z)))
         kernel.zero_slope[step], kernel.zero_mean[step], kernel.two_peaks[step] = slope, mean, float(mixed)
-        kernel.variance[step, 0] = variance + WIDER * max(variance - float(bridge), 0.0)
+        kernel.variance[step, 0] = variance + WIDER * (variance - bridge).clamp_min(0)
 
-    def _smooth(self, ratio: Tensor) -> Tensor:
-        """Positive smooth function of k fitted to `ratio` (n_class,), weighted by the number of modes.
+    def _smooth(self, ratio: Tensor, n: int) -> Tensor:
+        """Positive smooth function of k fitted to `ratio` (n_class,) from n samples, weighted by multiplicity.
 
         Gram-Schmidt by sums: library least squares differ in the last bit from call to call, and a resumed
         run must not.
@@ -259,13 +263,21 @@ class ReversePath:
         t = (2 * torch.log1p(p.khat2) / torch.log1p(p.khat2.max()) - 1).clamp(-1, 1)
         fit = torch.zeros_like(y)
         found: list[Tensor] = []
-        for n in range(min(N_SMOOTH, p.n_class)):
-            q = torch.cos(n * torch.arccos(t))
+        for order in range(min(N_SMOOTH, p.n_class)):
+            q = torch.cos(order * torch.arccos(t))
             for other in found:
                 q = q - (p.multiplicity * q * other).sum() * other
             found.append(q / (p.multiplicity * q**2).sum().sqrt())
-            fit = fit + (p.multiplicity * y * found[-1]).sum() * found[-1]
+            fit = fit + shrink((p.multiplicity * y * found[-1]).sum(), 2 / n) * found[-1]
         return torch.exp(fit)
+
+
+def shrink(value: Tensor, variance: Tensor | float) -> Tensor:
+    """An estimate pulled towards zero by its own noise (James and Stein), to zero where it is not significant.
+
+    Every parameter of the kernel costs 1/(2 n) nats of path KL per step when fitted to n samples.
+    """
+    return value * (1 - variance / value**2).clamp_min(0)
 
 
 def modulation(u: Tensor) -> Tensor:

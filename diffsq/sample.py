@@ -5,6 +5,7 @@ of (seed, index, step): the same sample comes out of any split over shards, runs
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from diffsq import sampler
 from diffsq.checkpoint import load_model
 from diffsq.config import Config
 from diffsq.exactness import acceptance, forward_ess, jackknife, ln_z
-from diffsq.path import Kernel, Noise, ReversePath
+from diffsq.path import VERSION, Kernel, Noise, ReversePath
 from diffsq.score import ScoreModel, Symmetry
 from diffsq.sde import VESDE
 from lattice.ensemble import Ensemble, EnsembleWriter
@@ -57,6 +58,7 @@ def sample(
     sde = VESDE(float(base.log_sigma[0].exp()), float(base.log_sigma[-1].exp()))
     generated = {
         "sampler": settings.method,
+        "law": VERSION,
         "levels": sde.levels(settings.n_levels).tolist(),
         "start": "N(0, G(k) + sigma_max^2) per momentum mode",
         "model": about["sha256"],
@@ -119,6 +121,7 @@ class Sampling:
         self.action = ensemble.action
         self.train_set, self.held_out = ensemble.split_chains(config.training.validation_fraction)
         self.path: ReversePath | None = None
+        self.base_path: ReversePath
 
     def noise(self, stream: str, index: NDArray[np.int64]) -> Noise:
         """Standard normal fields of the samples `index` in a stream, a function of the step."""
@@ -148,20 +151,27 @@ class Sampling:
         return torch.from_numpy(ensemble.phi[rows]).to(self.device)
 
     def calibrate(self, levels: Tensor) -> None:
-        """Measure the reverse kernel on training fields, or read it back."""
-        path = self.out / "kernel.safetensors"
+        """Measure the reverse kernel on training fields, or read it back.
+
+        Measured with the regression base, which costs a fraction of the U-Net and so can see many fields; what the
+        U-Net explains beyond it narrows the variance by the ratio of the two predictions.
+        """
+        path, key_path = self.out / "kernel.safetensors", self.out / "kernel.json"
         names = tuple(Kernel.__dataclass_fields__)
-        key_path = self.out / "kernel.json"
+        base = ScoreModel(self.model.base, None)
         if path.exists() and key_path.exists() and read_json(key_path).get("key") == self.key:
             tensors = load(path.read_bytes())
-            self.path = ReversePath(self.model, Kernel(*(tensors[name].to(self.device) for name in names)))
-            return
-        self.path = self._calibrated(self.model, levels)
-        tensors = {name: getattr(self.path.kernel, name).cpu().contiguous() for name in names}
-        write_atomic(path, save(tensors))
-        write_json(key_path, {"key": self.key})
+            self.base_path = ReversePath(base, Kernel(*(tensors[name].to(self.device) for name in names)))
+        else:
+            self.base_path = self._calibrated(base, levels)
+            tensors = {name: getattr(self.base_path.kernel, name).cpu().contiguous() for name in names}
+            write_atomic(path, save(tensors))
+            write_json(key_path, {"key": self.key})
+        kernel = self.base_path.kernel
+        ours, theirs = (ReversePath.predicted(m, kernel.levels).kernel.variance for m in (self.model, base))
+        self.path = ReversePath(self.model, replace(kernel, variance=kernel.variance * ours / theirs))
 
-    def _calibrated(self, model: ScoreModel, levels: Tensor, regression: bool = True) -> ReversePath:
+    def _calibrated(self, model: ScoreModel, levels: Tensor) -> ReversePath:
         path = ReversePath.predicted(model, levels.to(self.device))
         phi = self.fields(self.train_set, self.config.sampling.n_calibration)
         self.progress.start(path.kernel.n_levels, "reverse kernel")
@@ -196,12 +206,11 @@ class Sampling:
         """The same chain with the regression base alone and with the Wiener filter alone, each calibrated."""
         if self.model.unet is None:
             return {}
-        base = ScoreModel(self.model.base, None)
         wiener = ScoreModel(type(self.model.base)(self.model.momenta, len(self.model.base.log_sigma)), None)
         wiener.to(self.device)
         wiener.base.g.copy_(self.model.base.g)
         wiener.base.log_sigma.copy_(self.model.base.log_sigma)
-        return {"base": self._calibrated(base, levels), "wiener": self._calibrated(wiener, levels)}
+        return {"base": self.base_path, "wiener": self._calibrated(wiener, levels)}
 
     def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
         index = np.arange(block * BLOCK, block * BLOCK + len(phi))

@@ -17,6 +17,7 @@ from diffsq.base import RegressionBase, bounded
 from diffsq.momentum import Momenta
 from diffsq.unet import UNet
 
+VERSION = 1  # of the function D for given weights: raise it with any change
 N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
 
 

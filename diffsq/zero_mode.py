@@ -68,13 +68,13 @@ def zero_mode_law(
     return rho * (major - d0), law
 
 
-def fit_variance(z: Tensor, law: ZeroModeLaw, bridge: Tensor) -> tuple[float, float, float]:
+def fit_variance(z: Tensor, law: ZeroModeLaw, bridge: Tensor) -> tuple[float, float, Tensor]:
     """Likelihood fit of variance c (1 + slope (v - <v>)) to residuals z (n,), v the variance of `law`.
 
     The slope runs from none to the full posterior part of the variance. Returns slope, <v> and c.
     """
     v, mean = law.variance, law.variance.mean()
-    best = (-math.inf, 0.0, 0.0)
+    best = (-math.inf, 0.0, mean)
     for a in torch.linspace(0, 1, 11, dtype=torch.float64).tolist():
         c = (z**2).mean() if not bool((law.q > 0).any()) else ((1 - law.q) * z**2).mean()
         for _ in range(4):  # expectation-maximisation: c from the samples that belong to the likely component
@@ -84,5 +84,5 @@ def fit_variance(z: Tensor, law: ZeroModeLaw, bridge: Tensor) -> tuple[float, fl
             ours = torch.exp(torch.log1p(-law.q) + log_gauss(z, trial.variance) - trial.log_density(z))
             c = (ours * z**2 / spread).sum() / ours.sum()
         trial = ZeroModeLaw(law.q, c * spread, law.shift, law.minor)
-        best = max(best, (float(trial.log_density(z).mean()), float(a * share / mean), float(c)))
+        best = max(best, (float(trial.log_density(z).mean()), float(a * share / mean), c))
     return best[1], float(mean), best[2]

@@ -56,8 +56,8 @@ def free_model(shape: Shape, kappa: float, sigma_max: float = 8.0) -> ScoreModel
     return ScoreModel(base, None)
 
 
-@lru_cache(maxsize=4)
-def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps: int = 30) -> Tensor:
+@lru_cache(maxsize=8)
+def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps: int = 20) -> Tensor:
     """n independent fields: as many chains, each after `sweeps` HMC trajectories and cluster updates."""
     chains = np.arange(n)
     phi = normals(seed, "test/start", chains, 0, int(np.prod(shape))).reshape(n, *shape)

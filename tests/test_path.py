@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import lru_cache
 
@@ -30,7 +31,7 @@ from lattice.statistics import effective_sample_size
 
 TWO = ScalarPhi4(0.2, 0.05)
 SHAPE = (2, 2)
-N = 20000
+N = 8000
 
 
 @lru_cache(maxsize=1)
@@ -46,7 +47,7 @@ def calibrated(model: ScoreModel, n_levels: int, phi: Tensor) -> ReversePath:
 
 @lru_cache(maxsize=1)
 def good_path() -> ReversePath:
-    phi = equilibrium(TWO, SHAPE, 8192)
+    phi = equilibrium(TWO, SHAPE, 4096)
     return calibrated(phi4_model(TWO, phi), 8, phi)
 
 
@@ -102,7 +103,7 @@ def test_two_by_two_against_quadrature() -> None:
     phi, log_w = draw(good_path())
     exact = truth()
     value, error = ln_z(log_w.numpy())
-    assert error < 0.004
+    assert error < 0.006
     assert abs(value - exact.ln_z) < 4 * error
     m = phi.mean((1, 2))
     for observable, known in (
@@ -139,7 +140,7 @@ class Shrunk(ScoreModel):
 
 
 def bad_model(kind: str) -> ScoreModel:
-    phi = equilibrium(TWO, SHAPE, 8192)
+    phi = equilibrium(TWO, SHAPE, 4096)
     if kind == "random U-Net":
         return spoil(phi4_model(TWO, phi, channels=4), 0.3)
     return Shrunk(phi4_model(TWO, phi).base, None)
@@ -147,7 +148,7 @@ def bad_model(kind: str) -> ScoreModel:
 
 @pytest.mark.parametrize("kind", ["random U-Net", "shrunk"])
 def test_a_bad_score_costs_efficiency_never_correctness(kind: str) -> None:
-    path = calibrated(bad_model(kind), 8, equilibrium(TWO, SHAPE, 8192))
+    path = calibrated(bad_model(kind), 8, equilibrium(TWO, SHAPE, 4096))
     phi, log_w = draw(path)
     value, error = ln_z(log_w.numpy())
     assert abs(value - truth().ln_z) < 4 * error
@@ -188,10 +189,11 @@ class OneStepShort(ReversePath):
 
 
 def tilted() -> ReversePath:
-    path = calibrated(phi4_model(TWO, equilibrium(TWO, SHAPE, 8192)), 8, equilibrium(TWO, SHAPE, 8192))
-    path.kernel.tilt[:] = -0.15
-    path.kernel.variance *= 1.05
-    return path
+    """The good path with another kernel: a stronger tilt, wider steps."""
+    kernel = copy.deepcopy(good_path().kernel)
+    kernel.tilt[:] = -0.15
+    kernel.variance *= 1.05
+    return ReversePath(good_path().model, kernel)
 
 
 def ln_z_of(path: ReversePath) -> tuple[float, float]:
@@ -222,8 +224,8 @@ def test_wrong_weights_are_caught(wrong: type[ReversePath]) -> None:
 def test_forward_and_reverse_weights_agree() -> None:
     path = good_path()
     reverse = draw(path)[1].numpy()
-    phi = equilibrium(TWO, SHAPE, 8192, 77)
-    forward = path.weigh(phi, TWO.action, noise_of("test/up", 8192, SHAPE), still)[0].numpy()
+    phi = equilibrium(TWO, SHAPE, 4096, 77)
+    forward = path.weigh(phi, TWO.action, noise_of("test/up", 4096, SHAPE), still)[0].numpy()
     (a, da), (b, db) = ln_z(reverse), ln_z_forward(forward)
     assert abs(a - b) < 4 * math.hypot(da, db)
     assert abs(b - truth().ln_z) < 4 * db
@@ -353,9 +355,9 @@ def residuals(path: ReversePath, phi: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def test_calibration_on_fresh_fields() -> None:
-    action, shape = ScalarPhi4(0.25, 0.022), (8, 8)
+    action, shape = ScalarPhi4(0.25, 0.2), (8, 8)
     phi, fresh = equilibrium(action, shape, 4096), equilibrium(action, shape, 4096, 6)
-    path = calibrated(phi4_model(action, phi), 12, phi)
+    path = calibrated(phi4_model(action, phi), 6, phi)
     power, _ = residuals(path, fresh)
     multiplicity = path.momenta.multiplicity[1:]
     error = (2 / (4096 * multiplicity)).sqrt()
@@ -369,12 +371,12 @@ def test_calibration_on_fresh_fields() -> None:
     for each in (flat, path):  # both with the variances that suit these fields best
         each.kernel.variance[:, 1:] *= residuals(each, fresh)[0]
     gain = (residuals(path, fresh)[1] - residuals(flat, fresh)[1]).sum(0)
-    assert (path.kernel.tilt < 0).sum() > 6, "the posterior is narrower where |phi| is large"
+    assert (path.kernel.tilt < 0).sum() > 3, "the posterior is narrower where |phi| is large"
     assert gain.mean() > 4 * gain.std() / math.sqrt(len(gain))
 
 
 def test_calibration_is_a_function_of_its_arguments() -> None:
-    phi = equilibrium(TWO, SHAPE, 8192)
+    phi = equilibrium(TWO, SHAPE, 4096)
     again = calibrated(phi4_model(TWO, phi), 8, phi).kernel
     first = good_path().kernel
     assert all(torch.equal(getattr(again, name), getattr(first, name)) for name in vars(first))
