@@ -254,7 +254,7 @@ class ReversePath:
         kernel.variance[step, 0] = variance + WIDER * (variance - bridge).clamp_min(0)
 
     def _smooth(self, ratio: Tensor, n: int) -> Tensor:
-        """Positive smooth function of k fitted to `ratio` (n_class,) from n samples, weighted by multiplicity.
+        """Positive smooth function of k fitted to `ratio` (n_class,) of n samples, weighted by multiplicity.
 
         Gram-Schmidt by sums: library least squares differ in the last bit from call to call, and a resumed
         run must not.
@@ -273,7 +273,7 @@ class ReversePath:
 
 
 def shrink(value: Tensor, variance: Tensor | float) -> Tensor:
-    """An estimate pulled towards zero by its own noise (James and Stein), to zero where it is not significant.
+    """An estimate pulled towards zero by its own noise (James and Stein), to zero if not significant.
 
     Every parameter of the kernel costs 1/(2 n) nats of path KL per step when fitted to n samples.
     """

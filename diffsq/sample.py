@@ -153,8 +153,8 @@ class Sampling:
     def calibrate(self, levels: Tensor) -> None:
         """Measure the reverse kernel on training fields, or read it back.
 
-        Measured with the regression base, which costs a fraction of the U-Net and so can see many fields; what the
-        U-Net explains beyond it narrows the variance by the ratio of the two predictions.
+        Measured with the regression base, which costs a fraction of the U-Net and so sees many fields; what
+        the U-Net explains beyond it narrows the variance by the ratio of the two predictions.
         """
         path, key_path = self.out / "kernel.safetensors", self.out / "kernel.json"
         names = tuple(Kernel.__dataclass_fields__)
