@@ -57,7 +57,7 @@ class ZeroModeDenoiser(nn.Module):
         self.width2.fill_(width**2)
 
     def two_peaks(self) -> bool:
-        """Whether P(M) has two peaks: <|z|>^2/<z^2> is 0.64 for a Gaussian and 1 for two sharp peaks."""
+        """Whether P(M) is split or flat: <|z|>^2/<z^2> is 0.64 for a Gaussian and 1 for two sharp peaks."""
         p = self.log_p.exp()
         return bool((p * self.centre.abs()).sum() ** 2 > TWO_PEAKS * (p * self.centre**2).sum() * p.sum())
 

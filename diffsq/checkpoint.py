@@ -60,7 +60,12 @@ def load_model(folder: Path) -> tuple[ScoreModel, dict[str, Any]]:
         raise InputError(f"{folder}/model.json: no {', '.join(absent)} in it; the file was edited")
     if sha256_file(path) != about["sha256"]:
         raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
-    model = build_model(tuple(about["shape"]), about["sizes"])
+    shape, sizes = about["shape"], about["sizes"]
+    names = {"channels", "n_levels", "n_sigma"}
+    numbers = isinstance(shape, list) and isinstance(sizes, dict) and names <= sizes.keys()
+    if not numbers or not all(isinstance(n, int) and 0 <= n <= 4096 for n in [*shape, *sizes.values()]):
+        raise InputError(f"{folder}/model.json: shape or sizes are not integers; the file was edited")
+    model = build_model(tuple(shape), sizes)
     try:
         model.load_state_dict(load(path.read_bytes()))
     except (RuntimeError, SafetensorError) as error:

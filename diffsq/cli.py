@@ -92,15 +92,15 @@ def measure_command(args: argparse.Namespace) -> int:
 
     ensemble = _read(args.file)
     if args.metropolis:
-        from diffsq.exactness import independence_metropolis, metropolis_ensemble
+        from diffsq.exactness import metropolis_ensemble
 
         if ensemble.log_weight is None:
             raise InputError(
                 f"{args.file} has no log-weights: there is nothing to correct, leave out --metropolis"
             )
-        result = measure(metropolis_ensemble(ensemble, args.seed))
-        accepted = independence_metropolis(ensemble.log_weight, args.seed)[1]
-        result["ensemble"]["acceptance"] = float(accepted.mean())
+        chain = metropolis_ensemble(ensemble, args.seed)
+        result = measure(chain)
+        result["ensemble"]["acceptance"] = chain.attrs["metropolis"]["acceptance"]
     else:
         result = measure(ensemble, ignore_weights=args.raw)
     if args.json:

@@ -42,8 +42,8 @@ class ActionConfig(Section):
     """Couplings of S = sum_x [-2 kappa sum_mu phi_x phi_{x+mu} + (1 - 2 lam) phi_x^2 + lam phi_x^4]."""
 
     kind: Literal["phi4", "free"] = "phi4"
-    kappa: float
-    lam: float = Field(default=0.0, ge=0)
+    kappa: float = Field(ge=-10, le=10)
+    lam: float = Field(default=0.0, ge=0, le=1000)
 
     @model_validator(mode="after")
     def _free_has_no_lam(self) -> ActionConfig:
@@ -92,7 +92,7 @@ class ModelConfig(Section):
     """The score model: n_levels resolutions of the U-Net; n_sigma noise levels of the regression base, each
     fitted to n_fit training fields."""
 
-    channels: int = Field(default=8, ge=1)
+    channels: int = Field(default=8, ge=0, le=1024)
     n_levels: int = Field(default=3, ge=1, le=8)
     n_sigma: int = Field(default=32, ge=4)
     n_fit: int = Field(default=4096, ge=1)
@@ -117,10 +117,10 @@ class SamplingConfig(Section):
     n_calibration: training fields on which the variance of the reverse kernel of "path" is measured.
     """
 
-    n_samples: int = Field(default=8192, ge=1)
+    n_samples: int = Field(default=8192, ge=20, le=10**9)
     n_levels: int = Field(default=40, ge=2)
-    n_forward: int = Field(default=2048, ge=1)
-    n_calibration: int = Field(default=8192, ge=2)
+    n_forward: int = Field(default=2048, ge=20)
+    n_calibration: int = Field(default=8192, ge=64)
     method: Literal["path", "euler", "pc", "heun"] = "path"
 
 

@@ -6,8 +6,9 @@ theorem 1),
     KL = 1/2 int d(ln sigma^2) sum_k |D(k) - E[phi|x](k)|^2 / sigma^2
        = 1/2 int d(ln sigma^2) sum_k W(k) |net(k) - E[t|x](k)|^2,        t = (phi - D_base)/sqrt(C),
 
-nats per field. The regression target t - beta sqrt(C) z has the same conditional mean as t and a fraction
-of its variance (base.py). The loss is this integral plus the variance that is left.
+nats per field, here from sigma_min to sigma_max. The regression target t - beta sqrt(C) z has the same
+conditional mean as t and a fraction of its variance (base.py). The loss is this integral plus the variance
+that is left.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The reverse chain as an exact path sampler: Gaussian steps, diagonal in momentum space, and weights.
+"""The reverse chain as an exact path sampler: steps with momentum-space variance, and path weights.
 
 Levels 0 = sigma_0 < ... < sigma_N, Delta_n = sigma_{n+1}^2 - sigma_n^2, rho_n = Delta_n / sigma_{n+1}^2.
 
@@ -33,7 +33,7 @@ Frames = Callable[[int], Symmetry]
 ActionFunction = Callable[[Tensor], Tensor]
 
 VERSION = 1  # of the law R: raise it with any change, so that no folder mixes samples of two laws
-N_SMOOTH = 4  # Chebyshev terms in log k^2 for the measured over the predicted variance
+N_SMOOTH = 4  # Chebyshev terms in log(1 + k^2) for the measured over the predicted variance
 WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has an unbounded weight
 
 

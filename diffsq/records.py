@@ -158,7 +158,12 @@ def read_records(folder: Path) -> dict[str, Any]:
         if (
             stage not in STAGES
             or not isinstance(record, dict)
-            or not {"key", "config", "seconds", "complete"} <= record.keys()
+            or not {"key", "config", "input", "seconds", "complete"} <= record.keys()
+            or not isinstance(record["config"], dict)
+            or not isinstance(record["input"], dict)
+            or not isinstance(record["seconds"], int | float)
+            or (record["complete"] and not isinstance(record.get("files"), dict))
+            or (record["complete"] and not isinstance(record.get("identity"), str))
         ):
             raise InputError(f"{path}: damaged record of stage {stage!r}; choose another --run folder")
     return records

@@ -19,13 +19,13 @@ from torch import Tensor
 from diffsq import sampler
 from diffsq.checkpoint import load_model
 from diffsq.config import Config
-from diffsq.exactness import acceptance, forward_ess, jackknife, ln_z
+from diffsq.exactness import acceptance, forward_ess, jackknife, ln_z, ln_z_forward
 from diffsq.path import VERSION, Kernel, Noise, ReversePath
 from diffsq.score import ScoreModel, Symmetry
 from diffsq.sde import VESDE
 from lattice.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
+from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_atomic, write_json
 from lattice.progress import Progress, Silent
 from lattice.rng import normals, uniforms
 from lattice.statistics import effective_sample_size
@@ -145,10 +145,10 @@ class Sampling:
 
         return draw
 
-    def fields(self, ensemble: Ensemble, n: int) -> Tensor:
-        """n fields spread evenly over the ensemble."""
+    def fields(self, ensemble: Ensemble, n: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """n fields spread evenly over the ensemble, and their chains."""
         rows = np.linspace(0, len(ensemble) - 1, min(n, len(ensemble))).astype(np.int64)
-        return torch.from_numpy(ensemble.phi[rows]).to(self.device)
+        return torch.from_numpy(ensemble.phi[rows]).to(self.device), ensemble.chain[rows]
 
     def calibrate(self, levels: Tensor) -> None:
         """Measure the reverse kernel on training fields, or read it back.
@@ -159,21 +159,22 @@ class Sampling:
         path, key_path = self.out / "kernel.safetensors", self.out / "kernel.json"
         names = tuple(Kernel.__dataclass_fields__)
         base = ScoreModel(self.model.base, None)
-        if path.exists() and key_path.exists() and read_json(key_path).get("key") == self.key:
+        about = read_json(key_path) if path.exists() and key_path.exists() else {}
+        if about.get("key") == self.key and about.get("sha256") == sha256_file(path):
             tensors = load(path.read_bytes())
             self.base_path = ReversePath(base, Kernel(*(tensors[name].to(self.device) for name in names)))
         else:
             self.base_path = self._calibrated(base, levels)
             tensors = {name: getattr(self.base_path.kernel, name).cpu().contiguous() for name in names}
             write_atomic(path, save(tensors))
-            write_json(key_path, {"key": self.key})
+            write_json(key_path, {"key": self.key, "sha256": sha256_file(path)})
         kernel = self.base_path.kernel
         ours, theirs = (ReversePath.predicted(m, kernel.levels).kernel.variance for m in (self.model, base))
         self.path = ReversePath(self.model, replace(kernel, variance=kernel.variance * ours / theirs))
 
     def _calibrated(self, model: ScoreModel, levels: Tensor) -> ReversePath:
         path = ReversePath.predicted(model, levels.to(self.device))
-        phi = self.fields(self.train_set, self.config.sampling.n_calibration)
+        phi, _ = self.fields(self.train_set, self.config.sampling.n_calibration)
         self.progress.start(path.kernel.n_levels, "reverse kernel")
         noise = self.noise("sample/calibrate", np.arange(len(phi)))
         path.calibrate(phi, noise, self.frames(), lambda: self.progress.update())
@@ -184,7 +185,7 @@ class Sampling:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         assert self.path is not None
         rivals = {"model": self.path, **self._closed_form(self.path.kernel.levels)}
-        phi = self.fields(self.held_out, self.config.sampling.n_forward)
+        phi, chain = self.fields(self.held_out, self.config.sampling.n_forward)
         starts = range(0, len(phi), BLOCK)
         self.progress.start(len(phi), "forward weights")
         results: dict[str, list[float]] = {name: [] for name in rivals}
@@ -200,7 +201,7 @@ class Sampling:
             increments += saved["increments"]
             self.progress.update(min(BLOCK, len(phi) - start))
         self.progress.close()
-        return {**results, "increments": increments}
+        return {**results, "increments": increments, "chain": chain}
 
     def _closed_form(self, levels: Tensor) -> dict[str, ReversePath]:
         """The same chain with the regression base alone and with the Wiener filter alone, each calibrated."""
@@ -222,6 +223,8 @@ class Sampling:
                 self.noise("sample/forward", index),
                 self.frames(),
             )
+            if not torch.isfinite(log_w).all():
+                raise InputError(f"forward log-weights ({name}) are NaN or infinite; retrain the model")
             found[name] = log_w.tolist()
             if name == "model":
                 found["increments"] = steps.tolist()
@@ -313,13 +316,15 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
     z, z_error = ln_z(reverse)
     ess, ess_error = effective_sample_size(reverse)
     held_out = np.array(forward["model"])
-    ess_forward, ess_forward_error = forward_ess(held_out)
+    chain = forward["chain"]
+    ess_forward, ess_forward_error = forward_ess(held_out, chain)
+    z_forward, z_forward_error = ln_z_forward(held_out, chain)
     kl: dict[str, Any] = {
         name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward
     }
     if "base" in forward:
         difference = np.array(forward["base"]) - held_out
-        kl["gain"], kl["gain_error"] = jackknife(lambda d: float(d.mean()), difference)
+        kl["gain"], kl["gain_error"] = jackknife(lambda d: float(d.mean()), difference, chain=chain)
     increments = np.array(forward["increments"])
     return {
         "reverse": {
@@ -332,6 +337,8 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
             "ess": ess_forward,
             "ess_error": ess_forward_error,
             "kl": float(held_out.mean()) - z,
+            "ln_z": z_forward,
+            "ln_z_error": z_forward_error,
             "log_weight": held_out.tolist(),
         },
         "acceptance": acceptance(reverse, seed),

@@ -24,7 +24,7 @@ from diffsq.score import ScoreModel, Symmetry
 from diffsq.validation import held_out_batch, measure_gain, validation_table
 from lattice.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.files import sha256_file, write_atomic, write_json
+from lattice.files import read_json, sha256_file, write_atomic, write_json
 from lattice.progress import Progress, Silent
 from lattice.rng import normals, uniforms
 
@@ -48,7 +48,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     about = describe(config, ensemble)
     key = checkpoint.key_of(about)
-    if (out / "manifest.json").exists() and json.loads((out / "manifest.json").read_text())["key"] == key:
+    if (out / "manifest.json").exists() and read_json(out / "manifest.json").get("key") == key:
         return checkpoint.load_model(out / "model")[0]
     work = Training(config, ensemble, out, key, progress or Silent(), device)
     work.fit_base()

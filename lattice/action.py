@@ -123,7 +123,7 @@ def action_from_dict(d: Mapping[str, Any]) -> ScalarPhi4:
     ScalarPhi4(kappa=0.27, lam=0.022)
     """
     kind = d.get("kind", "phi4")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = _nearest(str(kind), KINDS)
         raise InputError(f"unknown action.kind {kind!r}{hint}; known: {', '.join(KINDS)}")
     if d.get("convention", CONVENTION) != CONVENTION:

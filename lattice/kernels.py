@@ -44,12 +44,14 @@ def neighbour_table(shape: tuple[int, ...]) -> NDArray[np.uint64]:
 
 
 def available_threads(n_threads: int | None) -> int:
-    """`n_threads`, or the processors this process may run on."""
+    """`n_threads`, or the processors this process may run on, at most NUMBA_NUM_THREADS if that is set."""
     if n_threads is not None and n_threads < 1:
         raise InputError(f"n_threads must be >= 1, got {n_threads}")
     if n_threads is not None:
         return n_threads
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("NUMBA_NUM_THREADS", "")
+    return min(free, max(1, int(limit))) if limit.isdigit() else free
 
 
 def run_threaded(task: Callable[[int], None], starts: Sequence[int], n_threads: int) -> None:

@@ -133,7 +133,7 @@ def test_control_variate_changes_errors_and_not_coefficients() -> None:
     """16 independent fits each way (per noise level): same mean coefficients, smaller spread."""
     phi, n_fit = phi4_fields(KAPPA, LAM, SHAPE, 2 * N, 11), N // 8
     g = propagator(Momenta(SHAPE), phi)
-    biased = ScalarPhi4(KAPPA, 2 * LAM)  # negative control: the score of another theory
+    biased = ScalarPhi4(KAPPA, 5 * LAM)  # negative control: the score of another theory
     values: list[list[Tensor]] = []
     for kind, action in ((RegressionBase, ACTION), (Blind, ACTION), (RegressionBase, biased)):
         values.append([])
@@ -233,11 +233,11 @@ def test_decoupled_sites_approach_the_one_site_quadrature(sigma: float) -> None:
     wiener = w * xk
     regression = wiener + c.sqrt() * correction(base, xk, s)
     excess = [p.total((d - exact).abs() ** 2).mean() / p.volume for d in (wiener, regression)]
-    assert excess[1] < 0.3 * excess[0]
+    assert excess[1] < 0.2 * excess[0]
     # nothing beats the conditional mean
     least = p.total((exact - p.modes(held)).abs() ** 2)
-    for d in (wiener, regression):
-        assert significance(p.total((d - p.modes(held)).abs() ** 2) - least) > 5
+    for d, floor in ((wiener, 5), (regression, -4)):
+        assert significance(p.total((d - p.modes(held)).abs() ** 2) - least) > floor
     # what the fit says is left is the exact posterior variance plus its excess
     left = float((p.multiplicity * base.wiener(s[:1])[1][0] * (1 - base.explained[0])).sum())
     error = float(least.std()) / math.sqrt(n)

@@ -27,7 +27,7 @@ def test_demo_is_the_point_of_the_reference() -> None:
     config = load_config(DEMO)
     assert (config.action.kappa, config.action.lam, config.lattice.shape) == (0.27, 0.022, (16, 16))
     assert config.active_reference() is not None
-    assert config.training.learning_rate == 5e-3  # "5e-3" is text in YAML 1.1
+    assert config.training.learning_rate == 2e-3  # "2e-3" is text in YAML 1.1
 
 
 def test_reference_of_another_point_is_not_used() -> None:

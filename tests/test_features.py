@@ -31,12 +31,12 @@ def test_zero_mode_denoiser_is_the_two_peak_posterior_mean(sigma: float) -> None
     for n_bins in (50, 100, 200):
         d = ZeroModeDenoiser(n_bins)
         d.fit(two_peak_quantiles(1_000_000))
-        errors.append(float((d(x, s)[0] - two_peak_denoiser(x, s)).abs().max()))
+        errors.append(float((d(x, s) - two_peak_denoiser(x, s)).abs().max()))
     assert errors[2] < 0.01
     assert 3.2 < errors[0] / errors[1] < 4.8
     assert 3.2 < errors[1] / errors[2] < 4.8
-    assert (d(x, s)[0] - two_peak_denoiser(x, 1.1 * s)).abs().max() > 3 * errors[2]
-    assert (d(x, s)[0] + d(-x, s)[0]).abs().max() < 1e-12
+    assert (d(x, s) - two_peak_denoiser(x, 1.1 * s)).abs().max() > 3 * errors[2]
+    assert (d(x, s) + d(-x, s)).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
@@ -46,10 +46,10 @@ def test_zero_mode_variance_is_the_slope_of_the_mean(sigma: float) -> None:
     d.fit(two_peak_quantiles(10_000))
     x = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
     s, h = torch.full_like(x, sigma), 1e-4
-    slope = (d(x + h, s)[0] - d(x - h, s)[0]) / (2 * h)
-    torch.testing.assert_close(d(x, s)[1], sigma**2 * slope, rtol=1e-6, atol=1e-8)
-    assert (d(x, s)[1] - d(x, 1.1 * s)[1]).abs().max() > 1e-3
-    torch.testing.assert_close(d(-x, s)[1], d(x, s)[1], rtol=1e-9, atol=1e-12)
+    slope = (d(x + h, s) - d(x - h, s)) / (2 * h)
+    torch.testing.assert_close(d.posterior(x, s).variance, sigma**2 * slope, rtol=1e-6, atol=1e-8)
+    assert (d.posterior(x, s).variance - d.posterior(x, 1.1 * s).variance).abs().max() > 1e-3
+    torch.testing.assert_close(d.posterior(-x, s).variance, d.posterior(x, s).variance, rtol=1e-9, atol=1e-12)
 
 
 # features and interpolation --------------------------------------------------------------------------------
