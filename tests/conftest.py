@@ -24,7 +24,7 @@ def settings() -> dict[str, Any]:
         "lattice": {"shape": [8, 8]},
         "ensemble": {"n_configs": 64, "n_chains": 8},
         "training": {"n_steps": 10},
-        "sampling": {"n_samples": 16, "n_levels": 4},
+        "sampling": {"n_samples": 24, "n_levels": 4},
     }
 
 
