@@ -33,6 +33,7 @@ from lattice.statistics import effective_sample_size
 BLOCK = 64
 SHARD_BLOCKS = 16
 N_FRAMES = 12
+N_WIENER = 2048  # calibration fields for the Wiener filter, shown for comparison only
 
 
 def sample(
@@ -164,7 +165,7 @@ class Sampling:
             tensors = load(path.read_bytes())
             self.base_path = ReversePath(base, Kernel(*(tensors[name].to(self.device) for name in names)))
         else:
-            self.base_path = self._calibrated(base, levels)
+            self.base_path = self._calibrated(base, levels, self.config.sampling.n_calibration)
             tensors = {name: getattr(self.base_path.kernel, name).cpu().contiguous() for name in names}
             write_atomic(path, save(tensors))
             write_json(key_path, {"key": self.key, "sha256": sha256_file(path)})
@@ -172,9 +173,9 @@ class Sampling:
         ours, theirs = (ReversePath.predicted(m, kernel.levels).kernel.variance for m in (self.model, base))
         self.path = ReversePath(self.model, replace(kernel, variance=kernel.variance * ours / theirs))
 
-    def _calibrated(self, model: ScoreModel, levels: Tensor) -> ReversePath:
+    def _calibrated(self, model: ScoreModel, levels: Tensor, n: int) -> ReversePath:
         path = ReversePath.predicted(model, levels.to(self.device))
-        phi, _ = self.fields(self.train_set, self.config.sampling.n_calibration)
+        phi, _ = self.fields(self.train_set, n)
         self.progress.start(path.kernel.n_levels, "reverse kernel")
         noise = self.noise("sample/calibrate", np.arange(len(phi)))
         path.calibrate(phi, noise, self.frames(), lambda: self.progress.update())
@@ -211,7 +212,7 @@ class Sampling:
         wiener.to(self.device)
         wiener.base.g.copy_(self.model.base.g)
         wiener.base.log_sigma.copy_(self.model.base.log_sigma)
-        return {"base": self.base_path, "wiener": self._calibrated(wiener, levels)}
+        return {"base": self.base_path, "wiener": self._calibrated(wiener, levels, N_WIENER)}
 
     def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
         index = np.arange(block * BLOCK, block * BLOCK + len(phi))
