@@ -67,7 +67,7 @@ def measure_gain(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) -> N
 
 
 def shells(momenta: Momenta) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Shells k = 0, the smallest momentum, and equal bins of |k^| above: shell of each class, and labels."""
+    """Shells k = 0, the smallest momentum, and equal bins of |k| = sqrt(khat2) above: shell of each class, and labels."""
     khat = momenta.khat2.sqrt()
     first = khat[khat > 1e-9].min() if momenta.n_class > 1 else khat.max()
     edges = torch.linspace(
@@ -75,12 +75,12 @@ def shells(momenta: Momenta) -> tuple[Tensor, list[dict[str, Any]]]:
     )
     shell = torch.bucketize(khat, edges.to(khat.device)) + 1
     shell[khat < 1e-9] = 0
-    names = {0: "k = 0", 1: f"|k̂| = {float(first):.2f}"}
+    names = {0: "k = 0", 1: f"|k| = {float(first):.2f}"}
     used = sorted(set(shell.tolist()))
     labels = []
     for s in used:
         inside = momenta.multiplicity[shell == s]
-        label = names.get(s) or f"|k̂| < {float(edges[min(s - 1, N_SHELLS)]):.2f}"
+        label = names.get(s) or f"|k| < {float(edges[min(s - 1, N_SHELLS)]):.2f}"
         labels.append({"label": label, "multiplicity": int(inside.sum())})
     index = torch.tensor([used.index(s) for s in shell.tolist()], device=khat.device)
     return index, labels
