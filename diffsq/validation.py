@@ -67,7 +67,7 @@ def measure_gain(model: ScoreModel, phi: Tensor, grad: Gradient, seed: int) -> N
 
 
 def shells(momenta: Momenta) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Shells k = 0, the smallest momentum, and equal bins of |k| = sqrt(khat2) above: shell of each class, and labels."""
+    """Shells k = 0, the smallest |k| = sqrt(khat2), and equal bins above: shell of each class, and labels."""
     khat = momenta.khat2.sqrt()
     first = khat[khat > 1e-9].min() if momenta.n_class > 1 else khat.max()
     edges = torch.linspace(

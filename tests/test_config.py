@@ -153,3 +153,12 @@ def test_configs_are_immutable(settings: dict[str, Any]) -> None:
     config: Config = config_from_dict(settings)
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_loads_and_says_what_was_seen(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem
+    assert config.reference is None or config.active_reference() is not None
+    text = path.read_text(encoding="utf-8")
+    assert path.stem == "tiny" or "# Last seen: 2 cores" in text
