@@ -69,6 +69,7 @@ class UNet(nn.Module):
             nn.init.zeros_(last.weight)
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        """Input channels (n, c_in, L0, L1) and condition (n, n_condition) -> (n, L0, L1)."""
         c = self.embed(condition)
         volume = h.shape[-1] * h.shape[-2]
         h = self.stem(h)
