@@ -174,6 +174,6 @@ def test_infinite_weights_stop(
     from diffsq.path import ReversePath
 
     monkeypatch.setattr(ReversePath, "log_start", lambda self, x: torch.full((len(x),), -torch.inf))
-    with pytest.raises(InputError, match=r"log-weights .*are NaN or infinite"):
+    with pytest.raises(InputError, match=r"forward log-weights \(model\) are NaN or infinite"):
         draw(work, ensemble, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
