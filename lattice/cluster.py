@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lattice import kernels
+from lattice import cluster_kernels, kernels
 from lattice.action import ScalarPhi4
 from lattice.errors import InputError
 from lattice.hmc import check_fields
@@ -60,7 +60,7 @@ def wolff_update(
     share = -(-n // threads)
 
     def run(start: int) -> None:
-        kernels.wolff_range(
+        cluster_kernels.wolff_range(
             flat, sizes, kernels.neighbour_table(phi.shape[1:]), float(action.kappa), np.uint64(seed),
             np.uint64(stream_id(WOLFF)), keys, np.uint64(trajectory), start, min(start + share, n),
         )  # fmt: skip
