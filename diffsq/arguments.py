@@ -37,8 +37,10 @@ RUN_HELP = {
         "make the certified Monte Carlo ensemble",
         "HMC interleaved with cluster updates, half of the chains hot and half cold; writes HDF5 shards, a "
         "manifest and a certificate (thermalisation, tau_int, acceptance, <exp(-dH)>, Schwinger-Dyson). "
-        "Exit code 1 if the certificate fails.",
-        "diffsq ensemble configs/demo.yaml --set ensemble.n_configs=100000",
+        "Exit code 1 if the certificate fails. With --scan, or a file that lists points: one small ensemble "
+        "per point, in resumable folders under DIR/scan, with a table, figures, Binder crossings, and pulls "
+        "against published values where the file has them; exit code 1 if a point failed or values differ.",
+        "diffsq ensemble configs/demo.yaml --scan kappa=0.26:0.28:9 L=16,32 --set ensemble.n_configs=8192",
     ),
     "train": (
         "train the score on the run's ensemble",
@@ -79,7 +81,10 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     for name, (brief, text, example) in RUN_HELP.items():
-        _run_options(add(name, brief, text, example))
+        sub = add(name, brief, text, example)
+        _run_options(sub)
+        if name == "ensemble":
+            _scan_options(sub)
 
     sub = add(
         "measure", "observables of any ensemble, with errors",
@@ -109,6 +114,23 @@ def build_parser() -> argparse.ArgumentParser:
             letter.lower(), metavar=letter, type=Path, help="ensemble folder, .h5 file, or measure JSON"
         )
     sub.add_argument("--json", action="store_true", help="print JSON")
+
+    _import_options(add(
+        "import", "check a foreign ensemble, and take it over",
+        "Reads .npy, .npz or HDF5 fields whose action you declare, tests them (Schwinger-Dyson, s, a guard "
+        "against a short certified run of our own), and writes an ensemble folder. Exit code 1, and nothing "
+        "written, when the file fails the checks, unless --accept-uncertified.",
+        "diffsq import fields.npy --set action.kappa=0.27 --set action.lam=0.022 --out runs/theirs",
+    ))  # fmt: skip
+    sub = add(
+        "export", "an ensemble for another analysis package",
+        "Writes the series of an ensemble for pyerrors (Obs in json.gz) or arviz; prints the files.",
+        "diffsq export runs/demo/ensemble --to pyerrors --out demo.json.gz",
+    )  # fmt: skip
+    sub.add_argument("ensemble", metavar="ENSEMBLE", type=Path, help="ensemble folder, or one .h5 file")
+    sub.add_argument("--to", metavar="KIND", choices=("pyerrors", "arviz"), required=True,
+                     help="pyerrors or arviz")  # fmt: skip
+    sub.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
 
     sub = add(
         "report", "one self-contained HTML file of a run",
@@ -148,3 +170,36 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--restart", metavar="STAGE", choices=STAGE_NAMES, help="first discard this stage and all after it"
     )
+
+
+def _scan_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--scan", metavar="KEY=VALUES", nargs="+", action="extend", default=[],
+        help="kappa, lam or L: 0.26,0.27 or start:stop:n (both ends); the product of all that are given",
+    )  # fmt: skip
+    sub.add_argument(
+        "--keep-fields", action="store_true",
+        help="keep the configurations of a scan's points (default: only what was measured)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--submit", metavar="NAME=VALUE", nargs="*",
+        help="a scan as a Slurm array through submitit: slurm_partition=cpu timeout_min=60 ...",
+    )  # fmt: skip
+
+
+def _import_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("file", metavar="FILE", type=Path, help=".npy, .npz or HDF5 file of fields (n, ...)")
+    sub.add_argument(
+        "--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="action.kappa and action.lam, or action.convention (bare, flow, schaich-loinaz) with "
+        "action.mass2 and action.coupling; lattice.shape",
+    )  # fmt: skip
+    sub.add_argument("--dataset", metavar="NAME", help="which dataset of an HDF5 or .npz file")
+    sub.add_argument("--n-chains", metavar="N", type=int, help="number of chains the file holds")
+    sub.add_argument("--stride", metavar="N", type=int, help="trajectories between two configurations")
+    sub.add_argument("--out", metavar="DIR", type=Path, help="write the ensemble there (default: only check)")
+    sub.add_argument(
+        "--accept-uncertified", action="store_true", help="take it over although it failed the checks"
+    )
+    sub.add_argument("--seed", type=int, default=1, help="of the run it is compared with (default 1)")
+    sub.add_argument("--quiet", action="store_true", help="no progress, only the results")

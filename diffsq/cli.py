@@ -3,8 +3,9 @@
 Its words are in `diffsq.arguments`.  Everything heavy is imported inside the commands, so that
 `diffsq --help` answers at once.
 
-Exit codes: 0 done; 1 a negative answer (`compare`: differ, `ensemble`: certificate failed, `doctor`: a check
-failed); 2 an error, one line on standard error; 130 interrupted.  DIFFSQ_TRACEBACK=1 shows the traceback.
+Exit codes: 0 done; 1 a negative answer (`compare`: differ, `ensemble`: certificate or a scan's point failed,
+`import`: refused, `doctor`: a check failed); 2 an error, one line on standard error; 130 interrupted.
+DIFFSQ_TRACEBACK=1 shows the traceback.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     traceback = os.environ.get("DIFFSQ_TRACEBACK") == "1"
     try:
         args = build_parser().parse_args(argv)
-        code = COMMANDS[args.command](args)
+        code = _together(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -47,9 +48,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say_error(_words(error), 2)
 
 
+def _together(args: argparse.Namespace) -> int:
+    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles.
+
+    A failing process 0 just ends: torchrun then ends the others, which may be in the middle of anything.
+    """
+    args.team = None
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return COMMANDS[args.command](args)
+    _limit_threads(getattr(args, "threads", None))
+    from lattice.generate import serve
+    from lattice.parallel import team_from_environment
+
+    args.team = team_from_environment()
+    if args.team.rank:
+        serve(args.team)
+        return 0
+    code = COMMANDS[args.command](args)
+    args.team.tell(None)
+    args.team.close()
+    return code
+
+
 def stage_command(args: argparse.Namespace) -> int:
     """run, ensemble, train, sample."""
     _limit_threads(args.threads)
+    if args.command == "ensemble":
+        from diffsq.scan_command import is_scan, scan_command
+
+        if is_scan(args):
+            return scan_command(args)
+        if args.submit is not None or args.keep_fields:
+            raise InputError("--submit and --keep-fields are for a scan; give --scan or a file of points")
     config, name = _load(args), args.command
     from diffsq import pipeline
 
@@ -71,7 +101,7 @@ def stage_command(args: argparse.Namespace) -> int:
     say: Callable[[str], None] = (lambda text: None) if args.quiet else _to_stderr
     pipeline.run_stages(
         config, folder, stages, progress=make_progress(args.quiet), device=pick_device(args.device),
-        accept_uncertified=args.accept_uncertified, restart=args.restart, say=say,
+        accept_uncertified=args.accept_uncertified, restart=args.restart, say=say, team=args.team,
     )  # fmt: skip
     if name == "run":
         print(pipeline.final_text(folder))
@@ -126,6 +156,33 @@ def compare_command(args: argparse.Namespace) -> int:
     return 1 if result["verdict"] == "differ" else 0
 
 
+def import_command(args: argparse.Namespace) -> int:
+    """import FILE."""
+    from diffsq.declared import declared_action
+    from lattice.foreign import format_import, import_file
+    from lattice.progress import make_progress
+
+    action, shape = declared_action(args.set)
+    result = import_file(
+        args.file, action, shape, dataset=args.dataset, n_chains=args.n_chains, stride=args.stride,
+        out=args.out, accept_uncertified=args.accept_uncertified, seed=args.seed,
+        progress=make_progress(args.quiet),
+    )  # fmt: skip
+    print(format_import(result))
+    if not result["passed"] and args.accept_uncertified:
+        _to_stderr("diffsq: warning: this ensemble failed its checks and was accepted on request")
+    return 0 if result["passed"] or args.accept_uncertified else 1
+
+
+def export_command(args: argparse.Namespace) -> int:
+    """export ENSEMBLE."""
+    from lattice.export import export
+
+    for path in export(_read(args.ensemble), args.to, args.out):
+        print(path)
+    return 0
+
+
 def report_command(args: argparse.Namespace) -> int:
     """report RUN."""
     from diffsq import pipeline
@@ -149,6 +206,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     **dict.fromkeys(("run", "ensemble", "train", "sample"), stage_command),
     "measure": measure_command,
     "compare": compare_command,
+    "import": import_command,
+    "export": export_command,
     "report": report_command,
     "doctor": doctor_command,
 }

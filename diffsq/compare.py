@@ -15,16 +15,28 @@ from statistics import NormalDist
 from typing import Any
 
 from lattice.errors import InputError
-from lattice.measure import aligned
-from lattice.notation import format_value, parse_value
+from lattice.notation import aligned, format_value, in_short_table, parse_value
 
 SIGNIFICANCE = 1e-3
+REFERENCE = "reference"     # identity of a table of published values
 Measurement = Mapping[str, Any]
 
 
+def pull(a: float, a_error: float, b: float, b_error: float) -> float:
+    """(a - b)/sqrt(a_error^2 + b_error^2) of two independent measurements.
+
+    >>> pull(1.5, 0.3, 1.0, 0.4)
+    1.0
+    """
+    return float(a - b) / math.hypot(a_error, b_error)
+
+
 def compare(a: Measurement, b: Measurement, *, allow_different: bool = False,
-            significance: float = SIGNIFICANCE) -> dict[str, Any]:
+            significance: float = SIGNIFICANCE, everything: bool = False) -> dict[str, Any]:
     """Compare two `measure` JSONs.
+
+    The observables of the printed table, all of them with everything=True (then the many cumulants, nearly
+    copies of each other, raise the threshold). What reference values give is always compared.
 
     Returns {"rows": [{name, a, a_error, b, b_error, pull}], "chi2", "n", "max_pull", "threshold", "verdict":
     "agree"|"differ", "p_value", "significance", "not_compared": [{name, reason}], "notes": [...]}.
@@ -44,7 +56,7 @@ def compare(a: Measurement, b: Measurement, *, allow_different: bool = False,
         raise InputError(f"significance must be between 0 and 1, got {significance}")
     notes = _check_same_physics(a, b, allow_different)
     rows, not_compared = [], []
-    for name in dict.fromkeys([*a["observables"], *b["observables"]]):
+    for name in _names(a, b, everything):
         reason = _why_not(name, a, b)
         if reason is None:
             rows.append(_row(name, a["observables"][name], b["observables"][name]))
@@ -59,6 +71,15 @@ def compare(a: Measurement, b: Measurement, *, allow_different: bool = False,
             "threshold": sidak_threshold(len(rows), significance), "p_value": p_value,
             "significance": significance, "verdict": "differ" if p_value < significance else "agree",
             "not_compared": not_compared, "notes": notes}
+
+
+def _names(a: Measurement, b: Measurement, everything: bool) -> list[str]:
+    names = dict.fromkeys([*a["observables"], *b["observables"]])
+    asked: set[str] = set()
+    for table, other in ((a, b), (b, a)):
+        if table["ensemble"].get("identity") == REFERENCE:
+            asked |= table["observables"].keys() & other["observables"].keys()
+    return [name for name in names if everything or in_short_table(name) or name in asked]
 
 
 def sidak_threshold(n: int, significance: float = SIGNIFICANCE) -> float:
@@ -83,7 +104,7 @@ def reference_measurement(reference: Mapping[str, Any]) -> dict[str, Any]:
                              "tau_int": None, "tau_int_error": None}
     action = {"kind": "phi4", "convention": "kappa-lambda", "kappa": float(reference["kappa"]),
               "lam": float(reference["lam"])}
-    return {"ensemble": {"identity": "reference", "action": action, "shape": list(reference["shape"])},
+    return {"ensemble": {"identity": REFERENCE, "action": action, "shape": list(reference["shape"])},
             "observables": observables, "tau_unit": "none (reference values)"}
 
 
@@ -144,9 +165,8 @@ def _given(entry: Measurement) -> str:
 
 
 def _row(name: str, x: Measurement, y: Measurement) -> dict[str, Any]:
-    pull = (x["value"] - y["value"]) / math.hypot(x["error"], y["error"])
     return {"name": name, "a": x["value"], "a_error": x["error"], "b": y["value"], "b_error": y["error"],
-            "pull": pull}
+            "pull": pull(x["value"], x["error"], y["value"], y["error"])}
 
 
 def format_compare(result: Mapping[str, Any], labels: tuple[str, str] = ("A", "B")) -> str:

@@ -13,19 +13,9 @@ from numpy.typing import NDArray
 from lattice.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import uniforms
+from lattice.statistics import check_log_weights, jackknife_error
 
 Floats = NDArray[np.float64]
-
-
-def check_log_weights(log_weight: Floats) -> Floats:
-    """The log-weights as float64 (n,). Raises `InputError` counting those that are NaN or infinite."""
-    log_weight = np.asarray(log_weight, dtype=np.float64)
-    bad = int(np.count_nonzero(~np.isfinite(log_weight)))
-    if bad or log_weight.ndim != 1 or len(log_weight) < 2:
-        raise InputError(
-            f"{bad} of {log_weight.size} log-weights are NaN or infinite; need two or more finite ones"
-        )
-    return log_weight
 
 
 def jackknife(
@@ -46,8 +36,7 @@ def jackknife(
         n_blocks = n_blocks if chain is None else 20
         blocks = np.array_split(np.arange(len(data)), min(n_blocks, len(data)))
     values = np.array([estimate(np.delete(data, block, axis=0)) for block in blocks])
-    error = np.sqrt((len(blocks) - 1) * np.mean((values - values.mean()) ** 2))
-    return estimate(data), float(error)
+    return estimate(data), jackknife_error(values)
 
 
 def log_mean_exp(log_weight: Floats) -> float:

@@ -38,6 +38,7 @@ from lattice.files import (
     write_atomic,
     write_json,
 )
+from lattice.parallel import Team
 from lattice.progress import Progress, Silent
 
 __all__ = ["FOLDER", "PRODUCT", "STAGES", "Run", "certificate_of", "final_text", "open_config", "perform",
@@ -54,14 +55,20 @@ def run_stages(
     accept_uncertified: bool = False,
     restart: str | None = None,
     say: Callable[[str], None] = print,
+    team: Team | None = None,
 ) -> Run:
     """Run, resume or skip `stages` in order.  `restart` first discards that stage and all after it.
+
+    Ensembles are made by the whole `team`, the rest by its process 0.
 
     Raises `InputError` (one line): folder in use or not writable, a changed key, a damaged file, a missing or
     uncertified input, and whatever the stages refuse.
     """
     with run_lock(folder):
-        run = Run(config, folder, progress or Silent(), device, accept_uncertified, say, read_records(folder))
+        run = Run(
+            config, folder, progress or Silent(), device, accept_uncertified, say, read_records(folder),
+            team=team,
+        )  # fmt: skip
         if restart is not None:
             discard(run, restart)
         for stage in FOLDER:  # before any work: a stage far down the line may hold other settings
@@ -113,7 +120,7 @@ def perform(run: Run, stage: str) -> None:
         wanted["seconds"] = have["seconds"]
     elif have is not None and stage in FOLDER:
         changed = [
-            f"its input {name}"
+            f"its input {name}" + (f" {run.config.ensemble.source}" if name == "source" else "")
             for name, identity in wanted["input"].items()
             if have["input"].get(name) != identity
         ]
@@ -139,10 +146,37 @@ def _ensemble(run: Run, progress: Progress) -> str:
     from lattice.generate import generate
 
     out, config = run.out("ensemble"), run.config
+    if config.ensemble.source is not None:
+        return _taken_ensemble(run, Path(config.ensemble.source))
     ensemble = generate(
-        config.build_action(), config.lattice.shape, config.ensemble, config.seed, out, progress=progress
-    )
+        config.build_action(), config.lattice.shape, config.ensemble, config.seed, out, progress=progress,
+        team=run.team,
+    )  # fmt: skip
     return ensemble.identity
+
+
+def _taken_ensemble(run: Run, source: Path) -> str:
+    """Copy an ensemble made elsewhere (`diffsq import`, another run) with its certificate into the run."""
+    from lattice.certificate import certify
+    from lattice.ensemble import read_ensemble, write_ensemble
+
+    ensemble = read_ensemble(source, run.config.build_action())
+    if ensemble.shape != tuple(run.config.lattice.shape):
+        raise InputError(
+            f"{source}: fields on {list(ensemble.shape)}, lattice.shape is {list(run.config.lattice.shape)}"
+        )
+    if ensemble.log_weight is not None:
+        raise InputError(f"{source}: holds weighted samples; training needs fields drawn from exp(-S)")
+    certificate = ensemble.attrs.get("certificate") or certify(ensemble)  # without one, it fails
+    if not certificate["passed"] and not run.accept_uncertified:
+        raise InputError(
+            f"{source}: not certified ({certificate['reason']}); --accept-uncertified takes it all the same"
+        )
+    out = run.out("ensemble")
+    ensemble.attrs["certificate"] = certificate
+    write_json(out / "certificate.json", certificate)
+    write_ensemble(ensemble, out)
+    return read_ensemble(out).identity
 
 
 def _train(run: Run, progress: Progress) -> str:

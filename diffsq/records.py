@@ -18,6 +18,7 @@ from typing import Any
 from diffsq.config import Config, flatten, load_config
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lattice.parallel import Team
 from lattice.progress import Progress, Silent
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
@@ -59,6 +60,7 @@ class Run:
     say: Callable[[str], None] = print
     records: dict[str, Any] = field(default_factory=dict)
     verified: set[str] = field(default_factory=set)
+    team: Team | None = None
 
     def out(self, stage: str) -> Path:
         return self.folder / FOLDER[stage]
@@ -106,8 +108,28 @@ def stage_record(run: Run, stage: str) -> dict[str, Any]:
             )
         verify(run, name)
         inputs[name] = have["identity"]
+    if stage == "ensemble" and run.config.ensemble.source is not None:
+        inputs["source"] = _source_now(run, Path(run.config.ensemble.source))
     content = {"schema": SCHEMA[stage], "config": settings(run.config, stage), "input": inputs}
     return {**content, "key": sha256_text(canonical_json(content)), "seconds": 0.0, "complete": False}
+
+
+def source_identity(source: Path) -> str:
+    """The identity of an ensemble made elsewhere, from its files as they are now; `InputError` when it is
+    not a finished ensemble."""
+    from lattice.manifest import read_manifest, shards_identity
+
+    if source.is_dir():
+        names = [record["name"] for record in read_manifest(source)["shards"]]
+        return shards_identity([sha256_file(source / name) for name in names])
+    return shards_identity([sha256_file(source)])
+
+
+def _source_now(run: Run, source: Path) -> str:
+    have = run.records.get("ensemble")
+    if not source.exists() and have is not None and have["complete"] and "source" in have["input"]:
+        return str(have["input"]["source"])  # the run has its own copy
+    return source_identity(source)
 
 
 def check_unchanged(run: Run, stage: str) -> None:

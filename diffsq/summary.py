@@ -12,11 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffsq import compare
 from diffsq.config import Config
 from diffsq.records import certificate_of
 from lattice.errors import InputError
 from lattice.files import code_version, read_json
-from lattice.notation import format_value, parse_value
+from lattice.notation import aligned, format_value, parse_value
 
 TABLE = (
     "abs_magnetization", "susceptibility", "susceptibility_full", "binder", "action_density", "phi2",
@@ -95,8 +96,9 @@ def pull(entry: dict[str, Any] | None, truth: tuple[float, float] | None) -> flo
     """
     if entry is None or truth is None or entry["value"] is None or entry["error"] is None:
         return None
-    error = math.hypot(entry["error"], truth[1])
-    return float(entry["value"] - truth[0]) / error if error > 0 else None
+    if math.hypot(entry["error"], truth[1]) == 0:
+        return None
+    return compare.pull(entry["value"], entry["error"], *truth)
 
 
 def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
@@ -133,8 +135,6 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
 
 def table_text(summary: dict[str, Any]) -> str:
     """The final table for the terminal: value(error) [pull] per column, then ESS, acceptance, ln Z, KL."""
-    from lattice.measure import aligned
-
     truth, columns = truth_of(summary), summary["columns"]
     against = summary["verdict"]["against"]
     shown = [c for c in COLUMNS if c in columns]

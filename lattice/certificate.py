@@ -4,8 +4,8 @@ Every check is a deviation in units of its own error (lattice.checks says how er
 about one false alarm in 5000 ensembles.
 
 What each check can and cannot see: Schwinger-Dyson <phi dS/dphi> = 1 per site tells exp(-S) from another
-weight but is blind to domain walls; hot against cold starts in |M|, s and the density of walls sees those;
-the drift and history tests see a thermalisation that was too short for both kinds of start.
+weight but is blind to domain walls; hot and domain-wall starts against cold ones in |M|, s and the density of
+walls see those; the drift and history tests see a thermalisation that was too short for all of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,14 @@ from lattice.checks import (
 from lattice.ensemble import Ensemble
 from lattice.notation import format_value
 from lattice.shards import Floats
-from lattice.stationarity import drift_checks, history_checks, scatter_checks, start_checks, starts
+from lattice.stationarity import (
+    drift_checks,
+    history_checks,
+    scatter_checks,
+    several_starts,
+    start_checks,
+    starts,
+)
 from lattice.statistics import Estimate, EstimatorError, gamma_method
 
 MIN_THERM_OVER_TAU = 20.0
@@ -43,8 +50,8 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
     """Certify a Monte Carlo ensemble.
 
     therm_history: magnetization, abs_magnetization, action_density, dH of shape (n_therm, n_chains) and
-    start, a list of "hot" or "cold" per chain in the order of the chain numbers; None for an ensemble of
-    unknown origin.
+    start, a list of "hot", "cold" or "wall" per chain in the order of the chain numbers; None for an ensemble
+    of unknown origin.
 
     Returns JSON data: passed, reason ("" or "cannot be certified: ..."), checks (each name, value, error,
     expected, passed, detail), tau_int (per quantity value and error, in saved configurations, with `unit`),
@@ -153,11 +160,12 @@ def _origin(ensemble: Ensemble, history: dict[str, Any] | None, chains: list[Any
         return failed_check(
             "origin", expected, f"the history has {len(history['start'])} chains, the ensemble {len(chains)}"
         )
-    if set(history["start"]) != {"hot", "cold"}:
+    if not several_starts(history["start"]):
         return failed_check(
             "origin", expected, f"all chains start {history['start'][0]}: hot and cold starts are needed"
         )
-    return make_check("origin", None, None, expected, True, "hot and cold starts, history kept")
+    kinds = [name for name in ("hot", "cold", "wall") if name in history["start"]]
+    return make_check("origin", None, None, expected, True, f"{', '.join(kinds)} starts, history kept")
 
 
 def _tau_int(data: dict[str, list[Floats]]) -> tuple[dict[str, Estimate], str]:
@@ -231,7 +239,7 @@ def _update_checks(ensemble: Ensemble, chains: list[Any], data: dict[str, list[F
         checks.append(
             make_check("acceptance", value, None, f">= {MIN_ACCEPTANCE:g}", value >= MIN_ACCEPTANCE, detail)
         )
-    if "dH" in series:
+    if "dH" in series and any(part.any() for part in series["dH"]):  # a local update has no dH, stored as 0
         with np.errstate(over="ignore"):
             checks.append(
                 _mean_is("exp(-dH)", [np.exp(-part) for part in series["dH"]], 1.0, "exactness of HMC")

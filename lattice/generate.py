@@ -14,23 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from lattice.action import Action, check_shape
+from lattice.action import Action, action_from_dict, check_shape
 from lattice.certificate import certify
 from lattice.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
+from lattice.parallel import Team
 from lattice.parameters import EnsembleParameters
 from lattice.progress import Progress, Silent
-from lattice.shards import Floats
-from lattice.thermalise import (
-    Thermalisation,
-    one_trajectory,
-    read_thermalisation,
-    thermalise,
-    write_thermalisation,
-)
+from lattice.shards import Floats, Integers
+from lattice.thermalise import Thermalisation, read_thermalisation, thermalise, write_thermalisation
+from lattice.tuning import check_tunable
+from lattice.update import Settings, one_trajectory
 
-__all__ = ["RNG", "EnsembleParameters", "generate"]
+__all__ = ["RNG", "EnsembleParameters", "generate", "serve"]
 
 RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"
 
@@ -43,16 +40,18 @@ def generate(
     out: Path,
     *,
     progress: Progress | None = None,
+    team: Team | None = None,
 ) -> Ensemble:
     """Make (or go on making, or just read) the ensemble of `action` on `shape` in the folder `out`.
 
     The certificate is in ensemble.attrs["certificate"]; a failed one is not an error here. Hold `run_lock` on
-    the run folder around this. Raises InputError when `out` holds an ensemble made with other parameters
-    (each is named), when it cannot be written, when the disk is full, and when the action has no normalisable
-    distribution.
+    the run folder around this. Process 0 of a `team` calls this, the others `serve` it; the files are the
+    same. Raises InputError when `out` holds an ensemble made with other parameters (each is named), when it
+    cannot be written, when the disk is full, and when the action has no normalisable distribution.
     """
     out, shape, bar = Path(out), tuple(int(extent) for extent in shape), progress or Silent()
     check_shape(shape)
+    check_tunable(params)
     _check_normalisable(action, shape)
     request = {
         "action": action.as_dict(),
@@ -64,15 +63,29 @@ def generate(
     if (out / "manifest.json").exists():
         return read_ensemble(out, action)
     remove_leftovers(out)
-    therm = _thermalised(action, shape, params, seed, out, request, bar)
+    team = team or Team()
+    team.tell(request)
+    therm, old = _thermalised(action, shape, params, seed, out, bar, team)
+    if not old:
+        write_thermalisation(out / "therm.h5", therm, request)
     writer = EnsembleWriter(
-        out, action, shape, _key(request), _shard_attrs(request, params, seed, therm.n_steps)
+        out, action, shape, _key(request), _shard_attrs(request, params, seed, therm.settings)
     )
     try:
-        _produce(writer, action, params, seed, therm, bar)
+        _produce(writer, action, params, seed, therm, bar, team)
     finally:
         bar.close()
     return _finish(writer, request, therm)
+
+
+def serve(team: Team) -> None:
+    """What the other processes of a team do: their share of every ensemble process 0 makes, until it stops
+    (`team.tell(None)`)."""
+    while (request := team.tell()) is not None:
+        action, shape = action_from_dict(request["action"]), tuple(request["shape"])
+        params, seed = EnsembleParameters(**request["ensemble"]), int(request["seed"])
+        therm, _ = _thermalised(action, shape, params, seed, None, Silent(), team)
+        _produce(None, action, params, seed, therm, Silent(), team, shape)
 
 
 def _thermalised(
@@ -80,87 +93,109 @@ def _thermalised(
     shape: tuple[int, ...],
     params: EnsembleParameters,
     seed: int,
-    out: Path,
-    request: dict[str, Any],
+    out: Path | None,
     bar: Progress,
-) -> Thermalisation:
-    path = out / "therm.h5"
-    if path.exists():
+    team: Team,
+) -> tuple[Thermalisation, bool]:
+    """The thermalisation, and whether it was found in `out`; process 0 looks and tells."""
+    found: Thermalisation | None = None
+    if out is not None and (out / "therm.h5").exists():
         try:
-            return read_thermalisation(path)[0]
+            found = read_thermalisation(out / "therm.h5")[0]
         except InputError:
             pass  # damaged: the same numbers are made again
+    found = team.tell(found)
+    if found is not None:
+        return found, True
     try:
-        therm = thermalise(action, shape, params, seed, bar)
+        return thermalise(action, shape, params, seed, bar, team), False
     finally:
         bar.close()
-    write_thermalisation(path, therm, request)
-    return therm
 
 
 def _produce(
-    writer: EnsembleWriter,
+    writer: EnsembleWriter | None,
     action: Action,
     params: EnsembleParameters,
     seed: int,
     therm: Thermalisation,
     bar: Progress,
+    team: Team,
+    shape: tuple[int, ...] = (),
 ) -> None:
-    phi, trajectory = therm.phi, params.n_therm
-    step = params.times_per_shard(math.prod(writer.shape))
+    """All shards; only process 0 has a writer."""
+    shape = writer.shape if writer else shape
+    own = team.share(params.n_chains)
+    phi, trajectory = therm.phi[own], params.n_therm
+    step = params.times_per_shard(math.prod(shape))
     bar.start(params.n_saved, "configurations")
     for k, first in enumerate(range(0, params.n_times, step)):
         n_times = min(step, params.n_times - first)
-        kept = writer.verified(k)
-        if kept is not None:
-            phi, trajectory = (
-                np.ascontiguousarray(kept.phi[-params.n_chains :]),
-                int(kept.state["trajectory"]),
-            )
-            bar.update(len(kept.phi))
+        kept = writer.verified(k) if writer else None
+        state = team.tell(kept and (kept.phi[-params.n_chains :], int(kept.state["trajectory"])))
+        if state is not None:
+            phi, trajectory = np.ascontiguousarray(state[0][own]), state[1]
+            bar.update(n_times * params.n_chains)
             continue
-        phi, trajectory = _one_shard(
-            writer, k, n_times, action, params, seed, phi, trajectory, therm.n_steps, bar
+        fields, series, numbers = _one_shard(
+            n_times, action, params, seed, phi, trajectory, therm.settings, bar, team
         )
+        phi, trajectory = np.ascontiguousarray(fields[-1]), int(numbers[-1])
+        fields = np.concatenate([team.gather(row, params.n_chains) for row in fields])
+        if writer:
+            _write(writer, k, fields, series, numbers, params, seed)
 
 
 def _one_shard(
-    writer: EnsembleWriter,
-    k: int,
     n_times: int,
     action: Action,
     params: EnsembleParameters,
     seed: int,
     phi: Floats,
     trajectory: int,
-    n_steps: int,
+    settings: Settings,
     bar: Progress,
-) -> tuple[Floats, int]:
-    """Make shard k from the state (phi, trajectory) and return the state after it."""
-    chains = np.arange(params.n_chains, dtype=np.int64)
+    team: Team,
+) -> tuple[Floats, dict[str, Floats], Integers]:
+    """The next n_times of this process's chains: fields (n_times, own, *shape), the series of all chains
+    (n_times, n_chains), the trajectory numbers (n_times,)."""
+    chains = np.arange(params.n_chains, dtype=np.int64)[team.share(params.n_chains)]
     fields = np.empty((n_times, *phi.shape))
     series = {name: np.empty((n_times, params.n_chains)) for name in ("dH", "accepted")}
     numbers = np.empty(n_times, dtype=np.int64)
     for t in range(n_times):
         for _ in range(params.stride):
-            phi, dH, accepted = one_trajectory(action, phi, seed, params, trajectory, n_steps)
+            phi, dH, accepted = one_trajectory(action, phi, seed, params, trajectory, settings, chains)
             trajectory += 1
-        fields[t], series["dH"][t], series["accepted"][t], numbers[t] = phi, dH, accepted, trajectory
-        bar.update(params.n_chains, acceptance=float(accepted.mean()))
+        rows = team.gather(np.stack([dH, accepted], axis=1), params.n_chains)
+        fields[t], numbers[t] = phi, trajectory
+        series["dH"][t], series["accepted"][t] = rows.T
+        bar.update(params.n_chains, acceptance=float(rows[:, 1].mean()))
+    return fields, series, numbers
+
+
+def _write(
+    writer: EnsembleWriter,
+    k: int,
+    fields: Floats,
+    series: dict[str, Floats],
+    numbers: Integers,
+    params: EnsembleParameters,
+    seed: int,
+) -> None:
     writer.append(
         k,
-        phi=fields.reshape(-1, *writer.shape),
-        chain=np.tile(chains, n_times),
+        phi=fields,
+        chain=np.tile(np.arange(params.n_chains, dtype=np.int64), len(numbers)),
         trajectory=np.repeat(numbers, params.n_chains),
         series={name: values.reshape(-1) for name, values in series.items()},
         state={
-            "trajectory": trajectory,
+            "trajectory": int(numbers[-1]),
             "seed": seed,
             "rng": RNG,
             "fields": "the last configuration of every chain in /phi",
         },
     )
-    return phi, trajectory
 
 
 def _finish(writer: EnsembleWriter, request: dict[str, Any], therm: Thermalisation) -> Ensemble:
@@ -174,19 +209,33 @@ def _finish(writer: EnsembleWriter, request: dict[str, Any], therm: Thermalisati
 
 
 def _shard_attrs(
-    request: dict[str, Any], params: EnsembleParameters, seed: int, n_steps: int
+    request: dict[str, Any], params: EnsembleParameters, seed: int, settings: Settings
 ) -> dict[str, Any]:
-    name = "hmc+wolff" if params.n_clusters else "hmc"
     return {
         "algorithm": {
-            "name": name,
-            "parameters": {**params.model_dump(), "n_steps": n_steps, "tuned": params.n_steps is None},
+            "name": _algorithm_name(params),
+            "parameters": {**params.model_dump(), **_tuned(params, settings)},
         },
         "seed": seed,
         "stream": RNG,
         "n_therm": params.n_therm,
         "stride": params.stride,
     }
+
+
+def _tuned(params: EnsembleParameters, settings: Settings) -> dict[str, Any]:
+    """The HMC settings in use and which of them were tuned."""
+    if params.update != "hmc":
+        return {}
+    used = {"trajectory_length": settings.length, "n_steps": settings.n_steps}
+    return {**used, "tuned": [name for name in used if getattr(params, name) is None]}
+
+
+def _algorithm_name(params: EnsembleParameters) -> str:
+    """For example hmc-fourier+overrelaxation+wolff."""
+    first = {"hmc": "hmc" if params.acceleration == "none" else "hmc-fourier", "local": "metropolis"}
+    more = ["overrelaxation"] * (params.n_overrelax > 0) + [params.cluster] * (params.n_clusters > 0)
+    return "+".join([first[params.update], *more])
 
 
 def _key(request: dict[str, Any]) -> str:

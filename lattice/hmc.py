@@ -2,21 +2,24 @@
 
 H = p^2/2 + S, momenta from the stream (seed, "hmc/momentum", chain, trajectory), the accept step's uniform
 from (seed, "hmc/accept", chain, trajectory).  Exact for any step size; a trajectory whose energy is not
-finite is rejected.
+finite is rejected.  With an inverse mass A(k) the kinetic term is p A p/2 (`lattice.fourier`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lattice import kernels
+from lattice import fourier_kernels, kernels
 from lattice.action import Action, FreeScalar, ScalarPhi4, check_shape
 from lattice.errors import InputError
+from lattice.fourier import check_inverse_mass, in_real_basis, real_basis
 from lattice.integrator import evolve, schedule
 from lattice.rng import check_counters, normals, stream_id, uniforms
 
@@ -46,6 +49,7 @@ def hmc_trajectory(
     length: float,
     n_steps: int,
     integrator: str = "omelyan2",
+    inverse_mass: NDArray[np.float64] | None = None,
     n_threads: int | None = None,
     block: int | None = None,
 ) -> tuple[NDArray[np.float64], HMCInfo]:
@@ -53,8 +57,9 @@ def hmc_trajectory(
 
     `chains` (n,) name the random streams and `trajectory` their step, so the same names give the same
     fields, bit for bit, whatever the batch, the block of chains moved together or the number of threads
-    (default: every processor of this process).  Raises `InputError` for bad shapes, dtypes, counters or
-    integrator settings.
+    (default: every processor of this process).  `inverse_mass` (*shape), in the order of `numpy.fft.fftn`
+    and even in every k_mu, accelerates the slow modes (`lattice.fourier`); `length` is then in its units.
+    Raises `InputError` for bad shapes, dtypes, counters, inverse masses or integrator settings.
 
     >>> phi, info = hmc_trajectory(ScalarPhi4(0.27, 0.022), np.zeros((2, 4, 4)), seed=1, chains=np.arange(2),
     ...                            trajectory=0, length=1.0, n_steps=5)
@@ -72,12 +77,18 @@ def hmc_trajectory(
     flat = phi.reshape(n, -1)
     out, dh, accepted = np.empty_like(flat), np.empty(n), np.empty(n, dtype=np.bool_)
 
+    update: Callable[..., None] = kernels.hmc_block
+    extra: tuple[Any, ...] = ()
+    if inverse_mass is not None:
+        modes = in_real_basis(check_inverse_mass(inverse_mass, shape))
+        update, extra = fourier_kernels.hmc_block_fourier, (modes, modes**-0.5, *real_basis(shape))
+
     def run(start: int) -> None:
-        kernels.hmc_block(
+        update(
             flat, out, dh, accepted, keys, start, min(start + block, n), shape[-1],
             kernels.neighbour_table(shape[:-1]), float(action.kappa), float(action.lam), kicks, drifts,
             np.uint64(seed), np.uint64(stream_id(MOMENTUM)), np.uint64(stream_id(ACCEPT)),
-            np.uint64(trajectory),
+            np.uint64(trajectory), *extra,
         )  # fmt: skip
 
     kernels.run_threaded(run, range(0, n, block), threads)
@@ -94,6 +105,7 @@ def hmc_trajectory_torch(
     length: float,
     n_steps: int,
     integrator: str = "omelyan2",
+    inverse_mass: NDArray[np.float64] | None = None,
 ) -> tuple[Tensor, HMCInfo]:
     """The same update in plain tensors, for any action and device: phi (n, *shape) float64.
 
@@ -104,8 +116,15 @@ def hmc_trajectory_torch(
     _check_chains(seed, chains, trajectory, n)
     momenta = normals(seed, MOMENTUM, chains, trajectory, phi[0].numel())
     p = torch.from_numpy(momenta).to(phi.device).reshape(phi.shape)
-    new, new_p = evolve(action.grad, phi, p, length=length, n_steps=n_steps, integrator=integrator)
-    dh = (_hamiltonian(action, new, new_p) - _hamiltonian(action, phi, p)).cpu().numpy()
+    velocity = _identity
+    if inverse_mass is not None:
+        mass = torch.from_numpy(check_inverse_mass(inverse_mass, tuple(phi.shape[1:]))).to(phi.device)
+        p, velocity = _multiply_modes(p, mass**-0.5), lambda p: _multiply_modes(p, mass)
+    new, new_p = evolve(
+        action.grad, phi, p, length=length, n_steps=n_steps, integrator=integrator, velocity=velocity
+    )
+    h0, h1 = (0.5 * _sum(a * velocity(a)) + action.action(f) for f, a in ((phi, p), (new, new_p)))
+    dh = (h1 - h0).cpu().numpy()
     with np.errstate(over="ignore"):
         accepted = np.isfinite(dh) & (uniforms(seed, ACCEPT, chains, trajectory, 1)[:, 0] < np.exp(-dh))
     keep = torch.from_numpy(accepted).to(phi.device).reshape(n, *[1] * (phi.dim() - 1))
@@ -123,7 +142,7 @@ def check_fields(phi: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _block(n_sites: int) -> int:
     """Chains moved together, a choice of speed and never of results: they should stay in cache."""
-    return 32 if n_sites <= 2048 else 16
+    return 32 if n_sites <= 2048 else max(4, 2**16 // n_sites)
 
 
 def _check_chains(seed: int, chains: NDArray[np.int64], trajectory: int, n: int) -> NDArray[np.uint64]:
@@ -133,5 +152,16 @@ def _check_chains(seed: int, chains: NDArray[np.int64], trajectory: int, n: int)
     return keys
 
 
-def _hamiltonian(action: Action, phi: Tensor, p: Tensor) -> Tensor:
-    return 0.5 * (p * p).sum(dim=tuple(range(1, p.dim()))) + action.action(phi)
+def _identity(p: Tensor) -> Tensor:
+    return p
+
+
+def _multiply_modes(x: Tensor, weight: Tensor) -> Tensor:
+    """F^-1 weight(k) F x: x (n, *shape), weight (*shape) even in k."""
+    axes = tuple(range(1, x.dim()))
+    product: Tensor = torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * weight, dim=axes).real
+    return product
+
+
+def _sum(x: Tensor) -> Tensor:
+    return x.sum(dim=tuple(range(1, x.dim())))

@@ -103,10 +103,14 @@ def evolve(
     length: float,
     n_steps: int,
     integrator: str = "omelyan2",
+    velocity: Callable[[Tensor], Tensor] = lambda p: p,
 ) -> tuple[Tensor, Tensor]:
-    """Molecular dynamics of H = p^2/2 + S: phi, p (n, *shape) -> (phi', p'), `grad` = dS/dphi."""
+    """Molecular dynamics of H = T(p) + S: phi, p (n, *shape) -> (phi', p'), `grad` = dS/dphi.
+
+    `velocity` = dT/dp; by default p, as T = p^2/2 has it.
+    """
     kicks, drifts = schedule(integrator, length, n_steps)
     for kick, drift in zip(kicks[:-1], drifts, strict=True):
         p = p - float(kick) * grad(phi)
-        phi = phi + float(drift) * p
+        phi = phi + float(drift) * velocity(p)
     return phi, p - float(kicks[-1]) * grad(phi)

@@ -42,12 +42,15 @@ def neighbour_table(shape: tuple[int, ...]) -> NDArray[np.uint64]:
 
 
 def available_threads(n_threads: int | None) -> int:
-    """`n_threads`, or the processors this process may run on, at most NUMBA_NUM_THREADS if that is set."""
+    """`n_threads`, or the processors this process may run on (its part of them under torchrun), at most
+    NUMBA_NUM_THREADS if that is set."""
     if n_threads is not None and n_threads < 1:
         raise InputError(f"n_threads must be >= 1, got {n_threads}")
     if n_threads is not None:
         return n_threads
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
+    free = max(1, free // int(beside)) if beside.isdigit() and int(beside) else free
     limit = os.environ.get("NUMBA_NUM_THREADS", "")
     return min(free, max(1, int(limit))) if limit.isdigit() else free
 
@@ -84,19 +87,21 @@ def _neighbour_sum(total: Any, phi: Any, rows: Any, r: Any, block: Any) -> None:
 
 
 @compiled
-def _energy_row(h: Any, f: Any, p: Any, total: Any, mass: Any, lam: Any, kappa: Any) -> None:
+def _energy_row(h: Any, f: Any, p: Any, v: Any, total: Any, mass: Any, lam: Any, kappa: Any) -> None:
     for j in range(f.size):
         f2 = f[j] * f[j]
-        h[j] = 0.5 * p[j] * p[j] + (mass * f2 + lam * f2 * f2 - kappa * f[j] * total[j])
+        h[j] = 0.5 * p[j] * v[j] + (mass * f2 + lam * f2 * f2 - kappa * f[j] * total[j])
 
 
 @compiled
-def _energy(h: Any, phi: Any, p: Any, rows: Any, total: Any, work: Any, kappa: Any, lam: Any) -> None:
-    """h (block,) = p^2/2 + S; the sum over 2d neighbours meets each bond twice, hence kappa, not 2 kappa."""
+def _energy(
+    h: Any, phi: Any, p: Any, v: Any, rows: Any, total: Any, work: Any, kappa: Any, lam: Any
+) -> None:
+    """h (block,) = p v/2 + S; the sum over 2d neighbours meets each bond twice, hence kappa, not 2 kappa."""
     h[:] = 0.0
     for r in range(phi.shape[0]):
         _neighbour_sum(total, phi, rows, r, h.size)
-        _energy_row(work, phi[r], p[r], total, 1.0 - 2.0 * lam, lam, kappa)
+        _energy_row(work, phi[r], p[r], v[r], total, 1.0 - 2.0 * lam, lam, kappa)
         for start in range(0, work.size, h.size):
             for i in range(h.size):
                 h[i] += work[start + i]
@@ -124,6 +129,37 @@ def _kick_drift(
 
 
 @compiled
+def _load(
+    phi: Any, now: Any, normal: Any, chains: Any, start: Any, block: Any, seed: Any, stream: Any, step: Any
+) -> None:
+    """Fields of a block of chains, and a standard normal number per site, with the chains innermost."""
+    n_sites = phi.shape[1]
+    row = np.empty(n_sites)
+    sites, numbers = now.reshape(n_sites, block), normal.reshape(n_sites, block)
+    for i in range(block):
+        fill_normals(row, seed, stream, chains[start + i], step)
+        for x in range(n_sites):
+            sites[x, i] = phi[start + i, x]
+            numbers[x, i] = row[x]
+
+
+@compiled
+def _store(
+    phi: Any, out: Any, now: Any, dh: Any, accepted: Any, h0: Any, h1: Any, chains: Any, start: Any,
+    seed: Any, stream: Any, trajectory: Any,
+) -> None:  # fmt: skip
+    """The accept step of a block of chains: out (n, V) = the new field or the old one."""
+    sites = now.reshape(phi.shape[1], h0.size)
+    for i in range(h0.size):
+        c = start + i
+        dh[c] = h1[i] - h0[i]
+        u = uniform_at(seed, stream, chains[c], trajectory, np.uint64(0))
+        accepted[c] = np.isfinite(dh[c]) and u < np.exp(-dh[c])
+        for x in range(phi.shape[1]):
+            out[c, x] = sites[x, i] if accepted[c] else phi[c, x]
+
+
+@compiled
 def hmc_block(
     phi: Any, out: Any, dh: Any, accepted: Any, chains: Any, start: Any, stop: Any, extent: Any, rows: Any,
     kappa: Any, lam: Any, kicks: Any, drifts: Any, seed: Any, momentum_stream: Any, accept_stream: Any,
@@ -136,27 +172,13 @@ def hmc_block(
     n_sites, block = phi.shape[1], stop - start
     n_rows, width = n_sites // extent, extent * block
     now, new, p = np.empty((n_rows, width)), np.empty((n_rows, width)), np.empty((n_rows, width))
-    total, work, normal = np.empty(width), np.empty(width), np.empty(n_sites)
+    total, work = np.empty(width), np.empty(width)
     h0, h1 = np.empty(block), np.empty(block)
-    sites, momenta = now.reshape(n_sites, block), p.reshape(n_sites, block)
-    for i in range(block):
-        fill_normals(normal, seed, momentum_stream, chains[start + i], trajectory)
-        for x in range(n_sites):
-            sites[x, i] = phi[start + i, x]
-            momenta[x, i] = normal[x]
-
-    _energy(h0, now, p, rows, total, work, kappa, lam)
+    _load(phi, now, p, chains, start, block, seed, momentum_stream, trajectory)
+    _energy(h0, now, p, p, rows, total, work, kappa, lam)
     for k in range(drifts.size):
         _kick_drift(new, p, now, rows, total, block, kappa, lam, kicks[k], drifts[k])
         now, new = new, now
     _kick_drift(new, p, now, rows, total, block, kappa, lam, kicks[-1], 0.0)
-    _energy(h1, now, p, rows, total, work, kappa, lam)
-
-    sites = now.reshape(n_sites, block)
-    for i in range(block):
-        c = start + i
-        dh[c] = h1[i] - h0[i]
-        u = uniform_at(seed, accept_stream, chains[c], trajectory, np.uint64(0))
-        accepted[c] = np.isfinite(dh[c]) and u < np.exp(-dh[c])
-        for x in range(n_sites):
-            out[c, x] = sites[x, i] if accepted[c] else phi[c, x]
+    _energy(h1, now, p, p, rows, total, work, kappa, lam)
+    _store(phi, out, now, dh, accepted, h0, h1, chains, start, seed, accept_stream, trajectory)

@@ -1,7 +1,8 @@
 """The table of observables of any ensemble, Monte Carlo or generated, each with its error.
 
-Unweighted ensembles: Gamma method, chains as replicas.  With log_weight: self-normalised weights and the
-block jackknife.  Derived quantities (susceptibility, Binder, xi, cumulant ratios) are propagated in full.
+Unweighted ensembles: Gamma method, chains as replicas, or as a second opinion the blocked jackknife.  With
+log_weight: self-normalised weights and the block jackknife.  Derived quantities (susceptibility, Binder, xi,
+cumulant ratios) are propagated in full.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lattice.cumulants import cumulants_from_moments
 from lattice.errors import InputError
-from lattice.notation import format_value
+from lattice.jackknife import jackknife, jackknife_weighted
+from lattice.notation import aligned, format_value, in_short_table
 from lattice.observables import (
+    definitions,
     lattice_momentum_squared,
-    longest_axes,
+    mode_classes,
     primaries,
     two_point_series,
-    xi_second_moment,
+    z2_even,
 )
 from lattice.statistics import (
     Derived,
@@ -30,7 +32,6 @@ from lattice.statistics import (
     EstimatorError,
     effective_sample_size,
     gamma_method,
-    jackknife_weighted,
     normalised_weights,
 )
 
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float64]
 Measurement = dict[str, Any]
+Method = Literal["gamma", "jackknife"]
 
 GAMMA = "Gamma method over replicas (Wolff hep-lat/0306017)"
-JACKKNIFE = "self-normalised weights, block jackknife"
+JACKKNIFE = "blocked jackknife over replicas, blocks of (2 N tau_int^2)^(1/3), tau_int by the Gamma method"
+WEIGHTED = "self-normalised weights, block jackknife"
 TAU_CONVENTION = "tau_int = 1/2 + sum_t rho(t)"
-CUMULANT_ORDERS = (2, 4, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class _Sample:
     log_weight: Array | None
     s_tau: float
     n_blocks: int
+    method: Method = "gamma"
 
     def mean(self, x: Array) -> Array:
         """Average over configurations: (n, n_obs) -> (n_obs,)."""
@@ -64,40 +67,57 @@ class _Sample:
     def estimate(self, x: Array, f: Derived | None) -> Estimate:
         if self.log_weight is not None:
             return jackknife_weighted(x, self.log_weight, f, self.n_blocks)
-        return gamma_method([x[index] for index in self.replicas], f, self.s_tau)
+        data = [x[index] for index in self.replicas]
+        return (jackknife if self.method == "jackknife" else gamma_method)(data, f, self.s_tau)
+
+    @property
+    def how(self) -> str:
+        """The error method in words."""
+        if self.log_weight is not None:
+            return WEIGHTED
+        return (GAMMA if self.method == "gamma" else JACKKNIFE) + f", S_tau = {self.s_tau:g}"
 
 
-def measure(ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100,
-            ignore_weights: bool = False) -> Measurement:
+def measure(ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100, ignore_weights: bool = False,
+            method: Method = "gamma", two_point: bool = True) -> Measurement:
     """All observables of an ensemble, as a JSON-safe dict (undefined numbers are None, never NaN).
 
     {"ensemble": {identity, action, shape, n, n_replicas, weighted, ess, ess_error},
-     "observables": {name: {"value", "error", "tau_int", "tau_int_error"[, "reason"]}},
+     "observables": {name: {"value", "error", "tau_int", "tau_int_error", "bias"[, "reason"]}},
      "two_point": {t, C, C_error, momenta, khat2, multiplicity, G, G_error},   see `two_point`
-     "tau_unit", "tau_convention", "method"}
+     "modes": {"k1": n, "k2": n}, "tau_unit", "tau_convention", "method"}
 
     M = (1/V) sum phi; susceptibility V(<M^2> - <|M|>^2), susceptibility_full V<M^2>, binder
-    1 - <M^4>/(3<M^2>^2), action_density <S>/V, phi2 and phi4 per site, xi_2nd along the longest axis, kappa_n
-    of a single site and kappa_n_m of M (n = 2, 4, 6, 8, odd moments included), with kappa_n_ratio =
-    kappa_n/kappa_2^(n/2).
-    ess is (sum w)^2/(N sum w^2).  What an estimator refuses keeps its value, error None and a "reason".
+    1 - <M^4>/(3<M^2>^2), action_density <S>/V, phi2 and phi4 per site, xi_2nd along the longest axis.
+    kappa1..kappa8 of a single site, with _m of M, with _k1 and _k2 of Re, Im phi~(k)/sqrt(V) in the two
+    lowest classes of momenta ("modes", k = 2 pi n/L), odd moments included. _ratio: kappa_n/kappa_2^(n/2),
+    n = 3..8; _ratio_z2, n = 4, 6, 8: the same number with the odd moments at their exact value 0, with far
+    smaller errors in the broken phase, right only for a symmetric law, given only where S(-phi) = S(phi).
+    ess is (sum w)^2/(N sum w^2). bias is the O(1/N) bias of the value, which is not corrected for it.
 
-    ignore_weights=True measures a weighted ensemble as drawn: independent configurations, Gamma method.
-    Raises InputError for NaN fields or weights, an empty ensemble, or unevenly spaced trajectories (tau_int
-    would be wrong).
+    method="jackknife" gives unweighted ensembles blocked-jackknife errors, the second opinion on the Gamma
+    method. two_point=False leaves G(k) and C(t) out ("two_point" is then None).
+    What an estimator refuses keeps its value, error None and a "reason".
+
+    ignore_weights=True measures a weighted ensemble as drawn: independent configurations, one series.
+    Raises InputError for NaN fields or weights, an empty ensemble, an unknown method, or unevenly spaced
+    trajectories (tau_int would be wrong).
     """
-    sample = _sample(ensemble, s_tau, n_blocks, ignore_weights)
+    sample = _sample(ensemble, s_tau, n_blocks, ignore_weights, method)
+    shape = ensemble.phi.shape[1:]
     table = primaries(ensemble.phi, ensemble.action)
+    known = definitions(shape, z2_even(ensemble.action, ensemble.phi))
     observables = {name: _entry(sample, np.stack([table[c] for c in columns], axis=1), f, why)
-                   for name, (columns, f, why) in _definitions(ensemble.phi.shape[1:]).items()}
+                   for name, (columns, f, why) in known.items()}
+    curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()} if two_point else None
     return {"ensemble": _ensemble_block(ensemble, sample, ignore_weights), "observables": observables,
-            "two_point": {key: _json_list(x) for key, x in _two_point(ensemble, sample).items()},
-            "tau_unit": _tau_unit(ensemble, sample), "tau_convention": TAU_CONVENTION,
-            "method": GAMMA + f", S_tau = {s_tau:g}" if sample.log_weight is None else JACKKNIFE}
+            "two_point": curves,
+            "modes": {name: list(members[0]) for name, members in mode_classes(shape).items()},
+            "tau_unit": _tau_unit(ensemble, sample), "tau_convention": TAU_CONVENTION, "method": sample.how}
 
 
 def two_point(ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100, ignore_weights: bool = False,
-              n_momenta: int = 64) -> dict[str, Array]:
+              n_momenta: int = 64, method: Method = "gamma") -> dict[str, Array]:
     """Two-point function with errors (nan where refused), in momentum space and in time.
 
     t (n_t,), C, C_error: C(t) = sum_x <phi(t,x) phi(0)> along the longest axis, t = 0..L/2; sums to G(0).
@@ -105,7 +125,7 @@ def two_point(ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100, ig
     G(k) = <|phi~(k)|^2>/V of the n_momenta lowest classes under the lattice's symmetry.
     Raises like `measure`.
     """
-    return _two_point(ensemble, _sample(ensemble, s_tau, n_blocks, ignore_weights), n_momenta)
+    return _two_point(ensemble, _sample(ensemble, s_tau, n_blocks, ignore_weights, method), n_momenta)
 
 
 def _two_point(ensemble: Ensemble, sample: _Sample, n_momenta: int = 64) -> dict[str, Array]:
@@ -129,14 +149,16 @@ def _errors(sample: _Sample, x: Array) -> Array:
     return out
 
 
-def _sample(ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: bool) -> _Sample:
+def _sample(ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: bool, method: Method) -> _Sample:
     n = len(ensemble.phi)
+    if method not in ("gamma", "jackknife"):
+        raise InputError(f"method must be 'gamma' or 'jackknife', got {method!r}")
     if n == 0:
         raise InputError("the ensemble has no configurations")
     everything = [np.arange(n, dtype=np.int64)]
     if ensemble.log_weight is not None:
         if ignore_weights:              # draws are independent: their order is one series
-            return _Sample(everything, None, s_tau, n_blocks)
+            return _Sample(everything, None, s_tau, n_blocks, method)
         log_weight = np.asarray(ensemble.log_weight, dtype=np.float64)
         if log_weight.shape != (n,):
             raise InputError(f"{n} configurations but log_weight of shape {log_weight.shape}")
@@ -147,7 +169,7 @@ def _sample(ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: boo
         replicas = everything           # one configuration per chain: independent by construction
     else:
         _check_spacing(ensemble, replicas)
-    return _Sample(replicas, None, s_tau, n_blocks)
+    return _Sample(replicas, None, s_tau, n_blocks, method)
 
 
 def _check_spacing(ensemble: Ensemble, replicas: Sequence[npt.NDArray[np.int64]]) -> None:
@@ -167,48 +189,13 @@ def _check_spacing(ensemble: Ensemble, replicas: Sequence[npt.NDArray[np.int64]]
                              "evenly spaced chains")
 
 
-def _definitions(shape: tuple[int, ...]) -> dict[str, tuple[tuple[str, ...], Derived | None, str]]:
-    """name -> (primaries, function of their means, why it can be undefined)."""
-    volume, length = math.prod(shape), shape[longest_axes(shape)[0]]
-    out: dict[str, tuple[tuple[str, ...], Derived | None, str]] = {
-        "abs_magnetization": (("abs_m",), None, ""),
-        "magnetization": (("m1",), None, ""),
-        "susceptibility": (("m2", "abs_m"), lambda x: volume * (x[0] - x[1] ** 2), ""),
-        "susceptibility_full": (("m2",), lambda x: volume * x[0], ""),
-        "binder": (("m2", "m4"), lambda x: 1 - x[1] / (3 * x[0] ** 2), "<M^2> = 0"),
-        "action_density": (("s",), None, ""),
-        "phi2": (("phi2",), None, ""),
-        "phi4": (("phi4",), None, ""),
-        "xi_2nd": (("g0", "g1"), lambda x: xi_second_moment(x[0], x[1], length),
-                   "xi_2nd is undefined: G(0) = {0:.6g} is not above G(k1) = {1:.6g}" if length > 1
-                   else "xi_2nd is undefined: the lattice has no momentum besides k = 0"),
-    }
-    for suffix, column in (("", "phi"), ("_m", "m")):
-        for n in CUMULANT_ORDERS:
-            columns = tuple(f"{column}{i}" for i in range(1, n + 1))
-            out[f"kappa{n}{suffix}"] = (columns, _cumulant, "")
-            if n > 2:
-                out[f"kappa{n}{suffix}_ratio"] = (columns, _cumulant_ratio, "kappa_2 = 0")
-    return out
-
-
-def _cumulant(moments: Array) -> float:
-    """kappa_n from m_1..m_n."""
-    return float(cumulants_from_moments(moments)[-1])
-
-
-def _cumulant_ratio(moments: Array) -> float:
-    """kappa_n/kappa_2^(n/2); nan where kappa_2 <= 0."""
-    kappa = cumulants_from_moments(moments)
-    return float(kappa[-1] / kappa[1] ** (len(moments) // 2)) if kappa[1] > 0 else math.nan
-
-
 def _entry(sample: _Sample, x: Array, f: Derived | None, why_undefined: str) -> dict[str, Any]:
     """One observable; what the estimator refuses is listed with the reason instead of stopping the rest."""
     means = sample.mean(x)
     with np.errstate(all="ignore"):
         value = float(means[0]) if f is None else float(f(means))
-    refused = {"value": _json_number(value), "error": None, "tau_int": None, "tau_int_error": None}
+    refused = {"value": _json_number(value), "error": None, "tau_int": None, "tau_int_error": None,
+               "bias": None}
     if not math.isfinite(value):
         return {**refused, "reason": why_undefined.format(*means) or "not a finite number"}
     try:
@@ -216,7 +203,7 @@ def _entry(sample: _Sample, x: Array, f: Derived | None, why_undefined: str) -> 
     except EstimatorError as error:
         return {**refused, "reason": str(error)}
     return {"value": value, "error": _json_number(estimate.error), "tau_int": _json_number(estimate.tau_int),
-            "tau_int_error": _json_number(estimate.tau_int_error)}
+            "tau_int_error": _json_number(estimate.tau_int_error), "bias": _json_number(estimate.bias)}
 
 
 def _ensemble_block(ensemble: Ensemble, sample: _Sample, ignore_weights: bool) -> dict[str, Any]:
@@ -254,14 +241,30 @@ def _json_list(x: Array) -> list[Any]:
     return [None if not math.isfinite(v) else int(v) if v == int(v) else float(v) for v in x]
 
 
-def format_table(measurements: Measurement | Mapping[str, Measurement]) -> str:
+def second_opinion(a: Measurement, b: Measurement, factor: float = 1.5) -> list[str]:
+    """One line for each observable whose errors in two measurements of one ensemble differ by the factor.
+
+    a, b: `measure` with method="gamma" and "jackknife"; the observables of the short table.
+    """
+    lines = []
+    for name in filter(in_short_table, a["observables"].keys() & b["observables"].keys()):
+        one, two = (m["observables"][name]["error"] for m in (a, b))
+        if one and two and max(one / two, two / one) > factor:
+            lines.append(f"{name}: error {one:.2g} by the {a['method'].split(' over')[0]}, "
+                         f"{two:.2g} by the {b['method'].split(' over')[0]}")
+    return sorted(lines)
+
+
+def format_table(measurements: Measurement | Mapping[str, Measurement], *, everything: bool = False) -> str:
     """Aligned text: one measurement -> value(error), tau_int(error); {label: measurement} -> a column each.
 
+    Of the cumulants only those of `lattice.notation.in_short_table`, all of them with everything=True.
     Footnotes: the error method, the tau_int convention with its unit, the reason for every missing error.
     """
     single = "observables" in measurements
     columns: dict[str, Measurement] = {"value": dict(measurements)} if single else dict(measurements)
-    names = list(dict.fromkeys(name for m in columns.values() for name in m["observables"]))
+    names = list(dict.fromkeys(name for m in columns.values() for name in m["observables"]
+                               if everything or in_short_table(name)))
     rows = [["observable", *columns] + (["tau_int"] if single else [])]
     notes = []
     for name in names:
@@ -284,14 +287,3 @@ def _printed(entry: Mapping[str, Any] | None, value: str, error: str) -> str:
     if entry is None or entry[value] is None:
         return "-"
     return f"{entry[value]:.6g}" if entry[error] is None else format_value(entry[value], entry[error])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of cells, the first row a header -> lines with columns aligned and a rule below the header.
-
-    >>> aligned([["name", "value"], ["binder", "0.5316(5)"]])
-    ['name    value', '------  ---------', 'binder  0.5316(5)']
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
-    return [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]

@@ -1,13 +1,14 @@
-"""Numbers with errors as the field prints them, 0.31498(72), written and read."""
+"""Numbers with errors as the field prints them, 0.31498(72), written and read, and tables of them."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from lattice.errors import InputError
 
-__all__ = ["format_value", "parse_value"]
+__all__ = ["aligned", "format_value", "in_short_table", "parse_value"]
 
 
 def format_value(value: float | None, error: float | None) -> str:
@@ -62,3 +63,29 @@ def parse_value(text: str) -> tuple[float, float]:
     else:
         stated = error if error.lower() in ("nan", "inf") else f"{error}e{power}"
     return float(f"{number}e{power}"), float(stated)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells, the first row a header -> lines with columns aligned and a rule below the header.
+
+    >>> aligned([["name", "value"], ["binder", "0.5316(5)"]])
+    ['name    value', '------  ---------', 'binder  0.5316(5)']
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * w for w in widths), *lines[1:]]
+
+
+_LONG = re.compile(r"kappa\d.*")
+_SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio")
+
+
+def in_short_table(name: str) -> bool:
+    """Whether tables for a reader show this observable of `lattice.measure`; the JSON has all of them.
+
+    Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1).
+
+    >>> [in_short_table(name) for name in ("binder", "kappa4_ratio", "kappa3", "kappa8_k1_ratio")]
+    [True, True, False, False]
+    """
+    return _LONG.fullmatch(name) is None or _SHORT.fullmatch(name) is not None

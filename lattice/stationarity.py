@@ -1,4 +1,5 @@
-"""Has the ensemble thermalised: hot against cold starts, drift over the run, and the scatter between chains.
+"""Has the ensemble thermalised: hot and domain-wall starts against cold ones, drift over the run, and the
+scatter between chains.
 
 Each function returns records of lattice.checks; `data` maps a quantity to its series per chain.
 """
@@ -29,8 +30,8 @@ COMPARED = ("abs_magnetization", "m2", "action_density", "phi2", "walls")
 
 
 def history_checks(history: dict[str, Any] | None) -> list[Check]:
-    """Hot and cold must have met by half of the thermalisation: the cut then has a safety factor of two."""
-    if history is None or set(history["start"]) != {"hot", "cold"}:
+    """All starts must have met by half of the thermalisation: the cut then has a safety factor of two."""
+    if history is None or not several_starts(history["start"]):
         return []
     late = {
         name: np.asarray(history[name])[len(history[name]) // 2 :]
@@ -39,17 +40,19 @@ def history_checks(history: dict[str, Any] | None) -> list[Check]:
     checks = []
     for name, values in late.items():
         parts = [values[:, chain] for chain in range(values.shape[1])]
-        checks.append(
-            _hot_minus_cold(
-                f"history {SYMBOLS[name]} hot-cold", parts, list(history["start"]), "second half"
-            )
-        )
+        label = f"history {SYMBOLS[name]}"
+        checks += _against_cold(label, parts, list(history["start"]), "second half")
     return checks
+
+
+def several_starts(starts: list[str]) -> bool:
+    """Whether hot and cold chains are there (and nothing unknown)."""
+    return {"hot", "cold"} <= set(starts) <= {"hot", "cold", "wall"}
 
 
 def starts(ensemble: Ensemble, history: dict[str, Any] | None) -> list[str] | None:
     n_chains = len(np.unique(ensemble.chain))
-    if history is None or len(history["start"]) != n_chains or set(history["start"]) != {"hot", "cold"}:
+    if history is None or len(history["start"]) != n_chains or not several_starts(history["start"]):
         return None
     return list(history["start"])
 
@@ -57,23 +60,38 @@ def starts(ensemble: Ensemble, history: dict[str, Any] | None) -> list[str] | No
 def start_checks(data: dict[str, list[Floats]], starts: list[str] | None) -> list[Check]:
     if starts is None:
         return []
-    return [_hot_minus_cold(f"{SYMBOLS[name]} hot-cold", data[name], starts, "") for name in COMPARED]
+    checks = [check for name in COMPARED for check in _against_cold(SYMBOLS[name], data[name], starts, "")]
+    cold = [part for part, own in zip(data["magnetization"], starts, strict=True) if own == "cold"]
+    return [*checks, _forgot_its_sign(cold)]
 
 
-def _hot_minus_cold(name: str, parts: list[Floats], starts: list[str], detail: str) -> Check:
+def _forgot_its_sign(cold: list[Floats]) -> Check:
+    """All cold chains start with M > 0: <M> = 0 among them says that they have changed sign many times."""
+    try:
+        return equality("M of cold starts", *mean_of_chains(cold), 0.0, "their common sign is forgotten")
+    except EstimatorError as error:
+        return failed_check("M of cold starts", "0", str(error))
+
+
+def _against_cold(label: str, parts: list[Floats], starts: list[str], detail: str) -> list[Check]:
+    """hot - cold and, where chains started with domain walls, wall - cold."""
     groups = {
         start: [part for part, own in zip(parts, starts, strict=True) if own == start]
-        for start in ("hot", "cold")
+        for start in ("cold", "hot", "wall")
     }
+    return [
+        _difference(f"{label} {start}-cold", groups[start], groups["cold"], detail)
+        for start in ("hot", "wall")
+        if groups[start]
+    ]
+
+
+def _difference(name: str, one: list[Floats], cold: list[Floats], detail: str) -> Check:
     try:
-        (hot, hot_error, hot_dof), (cold, cold_error, cold_dof) = (
-            mean_of_chains(groups["hot"]),
-            mean_of_chains(groups["cold"]),
-        )
+        (a, a_error, a_dof), (b, b_error, b_dof) = mean_of_chains(one), mean_of_chains(cold)
     except EstimatorError as error:
-        return _constant_or_failed(name, [*groups["hot"], *groups["cold"]], error)
-    error2 = hot_error**2 + cold_error**2
-    return equality(name, hot - cold, math.sqrt(error2), min(hot_dof, cold_dof), 0.0, detail)
+        return _constant_or_failed(name, [*one, *cold], error)
+    return equality(name, a - b, math.hypot(a_error, b_error), min(a_dof, b_dof), 0.0, detail)
 
 
 def _constant_or_failed(name: str, parts: list[Floats], error: EstimatorError) -> Check:

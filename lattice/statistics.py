@@ -9,7 +9,7 @@ Gamma method (U. Wolff, hep-lat/0306017): for a derived quantity F(a_1, a_2, ...
 
 with the window W chosen automatically (Wolff sec. 3.3) and the O(1/N) bias of Gamma corrected (Wolff eq. 49).
 The convention is tau_int = 1/2 + sum rho (Madras-Sokal, Wolff, pyerrors); emcee's tau is twice that.
-Self-normalised importance weights have the block jackknife, with the weights inside the blocks.
+The second opinion, and the only one for importance weights, is `lattice.jackknife`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ import numpy.typing as npt
 import scipy.fft
 
 from lattice.errors import InputError
-from lattice.notation import format_value, parse_value
+from lattice.notation import format_value
 
-__all__ = ["Estimate", "EstimatorError", "effective_sample_size", "format_value", "gamma_method",
-           "jackknife_weighted", "normalised_weights", "parse_value"]
+__all__ = ["Estimate", "EstimatorError", "check_log_weights", "effective_sample_size", "gamma_method",
+           "jackknife_error", "normalised_weights"]
 
 Array = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
 Derived = Callable[[Array], float]
 
 MIN_REPLICA = 10          # configurations; fewer say nothing about autocorrelation
 MIN_N_OVER_TAU = 20.0     # N < 20 tau_int: the error's own relative error passes about 1/3
-MIN_EFFECTIVE = 10.0      # weighted configurations below which a jackknife error is meaningless
 
 
 class EstimatorError(InputError):
@@ -44,6 +44,9 @@ class EstimatorError(InputError):
 @dataclass(frozen=True)
 class Estimate:
     """A mean or derived quantity with its error; tau_int in units of the series' own step.
+
+    bias estimates the O(1/N) bias of a derived quantity's `value`, from which it is not subtracted (nan: not
+    known, as for one replica by the Gamma method). blocks is the number of jackknife blocks, else 0.
 
     >>> print(Estimate(0.314981, 0.00072, 0.5, 0.01, 1, 1000))
     0.31498(72)
@@ -55,10 +58,14 @@ class Estimate:
     tau_int_error: float
     window: int
     n: int
+    bias: float = math.nan
+    blocks: int = 0
 
     @property
     def error_of_error(self) -> float:
-        """Statistical error of `error` itself: error sqrt((W + 1/2)/N) (Wolff, sec. 3)."""
+        """Statistical error of `error`: error sqrt((W + 1/2)/N) (Wolff, sec. 3) or error/sqrt(2(b - 1))."""
+        if self.blocks:
+            return self.error / math.sqrt(2 * (self.blocks - 1))
         return self.error * math.sqrt((self.window + 0.5) / self.n)
 
     def __str__(self) -> str:
@@ -75,7 +82,7 @@ def gamma_method(data: npt.ArrayLike | Sequence[npt.ArrayLike], f: Derived | Non
 
     centre="common" subtracts the mean over all replicas (as Wolff does): replicas that disagree enlarge the
     error. centre="replica" subtracts each replica's own mean, as pyerrors does (equal for one replica); many
-    short replicas then bias the error low.
+    short replicas then bias the error low. Two or more replicas also give `Estimate.bias` (Wolff sec. 3.1).
 
     Refused with EstimatorError: NaN or infinity; a constant series or a derived quantity without
     fluctuations; a replica of fewer than 10 configurations; an autocorrelation that has not decayed within
@@ -91,25 +98,27 @@ def gamma_method(data: npt.ArrayLike | Sequence[npt.ArrayLike], f: Derived | Non
         raise InputError(f"s_tau must be a positive number, got {s_tau}; 1 to 3 is usual")
     if centre not in ("common", "replica"):
         raise InputError(f"centre must be 'common' or 'replica', got {centre!r}")
-    replicas = _as_replicas(data)
-    _check_lengths([len(x) for x in replicas])
-    everything = np.concatenate(replicas)
+    everything, lengths = as_replicas(data)
+    if min(lengths) < MIN_REPLICA:
+        raise EstimatorError(f"series too short: a replica has {min(lengths)} configurations, "
+                             f"at least {MIN_REPLICA} are needed to see its autocorrelation")
     means: Array = everything.mean(axis=0)
     scale: Array = everything.std(axis=0)
+    own = np.add.reduceat(everything, starts_of(lengths)) / lengths[:, None]      # the means of each replica
+    bias = math.nan
     if f is None:
-        if len(means) != 1:
-            raise InputError(f"{len(means)} primaries but no function f of their means; pass one column or f")
-        value, gradient = float(means[0]), np.ones(1)
+        value, gradient, bias = float(one_column(everything).mean()), np.ones(1), 0.0
     else:
-        value, gradient = _value(f, means), _gradient(f, means, scale)
-    centres = [means if centre == "common" else x.mean(axis=0) for x in replicas]
-    projected = [(x - c) @ gradient for x, c in zip(replicas, centres)]
+        value, gradient = value_at(f, means), _gradient(f, means, scale)
+        if len(lengths) > 1:
+            bias = _replica_bias(f, value, own, lengths)
+    projected = (everything - (means if centre == "common" else np.repeat(own, lengths, axis=0))) @ gradient
     _check_fluctuations(projected, gradient, means, scale, derived=f is not None)
-    return _windowed(projected, value, s_tau)
+    return _windowed(projected, lengths, value, bias, s_tau)
 
 
-def _as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> list[Array]:
-    """List of finite (n_i, n_obs) float64 arrays."""
+def as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Array, Integers]:
+    """All replicas one after the other, finite float64 (n, n_obs), and their lengths."""
     if isinstance(data, np.ndarray):
         if data.ndim not in (1, 3):
             raise InputError(f"data of shape {data.shape}: expected (n_replica, n, n_obs), one series (n,), "
@@ -124,20 +133,40 @@ def _as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> list[Array]:
     if not replicas or any(r.ndim != 2 or r.shape[1] != replicas[0].shape[1] for r in replicas):
         raise InputError("data: every replica must be (n_i,) or (n_i, n_obs) with the same n_obs; got shapes "
                          + ", ".join(str(r.shape) for r in replicas[:8]))
-    bad = sum(int(np.count_nonzero(~np.isfinite(r))) for r in replicas)
+    everything = np.concatenate(replicas)
+    bad = int(np.count_nonzero(~np.isfinite(everything)))
     if bad:
-        raise EstimatorError(f"{bad} of {sum(r.size for r in replicas)} numbers are NaN or infinite")
-    return replicas
+        raise EstimatorError(f"{bad} of {everything.size} numbers are NaN or infinite")
+    return everything, np.array([len(r) for r in replicas], dtype=np.int64)
 
 
-def _check_lengths(lengths: Sequence[int]) -> None:
-    shortest = min(lengths)
-    if shortest < MIN_REPLICA:
-        raise EstimatorError(f"series too short: a replica has {shortest} configurations, "
-                             f"at least {MIN_REPLICA} are needed to see its autocorrelation")
+def starts_of(lengths: Integers) -> Integers:
+    """Where each replica begins in the array of all of them."""
+    return np.asarray(np.cumsum(lengths) - lengths, dtype=np.int64)
 
 
-def _value(f: Derived, means: Array) -> float:
+def one_column(x: Array) -> Array:
+    """The only column of x (n, 1); InputError where a function of several means is missing."""
+    if x.shape[1] != 1:
+        raise InputError(f"{x.shape[1]} primaries but no function f of their means; pass one column or f")
+    return x[:, 0]
+
+
+def _replica_bias(f: Derived, value: float, own: Array, lengths: Integers) -> float:
+    """(mean of f over the replicas - f of the common means)/(R - 1) (Wolff sec. 3.1); nan where undefined.
+
+    Replicas are joined to 20 at most, so that f is taken at means that are good enough.
+    """
+    groups = np.arange(min(len(lengths), 20)) * len(lengths) // min(len(lengths), 20)
+    sizes = np.add.reduceat(lengths, groups)
+    joined = np.add.reduceat(own * lengths[:, None], groups) / sizes[:, None]
+    with np.errstate(all="ignore"):
+        values = np.array([float(f(means)) for means in joined])
+    return (float(sizes @ values) / float(sizes.sum()) - value) / (len(groups) - 1)
+
+
+def value_at(f: Derived, means: Array) -> float:
+    """f(means); EstimatorError where it is not finite."""
     with np.errstate(all="ignore"):
         value = float(f(means))
     if not math.isfinite(value):
@@ -164,9 +193,9 @@ def _gradient(f: Derived, means: Array, scale: Array) -> Array:
     return gradient
 
 
-def _check_fluctuations(projected: Sequence[Array], gradient: Array, means: Array, scale: Array, *,
+def _check_fluctuations(projected: Array, gradient: Array, means: Array, scale: Array, *,
                         derived: bool) -> None:
-    spread = math.sqrt(sum(float(d @ d) for d in projected) / sum(len(d) for d in projected))
+    spread = math.sqrt(float(projected @ projected) / len(projected))
     if np.all(scale <= 8 * np.finfo(float).eps * np.abs(means)):
         raise EstimatorError(f"constant series: every value is {means[0]:.10g}" if len(means) == 1
                              else "constant series: no primary fluctuates")
@@ -176,19 +205,18 @@ def _check_fluctuations(projected: Sequence[Array], gradient: Array, means: Arra
                              "statistical error here" if derived else "constant series within each replica")
 
 
-def _windowed(projected: Sequence[Array], value: float, s_tau: float) -> Estimate:
+def _windowed(projected: Array, lengths: Integers, value: float, bias: float, s_tau: float) -> Estimate:
     """Automatic window (Wolff sec. 3.3), bias correction (eq. 49), error of tau_int (eq. 42)."""
-    n = sum(len(d) for d in projected)
-    gamma = _autocovariance(projected)
+    n = len(projected)
+    gamma = _autocovariance(projected, lengths)
     tau = np.cumsum(np.concatenate(([0.5], gamma[1:] / gamma[0])))
     tau = np.maximum(tau, 0.5 + np.finfo(float).eps)
     w = np.arange(1, len(tau))
     decay = s_tau / np.log((2 * tau[1:] + 1) / (2 * tau[1:] - 1))
     hits = np.flatnonzero(np.exp(-w / decay) - decay / np.sqrt(w * n) < 0)
-    longest = max(len(d) for d in projected)
     if len(hits) == 0:
         raise EstimatorError(f"series too short: the autocorrelation has not decayed within half of the "
-                             f"longest replica ({longest} configurations, tau_int > {tau[-1]:.3g})")
+                             f"longest replica ({max(lengths)} configurations, tau_int > {tau[-1]:.3g})")
     window = int(w[hits[0]])
     # pyerrors' form of eq. (49): the correction of Gamma(0) is taken out of tau_int and put back in the error
     tau_int = float(tau[window]) * (1 + (2 * window + 1) / n) / (1 + 1 / n)
@@ -197,80 +225,62 @@ def _windowed(projected: Sequence[Array], value: float, s_tau: float) -> Estimat
                              f"tau_int with tau_int = {tau_int:.3g}")
     error = math.sqrt(2 * tau_int * float(gamma[0]) * (1 + 1 / n) / n)
     tau_error = 2 * float(tau[window]) * math.sqrt(abs(window + 0.5 - float(tau[window])) / n)
-    return Estimate(value, error, tau_int, tau_error, window, n)
+    return Estimate(value, error, tau_int, tau_error, window, n, bias)
 
 
-def _autocovariance(projected: Sequence[Array]) -> Array:
+def _autocovariance(projected: Array, lengths: Integers) -> Array:
     """Gamma(t), t < half of the longest replica, averaged over the pairs inside replicas."""
-    w_max = max(len(d) for d in projected) // 2
-    gamma, pairs = np.zeros(w_max), np.zeros(w_max)
-    for d in projected:
-        size = scipy.fft.next_fast_len(len(d) + w_max, real=True)     # zero padding: no wrap-around
-        power = np.abs(scipy.fft.rfft(d, size)) ** 2
-        gamma += scipy.fft.irfft(power, size)[:w_max] * (np.arange(w_max) < len(d))
-        pairs += np.maximum(len(d) - np.arange(w_max), 0)
+    w_max, starts = int(max(lengths)) // 2, starts_of(lengths)
+    gamma, pairs, t = np.zeros(w_max), np.zeros(w_max), np.arange(w_max)
+    for length in np.unique(lengths):
+        equal = projected[starts[lengths == length][:, None] + np.arange(length)]       # (replicas, length)
+        reach = min(int(length), w_max)
+        size = scipy.fft.next_fast_len(int(length) + reach, real=True)      # zero padding: no wrap-around
+        spectrum = scipy.fft.rfft(equal, size, axis=1)
+        power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)
+        gamma[:reach] += scipy.fft.irfft(power, size)[:reach]
+        pairs += len(equal) * np.maximum(length - t, 0)
     return gamma / np.maximum(pairs, 1.0)
+
+
+def check_log_weights(log_weight: npt.ArrayLike, at_least: int = 2) -> Array:
+    """log_weight as finite float64 (n,), n >= at_least; EstimatorError counts those NaN or infinite."""
+    logw = np.asarray(log_weight, dtype=np.float64)
+    if logw.ndim != 1 or len(logw) < at_least:
+        raise InputError(f"need {at_least} or more log-weights in an (n,) array, got shape {logw.shape}")
+    bad = int(np.count_nonzero(~np.isfinite(logw)))
+    if bad:
+        raise EstimatorError(f"{bad} of {len(logw)} log-weights are NaN or infinite")
+    return logw
 
 
 def normalised_weights(log_weight: npt.ArrayLike) -> Array:
     """exp(log w - max), log_weight (n,) -> (n,) in [0, 1]; refuses NaN and infinity, naming their number."""
-    logw = np.asarray(log_weight, dtype=np.float64)
-    if logw.ndim != 1 or len(logw) == 0:
-        raise InputError(f"log_weight must be a non-empty (n,) array, got shape {logw.shape}")
-    bad = int(np.count_nonzero(~np.isfinite(logw)))
-    if bad:
-        raise EstimatorError(f"{bad} of {len(logw)} log weights are NaN or infinite")
+    logw = check_log_weights(log_weight, at_least=1)
     weights: Array = np.exp(logw - logw.max())
     return weights
 
 
-def _block_edges(n: int, n_blocks: int) -> npt.NDArray[np.int64]:
+def jackknife_error(left_out: npt.ArrayLike) -> float:
+    """Error of an estimate from its values (b,) without each of b blocks: sqrt((b-1)/b sum (x - mean)^2).
+
+    >>> round(jackknife_error([2.5, 2.0, 1.5]), 6)       # means of 1, 2, 3 without each: 1/sqrt(3)
+    0.57735
+    """
+    values = np.asarray(left_out, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise InputError(f"a jackknife error needs two or more blocks, got values of shape {values.shape}")
+    return math.sqrt((len(values) - 1) / len(values) * float(np.sum((values - values.mean()) ** 2)))
+
+
+def block_edges(n: int, n_blocks: int) -> Integers:
+    """Where each of n_blocks nearly equal contiguous blocks of n configurations begins."""
     if n_blocks < 2:
         raise InputError(f"n_blocks must be at least 2, got {n_blocks}")
     if n < 2 * MIN_REPLICA:
         raise EstimatorError(f"series too short: {n} configurations, the jackknife needs {2 * MIN_REPLICA}")
     blocks = min(n_blocks, n)
     return np.asarray(np.arange(blocks) * n // blocks, dtype=np.int64)
-
-
-def _jackknife_error(left_out: Array) -> float:
-    b = len(left_out)
-    return math.sqrt((b - 1) / b * float(np.sum((left_out - left_out.mean()) ** 2)))
-
-
-def jackknife_weighted(data: npt.ArrayLike, log_weight: npt.ArrayLike, f: Derived | None = None,
-                       n_blocks: int = 100) -> Estimate:
-    """Self-normalised importance estimate f(sum w a / sum w) with the delete-a-block jackknife error.
-
-    data (n, n_obs) or (n,), log_weight (n,): any common constant drops out. The whole ratio is recomputed
-    without each block, so the fluctuation of sum w and its correlation with sum w a are in the error. Blocks
-    are contiguous: n/n_blocks must exceed the autocorrelation time where configurations are not independent.
-    tau_int is nan, window 0. With log_weight = 0 this is the plain block jackknife.
-
-    Refused with EstimatorError: NaN or infinity in data or log weights, fewer than 20 configurations, an
-    effective number (sum w)^2 / sum w^2 below 10, no fluctuations.
-    """
-    (x,) = _as_replicas([data])
-    weights = normalised_weights(log_weight)
-    if len(weights) != len(x):
-        raise InputError(f"{len(x)} configurations but {len(weights)} log weights")
-    if f is None and x.shape[1] != 1:
-        raise InputError(f"{x.shape[1]} primaries but no function f of their means; pass one column or f")
-    function: Derived = (lambda means: float(means[0])) if f is None else f
-    edges = _block_edges(len(x), n_blocks)
-    n_effective = float(weights.sum() ** 2 / (weights**2).sum())
-    if n_effective < MIN_EFFECTIVE:
-        raise EstimatorError(f"the weights leave {n_effective:.3g} effective configurations out of {len(x)}, "
-                             f"at least {MIN_EFFECTIVE:g} are needed for an error")
-    centre = x.mean(axis=0)         # shifts keep the block sums free of cancellation
-    sums = np.add.reduceat(weights[:, None] * (x - centre), edges)
-    norms = np.add.reduceat(weights, edges)
-    value = _value(function, centre + sums.sum(axis=0) / norms.sum())
-    means = centre + (sums.sum(axis=0) - sums) / (norms.sum() - norms)[:, None]
-    error = _jackknife_error(np.array([_value(function, m) for m in means]))
-    if error <= 1e-13 * abs(value):
-        raise EstimatorError(f"no fluctuations: every jackknife block gives {value:.10g}")
-    return Estimate(value, error, math.nan, math.nan, 0, len(x))
 
 
 def effective_sample_size(log_weight: npt.ArrayLike, n_blocks: int = 100) -> tuple[float, float]:
@@ -280,9 +290,9 @@ def effective_sample_size(log_weight: npt.ArrayLike, n_blocks: int = 100) -> tup
     (1.0, 0.0)
     """
     weights = normalised_weights(log_weight)
-    edges = _block_edges(len(weights), n_blocks)
+    edges = block_edges(len(weights), n_blocks)
     counts = np.diff(np.append(edges, len(weights)))
     first, second = np.add.reduceat(weights, edges), np.add.reduceat(weights**2, edges)
     total, total2 = float(first.sum()), float(second.sum())
     left_out = (total - first) ** 2 / ((len(weights) - counts) * np.maximum(total2 - second, 1e-300))
-    return total**2 / (len(weights) * total2), _jackknife_error(left_out)
+    return total**2 / (len(weights) * total2), jackknife_error(left_out)

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from diffsq.arguments import STAGE_NAMES, build_parser
 from diffsq.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("run", "ensemble", "train", "sample", "measure", "compare", "report", "doctor")
+COMMANDS = (
+    "run", "ensemble", "train", "sample", "measure", "compare", "import", "export", "report", "doctor",
+)  # fmt: skip
 
 
 def run(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +89,16 @@ def test_help_of_each_command_has_an_example(command: str, capsys: pytest.Captur
         (["run", "CONFIG", "--set", "seed=2", "nonsense"], "nonsense"),
         (["run", "CONFIG", "--threads", "0"], "--threads"),
         (["run", "CONFIG", "--device", "abacus"], "--device"),
+        (["ensemble", "CONFIG", "--scan", "kapa=0.2"], "only kappa, lam, L"),
+        (["ensemble", "CONFIG", "--scan", "kappa=0.2:x:3"], "start:stop:n"),
+        (["ensemble", "CONFIG", "--scan", "kappa=0.2", "--set", "action.lamb=1"], "did you mean action.lam?"),
+        (["ensemble", "CONFIG", "--scan", "kappa=0.2", "--restart", "ensemble"], "--restart"),
+        (["ensemble", "nowhere.yaml", "--scan", "kappa=0.2"], "no such config file"),
+        (["run", "CONFIG", "--scan", "kappa=0.2"], "--scan"),
+        (["import", "fields.npy"], "declare the action"),
+        (["import", "fields.npy", "--set", "action.kapa=0.2"], "did you mean action.kappa?"),
+        (["export", "nowhere", "--to", "csv", "--out", "x"], "csv"),
+        (["export", "nowhere", "--to", "arviz"], "--out"),
         (["measure", "nowhere.h5"], "nowhere.h5"),
         (["compare", "a.json", "b.json"], "a.json"),
         (["report", "nowhere"], "not a run folder"),
@@ -181,3 +194,54 @@ def test_doctor_finds_a_broken_sampler(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(ScalarPhi4, "grad", lambda self, phi: 1.1 * true(self, phi))
     assert not doctor.examine(tmp_path, said.append)
     assert any(line.startswith("FAILED") and "force" in line for line in said)
+
+
+# --- thin commands: what they pass on and how they answer ---------------------------------------------------
+
+
+def fake_foreign(monkeypatch: pytest.MonkeyPatch, passed: bool) -> dict[str, Any]:
+    """A `lattice.foreign` that notes what it is called with."""
+    called: dict[str, Any] = {}
+
+    def import_file(path: Path, action: Any, shape: Any, **options: Any) -> dict[str, Any]:
+        called.update(path=path, action=action, shape=shape, **options)
+        return {"passed": passed}
+
+    module = types.ModuleType("lattice.foreign")
+    module.import_file = import_file  # type: ignore[attr-defined]
+    module.format_import = lambda result: f"passed: {result['passed']}"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lattice.foreign", module)
+    return called
+
+
+@pytest.mark.parametrize(
+    ("passed", "accept", "code"), [(True, False, 0), (False, False, 1), (False, True, 0), (True, True, 0)]
+)
+def test_import_passes_everything_on(
+    passed: bool, accept: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lattice.action import ScalarPhi4
+
+    called = fake_foreign(monkeypatch, passed)
+    words = ["import", "f.h5", "--set", "action.kappa=0.27", "--set", "action.lam=0.022", "--dataset", "cfg",
+             "--n-chains", "4", "--stride", "2", "--out", "o", "--seed", "9", "--quiet"]  # fmt: skip
+    assert main([*words, *(["--accept-uncertified"] if accept else [])]) == code
+    assert called.pop("progress") is not None
+    assert called == {
+        "path": Path("f.h5"), "action": ScalarPhi4(0.27, 0.022), "shape": None, "dataset": "cfg",
+        "n_chains": 4, "stride": 2, "out": Path("o"), "accept_uncertified": accept, "seed": 9,
+    }  # fmt: skip
+    printed = capsys.readouterr()
+    assert printed.out == f"passed: {passed}\n"
+    assert ("warning" in printed.err) == (accept and not passed)
+
+
+def test_export_prints_its_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from diffsq import cli
+
+    module = types.ModuleType("lattice.export")
+    module.export = lambda ensemble, kind, out: [f"{ensemble}.{kind}", str(out)]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lattice.export", module)
+    monkeypatch.setattr(cli, "_read", lambda path: path.name)
+    assert main(["export", "runs/e", "--to", "arviz", "--out", "x.nc"]) == 0
+    assert capsys.readouterr().out == "e.arviz\nx.nc\n"

@@ -111,6 +111,21 @@ def test_reference_values_become_a_table():
     assert [item["name"] for item in result["not_compared"]] == ["o1"]
 
 
+def test_the_long_list_of_cumulants_is_compared_on_request():
+    def with_names(names, identity, value=1.0):
+        result = table([1.0], [0.1], identity)
+        result["observables"] |= {n: {"value": value, "error": 0.1} for n in names}
+        return result
+
+    a, b = with_names(["kappa4_ratio", "kappa3"], "a"), with_names(["kappa4_ratio", "kappa3"], "b")
+    assert [row["name"] for row in compare(a, b)["rows"]] == ["o0", "kappa4_ratio"]
+    assert [row["name"] for row in compare(a, b, everything=True)["rows"]] == ["o0", "kappa4_ratio", "kappa3"]
+    published = reference_measurement({"kappa": 0.27, "lam": 0.022, "shape": [16, 16],
+                                       "values": {"kappa3": "1.5(1)"}})
+    assert [row["name"] for row in compare(a, published)["rows"]] == ["kappa3"]
+    assert "kappa3" not in {item["name"] for item in compare(a, with_names([], "b"))["not_compared"]}
+
+
 def test_text():
     result = compare(table([0.76301, 5.0], [0.0010, 1.2]), table([0.7617, 6.0], [0.0007, 1.2], "b"))
     lines = format_compare(result, ("mine", "theirs")).splitlines()

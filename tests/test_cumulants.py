@@ -5,8 +5,21 @@ import math
 import numpy as np
 import pytest
 
-from lattice.cumulants import cumulants_from_moments, moments_from_cumulants, sample_moments
+from lattice.cumulants import (
+    cumulant,
+    cumulant_ratio,
+    cumulant_ratio_z2,
+    cumulants_from_moments,
+    moments_from_cumulants,
+)
 from lattice.errors import InputError
+from lattice.statistics import gamma_method
+
+TWO_PEAKS = [0, 1.0625, 0, -2, 0, 16, 0, -272]      # mu = 1, s = 1/4
+
+
+def sample_moments(x, order=8):
+    return np.array([np.mean(x**n) for n in range(1, order + 1)])
 
 
 def test_exponential_law_needs_the_odd_moments():
@@ -23,7 +36,7 @@ def test_two_peaks_of_the_reference():
     peak = moments_from_cumulants([1.0, 0.0625, 0, 0, 0, 0, 0, 0])
     moments = np.where(np.arange(1, 9) % 2 == 0, peak, 0.0)
     kappa = cumulants_from_moments(moments)
-    np.testing.assert_allclose(kappa, [0, 1.0625, 0, -2, 0, 16, 0, -272], atol=1e-11)
+    np.testing.assert_allclose(kappa, TWO_PEAKS, atol=1e-11)
 
 
 def test_explicit_low_orders():
@@ -50,13 +63,49 @@ def test_inverse_recursion_leading_axes_and_complex():
     moments = moments_from_cumulants(kappa)
     back = cumulants_from_moments(moments)
     np.testing.assert_allclose(back, kappa, atol=1e-8)
-    np.testing.assert_allclose(back[1, 0], cumulants_from_moments(moments[1, 0]), rtol=1e-15)
+    np.testing.assert_allclose(back[1, 0], cumulants_from_moments(moments[1, 0]), rtol=1e-10)
     assert cumulants_from_moments(moments.real).dtype == np.float64
 
 
-def test_sample_moments_over_the_first_axis():
-    x = np.random.default_rng(3).normal(size=(50, 4))
-    np.testing.assert_allclose(sample_moments(x, 4)[2], [np.mean(x[:, 2] ** n) for n in (1, 2, 3, 4)])
+def test_one_cumulant_and_its_ratio():
+    m = moments_from_cumulants([0.3, 1.7, -0.4, 0.9, 2.0, -3.0, 1.1, 0.5])
+    kappa = cumulants_from_moments(m)
+    for n in range(1, 9):
+        assert cumulant(m[:n]) == pytest.approx(kappa[n - 1], rel=1e-9, abs=1e-9)
+    for n in range(2, 9):
+        assert cumulant_ratio(m[:n]) == pytest.approx(kappa[n - 1] / 1.7 ** (n / 2), rel=1e-9, abs=1e-9)
+    assert math.isnan(cumulant_ratio(np.array([1.0, 1.0, 1.0])))      # a constant: kappa_2 = 0
+
+
+@pytest.mark.parametrize("order", [4, 6, 8])
+def test_z2_ratio_is_exact_for_a_symmetric_law_and_wrong_for_another(order):
+    symmetric = moments_from_cumulants(TWO_PEAKS)[:order]
+    assert cumulant_ratio_z2(symmetric[1::2]) == pytest.approx(cumulant_ratio(symmetric), rel=1e-11)
+    # negative control: Exp(1) has odd moments
+    shifted = np.array([float(math.factorial(n)) for n in range(1, order + 1)])
+    assert cumulant_ratio(shifted) == pytest.approx(math.factorial(order - 1), rel=1e-9)
+    assert abs(cumulant_ratio_z2(shifted[1::2]) / math.factorial(order - 1) - 1) > 0.2
+
+
+def test_z2_ratio_in_the_broken_phase():
+    """Slow flips between two narrow peaks: unequal populations dominate the general ratio, not the other."""
+    truth = {4: -2 / 1.0625**2, 6: 16 / 1.0625**3}
+    pulls, errors = {4: [], 6: []}, {4: [], 6: []}
+    for seed in range(200):
+        rng = np.random.default_rng([51, seed])
+        sign = np.where(np.cumsum(rng.random(2000) < 0.2) % 2, 1.0, -1.0)
+        x = sign + 0.25 * rng.normal(size=2000)
+        powers = x[:, None] ** np.arange(1, 7)
+        for n in (4, 6):
+            z2 = gamma_method([powers[:, 1:n:2]], cumulant_ratio_z2)
+            general = gamma_method([powers[:, :n]], cumulant_ratio)
+            pulls[n].append((z2.value - truth[n]) / z2.error)
+            errors[n].append((abs(z2.value - truth[n]), abs(general.value - truth[n])))
+    for n in (4, 6):
+        p, (z2, general) = np.array(pulls[n]), np.array(errors[n]).T
+        assert abs(p.mean()) < 4 / math.sqrt(200)
+        assert abs(p.std() - 1) < 4 / math.sqrt(400)
+        assert np.sqrt(np.mean(general**2) / np.mean(z2**2)) > 1.5
 
 
 def test_the_input_is_left_alone():
@@ -69,4 +118,4 @@ def test_empty_input_is_refused():
     with pytest.raises(InputError, match="m_1..m_n"):
         cumulants_from_moments([])
     with pytest.raises(InputError, match="n >= 1"):
-        sample_moments(np.empty((0, 3)))
+        moments_from_cumulants([])

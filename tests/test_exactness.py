@@ -11,7 +11,6 @@ from scipy.stats import kstest, norm
 
 from diffsq.exactness import (
     acceptance,
-    check_log_weights,
     forward_ess,
     independence_metropolis,
     ln_z,
@@ -153,7 +152,7 @@ def test_proposals_must_come_from_one_law() -> None:
 def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
     log_w = gaussian_log_weights(0.5, 50)
     log_w[[3, 7]] = bad
-    for function in (check_log_weights, ln_z, ln_z_forward, forward_ess):
+    for function in (ln_z, ln_z_forward, forward_ess):
         with pytest.raises(InputError, match="2 of 50 log-weights are NaN or infinite"):
             function(log_w)
     with pytest.raises(InputError, match="2 of 50"):
@@ -161,7 +160,7 @@ def test_weights_that_are_not_finite_are_refused(bad: float) -> None:
 
 
 def test_too_few_weights_are_refused() -> None:
-    with pytest.raises(InputError, match="two or more"):
+    with pytest.raises(InputError, match="2 or more"):
         ln_z(np.array([1.0]))
 
 

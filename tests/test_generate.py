@@ -18,8 +18,9 @@ from lattice.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.files import sha256_file
 from lattice.generate import EnsembleParameters, generate
+from lattice.starts import classical_field
 from lattice.statistics import gamma_method
-from lattice.thermalise import StepTuner, classical_field, read_thermalisation, scaled_steps
+from lattice.thermalise import read_thermalisation
 
 REPO = Path(__file__).resolve().parent.parent
 ACTION, SHAPE, SEED = ScalarPhi4(0.27, 0.022), (4, 6), 11
@@ -69,7 +70,7 @@ def test_what_is_written(whole: Path) -> None:
     assert e.attrs["certificate"]["passed"] is False  # honest: 12 configurations per chain certify nothing
     history = read_thermalisation(whole / "therm.h5")[0].history
     assert history["dH"].shape == (30, 8)
-    assert history["start"] == ["hot", "cold"] * 4
+    assert history["start"] == ["hot", "cold", "hot", "wall"] * 2
 
 
 def test_finished_folder_is_only_read(whole: Path) -> None:
@@ -215,28 +216,11 @@ def test_free_field_that_does_not_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kappa", [0.21, 0.27, 0.40])
 def test_tuned_acceptance(tmp_path: Path, kappa: float) -> None:
-    params = EnsembleParameters(n_configs=1024, n_chains=64, n_therm=150)
+    params = EnsembleParameters(n_configs=1024, n_chains=64, n_therm=150, trajectory_length=4.0)
     e = generate(ScalarPhi4(kappa, 0.022), (8, 8), params, 1, tmp_path)
     by_chain = np.array([e.series["accepted"][rows].mean() for rows in e.replicas()])
     assert 0.85 < by_chain.mean() < 0.995
     assert by_chain.min() > 0.4
-
-
-def test_tuner_rules() -> None:
-    assert scaled_steps(10, 0.9, 0.9, "omelyan2") == 10
-    assert scaled_steps(10, 0.0, 0.9, "omelyan2") == 20
-    tuner = StepTuner(EnsembleParameters(n_therm=500, trajectory_length=4.0))
-    for _ in range(500):  # an integrator that breaks down below 9 steps, whatever the scaling law says
-        tuner.observe(np.zeros(8), np.full(8, 0.4 if tuner.n_steps < 9 else 0.97))
-    assert tuner.n_steps == 10
-    tails = StepTuner(EnsembleParameters(n_therm=500, trajectory_length=4.0))
-    for _ in range(500):  # a fair mean, but rare large dH below 12 steps
-        tails.observe(np.array([0.1, 30.0 if tails.n_steps < 12 else 0.2]), np.full(2, 0.97))
-    assert tails.n_steps == 14
-    fixed = StepTuner(EnsembleParameters(n_steps=3))
-    for _ in range(500):
-        fixed.observe(np.zeros(8), np.zeros(8))
-    assert fixed.n_steps == 3
 
 
 def test_classical_field_is_a_minimum() -> None:
@@ -259,11 +243,42 @@ def test_classical_field_is_a_minimum() -> None:
         {"target_acceptance": 1.0},
         {"integrator": "euler"},
         {"n_cfg": 3},
+        {"acceleration": "fast"},
+        {"cluster": "wolf"},
+        {"update": "heatbath"},
     ],
 )
 def test_parameters_out_of_range(bad: dict[str, Any]) -> None:
     with pytest.raises(pydantic.ValidationError):
         EnsembleParameters(**bad)
+
+
+def test_step_number_without_a_length_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs ensemble.trajectory_length"):
+        generate(ACTION, SHAPE, EnsembleParameters(n_steps=4), 1, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"acceleration": "measured", "n_clusters": 0},
+        {"acceleration": "free", "cluster": "swendsen-wang"},
+        {"update": "local", "n_overrelax": 2, "cluster": "swendsen-wang"},
+        {"update": "local", "n_overrelax": 1},
+    ],
+)
+def test_every_algorithm_makes_a_certified_ensemble(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """<phi^2> and s at L=4, kappa=0.25 against plain HMC, and the same seed gives the same bits."""
+    params = EnsembleParameters(n_configs=8192, n_chains=64, n_therm=200, **settings)
+    e = generate(ScalarPhi4(0.25, 0.1), (4, 4), params, 5, tmp_path / "a")
+    assert e.attrs["certificate"]["passed"], e.attrs["certificate"]["reason"]
+    plain = EnsembleParameters(n_configs=16384, n_chains=64, n_therm=200, n_clusters=0)
+    f = generate(ScalarPhi4(0.25, 0.1), (4, 4), plain, 6, tmp_path / "b")
+    for name in ("phi2", "action"):
+        a, b = (gamma_method([x.series[name][rows][:, None] for rows in x.replicas()]) for x in (e, f))
+        assert abs(a.value - b.value) < 4.5 * np.hypot(a.error, b.error)
+    again = generate(ScalarPhi4(0.25, 0.1), (4, 4), params, 5, tmp_path / "c")
+    np.testing.assert_array_equal(again.phi, e.phi)
 
 
 def test_rounding_up_to_whole_chains() -> None:

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("arguments", "cli", "pipeline", "plots", "records", "summary")
+ROOMS = ("arguments", "cli", "pipeline", "plots", "records", "scan_command", "summary")
 TOP = {f"diffsq.{room}" for room in ROOMS}
 ABOVE = {"__main__", "report", *ROOMS}  # report draws with plots; all others are below
 

@@ -9,12 +9,14 @@ import pytest
 
 from lattice.action import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
-from lattice.measure import format_table, measure, two_point
+from lattice.measure import format_table, measure, second_opinion, two_point
 
 NAMES = {"abs_magnetization", "magnetization", "susceptibility", "susceptibility_full", "binder",
          "action_density", "phi2", "phi4", "xi_2nd"}
-NAMES |= {f"kappa{n}{suffix}" for n in (2, 4, 6, 8) for suffix in ("", "_m")}
-NAMES |= {f"kappa{n}{suffix}_ratio" for n in (4, 6, 8) for suffix in ("", "_m")}
+LAWS = ("", "_m", "_k1", "_k2")
+NAMES |= {f"kappa{n}{law}" for n in range(1, 9) for law in LAWS}
+NAMES |= {f"kappa{n}{law}_ratio" for n in range(3, 9) for law in LAWS}
+NAMES |= {f"kappa{n}{law}_ratio_z2" for n in (4, 6, 8) for law in LAWS}
 
 
 @dataclass
@@ -63,7 +65,10 @@ def exact_free(shape, kappa):
     return {"abs_magnetization": math.sqrt(2 * m2 / math.pi), "magnetization": 0.0,
             "susceptibility": volume * m2 * (1 - 2 / math.pi), "susceptibility_full": g[0, 0], "binder": 0.0,
             "action_density": 0.5, "phi2": p2, "phi4": 3 * p2**2, "kappa2": p2, "kappa4": 0.0, "kappa2_m": m2,
-            "kappa4_m": 0.0, "kappa4_ratio": 0.0, "kappa4_m_ratio": 0.0,
+            "kappa4_m": 0.0, "kappa4_ratio": 0.0, "kappa4_m_ratio": 0.0, "kappa1": 0.0, "kappa3": 0.0,
+            "kappa3_m": 0.0, "kappa1_k1": 0.0, "kappa2_k1": g[1, 0] / 2, "kappa2_k2": g[1, 1] / 2,
+            "kappa3_k1": 0.0, "kappa4_k1": 0.0, "kappa4_k1_ratio": 0.0, "kappa4_k2_ratio_z2": 0.0,
+            "kappa4_ratio_z2": 0.0, "kappa4_m_ratio_z2": 0.0,
             "xi_2nd": math.sqrt(g[0, 0] / g[1, 0] - 1) / (2 * math.sin(math.pi / shape[0]))}
 
 
@@ -83,6 +88,61 @@ def test_every_observable_covers_its_exact_value(make):
         assert abs(pulls.mean()) < 4.5 / math.sqrt(60) + 0.1, name
         assert abs(pulls.std() - 1) < 4.5 / math.sqrt(120), name
         assert np.max(np.abs(pulls)) < 5, name
+
+
+def test_the_jackknife_covers_and_agrees_with_the_gamma_method():
+    exact = {name: x for name, x in exact_free((6, 6), 0.22).items() if "4" not in name and "3" not in name}
+    for name, pulls in pulls_of(free_ensemble, exact, 25, method="jackknife", two_point=False).items():
+        assert abs(pulls.mean()) < 4.5 / math.sqrt(25) + 0.1, name
+        assert abs(pulls.std() - 1) < 4.5 / math.sqrt(50), name
+    ensemble = free_ensemble(1, n=1000)
+    gamma, jack = measure(ensemble), measure(ensemble, method="jackknife")
+    assert second_opinion(gamma, jack) == []
+    assert "jackknife" in jack["method"]
+    for name, row in jack["observables"].items():
+        assert row["value"] == gamma["observables"][name]["value"]
+        assert row["tau_int"] == gamma["observables"][name]["tau_int"]
+    # negative control: correlated configurations called independent draws
+    repeated = one_chain_each(np.repeat(ensemble.phi, 8, axis=0), 4, ensemble.action)
+    shuffled = repeated.phi[np.random.default_rng(2).permutation(8000)]
+    naive = measure(one_chain_each(shuffled, 8000, ensemble.action), method="jackknife", two_point=False)
+    lines = second_opinion(measure(repeated, two_point=False), naive)
+    assert any(line.startswith("phi2: error ") for line in lines)
+    with pytest.raises(InputError, match="method must be"):
+        measure(ensemble, method="bootstrap")
+
+
+def test_broken_phase_ratios():
+    """Two peaks with unequal populations: the symmetric estimator is far nearer to the truth."""
+    rng = np.random.default_rng(33)
+    phi = rng.choice([-3.0, 3.0], p=[0.4, 0.6], size=(4000, 1, 1)) + 0.5 * rng.normal(size=(4000, 4, 4))
+    table = measure(one_chain_each(phi, 4, ScalarPhi4(0.4, 0.022)), two_point=False)["observables"]
+    truth = -2 * 3**4 / (9 + 0.25) ** 2
+    z2 = table["kappa4_ratio_z2"]
+    assert abs(z2["value"] - truth) < 4 * z2["error"]
+    assert abs(table["kappa4_ratio"]["value"] - truth) > 20 * z2["error"]
+
+
+def test_without_the_symmetry_no_symmetric_ratio():
+    class Tilted(ScalarPhi4):
+        def action(self, phi):
+            return super().action(phi) + 0.1 * phi.sum(dim=(1, 2))
+
+    ensemble = free_ensemble(3, n=400)
+    ensemble.action = Tilted(0.2, 0.0)
+    assert set(measure(ensemble)["observables"]) == {name for name in NAMES if not name.endswith("_z2")}
+
+
+def test_replicas_of_unequal_length_and_no_two_point():
+    whole = free_ensemble(4, n=400)
+    keep = np.r_[0:90, 100:400]
+    cut = Fields(whole.phi[keep], whole.chain[keep], whole.trajectory[keep], whole.action)
+    result = measure(cut, two_point=False)
+    assert result["two_point"] is None
+    assert result["observables"]["phi2"]["value"] == pytest.approx((cut.phi**2).mean())
+    assert result["observables"]["phi2"]["error"] == pytest.approx(
+        measure(whole)["observables"]["phi2"]["error"], rel=0.15)
+    assert result["modes"] == {"k1": [1, 0], "k2": [1, 1]}
 
 
 def test_ignoring_the_weights_measures_the_proposal():
@@ -189,7 +249,7 @@ def test_bad_ensembles_are_refused():
         measure(twice)
     bad_weight = white_ensemble(7, n=40)
     bad_weight.log_weight[3] = math.nan
-    with pytest.raises(InputError, match="1 of 40 log weights"):
+    with pytest.raises(InputError, match="1 of 40 log-weights"):
         measure(bad_weight)
     with pytest.raises(InputError, match="no configurations"):
         measure(Fields(good.phi[:0], good.chain[:0], good.trajectory[:0], good.action))
@@ -230,6 +290,15 @@ class TestTable:
         assert lines[0].index("value") == row.index(row.split()[1])
         assert "tau_int = 1/2 + sum" in text
         assert "in saved configurations" in text
+
+    def test_the_cumulants_are_printed_on_request(self):
+        result = measure(free_ensemble(10, n=400), two_point=False)
+        short, everything = format_table(result), format_table(result, everything=True)
+        rows = {line.split()[0] for line in short.splitlines()}
+        assert {"kappa2", "kappa8_m_ratio", "kappa4_k1_ratio", "kappa6_k1_ratio"} <= rows
+        assert not rows & {"kappa1", "kappa3_ratio", "kappa4_k1", "kappa4_ratio_z2", "kappa4_k2_ratio"}
+        assert len(short.splitlines()) < 40
+        assert {line.split()[0] for line in everything.splitlines()} >= NAMES
 
     def test_columns_beside_each_other(self):
         weighted = measure(white_ensemble(10, n=400))

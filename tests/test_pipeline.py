@@ -7,6 +7,7 @@ end-to-end run of a tiny config (and kill -9 in each real stage) is the business
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from diffsq import pipeline
@@ -225,3 +227,95 @@ def test_damaged_records_are_named(tmp_path: Path, config: Config) -> None:
     (tmp_path / "stages.json").write_text('{"ensemble": 3}')
     with pytest.raises(InputError, match="damaged record"):
         pipeline.run_stages(config, tmp_path, say=quiet)
+
+
+# --- an ensemble made elsewhere -----------------------------------------------------------------------------
+
+
+def write_foreign(folder: Path, *, seed: int = 1, passed: bool | None = True, n: int = 1024) -> None:
+    """Exact draws of the free field in an ensemble folder, with a certificate that says `passed`."""
+    from lattice.action import FreeScalar
+    from lattice.certificate import certify
+    from lattice.ensemble import Ensemble, write_ensemble
+
+    rng = np.random.default_rng(seed)
+    cos = np.cos(2 * np.pi * np.arange(8) / 8)
+    width = np.sqrt(0.5 / (1 - 0.4 * (cos[:, None] + cos[None, :])))
+    phi = np.fft.ifft2(width * np.fft.fft2(rng.normal(size=(n, 8, 8)))).real
+    e = Ensemble.from_fields(phi, FreeScalar(0.2), np.repeat(np.arange(16), n // 16))
+    if passed is not None:
+        e.attrs["certificate"] = {**certify(e), "passed": passed, "reason": "" if passed else "failed: |M|"}
+    write_ensemble(e, folder)
+
+
+def taking(source: Path, **sections: Any) -> Config:
+    """A config of seconds that takes its ensemble from `source`."""
+    return config_from_dict({
+        "name": "taken", "seed": 3, "action": {"kind": "free", "kappa": 0.2, "lam": 0.0},
+        "lattice": {"shape": [8, 8]}, "ensemble": {"source": str(source)},
+        "model": {"channels": 0, "n_sigma": 8, "n_fit": 512},
+        "training": {"n_steps": 4, "batch_size": 16, "warmup": 1, "validate_every": 4, "checkpoint_every": 4},
+        "sampling": {"n_samples": 64, "n_levels": 4, "n_forward": 64, "n_calibration": 64}, **sections,
+    })  # fmt: skip
+
+
+def test_a_run_from_an_ensemble_made_elsewhere(tmp_path: Path) -> None:
+    """Up to the final table, on fields that keep their bits, with the certificate they came with."""
+    from lattice.ensemble import read_ensemble
+
+    write_foreign(tmp_path / "theirs")
+    stages = ("ensemble", "train", "sample", "measure")
+    run = pipeline.run_stages(taking(tmp_path / "theirs"), tmp_path / "run", stages, say=quiet)
+    assert set(run.seconds()) == set(stages)
+    theirs, ours = read_ensemble(tmp_path / "theirs"), read_ensemble(tmp_path / "run" / "ensemble")
+    np.testing.assert_array_equal(ours.phi, theirs.phi)
+    np.testing.assert_array_equal(ours.chain, theirs.chain)
+    assert ours.attrs["certificate"] == theirs.attrs["certificate"]
+    assert pipeline.certificate_of(tmp_path / "run") == theirs.attrs["certificate"]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["columns"]["training"]["ensemble"]["n"] == 1024
+
+    said: list[str] = []
+    shutil.rmtree(tmp_path / "theirs")  # the run has its own copy
+    pipeline.run_stages(taking(tmp_path / "theirs"), tmp_path / "run", stages, say=said.append)
+    assert len([line for line in said if "unchanged" in line]) == 4
+
+    write_foreign(tmp_path / "theirs", seed=2)
+    with pytest.raises(InputError, match=r"ensemble stage .*its input source .*theirs"):
+        pipeline.run_stages(taking(tmp_path / "theirs"), tmp_path / "run", say=quiet)
+    plan = pipeline.plan(taking(tmp_path / "theirs"), tmp_path / "run")
+    assert not plan["ensemble"].startswith("skip")
+
+
+@pytest.mark.parametrize("passed", [False, None])
+def test_an_uncertified_source_is_refused_before_anything_is_written(
+    tmp_path: Path, passed: bool | None
+) -> None:
+    write_foreign(tmp_path / "theirs", passed=passed, n=256)
+    why = "no thermalisation history" if passed is None else r"failed: \|M\|"
+    with pytest.raises(InputError, match=rf"theirs: not certified \(.*{why}.*--accept-uncertified"):
+        pipeline.run_stages(taking(tmp_path / "theirs"), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run" / "ensemble").exists()
+    pipeline.run_stages(
+        taking(tmp_path / "theirs"), tmp_path / "run", ("ensemble",), accept_uncertified=True, say=quiet
+    )
+    assert pipeline.certificate_of(tmp_path / "run")["passed"] is False
+    with pytest.raises(InputError, match="failed its certificate"):  # accepted once is not accepted for ever
+        pipeline.run_stages(taking(tmp_path / "theirs"), tmp_path / "run", say=quiet)
+
+
+def test_a_source_that_does_not_fit(tmp_path: Path) -> None:
+    write_foreign(tmp_path / "theirs", n=256)
+    cases = [
+        (taking(tmp_path / "nowhere"), "nowhere: cannot be read"),
+        (taking(tmp_path / "theirs", lattice={"shape": [8, 16]}), r"fields on \[8, 8\], .* is \[8, 16\]"),
+        (taking(tmp_path / "theirs", action={"kind": "free", "kappa": 0.21, "lam": 0.0}), "action is .*0.21"),
+    ]  # fmt: skip
+    for config, message in cases:
+        with pytest.raises(InputError, match=message):
+            pipeline.run_stages(config, tmp_path / "run", say=quiet)
+        (tmp_path / "run" / "stages.json").unlink(missing_ok=True)
+    shard = tmp_path / "theirs" / "shard-0000.h5"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"shard-0000\.h5: changed since it was written"):
+        pipeline.run_stages(taking(tmp_path / "theirs"), tmp_path / "run", say=quiet)

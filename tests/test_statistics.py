@@ -4,38 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.signal import lfilter
+from scipy.special import ndtr
 from scipy.stats import kstest
+from series import ar1, assert_coverage, binder, coverage
 
+from lattice.cumulants import cumulant
 from lattice.errors import InputError
-from lattice.statistics import (
-    EstimatorError,
-    effective_sample_size,
-    gamma_method,
-    jackknife_weighted,
-)
-
-
-def ar1(rng, n, a, shape=()):
-    """Stationary AR(1) with unit variance and rho(t) = a^t: (n, *shape); tau_int = (1/2)(1 + a)/(1 - a)."""
-    noise = rng.normal(size=(n, *shape)) * math.sqrt(1 - a * a)
-    noise[0] = rng.normal(size=shape)
-    return lfilter([1.0], [1.0, -a], noise, axis=0)
-
-
-def binder(x):
-    return 1 - x[1] / (3 * x[0] ** 2)
-
-
-def assert_coverage(pulls, tolerance=4.0):
-    """68 % and 95 % intervals cover within `tolerance` binomial errors."""
-    for width, expected in ((1.0, 0.682689), (1.959964, 0.95)):
-        covered = np.mean(np.abs(pulls) < width)
-        assert abs(covered - expected) < tolerance * math.sqrt(expected * (1 - expected) / len(pulls))
-
-
-def coverage(pulls):
-    return np.mean(np.abs(pulls) < 1)
+from lattice.statistics import EstimatorError, gamma_method, jackknife_error
 
 
 @pytest.mark.parametrize("a", [0.0, 0.5, 0.9])
@@ -50,9 +25,24 @@ def test_ar1_pulls_are_standard_normal(a):
     taus = np.array([e.tau_int for e in estimates])
     # the window cuts a tail of relative size about exp(-W/tau) off tau_int: 2 % at S = 2
     assert abs(taus.mean() / tau - 1) < 0.02 + 4 * taus.std() / math.sqrt(200) / tau
-    if a > 0:
-        tau_pulls = (taus - tau) / [e.tau_int_error for e in estimates]
-        assert 0.6 < np.sqrt(np.mean(tau_pulls**2)) < 1.5
+    if a > 0:       # the intervals of tau_int cover as well
+        assert_coverage((taus - tau) / [e.tau_int_error for e in estimates])
+
+
+def test_tau_of_two_time_scales():
+    """A fast and a slow AR(1) added: tau_int is the mean of theirs, weighted with their variances."""
+    share, fast, slow = 0.7, 0.3, 0.9
+    tau = share * 0.5 * (1 + fast) / (1 - fast) + (1 - share) * 0.5 * (1 + slow) / (1 - slow)
+    pulls, taus = [], []
+    for seed in range(200):
+        rng = np.random.default_rng([14, seed])
+        x = math.sqrt(share) * ar1(rng, 20000, fast) + math.sqrt(1 - share) * ar1(rng, 20000, slow)
+        estimate = gamma_method(x, s_tau=4.0)      # Wolff's S: the slow scale is 2.7 times tau_int
+        pulls.append(estimate.value / estimate.error)
+        taus.append((estimate.tau_int - tau) / estimate.tau_int_error)
+    assert_coverage(np.array(pulls))
+    assert abs(np.mean(taus)) < 0.25
+    assert_coverage(np.array(taus))
 
 
 def test_error_of_error():
@@ -160,13 +150,50 @@ def test_binder_coverage_needs_the_full_propagation():
         assert_coverage(frozen)
 
 
-def test_susceptibility_with_a_frozen_mean_fails():
-    """V(<M^2> - <|M|>^2) of a peak away from zero: freezing <|M|> overstates the error tenfold."""
-    m = 3.0 + 0.1 * ar1(np.random.default_rng(9), 20000, 0.5)
-    data = np.stack([m**2, m], axis=1)
-    full = gamma_method([data], lambda x: x[0] - x[1] ** 2)
-    assert gamma_method(data[:, 0].copy()).error > 10 * full.error
-    assert abs(full.value - 0.01) < 4 * full.error
+def susceptibility_pull(seed, *, frozen):
+    """<M^2> - <M>^2 = 0.01 of a peak at 3; frozen: only <M^2> fluctuates."""
+    m = 3.0 + 0.1 * ar1(np.random.default_rng([9, seed]), 4000, 0.5)
+    full = gamma_method([np.stack([m**2, m], axis=1)], lambda x: x[0] - x[1] ** 2)
+    return (full.value - 0.01) / (gamma_method(m**2).error if frozen else full.error)
+
+
+def test_susceptibility_coverage_needs_the_full_propagation():
+    full = np.array([susceptibility_pull(seed, frozen=False) for seed in range(300)])
+    assert_coverage(full)
+    frozen = np.array([susceptibility_pull(seed, frozen=True) for seed in range(300)])
+    assert np.max(np.abs(frozen)) < 1       # negative control: the error is far too large
+    with pytest.raises(AssertionError):
+        assert_coverage(frozen)
+
+
+def test_bias_of_a_derived_quantity_from_its_replicas():
+    """<mean^2> = 1 + 2 tau_int var/N: the bias is known, and the replicas see it; the value keeps it."""
+    estimates = []
+    for seed in range(300):
+        data = 1.0 + ar1(np.random.default_rng([15, seed]), 400, 0.8, (8,)).T[:, :, None]
+        estimates.append(gamma_method(data, lambda x: x[0] ** 2))
+    values, biases = (np.array([getattr(e, name) for e in estimates]) for name in ("value", "bias"))
+    exact = 2 * 4.5 / 3200
+    ends = 0.02 * exact         # the replicas' own means fluctuate a little less, by 1 - tau_int/n
+    assert abs(biases.mean() - exact) < 4 * biases.std() / math.sqrt(300) + ends
+    assert biases.mean() > 10 * biases.std() / math.sqrt(300)
+    assert abs((values - biases).mean() - 1) < 4 * values.std() / math.sqrt(300)
+    one = gamma_method([data.reshape(-1, 1)], lambda x: x[0] ** 2)
+    assert math.isnan(one.bias)
+    assert gamma_method(data).bias == 0.0
+
+
+def test_exponential_cumulants_within_their_errors():
+    """kappa_n of Exp(1) = (n-1)! from a correlated sample: odd moments included, errors cover."""
+    pulls = []
+    for seed in range(200):
+        x = -np.log(ndtr(ar1(np.random.default_rng([16, seed]), 10000, 0.5)))
+        powers = np.stack([x, x * x, x**3, x**4], axis=1)
+        estimates = [gamma_method([powers[:, :n]], cumulant) for n in (1, 2, 3, 4)]
+        pulls.append([(e.value - math.factorial(n)) / e.error for n, e in enumerate(estimates)])
+    for column in np.array(pulls).T[:3]:
+        assert_coverage(column)
+    assert np.mean(np.abs(pulls) < 3) > 0.9
 
 
 def test_gradient_step_is_harmless_for_large_powers():
@@ -175,6 +202,14 @@ def test_gradient_step_is_harmless_for_large_powers():
     cube = gamma_method([x[:, None]], lambda means: means[0] ** (1 / 3))
     plain = gamma_method(x)
     assert cube.error == pytest.approx(plain.error * plain.value ** (-2 / 3) / 3, rel=1e-9)
+
+
+def test_jackknife_error_of_a_mean_is_the_standard_error():
+    x = np.random.default_rng(17).normal(size=50)
+    left_out = (x.sum() - x) / 49
+    assert jackknife_error(left_out) == pytest.approx(x.std(ddof=1) / math.sqrt(50), rel=1e-12)
+    with pytest.raises(InputError, match="two or more blocks"):
+        jackknife_error([1.0])
 
 
 class TestRefusals:
@@ -238,82 +273,3 @@ class TestRefusals:
         estimate = gamma_method(x)
         assert estimate.tau_int == pytest.approx(0.5, abs=0.01)
         assert estimate.error >= 0.99 * x.std() / math.sqrt(len(x))
-
-
-class TestWeighted:
-    """Samples of N(0, s^2) reweighted to N(0, 1): <x^2> = 1, <x^4>/<x^2>^2 = 3, ESS known."""
-
-    @staticmethod
-    def draw(seed, n=2000, s=1.4):
-        x = s * np.random.default_rng([21, seed]).normal(size=n)
-        return x, -0.5 * x**2 + 0.5 * x**2 / s**2 + 1234.5
-
-    @pytest.mark.parametrize("kind", ["second moment", "binder"])
-    def test_coverage(self, kind):
-        pulls = []
-        for seed in range(300):
-            x, logw = self.draw(seed)
-            if kind == "binder":
-                estimate = jackknife_weighted(np.stack([x**2, x**4], axis=1), logw, binder)
-                pulls.append(estimate.value / estimate.error)
-            else:
-                estimate = jackknife_weighted(x**2, logw)
-                pulls.append((estimate.value - 1) / estimate.error)
-        pulls = np.array(pulls)
-        assert abs(pulls.mean()) < 4 / math.sqrt(300) + 0.05
-        assert_coverage(pulls)
-
-    def test_without_weights_or_with_a_frozen_norm_it_fails(self):
-        frozen, unweighted = [], []
-        for seed in range(300):
-            x, logw = self.draw(seed)
-            w = np.exp(logw - logw.max())
-            y = 10 + x**2
-            estimate = jackknife_weighted(y, logw)
-            frozen.append((estimate.value - 11) / (np.std(w * y) / w.mean() / math.sqrt(len(x))))
-            plain = jackknife_weighted(y, np.zeros(len(x)))
-            unweighted.append((plain.value - 11) / plain.error)
-        assert coverage(np.array(frozen)) > 0.99
-        assert coverage(np.array(unweighted)) < 0.01
-
-    def test_ess_against_its_exact_value(self):
-        s = 1.4
-        exact = math.sqrt(2 * s**2 - 1) / s**2     # <w>^2/<w^2> of the two Gaussians
-        pulls = []
-        for seed in range(200):
-            ess, error = effective_sample_size(self.draw(seed)[1])
-            pulls.append((ess - exact) / error)
-        pulls = np.array(pulls)
-        assert abs(pulls.mean()) < 0.3
-        assert abs(pulls.std() - 1) < 4 / math.sqrt(400)
-
-    def test_a_common_factor_of_the_weights_drops_out(self):
-        x, logw = self.draw(0)
-        a, b = jackknife_weighted(x**2, logw), jackknife_weighted(x**2, logw - 1e5)
-        assert a.value == pytest.approx(b.value, rel=1e-9)
-        assert a.error == pytest.approx(b.error, rel=1e-6)
-
-    def test_zero_log_weights_are_the_plain_jackknife_and_agree_with_gamma(self):
-        x = ar1(np.random.default_rng(22), 50000, 0.8)
-        jackknife, gamma = jackknife_weighted(x, np.zeros(len(x))), gamma_method(x)
-        assert jackknife.value == pytest.approx(gamma.value, rel=1e-9)
-        assert jackknife.error == pytest.approx(gamma.error, rel=4 / math.sqrt(2 * 100))
-
-    def test_refusals(self):
-        x, logw = self.draw(0, n=200)
-        bad = logw.copy()
-        bad[:3] = [math.nan, math.inf, -math.inf]
-        with pytest.raises(EstimatorError, match="3 of 200 log weights"):
-            jackknife_weighted(x, bad)
-        with pytest.raises(EstimatorError, match="3 of 200 log weights"):
-            effective_sample_size(bad)
-        with pytest.raises(EstimatorError, match="NaN or infinite"):
-            jackknife_weighted(np.full(200, math.nan), logw)
-        with pytest.raises(EstimatorError, match="200 configurations|effective configurations"):
-            jackknife_weighted(x, 1e3 * logw)
-        with pytest.raises(EstimatorError, match="needs 20"):
-            jackknife_weighted(x[:19], logw[:19])
-        with pytest.raises(EstimatorError, match="no fluctuations"):
-            jackknife_weighted(np.ones(200), logw)
-        with pytest.raises(InputError, match="200 configurations but 100"):
-            jackknife_weighted(x, logw[:100])

@@ -63,10 +63,13 @@ def thermalisation(
     return figure
 
 
+_KINDS = (("hot", HOT, (0, ())), ("cold", COLD, (0, (5, 1))), ("wall", GREY, (0, (1, 1))))
+
+
 def _histories(axes: Axes, data: Array, start: Sequence[str]) -> None:
     time = np.arange(1, len(data) + 1)
     edges = np.unique(np.geomspace(1, len(data) + 1, 60).round().astype(int))
-    for kind, colour, dash in (("hot", HOT, (0, ())), ("cold", COLD, (0, (5, 1)))):
+    for kind, colour, dash in _KINDS:
         chains = data[:, [name == kind for name in start]]
         n_chains = chains.shape[1]
         if not n_chains:

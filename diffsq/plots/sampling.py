@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from diffsq.plots.style import BASE, BLUE, INK, MODEL, WIENER, light_grid, new_figure, styled
-from lattice.statistics import format_value
+from lattice.notation import format_value
 
 Array = NDArray[np.float64]
 

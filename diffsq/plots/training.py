@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from diffsq.plots.style import BASE, BLUE, GREY, INK, MODEL, light_grid, new_figure, styled
-from lattice.statistics import format_value
+from lattice.notation import format_value
 
 Array = NDArray[np.float64]
 SIGMA = r"noise level $\sigma$ [$\kappa$–$\lambda$ field]"

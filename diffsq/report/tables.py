@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lattice.statistics import format_value, parse_value
+from lattice.notation import format_value, in_short_table, parse_value
 
 COLUMNS = {"training": "Monte Carlo", "raw": "raw", "weighted": "weighted", "metropolis": "Metropolis"}
 
@@ -57,16 +57,23 @@ def label_of(name: str) -> Label:
         return Label(
             "⟨φ⁴⟩" if name == "phi4" else "⟨<i>M</i>⟩", name, "per site" if name == "phi4" else "M = V⁻¹ Σ φ"
         )
-    match = re.fullmatch(r"kappa(\d)(_m)?(_ratio)?", name)
+    match = re.fullmatch(r"kappa([2468])(_m|_k1|_k2)?(_ratio(?:_z2)?)?", name)
     if not match:
         return Label(html.escape(name), name, "")
-    order, of_m, ratio = match.groups()
+    order, of, ratio = match.groups()
     symbol = f"κ<sub>{order}</sub>" + (f"/κ<sub>2</sub>{'⁰¹²³⁴'[int(order) // 2]}" if ratio else "")
-    return Label(
-        symbol + (" of <i>M</i>" if of_m else ""),
-        name,
-        "cumulants of M" if of_m else "cumulants of φ at one site",
-    )
+    what, caption = _CUMULANTS_OF[of]
+    if ratio == "_ratio_z2":
+        caption += ", odd moments set to 0"
+    return Label(symbol + what, name, caption)
+
+
+_CUMULANTS_OF = {
+    None: ("", "cumulants of φ at one site"),
+    "_m": (" of <i>M</i>", "cumulants of M"),
+    "_k1": (" of <i>φ̃</i>(k₁)", "cumulants of Re and Im φ̃/√V, lowest momentum"),
+    "_k2": (" of <i>φ̃</i>(k₂)", "cumulants of Re and Im φ̃/√V, second momentum"),
+}
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,8 @@ def comparison(summary: Mapping[str, Any]) -> list[Row]:
         tables["weighted"] = {**tables["weighted"], "ln_z": summary["ln_z"]}
     reference = reference_values(summary)
     present = {name for table in tables.values() for name in table}
-    order = [name for name in LABELS if name in present] + sorted(present - set(LABELS))
+    others = sorted(name for name in present - set(LABELS) if in_short_table(name))
+    order = [name for name in LABELS if name in present] + others
     return [_row(name, reference, tables) for name in order]
 
 

@@ -1,0 +1,121 @@
+"""Measured points beside published values: pulls, ratios of errors, one verdict for all.
+
+Published values may be quoted for the field of another convention, phi_theirs = s phi with the field_scale s
+of `lattice.action.from_kappa_lambda`; ours are multiplied by s^n before they are compared, n being the number
+of fields in the observable. The verdict is that of `diffsq.compare`, over the rows of all points together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from diffsq.compare import SIGNIFICANCE, sidak_threshold
+from lattice.errors import InputError
+from lattice.notation import aligned, format_value, parse_value
+
+# action_density: S is the same number in all conventions, they share its constant (no lambda V)
+_POWERS = {"abs_magnetization": 1, "magnetization": 1, "phi2": 2, "phi4": 4, "susceptibility": 2,
+           "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0}  # fmt: skip
+_CUMULANT = re.compile(r"kappa([1-8])(?:_m|_k1|_k2)?(_ratio(?:_z2)?)?")
+
+
+def field_power(name: str) -> int:
+    """How many powers of the field an observable of `lattice.measure` has.
+
+    >>> field_power("susceptibility"), field_power("kappa6"), field_power("kappa6_ratio")
+    (2, 6, 0)
+    """
+    if name in _POWERS:
+        return _POWERS[name]
+    match = _CUMULANT.fullmatch(name)
+    if match is None:
+        close = difflib.get_close_matches(name, _POWERS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
+        raise InputError(f"unknown observable reference.values.{name}{hint}")
+    return 0 if match.group(2) else int(match.group(1))
+
+
+def compare_with_references(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """All results of `lattice.scan` that carry a reference; None when none does.
+
+    {"rows": [{"point", "name", "value", "error", "reference", "reference_error", "pull", "error_ratio"}],
+     "not_compared": [{"point", "name", "reason"}], "n", "max_pull", "threshold", "significance", "verdict":
+     "agree" | "differ", "larger_errors"}. Values are in the convention of the reference; error_ratio is ours
+     over theirs. A value published without an error is listed with pull None and takes no part.
+    """
+    rows: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
+    any_reference = False
+    for result in results:
+        reference = (result.get("note") or {}).get("reference")
+        if reference is None:
+            continue
+        any_reference = True
+        if "observables" not in result:
+            missing.append({"point": result["name"], "name": "all", "reason": result["reason"]})
+            continue
+        for name, text in reference["values"].items():
+            row = _row(result, reference["convention"], name, text)
+            (missing if "reason" in row else rows).append(row)
+    if not any_reference:
+        return None
+    pulls = [row["pull"] for row in rows if row["pull"] is not None]
+    worst = max(pulls, key=abs) if pulls else None
+    threshold = sidak_threshold(len(pulls)) if pulls else None
+    differ = worst is not None and threshold is not None and abs(worst) > threshold
+    return {"rows": rows, "not_compared": missing, "n": len(pulls), "max_pull": worst, "threshold": threshold,
+            "significance": SIGNIFICANCE, "verdict": "differ" if differ else "agree",
+            "larger_errors": sum((row["error_ratio"] or 0.0) > 1.0 for row in rows)}  # fmt: skip
+
+
+def _row(result: Mapping[str, Any], convention: str, name: str, text: str) -> dict[str, Any]:
+    head = {"point": result["name"], "name": name}
+    entry = result["observables"].get(name)
+    if entry is None or entry["value"] is None or entry["error"] is None:
+        return {**head, "reason": (entry or {}).get("reason", "not measured")}
+    factor = _field_scale(result, convention) ** field_power(name)
+    value, error = entry["value"] * factor, entry["error"] * factor
+    published, published_error = parse_value(text)
+    known = math.isfinite(published_error)
+    apart = math.hypot(error, published_error)
+    return {**head, "value": value, "error": error, "reference": published,
+            "reference_error": published_error if known else None,
+            "pull": (value - published) / apart if known and apart > 0 else None,
+            "error_ratio": error / published_error if known and published_error > 0 else None}  # fmt: skip
+
+
+def _field_scale(result: Mapping[str, Any], convention: str) -> float:
+    if convention == "kappa-lambda":
+        return 1.0
+    from lattice.action import from_kappa_lambda
+
+    request = result["request"]
+    couplings = from_kappa_lambda(
+        convention, request["action"]["kappa"], request["action"]["lam"], len(request["shape"])
+    )
+    return couplings.field_scale
+
+
+def format_references(result: Mapping[str, Any]) -> str:
+    """The comparison as text: a row per published value, then the verdict."""
+    table = [["point", "observable", "value", "reference", "pull", "error/reference's"]]
+    for row in result["rows"]:
+        error = row["reference_error"]
+        table.append([
+            row["point"], row["name"], format_value(row["value"], row["error"]),
+            f"{row['reference']:.8g}" if error is None else format_value(row["reference"], error),
+            "-" if row["pull"] is None else f"{row['pull']:+.2f}",
+            "-" if row["error_ratio"] is None else f"{row['error_ratio']:.2f}",
+        ])  # fmt: skip
+    lines = aligned(table)
+    lines += [f"not compared: {m['point']} {m['name']}: {m['reason']}" for m in result["not_compared"]]
+    if result["max_pull"] is None:
+        return "\n".join([*lines, "verdict: none, no value could be compared"])
+    lines.append(f"verdict: {result['verdict']}; largest |pull| {abs(result['max_pull']):.2f} of "
+                 f"{result['n']}, threshold {result['threshold']:.2f} at {result['significance']:g}; "
+                 f"{result['larger_errors']} errors larger than the reference's")  # fmt: skip
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+"""`diffsq ensemble` with many points: make them, then the table, the figures, the crossings, the pulls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lattice.errors import InputError
+
+
+def is_scan(args: argparse.Namespace) -> bool:
+    """Whether this is a scan: --scan was given, or the file lists points."""
+    from diffsq.scanfile import is_points_file
+
+    return bool(args.scan) or is_points_file(args.config)
+
+
+def scan_command(args: argparse.Namespace) -> int:
+    """ensemble CONFIG --scan ..., ensemble POINTS. 1 when a point failed or published values differ."""
+    from diffsq.scanfile import load_scan
+
+    if args.restart is not None:
+        raise InputError("--restart is for a single run; remove the folder of the point to make it again")
+    scan = load_scan(args.config, args.scan, args.set)
+    folder = args.run or Path("runs") / scan.name
+    if args.dry_run:
+        _print_points(scan.points, folder)
+        return 0
+    if args.submit is not None:
+        from diffsq.slurm import submit_scan
+
+        jobs = submit_scan(scan.points, folder, scan.seed, args.submit, keep_fields=args.keep_fields)
+        print(f"submitted {len(jobs)} points: {', '.join(jobs)}")
+        print("when they are done, the same command without --submit makes the table")
+        return 0
+    from lattice.files import write_json
+    from lattice.progress import make_progress
+    from lattice.scan import run_scan
+    from lattice.scan_table import CERTIFIED
+
+    content = run_scan(
+        scan.points, folder, scan.seed, keep_fields=args.keep_fields, progress=make_progress(args.quiet),
+        say=(lambda text: None) if args.quiet else lambda text: print(text, file=sys.stderr, flush=True),
+        team=args.team,
+    )  # fmt: skip
+    from diffsq.reference import compare_with_references
+
+    content["references"] = compare_with_references(content["points"])
+    write_json(folder / "scan" / "scan.json", content)
+    print(scan_text(content))
+    for path in _figures(content, folder / "scan"):
+        print(path)
+    certified = all(result["status"] == CERTIFIED for result in content["points"])
+    agree = content["references"] is None or content["references"]["verdict"] == "agree"
+    return 0 if certified and agree else 1
+
+
+def scan_text(content: Mapping[str, Any]) -> str:
+    """What a scan ends with on the terminal, from the content of scan.json."""
+    from diffsq.reference import format_references
+    from lattice.crossings import format_crossings
+    from lattice.scan_table import CERTIFIED, format_scan
+
+    points = content["points"]
+    bad = [result for result in points if result["status"] != CERTIFIED]
+    parts = [format_scan(points), *(format_crossings(block) for block in content["crossings"])]
+    if content.get("references") is not None:
+        parts.append(format_references(content["references"]))
+    seconds = sum(result.get("seconds", 0.0) for result in points)
+    parts.append(f"{len(points) - len(bad)} of {len(points)} points certified, {seconds:.0f} s")
+    parts += [f"{result['status']}: {result['name']}: {result['reason']}" for result in bad]
+    return "\n".join(parts)
+
+
+def _print_points(points: list[Any], folder: Path) -> None:
+    from lattice.notation import aligned
+    from lattice.scan_table import extents
+
+    rows = [["point", "L", "kappa", "lam", "n_configs", "n_chains", "reference"]]
+    for point in points:
+        reference = (point.note or {}).get("reference")
+        rows.append([
+            point.name, extents(point.shape), f"{point.action.kappa:.10g}", f"{point.action.lam:.10g}",
+            str(point.params.n_saved), str(point.params.n_chains),
+            "-" if reference is None else f"{len(reference['values'])} values",
+        ])  # fmt: skip
+    print("\n".join([*aligned(rows), f"would make {len(points)} points in {folder / 'scan'}"]))
+
+
+def _figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
+    from diffsq import plots
+
+    paths = []
+    for name, figure in plots.scan_figures(content).items():
+        figure.savefig(folder / f"{name}.png")
+        paths.append(folder / f"{name}.png")
+    return paths

@@ -1,0 +1,164 @@
+"""The checks of a foreign ensemble against itself and its declared action: identities, copies, independence.
+
+Errors come from the scatter of chains or, when the chains are unknown, from taking every configuration as
+independent, which is itself checked. None of this sees a slow mode that has not arrived: that is the business
+of lattice.foreign_guard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.stats
+import torch
+
+from lattice.action import Action
+from lattice.certificate import MIN_ACCEPTANCE, MIN_INDEPENDENT, certify
+from lattice.checks import (
+    Check,
+    equality,
+    failed_check,
+    make_check,
+    mean_of_chains,
+    schwinger_dyson,
+    wall_density,
+)
+from lattice.ensemble import Ensemble
+from lattice.observables import primaries
+from lattice.shards import Floats, Integers, batches
+from lattice.statistics import EstimatorError
+
+Rows = list[Integers] | None  # the indices of each chain, None: every configuration independent
+
+
+def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
+    """Per-configuration series (n,) of fields phi (n, *shape): M, what lattice.foreign_guard compares, and
+    the two identities.
+
+    `binder` is the linearised 1 - m4/(3 m2^2): its mean is U_L and its scatter gives U_L's error to first
+    order. `zero_mode` has mean 0: integrating d/dphi_x [tanh(M) exp(-S)] and summing over x,
+    <tanh(M) sum_x dS/dphi_x> = <1 - tanh(M)^2>, with M = (1/V) sum_x phi_x.
+    """
+    table = primaries(phi, action)
+    m, m2, m4 = table["m"], table["m2"], table["m4"]
+    mean2, mean4 = float(m2.mean()), float(m4.mean())
+    with np.errstate(all="ignore"):
+        ratio = mean4 / (3 * mean2**2)
+        binder = 1 - ratio * (1 + (m4 / mean4 - 1) - 2 * (m2 / mean2 - 1))
+    force = np.empty(len(phi))
+    for batch in batches(phi.shape):
+        part = torch.from_numpy(phi[batch])
+        force[batch] = action.grad(part).sum(dim=tuple(range(1, part.dim()))).numpy()
+    return {
+        "m": m,
+        "abs_m": table["abs_m"],
+        "vm2": table["g0"],
+        "binder": np.where(np.isfinite(binder), binder, 0.0),
+        "s": table["s"],
+        "phi2": table["phi2"],
+        "phi4": table["phi4"],
+        "walls": wall_density(phi),
+        "schwinger_dyson": schwinger_dyson(phi, action),
+        "zero_mode": np.tanh(m) * force - (1 - np.tanh(m) ** 2),
+    }
+
+
+def mean_of(values: Floats, rows: Rows) -> tuple[float, float, float]:
+    """(mean, error, degrees of freedom); a constant has error 0.
+
+    Raises EstimatorError where the Gamma method cannot answer for fewer than eight chains.
+    """
+    if values.min() == values.max():
+        return float(values[0]), 0.0, math.inf
+    if rows is None:
+        return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1
+    return mean_of_chains([values[part] for part in rows])
+
+
+def identity_checks(series: dict[str, Floats], rows: Rows) -> list[Check]:
+    """Schwinger-Dyson per site and of the zero mode, and <M> = 0."""
+    signs = 100 * float((series["m"] > 0).mean())
+    wanted = (
+        ("Schwinger-Dyson", "schwinger_dyson", 1.0, "phi dS/dphi per site"),
+        ("Schwinger-Dyson of M", "zero_mode", 0.0, "tanh(M) sum dS/dphi - (1 - tanh(M)^2)"),
+        ("M (Z2)", "m", 0.0, f"M > 0 in {signs:.1f} %"),
+    )
+    checks = []
+    for name, key, expected, detail in wanted:
+        try:
+            checks.append(equality(name, *mean_of(series[key], rows), expected, detail))
+        except EstimatorError as error:
+            checks.append(failed_check(name, f"{expected:g}", str(error)))
+    return checks
+
+
+def content_checks(phi: Floats, rows: Rows) -> list[Check]:
+    """Enough configurations, no constant fields, no copies. A copy of the predecessor within a known chain is
+    a rejected update; any other copy, also up to sign, translation or reflection, is not a new draw."""
+    n = len(phi)
+    checks = [
+        make_check("configurations", float(n), None, f">= {MIN_INDEPENDENT:g}", n >= MIN_INDEPENDENT, "")
+    ]
+    flat = phi.reshape(n, -1)
+    if flat.shape[1] < 2:
+        return checks
+    constant = flat.min(axis=1) == flat.max(axis=1)
+    first = f"first: configuration {int(np.argmax(constant))}" if constant.any() else ""
+    count = float(constant.sum())
+    checks.append(make_check("constant fields", count, None, "0", not constant.any(), first))
+    marks = [hashlib.blake2b(np.sort(np.abs(field)).tobytes(), digest_size=16).digest() for field in flat]
+    again = np.zeros(n, dtype=bool)
+    for part in rows or []:
+        again[part[1:]] = [marks[i] == marks[j] for i, j in zip(part[1:], part[:-1], strict=True)]
+    seen: dict[bytes, int] = {}
+    copies = [
+        (i, seen[mark]) for i, mark in enumerate(marks) if not again[i] and seen.setdefault(mark, i) != i
+    ]
+    detail = "up to sign, translation and reflection"
+    if copies:
+        detail = f"{detail}; first: {copies[0][0]} is a copy of {copies[0][1]}"
+    checks.append(make_check("copies", float(len(copies)), None, "0", not copies, detail))
+    if again.any():
+        rejected = float(again.mean())
+        limit = 1 - MIN_ACCEPTANCE
+        checks.append(
+            make_check("repeats in chains", rejected, None, f"<= {limit:g}", rejected <= limit, "rejections?")
+        )
+    return checks
+
+
+def independence_check(series: dict[str, Floats]) -> Check:
+    """Largest autocorrelation of M, |M| and s in the order of the file, over all distances up to n/2.
+
+    The gate allows for the number of distances looked at: one false alarm in 10^5 files.
+    """
+    name, n = "independence", len(series["m"])
+    lags = np.arange(1, max(2, n // 2))
+    gate = float(scipy.stats.norm.isf(0.5e-5 / (3 * len(lags))))
+    worst = (0.0, 0.0, "M", 1)
+    for key, symbol in (("m", "M"), ("abs_m", "|M|"), ("s", "s")):
+        x = series[key] - series[key].mean()
+        if not float(x @ x) > 0 or n < 4:
+            continue
+        size = scipy.fft.next_fast_len(2 * n, real=True)
+        gamma = scipy.fft.irfft(np.abs(scipy.fft.rfft(x, size)) ** 2, size)[: lags[-1] + 1]
+        rho = gamma[1:] / gamma[0]
+        sigmas = np.abs(rho) * n / np.sqrt(n - lags)
+        at = int(np.argmax(sigmas))
+        if sigmas[at] > worst[0]:
+            worst = (float(sigmas[at]), float(rho[at]), symbol, int(lags[at]))
+    sigma, rho_max, symbol, lag = worst
+    detail = f"{sigma:.1f} sigma; largest rho({symbol}), between configurations {lag} apart"
+    return make_check(name, rho_max, None, f"0, {gate:.1f} sigma", sigma <= gate, detail)
+
+
+def chain_checks(ensemble: Ensemble) -> dict[str, Any]:
+    """The certificate of known chains without what a foreign file cannot have: its history."""
+    certificate = certify(ensemble, None)
+    elsewhere = ("origin", "Schwinger-Dyson", "M (Z2)")
+    certificate["checks"] = [check for check in certificate["checks"] if check["name"] not in elsewhere]
+    return certificate
