@@ -131,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--to", metavar="KIND", choices=("pyerrors", "arviz"), required=True,
                      help="pyerrors or arviz")  # fmt: skip
     sub.add_argument("--out", metavar="FILE", type=Path, required=True, help="file to write")
+    sub.add_argument("--fields", action="store_true", help="arviz only: the configurations too, as phi")
 
     sub = add(
         "report", "one self-contained HTML file of a run",
@@ -184,6 +185,10 @@ def _scan_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--submit", metavar="NAME=VALUE", nargs="*",
         help="a scan as a Slurm array through submitit: slurm_partition=cpu timeout_min=60 ...",
+    )  # fmt: skip
+    sub.add_argument(
+        "--collect", action="store_true",
+        help="make nothing: table and figures of the points that are finished, after --submit",
     )  # fmt: skip
 
 

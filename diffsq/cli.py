@@ -78,8 +78,10 @@ def stage_command(args: argparse.Namespace) -> int:
 
         if is_scan(args):
             return scan_command(args)
-        if args.submit is not None or args.keep_fields:
-            raise InputError("--submit and --keep-fields are for a scan; give --scan or a file of points")
+        if args.submit is not None or args.keep_fields or args.collect:
+            raise InputError(
+                "--submit, --collect and --keep-fields are for a scan; give --scan or a file of points"
+            )
     config, name = _load(args), args.command
     from diffsq import pipeline
 
@@ -178,7 +180,7 @@ def export_command(args: argparse.Namespace) -> int:
     """export ENSEMBLE."""
     from lattice.export import export
 
-    for path in export(_read(args.ensemble), args.to, args.out):
+    for path in export(_read(args.ensemble), args.to, args.out, fields=args.fields):
         print(path)
     return 0
 

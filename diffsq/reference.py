@@ -1,8 +1,9 @@
-"""Measured points beside published values: pulls, ratios of errors, one verdict for all.
+"""Measured points beside published values: pulls, ratios of errors, one verdict for all rows.
 
 Published values may be quoted for the field of another convention, phi_theirs = s phi with the field_scale s
 of `lattice.action.from_kappa_lambda`; ours are multiplied by s^n before they are compared, n being the number
-of fields in the observable. The verdict is that of `diffsq.compare`, over the rows of all points together.
+of fields in the observable. They agree when every pull is at most 3 in size and every error at most the
+published one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lattice.notation import aligned, format_value, parse_value
 # action_density: S is the same number in all conventions, they share its constant (no lambda V)
 _POWERS = {"abs_magnetization": 1, "magnetization": 1, "phi2": 2, "phi4": 4, "susceptibility": 2,
            "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0}  # fmt: skip
+MAX_PULL, MAX_ERROR_RATIO = 3.0, 1.0
 _CUMULANT = re.compile(r"kappa([1-8])(?:_m|_k1|_k2)?(_ratio(?:_z2)?)?")
 
 
@@ -43,9 +45,12 @@ def compare_with_references(results: Sequence[Mapping[str, Any]]) -> dict[str, A
     """All results of `lattice.scan` that carry a reference; None when none does.
 
     {"rows": [{"point", "name", "value", "error", "reference", "reference_error", "pull", "error_ratio"}],
-     "not_compared": [{"point", "name", "reason"}], "n", "max_pull", "threshold", "significance", "verdict":
-     "agree" | "differ", "larger_errors"}. Values are in the convention of the reference; error_ratio is ours
-     over theirs. A value published without an error is listed with pull None and takes no part.
+     "not_compared": [{"point", "name", "reason"}], "n", "max_pull", "large_pulls": rows with |pull| > 3,
+     "large_errors": rows with error_ratio > 1, "verdict": "agree" when there are none of either, else
+     "differ", "none" when no row could be judged, "false_alarm", "threshold", "significance"}.
+    Values are in the convention of the reference; error_ratio is ours over theirs. A value published without
+    an error is listed with pull None and not judged. false_alarm is the probability that n independent right
+    values have a |pull| > 3, threshold the |pull| that they exceed with probability `significance`.
     """
     rows: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
@@ -65,11 +70,14 @@ def compare_with_references(results: Sequence[Mapping[str, Any]]) -> dict[str, A
         return None
     pulls = [row["pull"] for row in rows if row["pull"] is not None]
     worst = max(pulls, key=abs) if pulls else None
-    threshold = sidak_threshold(len(pulls)) if pulls else None
-    differ = worst is not None and threshold is not None and abs(worst) > threshold
-    return {"rows": rows, "not_compared": missing, "n": len(pulls), "max_pull": worst, "threshold": threshold,
-            "significance": SIGNIFICANCE, "verdict": "differ" if differ else "agree",
-            "larger_errors": sum((row["error_ratio"] or 0.0) > 1.0 for row in rows)}  # fmt: skip
+    large_pulls = [row for row in rows if abs(row["pull"] or 0.0) > MAX_PULL]
+    large_errors = [row for row in rows if (row["error_ratio"] or 0.0) > MAX_ERROR_RATIO]
+    verdict = "differ" if large_pulls or large_errors else "agree"
+    return {"rows": rows, "not_compared": missing, "n": len(pulls), "max_pull": worst,
+            "large_pulls": large_pulls, "large_errors": large_errors, "verdict": verdict if pulls else "none",
+            "false_alarm": 1.0 - (1.0 - math.erfc(MAX_PULL / math.sqrt(2))) ** len(pulls),
+            "threshold": sidak_threshold(len(pulls)) if pulls else None,
+            "significance": SIGNIFICANCE}  # fmt: skip
 
 
 def _row(result: Mapping[str, Any], convention: str, name: str, text: str) -> dict[str, Any]:
@@ -113,9 +121,18 @@ def format_references(result: Mapping[str, Any]) -> str:
         ])  # fmt: skip
     lines = aligned(table)
     lines += [f"not compared: {m['point']} {m['name']}: {m['reason']}" for m in result["not_compared"]]
-    if result["max_pull"] is None:
+    lines += [f"reference without error, not judged: {row['point']} {row['name']}"
+              for row in result["rows"] if row["reference_error"] is None]  # fmt: skip
+    if result["verdict"] == "none":
         return "\n".join([*lines, "verdict: none, no value could be compared"])
-    lines.append(f"verdict: {result['verdict']}; largest |pull| {abs(result['max_pull']):.2f} of "
-                 f"{result['n']}, threshold {result['threshold']:.2f} at {result['significance']:g}; "
-                 f"{result['larger_errors']} errors larger than the reference's")  # fmt: skip
-    return "\n".join(lines)
+    n, pulls, errors = result["n"], result["large_pulls"], result["large_errors"]
+    lines += [f"|pull| > {MAX_PULL:g}: {row['point']} {row['name']} {row['pull']:+.2f}" for row in pulls]
+    lines += [f"error larger than the reference's: {row['point']} {row['name']} {row['error_ratio']:.2f} "
+              "times" for row in errors]  # fmt: skip
+    return "\n".join([
+        *lines,
+        f"verdict: {result['verdict']}; of {n} values {len(pulls)} with |pull| > {MAX_PULL:g} (largest "
+        f"{abs(result['max_pull']):.2f}), {len(errors)} with an error larger than the reference's",
+        f"({n} independent right values have one beyond {MAX_PULL:g} in {result['false_alarm']:.0%} of all "
+        f"cases, one beyond {result['threshold']:.2f} in {result['significance']:.1%})",
+    ])  # fmt: skip

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lattice.errors import InputError
+
+# What a drawing may raise; ValueError includes InputError and LinAlgError.
+_REFUSALS = (ValueError, ArithmeticError, LookupError, RuntimeError, OSError, MemoryError)
 
 
 def is_scan(args: argparse.Namespace) -> bool:
@@ -24,6 +28,8 @@ def scan_command(args: argparse.Namespace) -> int:
 
     if args.restart is not None:
         raise InputError("--restart is for a single run; remove the folder of the point to make it again")
+    if args.collect and args.submit is not None:
+        raise InputError("--submit makes points and --collect makes none; give one of them")
     scan = load_scan(args.config, args.scan, args.set)
     folder = args.run or Path("runs") / scan.name
     if args.dry_run:
@@ -34,7 +40,7 @@ def scan_command(args: argparse.Namespace) -> int:
 
         jobs = submit_scan(scan.points, folder, scan.seed, args.submit, keep_fields=args.keep_fields)
         print(f"submitted {len(jobs)} points: {', '.join(jobs)}")
-        print("when they are done, the same command without --submit makes the table")
+        print(f"when they are done, the table: {_collect_command(args)}")
         return 0
     from lattice.files import write_json
     from lattice.progress import make_progress
@@ -44,18 +50,27 @@ def scan_command(args: argparse.Namespace) -> int:
     content = run_scan(
         scan.points, folder, scan.seed, keep_fields=args.keep_fields, progress=make_progress(args.quiet),
         say=(lambda text: None) if args.quiet else lambda text: print(text, file=sys.stderr, flush=True),
-        team=args.team,
+        team=args.team, collect=args.collect,
     )  # fmt: skip
     from diffsq.reference import compare_with_references
 
     content["references"] = compare_with_references(content["points"])
     write_json(folder / "scan" / "scan.json", content)
     print(scan_text(content))
-    for path in _figures(content, folder / "scan"):
-        print(path)
+    paths, content["not_drawn"] = _figures(content, folder / "scan")
+    write_json(folder / "scan" / "scan.json", content)
+    for line in [*paths, *(f"not drawn: {why}" for why in content["not_drawn"])]:
+        print(line)
     certified = all(result["status"] == CERTIFIED for result in content["points"])
-    agree = content["references"] is None or content["references"]["verdict"] == "agree"
-    return 0 if certified and agree else 1
+    differ = content["references"] is not None and content["references"]["verdict"] == "differ"
+    return 0 if certified and not differ else 1
+
+
+def _collect_command(args: argparse.Namespace) -> str:
+    words = ["diffsq", "ensemble", str(args.config)]
+    for option, values in (("--scan", args.scan), ("--set", args.set)):
+        words += [option, *values] if values else []
+    return shlex.join([*words, *(["--run", str(args.run)] if args.run else []), "--collect"])
 
 
 def scan_text(content: Mapping[str, Any]) -> str:
@@ -90,11 +105,29 @@ def _print_points(points: list[Any], folder: Path) -> None:
     print("\n".join([*aligned(rows), f"would make {len(points)} points in {folder / 'scan'}"]))
 
 
-def _figures(content: Mapping[str, Any], folder: Path) -> list[Path]:
+def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list[str]]:
+    """The files drawn, and why others were not: hours of computing may lie before the figures, and nothing
+    that a drawing library refuses may cost the table."""
     from diffsq import plots
 
-    paths = []
-    for name, figure in plots.scan_figures(content).items():
-        figure.savefig(folder / f"{name}.png")
-        paths.append(folder / f"{name}.png")
-    return paths
+    paths: list[Path] = []
+    reasons: list[str] = []
+    fitted = [block for block in content["crossings"] if block["fits"]]
+    figures: dict[str, Any] = {}
+    for crossings in (fitted, []):  # without the crossings when they are what cannot be drawn
+        try:
+            figures = plots.scan_figures({**content, "crossings": crossings})
+            break
+        except _REFUSALS as error:
+            reasons.append(f"figures {'with' if crossings else 'without'} crossings: {_one_line(error)}")
+    for name, figure in figures.items():
+        try:
+            figure.savefig(folder / f"{name}.png")
+            paths.append(folder / f"{name}.png")
+        except _REFUSALS as error:
+            reasons.append(f"{name}: {_one_line(error)}")
+    return paths, reasons
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())

@@ -2,9 +2,11 @@
 
     diffsq ensemble configs/scan_binder.yaml --submit slurm_partition=cpu timeout_min=120 cpus_per_task=8
 
-Every task makes its points in their own folders; the same command without --submit, when they are done,
-finds all points finished and prints the table. Couplings are what an array splits; to split the chains of one
-point as well, start the command itself with `torchrun` inside an allocation.
+Every task makes its point in a folder of its own. The same command with --collect in place of --submit reads
+what is finished, lists the other points as failed with the reason, and prints the table; it makes nothing, so
+it is fit for a login node. Submitting again goes on with the points that are not finished. Couplings are what
+an array splits; to split the chains of one point as well, start the command itself with `torchrun` inside an
+allocation.
 """
 
 from __future__ import annotations

@@ -76,7 +76,10 @@ class ScalarPhi4:
         forward = sum((torch.roll(phi, -1, axis) for axis in axes), torch.zeros_like(phi))
         phi2 = phi * phi
         density = -2.0 * self.kappa * phi * forward + (1.0 - 2.0 * self.lam) * phi2 + self.lam * phi2 * phi2
-        return density.sum(dim=axes)
+        # axis by axis: one reduction of a single large field would be split by the number of threads
+        for _ in axes:
+            density = density.sum(dim=-1)
+        return density
 
     def grad(self, phi: Tensor) -> Tensor:
         """dS/dphi, minus the force: phi (n, *shape) -> (n, *shape)."""

@@ -39,7 +39,7 @@ from lattice.stationarity import (
 )
 from lattice.statistics import Estimate, EstimatorError, gamma_method
 
-MIN_THERM_OVER_TAU = 20.0
+MIN_THERM_OVER_TAU = 40.0  # hot starts leave domains that outlive tau_int of the equilibrium
 MIN_CHAIN_OVER_TAU = 10.0
 MIN_INDEPENDENT = 100.0
 MIN_ACCEPTANCE = 0.3

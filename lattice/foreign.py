@@ -18,18 +18,21 @@ from lattice.action import Action
 from lattice.checks import GATE, Check, failed_check
 from lattice.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
+from lattice.exact import free_propagator
 from lattice.files import folder_error, write_json
 from lattice.foreign_checks import (
+    Rows,
     chain_checks,
     content_checks,
     identity_checks,
     independence_check,
     series_of,
 )
-from lattice.foreign_guard import guard_checks, hints, own_run
+from lattice.foreign_guard import guard_checks, hints, own_run, too_large
 from lattice.foreign_read import ForeignFields, read_foreign
 from lattice.notation import aligned, format_value
 from lattice.progress import Progress
+from lattice.shards import Floats
 
 __all__ = ["format_import", "import_file"]
 
@@ -56,9 +59,10 @@ def import_file(
 
     Returns JSON data: passed, reason, file {name, sha256, dataset, dtype, array_shape}, action, shape, n,
     n_chains, notes, hints, checks (records of lattice.checks), guard (our own run: n, n_independent, passed,
-    and per quantity value, error, own_value, own_error, sigmas), written (bool), identity (of what was
-    written) and certificate. A file that fails is not an error: it is not written, unless
-    `accept_uncertified`, and then its certificate says that it failed.
+    and per quantity value, error, own_value, own_error, sigmas; None where the checks of the file alone have
+    failed or the lattice is too large for a run of our own), written (bool), identity (of what was written)
+    and certificate. A file that fails is not an error: it is not written, unless `accept_uncertified`, and
+    then its certificate says that it failed.
 
     Raises InputError for what cannot be read at all, for an action that has no normalisable distribution, and
     when `out` is not a new or empty folder.
@@ -68,6 +72,8 @@ def import_file(
     if stride is not None and stride < 1:
         raise InputError(f"stride must be at least 1 trajectory, got {stride}")
     found = read_foreign(Path(path), shape, dataset, n_chains)
+    if action.lam <= 0:
+        free_propagator(action.kappa, found.phi.shape[1:])  # refuses what is not normalisable
     ensemble = _ensemble(found, action, stride)
     certificate, guard, advice = _certificate(ensemble, found, seed, progress)
     ensemble.attrs["certificate"] = certificate
@@ -168,24 +174,16 @@ def _certificate(
         if rows is None:
             checks.append(independence_check(series))
         else:
-            parts = chain_checks(ensemble)
+            parts = chain_checks(ensemble, series)
             checks += parts["checks"]
         checks += identity_checks(series, rows)
-        own = own_run(ensemble.action, ensemble.shape, seed, progress)
-        compared, table = guard_checks(series, rows, own)
-        checks += compared
-        own_certificate = own.attrs["certificate"]
-        guard = {
-            "n": len(own),
-            "n_independent": own_certificate["n_independent"],
-            "passed": own_certificate["passed"],
-            "reason": own_certificate["reason"],
-            "algorithm": own.attrs["algorithm"],
-            "seed": own.attrs["seed"],
-            "quantities": table,
-        }
+        if any(not check["passed"] for check in checks):
+            found.notes.append("the checks of the file alone have failed: no run of our own was made")
+        else:
+            compared, guard = _compared(ensemble, series, rows, seed, progress)
+            checks += compared
         failed = {check["name"] for check in checks if not check["passed"]}
-        advice = hints(ensemble.action, len(ensemble.shape), series, rows, table, failed)
+        advice = hints(ensemble.phi, ensemble.action, series, rows, failed)
     failures = [check["name"] for check in checks if not check["passed"]]
     by_name = {check["name"]: check for check in checks}
     identity = by_name.get("Schwinger-Dyson")
@@ -205,6 +203,19 @@ def _certificate(
         "guard": guard,
     }
     return certificate, guard, advice
+
+
+def _compared(
+    ensemble: Ensemble, series: dict[str, Floats], rows: Rows, seed: int, progress: Progress | None
+) -> tuple[list[Check], dict[str, Any] | None]:
+    """The checks against our own run, and what is kept of it; a lattice too large for one is a failure."""
+    if reason := too_large(ensemble.shape):
+        return [failed_check("own run", "certified", reason)], None
+    own = own_run(ensemble.action, ensemble.shape, seed, progress)
+    checks, table = guard_checks(series, rows, own)
+    kept = {key: own.attrs["certificate"][key] for key in ("n_independent", "passed", "reason")}
+    kept |= {key: own.attrs[key] for key in ("algorithm", "seed")}
+    return checks, {"n": len(own), **kept, "quantities": table}
 
 
 def _check_target(target: Path | None) -> None:

@@ -32,6 +32,7 @@ from lattice.observables import primaries
 from lattice.shards import Floats, Integers, batches
 from lattice.statistics import EstimatorError
 
+_FAR, _FAR_RHO = 10.0, 0.1  # in tau_int; nothing that matters is correlated further apart in a true chain
 Rows = list[Integers] | None  # the indices of each chain, None: every configuration independent
 
 
@@ -49,10 +50,6 @@ def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
     with np.errstate(all="ignore"):
         ratio = mean4 / (3 * mean2**2)
         binder = 1 - ratio * (1 + (m4 / mean4 - 1) - 2 * (m2 / mean2 - 1))
-    force = np.empty(len(phi))
-    for batch in batches(phi.shape):
-        part = torch.from_numpy(phi[batch])
-        force[batch] = action.grad(part).sum(dim=tuple(range(1, part.dim()))).numpy()
     return {
         "m": m,
         "abs_m": table["abs_m"],
@@ -63,8 +60,19 @@ def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
         "phi4": table["phi4"],
         "walls": wall_density(phi),
         "schwinger_dyson": schwinger_dyson(phi, action),
-        "zero_mode": np.tanh(m) * force - (1 - np.tanh(m) ** 2),
+        "zero_mode": zero_mode(phi, action),
     }
+
+
+def zero_mode(phi: Floats, action: Action) -> Floats:
+    """tanh(M) sum_x dS/dphi_x - (1 - tanh(M)^2) of each field (n, *shape) -> (n,), with mean 0."""
+    m, force = np.empty(len(phi)), np.empty(len(phi))
+    for batch in batches(phi.shape):
+        part = torch.from_numpy(phi[batch])
+        axes = tuple(range(1, part.dim()))
+        m[batch], force[batch] = part.mean(dim=axes).numpy(), action.grad(part).sum(dim=axes).numpy()
+    difference: Floats = np.tanh(m) * force - (1 - np.tanh(m) ** 2)
+    return difference
 
 
 def mean_of(values: Floats, rows: Rows) -> tuple[float, float, float]:
@@ -156,9 +164,59 @@ def independence_check(series: dict[str, Floats]) -> Check:
     return make_check(name, rho_max, None, f"0, {gate:.1f} sigma", sigma <= gate, detail)
 
 
-def chain_checks(ensemble: Ensemble) -> dict[str, Any]:
-    """The certificate of known chains without what a foreign file cannot have: its history."""
+def chain_checks(ensemble: Ensemble, series: dict[str, Floats]) -> dict[str, Any]:
+    """The certificate of known chains without what a foreign file cannot have, its history, and with what
+    only a foreign file needs: that its chains are chains."""
     certificate = certify(ensemble, None)
     elsewhere = ("origin", "Schwinger-Dyson", "M (Z2)")
-    certificate["checks"] = [check for check in certificate["checks"] if check["name"] not in elsewhere]
-    return certificate
+    checks = [check for check in certificate["checks"] if check["name"] not in elsewhere]
+    independent = certificate["n_independent"]
+    tau = math.inf if independent is None else len(ensemble) / (2 * independent)
+    checks.append(order_check(series, ensemble.replicas(), tau))
+    return {**certificate, "checks": checks}
+
+
+def order_check(series: dict[str, Floats], rows: list[Integers], tau: float) -> Check:
+    """Are the chains chains?  An array (time, chain) read as (chain, time), or cut into the wrong number of
+    chains, has its autocorrelation between the pieces, or far apart in them, where no tau_int sees it.
+
+    Looked at: M, |M| and s at equal positions of chains 1, 2, ..., n_chains/2 apart, and |M| and s inside the
+    chains more than 10 tau_int apart (there rho > 0.1 only: a weak slow mode is no wrong order).  The gate
+    allows for the number of correlations, as that of `independence_check` does.
+    """
+    n_chains, length = len(rows), min(len(part) for part in rows)
+    lags = np.arange(1, n_chains // 2 + 1)
+    far = np.arange(min(math.ceil(_FAR * min(tau, length)), length), length // 2 + 1)
+    gate = float(scipy.stats.norm.isf(0.5e-5 / max(1, 3 * len(lags) + 2 * len(far))))
+    worst = (0.0, 0.0, "no chains to compare")
+    for key, symbol in (("m", "M"), ("abs_m", "|M|"), ("s", "s")):
+        x = np.stack([series[key][part[:length]] for part in rows])
+        x = x - x.mean()
+        if not float((x * x).sum()) > 0 or length < 2:
+            continue
+        inside, between = _rho(x, axis=1), _rho(x, axis=0)
+        # The variance of a mean of x_c(t) x_c'(t) over t if c and c' are independent chains: exact for any
+        # autocorrelation, also of chains that never change sign
+        spread = 1 + 2 * float(((1 - np.arange(1, length) / length) * inside[1:] ** 2).sum())
+        rho, where = between[lags], [f"equal positions of chains {lag} apart" for lag in lags]
+        sigmas = np.abs(rho) * np.sqrt((n_chains - lags) * length / spread)
+        if key != "m":  # chains may keep their sign
+            rho, where = np.append(rho, inside[far]), where + [f"inside chains, {lag} apart" for lag in far]
+            beyond = np.abs(inside[far]) * np.sqrt(n_chains * (length - far) / spread)
+            sigmas = np.append(sigmas, np.where(np.abs(inside[far]) > _FAR_RHO, beyond, 0.0))
+        at = int(np.argmax(sigmas)) if len(sigmas) else -1
+        if at >= 0 and sigmas[at] > worst[0]:
+            worst = (float(sigmas[at]), float(rho[at]), f"largest rho({symbol}), {where[at]}")
+    detail = f"{worst[0]:.1f} sigma; {worst[2]}"
+    return make_check("order of chains", worst[1], None, f"0, {gate:.1f} sigma", worst[0] <= gate, detail)
+
+
+def _rho(x: Floats, axis: int) -> Floats:
+    """Correlation of x (n_chains, length), of mean zero, with itself shifted along an axis by 0, 1, ...: the
+    mean over all pairs, divided by the variance."""
+    n = x.shape[axis]
+    size = scipy.fft.next_fast_len(2 * n, real=True)
+    power = (np.abs(scipy.fft.rfft(x, size, axis=axis)) ** 2).sum(axis=1 - axis)
+    gamma = scipy.fft.irfft(power, size)[:n] / (x.shape[1 - axis] * (n - np.arange(n)))
+    rho: Floats = gamma / gamma[0]
+    return rho

@@ -11,13 +11,16 @@ import hashlib
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lattice.action import CONVENTIONS, Action, from_kappa_lambda
-from lattice.checks import GATE, Check, failed_check, make_check, sigmas_of
+from lattice.certificate import MIN_THERM_OVER_TAU
+from lattice.checks import GATE, Check, failed_check, make_check, schwinger_dyson, sigmas_of
 from lattice.ensemble import Ensemble
-from lattice.foreign_checks import Rows, mean_of, series_of
+from lattice.errors import InputError
+from lattice.foreign_checks import Rows, mean_of, series_of, zero_mode
 from lattice.generate import generate
 from lattice.notation import format_value
 from lattice.parameters import EnsembleParameters
@@ -26,6 +29,7 @@ from lattice.shards import Floats
 from lattice.statistics import EstimatorError
 
 GUARD_CONFIGS, GUARD_INDEPENDENT, GUARD_ATTEMPTS = 4096, 500.0, 3
+MAX_BYTES, MIN_CONFIGS = 2**30, 512  # of our own run's fields
 GUARDED = {
     "abs_m": "|M|",
     "vm2": "V M^2",
@@ -38,26 +42,70 @@ GUARDED = {
 
 
 def own_run(action: Action, shape: tuple[int, ...], seed: int, progress: Progress | None) -> Ensemble:
-    """A short certified run at (action, shape); longer ones follow until the certificate passes, at most
-    three. The last one is returned whatever its certificate says."""
+    """A short certified run at (action, shape), at most `MAX_BYTES` of fields; longer ones follow until it is
+    good enough (`enough`), at most three. The last one is returned whatever its certificate says.
+
+    Raises InputError as `generate` does, and where `too_large` has something to say.
+    """
+    if reason := too_large(shape):
+        raise InputError(reason)
+    n_configs = _n_configs(shape)
     # not the user's seed itself: the file may have been made here with the same one
     seed = int.from_bytes(hashlib.sha256(f"guard/{seed}".encode()).digest()[:6], "big")
+    n_therm, stride = math.ceil(10 * MIN_THERM_OVER_TAU), 2
     for attempt in range(GUARD_ATTEMPTS):
-        longer = 2**attempt
         params = EnsembleParameters(
-            n_configs=GUARD_CONFIGS,
-            n_chains=64,
-            n_therm=400 * longer,
-            stride=2 * longer,
+            n_configs=n_configs,
+            n_chains=64 if n_configs == GUARD_CONFIGS else 32,
+            n_therm=n_therm,
+            stride=stride,
             length_jitter=0.6,  # no length is then a period of the magnetisation deep in the broken phase
             n_clusters=4,
         )
         with tempfile.TemporaryDirectory() as folder:
             ensemble = generate(action, shape, params, seed, Path(folder), progress=progress)
-        certificate = ensemble.attrs["certificate"]
-        if certificate["passed"] and certificate["n_independent"] >= GUARD_INDEPENDENT:
+        if enough(ensemble) or attempt == GUARD_ATTEMPTS - 1:
             break
+        n_therm, stride = _longer(ensemble.attrs["certificate"], n_therm, stride)
     return ensemble
+
+
+def too_large(shape: tuple[int, ...]) -> str:
+    """Why no run of our own can be made on a lattice of this size; "" if it can.
+
+    >>> too_large((16, 16, 16, 16)), too_large((24, 24, 24, 24))[:55]
+    ('', 'a run of 512 configurations on 24x24x24x24 takes 1.36e+')
+    """
+    needed = 8 * math.prod(shape) * MIN_CONFIGS
+    lattice = "x".join(map(str, shape))
+    return "" if needed <= MAX_BYTES else (
+        f"a run of {MIN_CONFIGS} configurations on {lattice} takes {needed:.3g} bytes, more than the "
+        f"{MAX_BYTES:.3g} it may"
+    )  # fmt: skip
+
+
+def _n_configs(shape: tuple[int, ...]) -> int:
+    """As many as fit into MAX_BYTES, a multiple of 32 chains."""
+    return min(GUARD_CONFIGS, MAX_BYTES // (8 * math.prod(shape)) // 32 * 32)
+
+
+def wanted_independent(own: Ensemble) -> float:
+    """500 independent configurations, or a quarter of those that the size of the lattice allows."""
+    return min(GUARD_INDEPENDENT, len(own) / 4)
+
+
+def enough(own: Ensemble) -> bool:
+    """Is our own run certified, with as many independent configurations as are wanted?"""
+    certificate = own.attrs["certificate"]
+    return bool(certificate["passed"]) and certificate["n_independent"] >= wanted_independent(own)
+
+
+def _longer(certificate: dict[str, Any], n_therm: int, stride: int) -> tuple[int, int]:
+    """(n_therm, stride) of the next attempt: 2 to 8 times as long, by the tau_int that was seen."""
+    seen = [tau["value"] for tau in certificate["tau_int"].values() if isinstance(tau, dict)]
+    tau = stride * max(seen, default=0.0)  # in trajectories
+    therm, step = math.ceil(1.5 * MIN_THERM_OVER_TAU * tau), math.ceil(tau)
+    return min(max(therm, 2 * n_therm), 8 * n_therm), min(max(step, 2 * stride), 8 * stride)
 
 
 def guard_checks(
@@ -65,9 +113,13 @@ def guard_checks(
 ) -> tuple[list[Check], dict[str, dict[str, float]]]:
     """The file against our own run: checks, and per quantity value, error, own_value, own_error, sigmas."""
     certificate = own.attrs["certificate"]
-    n = certificate["n_independent"]
-    text = "certified" if certificate["passed"] else f"it could not be certified: {certificate['reason']}"
-    checks = [make_check("own run", n, None, "certified", certificate["passed"], text)]
+    n, wanted = certificate["n_independent"], wanted_independent(own)
+    text = "independent configurations, certified"
+    if not certificate["passed"]:
+        text = f"it could not be certified: {certificate['reason']}"
+    elif n < wanted:
+        text = f"{n:.0f} independent configurations judge nobody"
+    checks = [make_check("own run", n, None, f"certified, >= {wanted:g}", enough(own), text)]
     reference, own_rows = series_of(own.phi, own.action), own.replicas()
     table: dict[str, dict[str, float]] = {}
     for key, symbol in GUARDED.items():
@@ -96,16 +148,11 @@ def guard_checks(
 
 
 def hints(
-    action: Action,
-    dim: int,
-    series: dict[str, Floats],
-    rows: Rows,
-    table: dict[str, dict[str, float]],
-    failed: set[str],
+    phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, failed: set[str]
 ) -> list[str]:
     """What may be behind the failed checks: another convention, another kappa, the starts, the order."""
     out = []
-    rescaled = _rescaled(action, dim, table) if failed & {f"{s} of own run" for s in GUARDED.values()} else []
+    rescaled = _rescaled(phi, action, rows) if "Schwinger-Dyson" in failed else []
     out += rescaled
     if "Schwinger-Dyson" in failed and action.kappa != 0 and not rescaled:
         local = 2 * (1 - 2 * action.lam) * series["phi2"] + 4 * action.lam * series["phi4"]
@@ -125,6 +172,11 @@ def hints(
         )
     if "M (Z2)" in failed and abs(float(np.sign(series["m"]).mean())) > 0.9:
         out.append("nearly all configurations have one sign of M; a random sign for each would restore Z2")
+    if "order of chains" in failed:
+        out.append(
+            "different chains go together: the axes look like (time, chain), which should be swapped, or "
+            "n_chains is wrong (or all chains drift alike)"
+        )
     if "independence" in failed:
         out.append(
             "the configurations are correlated in the order of the file: if it holds chains one after the "
@@ -135,18 +187,18 @@ def hints(
     return out
 
 
-def _rescaled(action: Action, dim: int, table: dict[str, dict[str, float]]) -> list[str]:
-    powers = {"abs_m": 1, "phi2": 2, "phi4": 4}
-    if action.kappa <= 0 or not powers.keys() <= table.keys():
+def _rescaled(phi: Floats, action: Action, rows: Rows) -> list[str]:
+    """Does another convention's factor make both identities hold?"""
+    if action.kappa <= 0:
         return []
     for name, convention in CONVENTIONS.items():
-        scale = from_kappa_lambda(name, action.kappa, action.lam, dim).field_scale
-        pulls = []
-        for key, power in powers.items():
-            row, factor = table[key], scale**power
-            combined = math.hypot(row["error"], factor * row["own_error"])
-            pulls.append(sigmas_of(row["value"] - factor * row["own_value"], combined, math.inf))
-        if max(pulls) <= GATE:
+        scale = from_kappa_lambda(name, action.kappa, action.lam, phi.ndim - 1).field_scale
+        try:
+            local, error, dof = mean_of(schwinger_dyson(phi / scale, action), rows)
+            global_, its_error, its_dof = mean_of(zero_mode(phi / scale, action), rows)
+        except EstimatorError:
+            continue
+        if max(sigmas_of(local - 1, error, dof), sigmas_of(global_, its_error, its_dof)) <= GATE:
             return [
                 f"the fields are {scale:.6g} = sqrt({convention.field:g} kappa) times ours: the convention "
                 f"{name!r}, {convention.action}; divide them by {scale:.10g}"

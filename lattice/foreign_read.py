@@ -127,8 +127,16 @@ def layout(
             elif channel:
                 continue
             if axes == tuple(shape):
-                return Layout(axes, found[0] if lead == 2 else None, math.prod(found[:lead]))
+                n_chains, note = None, ""
+                if lead == 2:
+                    n_chains = found[0]
+                    note = f"assumed: {_two_axes(n_chains)}; swap the two axes if they are (time, chain)"
+                return Layout(axes, n_chains, math.prod(found[:lead]), note)
     return None
+
+
+def _two_axes(n_chains: int) -> str:
+    return f"the first axis as {n_chains} chains, the second as the configurations of each in order"
 
 
 def _assumed(found: tuple[int, ...], n_chains: int | None) -> Layout | None:
@@ -136,7 +144,7 @@ def _assumed(found: tuple[int, ...], n_chains: int | None) -> Layout | None:
     lead = 2 if n_chains is not None and n_chains == found[0] and len(found) > 2 else 1
     axes, said = found[lead:], []
     if lead == 2:
-        said.append(f"the first axis as {n_chains} chains")
+        said.append(_two_axes(found[0]))
     if len(axes) > 1 and 1 in (axes[0], axes[-1]):
         said.append(f"the {'first' if axes[0] == 1 else 'last'} axis of extent 1 as a channel")
         axes = axes[1:] if axes[0] == 1 else axes[:-1]

@@ -18,7 +18,7 @@ from lattice.action import Action, action_from_dict, check_shape
 from lattice.certificate import certify
 from lattice.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
+from lattice.files import canonical_json, changed_values, read_json, remove_leftovers, sha256_text, write_json
 from lattice.parallel import Team
 from lattice.parameters import EnsembleParameters
 from lattice.progress import Progress, Silent
@@ -64,6 +64,9 @@ def generate(
         return read_ensemble(out, action)
     remove_leftovers(out)
     team = team or Team()
+    if team.size > params.n_chains:
+        raise InputError(f"{team.size} processes but ensemble.n_chains = {params.n_chains}: start fewer")
+    team.busy = True
     team.tell(request)
     therm, old = _thermalised(action, shape, params, seed, out, bar, team)
     if not old:
@@ -75,6 +78,7 @@ def generate(
         _produce(writer, action, params, seed, therm, bar, team)
     finally:
         bar.close()
+    team.busy = False
     return _finish(writer, request, therm)
 
 
@@ -245,18 +249,12 @@ def _key(request: dict[str, Any]) -> str:
 def _check_request(out: Path, request: dict[str, Any]) -> None:
     """Refuse a folder whose ensemble was asked for with other parameters, naming each of them."""
     found = _found_request(out)
-    if found is None or found == request:
-        return
-    old, new = _flat(found), _flat(request)
-    changed = [
-        f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
-        for key in sorted({*old, *new})
-        if old.get(key, "absent") != new.get(key, "absent")
-    ]
-    raise InputError(
-        f"{out}: holds an ensemble made with other parameters: {'; '.join(changed)}; "
-        "choose another run folder, or remove this one"
-    )
+    changed = changed_values(found, request) if found is not None else []
+    if changed:
+        raise InputError(
+            f"{out}: holds an ensemble made with other parameters: {'; '.join(changed)}; "
+            "choose another run folder, or remove this one"
+        )
 
 
 def _found_request(out: Path) -> dict[str, Any] | None:
@@ -273,16 +271,6 @@ def _found_request(out: Path) -> dict[str, Any] | None:
         except InputError:
             return None  # made again; shards of another computation are still refused by their key
     return None
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _check_normalisable(action: Action, shape: tuple[int, ...]) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lattice import fourier_kernels, kernels
-from lattice.action import Action, FreeScalar, ScalarPhi4, check_shape
+from lattice.action import Action, ScalarPhi4, check_shape
 from lattice.errors import InputError
 from lattice.fourier import check_inverse_mass, in_real_basis, real_basis
 from lattice.integrator import evolve, schedule
@@ -66,7 +66,7 @@ def hmc_trajectory(
     >>> phi.shape, bool(np.abs(info.dH).max() < 1)
     ((2, 4, 4), True)
     """
-    if not isinstance(action, ScalarPhi4 | FreeScalar):
+    if not isinstance(action, ScalarPhi4):
         raise InputError(f"no compiled kernel for {type(action).__name__}; use hmc_trajectory_torch")
     phi = check_fields(phi)
     keys = _check_chains(seed, chains, trajectory, len(phi))

@@ -4,7 +4,7 @@
 
 by Euler-Maruyama, phi' = phi - h dS/dphi + sqrt(2 h) eta (Ito, order 1).  That samples S + (h/4) sum_x
 [2 d^2S/dphi_x^2 - (dS/dphi_x)^2] + O(h^2) in place of S (Batrouni et al., PRD 32 (1985) 2736), a bias which
-`extrapolate_step` removes; with lam > 0 fields beyond phi^2 ~ 1/(2 lam h) run away at any h, which small
+`lattice.stochastic` removes; with lam > 0 fields beyond phi^2 ~ 1/(2 lam h) run away at any h, which small
 steps make rare.  With an accept step (MALA: Roberts, Tweedie, Bernoulli 2 (1996) 341) it is exact at any h.
 MALA is HMC of one leapfrog step of size sqrt(2 h), its momenta the noise: the logarithm of the proposal ratio
 is the change of p^2/2, so that -dH is the logarithm of the acceptance ratio.
@@ -16,25 +16,20 @@ Random numbers: (seed, "langevin/noise", chain, trajectory), at position step * 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.special
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lattice import kernels, langevin_kernels
-from lattice.action import Action, FreeScalar, ScalarPhi4, check_shape
+from lattice.action import Action, ScalarPhi4, check_shape
 from lattice.errors import InputError
 from lattice.hmc import check_fields
-from lattice.notation import format_value
 from lattice.rng import check_counters, normals, stream_id, uniforms
 
-NOISE, ACCEPT, START = "langevin/noise", "langevin/accept", "langevin/start"
-NAMES = ("phi2", "abs_m", "s", "g0")
-MIN_CHAINS, MIN_P_VALUE = 16, 1e-3  # fewer chains give no error worth fitting with
+NOISE, ACCEPT = "langevin/noise", "langevin/accept"
 Floats = NDArray[np.float64]
 
 
@@ -71,7 +66,7 @@ def langevin_update(
     >>> phi.shape, info.dH.shape, bool(info.accepted.mean() > 0.5)
     ((2, 4, 4), (2, 10), True)
     """
-    if not isinstance(action, ScalarPhi4 | FreeScalar):
+    if not isinstance(action, ScalarPhi4):
         raise InputError(f"no compiled kernel for {type(action).__name__}; use langevin_update_torch")
     phi = check_fields(phi)
     n, shape = len(phi), phi.shape[1:]
@@ -134,145 +129,6 @@ def langevin_update_torch(
             runaway[lost & (runaway < 0)] = k
     _refuse_runaways(runaway, keys, step, trajectory)
     return phi, LangevinInfo(dh if metropolis else None, accepted)
-
-
-@dataclass(frozen=True)
-class Extrapolation:
-    """value(error) at step 0, slopes (order,) of h, h^2, ... with their errors, and how well the fit is.
-
-    trusted is False where p_value < 1e-3, and `reason` then says so ("" otherwise).
-    """
-
-    value: float
-    error: float
-    slopes: tuple[float, ...]
-    slope_errors: tuple[float, ...]
-    chi2: float
-    dof: int
-    p_value: float
-    trusted: bool
-    reason: str
-
-
-def extrapolate_step(
-    steps: Sequence[float] | Floats, values: Sequence[float] | Floats, errors: Sequence[float] | Floats,
-    order: int = 1,
-) -> Extrapolation:  # fmt: skip
-    """Weighted least squares of value + slope_1 h + ... + slope_order h^order to independent points.
-
-    Raises `InputError` for numbers that are not finite, steps that are not positive and distinct, errors
-    that are not positive, order < 1, and fewer points than parameters + 1 (nothing would test the fit).
-
-    >>> fit = extrapolate_step([0.1, 0.2, 0.3], [1.1, 1.2, 1.3], [0.01, 0.01, 0.01])
-    >>> round(fit.value, 12), round(fit.slopes[0], 12), fit.dof, fit.trusted
-    (1.0, 1.0, 1, True)
-    """
-    h, y, e = (np.asarray(x, dtype=np.float64) for x in (steps, values, errors))
-    if order < 1:
-        raise InputError(f"order of the extrapolation must be >= 1, got {order}")
-    if not (h.ndim == 1 and h.shape == y.shape == e.shape):
-        raise InputError(f"steps, values, errors must be 1-d and alike, got {h.shape}, {y.shape}, {e.shape}")
-    if len(h) < order + 2:
-        raise InputError(f"an extrapolation of order {order} needs at least {order + 2} steps, got {len(h)}")
-    for name, x in (("steps", h), ("values", y), ("errors", e)):
-        if not np.isfinite(x).all():
-            raise InputError(f"{name} of an extrapolation must be finite, got {x.tolist()}")
-    if not h.min() > 0 or len(set(h.tolist())) < len(h):
-        raise InputError(f"steps of an extrapolation must be positive and distinct, got {h.tolist()}")
-    if not e.min() > 0:
-        raise InputError(f"errors of an extrapolation must be positive, got {e.tolist()}")
-    unit = h.max() ** np.arange(order + 1)  # powers of h/h_max keep the fit well conditioned
-    design = np.vander(h / h.max(), order + 1, increasing=True) / e[:, None]
-    inverse = np.linalg.pinv(design)
-    best = inverse @ (y / e)
-    chi2, dof = float(((design @ best - y / e) ** 2).sum()), len(h) - order - 1
-    coefficients, deviations = best / unit, np.sqrt((inverse**2).sum(axis=1)) / unit
-    p = float(scipy.special.chdtrc(dof, chi2))
-    reason = "" if p >= MIN_P_VALUE else (
-        f"chi2/dof = {chi2:.1f}/{dof} (p = {p:.1e}): not a polynomial of order {order} in these steps; "
-        f"use smaller steps or a higher order"
-    )  # fmt: skip
-    return Extrapolation(
-        float(coefficients[0]), float(deviations[0]), tuple(coefficients[1:].tolist()),
-        tuple(deviations[1:].tolist()), chi2, dof, p, not reason, reason,
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class StepTable:
-    """A run per step size and the limit: name -> (n_sizes,) values and errors, name -> `Extrapolation`."""
-
-    steps: tuple[float, ...]
-    values: dict[str, Floats]
-    errors: dict[str, Floats]
-    limits: dict[str, Extrapolation]
-
-    @property
-    def text(self) -> str:
-        """Aligned lines: one row per step size, the limit below, then what is not to be trusted."""
-        rows = [["step", *self.values]]
-        for i, h in enumerate(self.steps):
-            numbers = zip(self.values.values(), self.errors.values(), strict=True)
-            rows.append([f"{h:g}", *(format_value(v[i], e[i]) for v, e in numbers)])
-        rows.append(["0 (fit)", *(format_value(x.value, x.error) for x in self.limits.values())])
-        rows.append(["p-value", *(f"{x.p_value:.2g}" for x in self.limits.values())])
-        lines = ["  ".join(cell.ljust(16) for cell in row).rstrip() for row in rows]
-        return "\n".join(lines + [f"{name}: {x.reason}" for name, x in self.limits.items() if x.reason])
-
-
-def stochastic_quantization(
-    action: Action,
-    shape: tuple[int, ...],
-    *,
-    steps: Sequence[float] = (0.02, 0.04, 0.06, 0.08),
-    n_chains: int = 256,
-    tau_therm: float = 20.0,
-    tau_run: float = 100.0,
-    tau_measure: float = 0.5,
-    order: int = 1,
-    seed: int,
-    n_threads: int | None = None,
-) -> StepTable:
-    """Langevin runs at several step sizes h and equal Langevin time, and their limit h -> 0.
-
-    Each size runs `n_chains` chains of its own random numbers for `tau_therm` (thrown away) and `tau_run`,
-    measured every `tau_measure` (times rounded up to whole measurements): phi2 = <phi^2>, abs_m = <|M|>,
-    s = <S>/V, g0 = V <M^2>.  Errors are those of independent chain means.  Chains start hot (normal numbers)
-    and cold (1 everywhere) in turn; that tau_therm is long enough is for the caller to see to.  Raises
-    `InputError` as `langevin_update` and `extrapolate_step` do, for fewer than 16 chains and for times that
-    are not positive.
-    """
-    sizes = tuple(float(h) for h in steps)
-    extrapolate_step(sizes, np.zeros(len(sizes)), np.ones(len(sizes)), order)  # refuse early
-    check_shape(shape)
-    if n_chains < MIN_CHAINS:
-        raise InputError(f"n_chains must be >= {MIN_CHAINS} for errors from chain means, got {n_chains}")
-    for name, tau in (("tau_therm", tau_therm), ("tau_run", tau_run), ("tau_measure", tau_measure)):
-        if not (math.isfinite(tau) and tau > 0):
-            raise InputError(f"{name} must be a positive Langevin time, got {tau}")
-    means = []
-    for i, h in enumerate(sizes):
-        chains = np.arange(i * n_chains, (i + 1) * n_chains)  # no noise in common: the points are independent
-        phi = normals(seed, START, chains, 0, math.prod(shape)).reshape(n_chains, *shape)
-        phi[1::2], total = 1.0, np.zeros((4, n_chains))
-        n = max(1, round(tau_measure / h))
-        n_therm, n_run = (math.ceil(tau / (n * h) * (1 - 1e-12)) for tau in (tau_therm, tau_run))
-        for t in range(n_therm + n_run):
-            phi, _ = langevin_update(
-                action, phi, seed=seed, chains=chains, trajectory=t, step=h, n_steps=n, n_threads=n_threads
-            )
-            total += _observables(action, phi) if t >= n_therm else 0.0
-        means.append(total / n_run)
-    data = np.stack(means, axis=1)  # (4, n_sizes, n_chains)
-    value, error = data.mean(axis=2), data.std(axis=2, ddof=1) / math.sqrt(n_chains)
-    limits = {k: extrapolate_step(sizes, v, e, order) for k, v, e in zip(NAMES, value, error, strict=True)}
-    return StepTable(sizes, dict(zip(NAMES, value)), dict(zip(NAMES, error)), limits)
-
-
-def _observables(action: Action, phi: Floats) -> Floats:
-    flat = phi.reshape(len(phi), -1)
-    m, s = flat.mean(axis=1), action.action(torch.from_numpy(phi)).numpy() / flat.shape[1]
-    return np.stack([(flat * flat).mean(axis=1), np.abs(m), s, flat.shape[1] * m * m])
 
 
 def _check(

@@ -22,10 +22,13 @@ _PATIENCE = datetime.timedelta(days=7)  # the others wait while process 0 does w
 
 
 class Team:
-    """The processes of this run; a team of one does nothing but answer."""
+    """The processes of this run; a team of one does nothing but answer.
+
+    `busy` while the others are at work on an ensemble: then process 0 may not give it up and go on.
+    """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.busy = rank, size, False
 
     def share(self, n: int) -> slice:
         """The part of n chains that is this process's, as equal as can be, in the order of the ranks.

@@ -32,8 +32,9 @@ MIN_POINTS = 3
 POOR = 0.01  # p-value of a fit below which the outermost point is left out
 ACCEPTABLE = 0.1  # p-value of the lowest order that is believed; the next order is then used
 # Two-dimensional Ising class: nu = 1; the leading correction to the moments of M is their regular part,
-# L^(-gamma/nu) = L^(-7/4) (J. Salas, A. D. Sokal, J. Stat. Phys. 98 (2000) 551).
-INVERSE_NU, OMEGA = 1.0, 1.75
+# L^(-gamma/nu) = L^(-7/4) (J. Salas, A. D. Sokal, J. Stat. Phys. 98 (2000) 551). That is asymptotic: at the
+# sizes of a scan the corrections fall off more slowly, so omega is a range and not a number.
+INVERSE_NU, OMEGA = 1.0, (1.0, 1.75)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,9 @@ def crossing(a: CurveFit, b: CurveFit) -> Crossing:
     if (a.centre, a.scale) != (b.centre, b.scale):
         raise InputError("two curves can be crossed only in a common variable: same centre and scale")
     low, high = max(a.kappas[0], b.kappas[0]), min(a.kappas[1], b.kappas[1])
-    inside = [kappa for kappa in _roots(a, b) if low <= kappa <= high]
+    n = max(a.order, b.order) + 1
+    difference = np.pad(a.coefficients, (0, n - a.order - 1)) - np.pad(b.coefficients, (0, n - b.order - 1))
+    inside = [kappa for kappa in _roots(difference, a) if low <= kappa <= high]
     if len(inside) != 1:
         often = f"{len(inside)} times" if inside else "nowhere"
         raise InputError(
@@ -189,9 +192,9 @@ def crossing(a: CurveFit, b: CurveFit) -> Crossing:
     )  # fmt: skip
 
 
-def _roots(a: CurveFit, b: CurveFit) -> list[float]:
-    """Every kappa where the two polynomials meet."""
-    difference = np.polynomial.Polynomial(np.polynomial.polynomial.polysub(a.coefficients, b.coefficients))
+def _roots(coefficients: Array, fit: CurveFit) -> list[float]:
+    """Every kappa where a polynomial in the variable of `fit` vanishes."""
+    difference = np.polynomial.Polynomial(coefficients)
     slope = difference.deriv()
     found = []
     for z in difference.trim().roots():
@@ -200,31 +203,65 @@ def _roots(a: CurveFit, b: CurveFit) -> list[float]:
         x = float(z.real)
         for _ in range(4):  # Newton: eigenvalues lose digits where the highest coefficient is nearly zero
             x -= float(difference(x) / slope(x)) if slope(x) != 0 else 0.0
-        found.append(a.centre + a.scale * x)
+        found.append(fit.centre + fit.scale * x)
     return found
 
 
-def extrapolate(
-    crossings: Sequence[Crossing], fits: Mapping[int, CurveFit], power: float, column: int
-) -> dict[str, float | int]:
-    """Fit y(L) = limit + amplitude L^-power to crossings of (L, 2L): column 0 kappa_x, column 1 U_x.
+def level(fit: CurveFit, value: float) -> tuple[float, float]:
+    """(kappa, error) where a curve takes a given value, inside the range it was fitted in.
 
-    Generalised least squares with the covariance that shared curves cause. `power` is an assumption, not a
-    result. Returns {"limit", "error", "amplitude", "power", "chi2", "dof", "p_value"}. Raises InputError for
-    fewer than two crossings.
+    Raises InputError when it does not, or more than once.
     """
-    if len(crossings) < 2:
-        raise InputError(f"an extrapolation in L needs two crossings of (L, 2L), there are {len(crossings)}")
-    y = np.array([(c.kappa, c.value)[column] for c in crossings])
-    inverse = np.linalg.inv(crossing_covariance(crossings, fits, column))
-    design = np.array([[1.0, float(c.lengths[0]) ** -power] for c in crossings])
-    covariance = np.linalg.inv(design.T @ inverse @ design)
-    limit, amplitude = covariance @ (design.T @ inverse @ y)
+    low, high = fit.kappas
+    inside = [kappa for kappa in _roots(fit.coefficients - value * np.eye(1, fit.order + 1)[0], fit)
+              if low <= kappa <= high]  # fmt: skip
+    if len(inside) != 1:
+        often = f"{len(inside)} times" if inside else "nowhere"
+        raise InputError(f"L = {fit.length} is {value:g} {often} between kappa = {low:.6g} and {high:.6g}")
+    return inside[0], float(fit.error(inside[0])[0]) / abs(fit.slope(inside[0]))
+
+
+def extrapolate(
+    lengths: Sequence[int], values: npt.ArrayLike, covariance: npt.ArrayLike, power: float
+) -> dict[str, float | int]:
+    """Generalised least squares of y(L) = limit + amplitude L^-power; values (n,), covariance (n, n).
+
+    `power` is an assumption, not a result. Returns {"limit", "error", "amplitude", "power", "chi2", "dof",
+    "p_value"}. Raises InputError for fewer than two sizes.
+
+    >>> fit = extrapolate([8, 16], [1.5, 1.25], [[0.01, 0.0], [0.0, 0.01]], power=1.0)
+    >>> round(fit["limit"], 10), round(fit["amplitude"], 10)
+    (1.0, 4.0)
+    """
+    if len(lengths) < 2:
+        raise InputError(f"an extrapolation in L needs two sizes, there are {len(lengths)}")
+    y, inverse = np.asarray(values, dtype=np.float64), np.linalg.inv(np.asarray(covariance))
+    design = np.array([[1.0, float(length) ** -power] for length in lengths])
+    errors = np.linalg.inv(design.T @ inverse @ design)
+    limit, amplitude = errors @ (design.T @ inverse @ y)
     rest = y - design @ np.array([limit, amplitude])
     chi2, dof = float(rest @ inverse @ rest), len(y) - 2
-    return {"limit": float(limit), "error": math.sqrt(float(covariance[0, 0])), "amplitude": float(amplitude),
+    return {"limit": float(limit), "error": math.sqrt(float(errors[0, 0])), "amplitude": float(amplitude),
             "power": power, "chi2": chi2, "dof": dof,
             "p_value": float(chdtrc(dof, chi2)) if dof else 1.0}  # fmt: skip
+
+
+def effective_exponent(values: npt.ArrayLike, covariance: npt.ArrayLike) -> tuple[float, float]:
+    """(p, error) of y = limit + amplitude L^-p through three values (3,) at L, 2L, 4L: the logarithm to base
+    2 of the ratio of their two differences.
+
+    Raises InputError when the differences are not of one sign: no power law passes through such values.
+
+    >>> p, _ = effective_exponent([1.25, 1.0625, 1.015625], [[1e-6, 0, 0], [0, 1e-6, 0], [0, 0, 1e-6]])
+    >>> round(p, 10)
+    2.0
+    """
+    first, second = np.diff(np.asarray(values, dtype=np.float64))
+    if not first * second > 0:
+        raise InputError("the differences between successive sizes are not of one sign")
+    gradient = np.array([-1 / first, 1 / first + 1 / second, -1 / second]) / math.log(2)
+    error = math.sqrt(float(gradient @ np.asarray(covariance) @ gradient))
+    return math.log2(first / second), error
 
 
 def crossing_covariance(

@@ -3,6 +3,7 @@
     <run>/scan/scan.json             all results so far, rewritten after every point
     <run>/scan/<point>/request.json  what was asked for; another request under the same name is refused
     <run>/scan/<point>/result.json   certificate, observables, seconds; a point that has it is finished
+    <run>/scan/<point>/failure.json  why the last attempt failed, until the next one begins
     <run>/scan/<point>/ensemble/     the shards, while the point is being made; kept only on request
 
 A point that is killed goes on where it was, because `generate` does. A point that fails is listed with its
@@ -11,10 +12,10 @@ reason and the others go on.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,18 @@ from lattice.action import Action
 from lattice.crossings import QUANTITIES, binder_crossings
 from lattice.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.files import code_version, read_json, remove_leftovers, run_lock, write_json
+from lattice.files import changed_values, code_version, read_json, remove_leftovers, run_lock, write_json
 from lattice.generate import generate
 from lattice.measure import measure
 from lattice.parallel import Team
 from lattice.parameters import EnsembleParameters
 from lattice.progress import Progress, Silent
+from lattice.scan_progress import Clock, Labelled
 from lattice.scan_table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line
 
 POINT_SCHEMA = "diffsq-scan-point/1"
 SCAN_SCHEMA = "diffsq-scan/1"
-_SAVE_EVERY = 2.0  # seconds between two writes of the clock
+_STOPS_A_POINT = (InputError, OSError, MemoryError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def run_scan(
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: None,
     team: Team | None = None,
+    collect: bool = False,
 ) -> dict[str, Any]:
     """Make, resume or skip every point in order, in `out`/scan; the content of scan.json is returned.
 
@@ -89,7 +92,8 @@ def run_scan(
 
     Without keep_fields the configurations of a point are removed once its result is on the disk; asking for
     them later makes the same configurations again. `say` gets one line per point. The chains of each point
-    are split over a `team` (under which a point that fails stops the scan).
+    are split over a `team` (under which a point that fails while all are at work on it stops the scan).
+    With `collect` nothing is made: what is finished is read, every other point is "failed".
 
     Raises InputError, before any work, when two points share a name or when a point of that name was made
     with another request (each change is named), and when `out` is in use or cannot be written. Whatever stops
@@ -105,8 +109,13 @@ def run_scan(
                                 "points": results, "crossings": []}  # fmt: skip
         for k, point in enumerate(points):
             label = f"[{k + 1}/{len(points)}] {point.name}"
-            own_bar = _Labelled(bar, label)
-            results.append(make_point(point, folder / point.name, seed, keep_fields, own_bar, team))
+            own_bar = Labelled(bar, label)
+            here = folder / point.name
+            results.append(
+                read_point(point, here, seed)
+                if collect
+                else make_point(point, here, seed, keep_fields, own_bar, team)
+            )
             write_json(folder / "scan.json", scan)
             say(f"{label}: {result_line(results[-1])}")
         scan["crossings"] = [block for name in QUANTITIES for block in binder_crossings(results, name)]
@@ -125,19 +134,63 @@ def make_point(
     """Make, resume or skip one point in its own `folder`; its result, also when it failed (see `run_scan`).
 
     Several processes may each make points of one scan: a point that another is making fails with that reason.
+    Whatever goes wrong, an exception of a program error too, is left in failure.json.
     """
-    head, bar = {"name": point.name, "note": point.note}, progress or Silent()
+    bar = progress or Silent()
     try:
         _check_request(folder, _request(point, seed))
-        with run_lock(folder):
-            return {**_one_point(point, folder, seed, keep_fields, bar, team), **head}
-    except (InputError, OSError, MemoryError, ArithmeticError) as error:
-        if team is not None and team.size > 1:
+        with run_lock(folder), _failure_on_disk(folder):
+            result = _one_point(point, folder, seed, keep_fields, bar, team)
+        return {**result, "name": point.name, "note": point.note}
+    except _STOPS_A_POINT as error:
+        if team is not None and team.size > 1 and team.busy:
             raise  # the other processes are in the middle of this point
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return {**head, "status": FAILED, "reason": reason, "request": _request(point, seed)}
+        return _failed(point, seed, _reason(error))
     finally:
         bar.close()
+
+
+def read_point(point: ScanPoint, folder: Path, seed: int) -> dict[str, Any]:
+    """The result of a point that is finished; any other is "failed", for the reason its maker left or because
+    it is not finished (not begun, at work, or killed). Nothing is made or changed."""
+    try:
+        _check_request(folder, _request(point, seed))
+        if (folder / "result.json").exists():
+            return {**_stored(folder / "result.json"), "name": point.name, "note": point.note}
+        if not (folder / "failure.json").exists():
+            return _failed(point, seed, "not finished")
+        return _failed(point, seed, str(read_json(folder / "failure.json").get("reason")))
+    except InputError as error:
+        return _failed(point, seed, _reason(error))
+
+
+@contextlib.contextmanager
+def _failure_on_disk(folder: Path) -> Iterator[None]:
+    """Keep the reason of a failure for a later `read_point`: a task of an array has no terminal."""
+    (folder / "failure.json").unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(InputError):  # on a full disk there is no room for this either
+            write_json(folder / "failure.json", {"reason": _reason(error)})
+        raise
+
+
+def _failed(point: ScanPoint, seed: int, reason: str) -> dict[str, Any]:
+    return {"name": point.name, "note": point.note, "status": FAILED, "reason": reason,
+            "request": _request(point, seed)}  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    text, told = " ".join(str(error).split()), isinstance(error, InputError | OSError)
+    return text if text and told else f"{type(error).__name__} {text}".strip()
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    result = read_json(path)
+    if result.get("schema") != POINT_SCHEMA or "status" not in result:
+        raise InputError(f"{path}: not the result of a scan point; remove it to make the point again")
+    return result
 
 
 def _one_point(
@@ -145,14 +198,12 @@ def _one_point(
 ) -> dict[str, Any]:
     fields, path = folder / "ensemble", folder / "result.json"
     if path.exists() and (not keep_fields or (fields / "manifest.json").exists()):
-        result = read_json(path)
-        if result.get("schema") != POINT_SCHEMA or "status" not in result:
-            raise InputError(f"{path}: not the result of a scan point; remove it to make the point again")
+        result = _stored(path)
     else:
         remove_leftovers(folder)
         request = _request(point, seed)
         write_json(folder / "request.json", request)
-        clock = _Clock(bar, folder / "seconds.json")
+        clock = Clock(bar, folder / "seconds.json")
         try:
             ensemble = generate(
                 point.action, point.shape, point.params, request["seed"], fields, progress=clock, team=team
@@ -166,7 +217,7 @@ def _one_point(
     return result
 
 
-def _result(ensemble: Ensemble, request: dict[str, Any], clock: _Clock, keep_fields: bool) -> dict[str, Any]:
+def _result(ensemble: Ensemble, request: dict[str, Any], clock: Clock, keep_fields: bool) -> dict[str, Any]:
     table = measure(ensemble, two_point=False)
     certificate = ensemble.attrs["certificate"]
     return {
@@ -211,67 +262,9 @@ def _check_request(folder: Path, request: dict[str, Any]) -> None:
     """Refuse a folder that was begun with another request, naming each change."""
     if not (folder / "request.json").exists():
         return
-    old, new = _flat(read_json(folder / "request.json")), _flat(request)
-    changed = [
-        f"{key} was {old.get(key, 'absent')}, now {new.get(key, 'absent')}"
-        for key in sorted({*old, *new})
-        if old.get(key, "absent") != new.get(key, "absent")
-    ]
+    changed = changed_values(read_json(folder / "request.json"), request)
     if changed:
         raise InputError(
             f"{folder}: this point was made with other settings: {'; '.join(changed)}; "
             "choose another run folder, or remove this one"
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
-class _Labelled:
-    """A `Progress` whose bars say which point they belong to."""
-
-    def __init__(self, bar: Progress, name: str) -> None:
-        self._bar, self._name = bar, name
-
-    def start(self, total: int, label: str, done: int = 0) -> None:
-        self._bar.start(total, f"{self._name} {label}", done)
-
-    def update(self, n: int = 1, **info: object) -> None:
-        self._bar.update(n, **info)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _Clock:
-    """A `Progress` that passes everything on and keeps wall-clock and processor seconds in a file, so that
-    they survive kill -9 and add up over the sessions of a point."""
-
-    def __init__(self, bar: Progress, path: Path) -> None:
-        before = read_json(path) if path.exists() else {}
-        self._bar, self._path = bar, path
-        self._before = tuple(float(before.get(key) or 0.0) for key in ("seconds", "cpu_seconds"))
-        self._begun = (time.perf_counter(), time.process_time())
-        self._saved = self._begun[0]
-        self.seconds, self.cpu_seconds = self._before
-
-    def start(self, total: int, label: str, done: int = 0) -> None:
-        self._bar.start(total, label, done)
-
-    def update(self, n: int = 1, **info: object) -> None:
-        self._bar.update(n, **info)
-        if time.perf_counter() - self._saved >= _SAVE_EVERY:
-            self.stop()
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def stop(self) -> None:
-        self._saved = time.perf_counter()
-        self.seconds = round(self._before[0] + self._saved - self._begun[0], 3)
-        self.cpu_seconds = round(self._before[1] + time.process_time() - self._begun[1], 3)
-        write_json(self._path, {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds})

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,3 +141,17 @@ def test_bad_input(call, message):
     with pytest.raises(InputError, match=message.replace("(", r"\(")) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_action_does_not_depend_on_batch_or_threads():
+    """Bit for bit, on a lattice large enough for torch to share out a reduction."""
+    phi = torch.from_numpy(np.random.default_rng(4).normal(size=(3, 192, 192)))
+    action, threads = ScalarPhi4(0.27, 0.022), torch.get_num_threads()
+    expected = action.action(phi)
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            assert torch.equal(action.action(phi), expected)
+            assert torch.equal(torch.cat([action.action(phi[i : i + 1]) for i in range(3)]), expected)
+    finally:
+        torch.set_num_threads(threads)

@@ -240,8 +240,11 @@ def test_export_prints_its_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     from diffsq import cli
 
     module = types.ModuleType("lattice.export")
-    module.export = lambda ensemble, kind, out: [f"{ensemble}.{kind}", str(out)]  # type: ignore[attr-defined]
+    module.export = lambda ensemble, kind, out, *, fields: [  # type: ignore[attr-defined]
+        f"{ensemble}.{kind}", str(out), f"fields={fields}"
+    ]
     monkeypatch.setitem(sys.modules, "lattice.export", module)
     monkeypatch.setattr(cli, "_read", lambda path: path.name)
-    assert main(["export", "runs/e", "--to", "arviz", "--out", "x.nc"]) == 0
-    assert capsys.readouterr().out == "e.arviz\nx.nc\n"
+    for words, fields in (([], False), (["--fields"], True)):
+        assert main(["export", "runs/e", "--to", "arviz", "--out", "x.nc", *words]) == 0
+        assert capsys.readouterr().out == f"e.arviz\nx.nc\nfields={fields}\n"

@@ -149,6 +149,17 @@ def test_measured_mass_of_free_fields_is_the_propagator() -> None:
     check_inverse_mass(measured_inverse_mass(phi[:3]), (8, 6))
 
 
+def test_zero_mode_of_two_peaks_is_a_narrow_well() -> None:
+    """M = +-3 with width 0.1 at V = 16: A(0) is V 0.01, not V 9; the other modes are untouched."""
+    rng, n = np.random.default_rng(8), 20000
+    fields = rng.normal(size=(n, 4, 4))
+    m = rng.choice([-3.0, 3.0], size=n) + 0.1 * rng.normal(size=n)
+    fields += (m - fields.mean(axis=(1, 2)))[:, None, None]
+    mass = measured_inverse_mass(fields)
+    assert abs(mass[0, 0] / 0.16 - 1) < 0.1
+    np.testing.assert_allclose(mass.ravel()[1:], 1.0, atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("mass", "message"),
     [

@@ -11,13 +11,9 @@ from lattice import hmc, langevin
 from lattice.action import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact import free_propagator, one_site_moments
-from lattice.langevin import (
-    extrapolate_step,
-    langevin_update,
-    langevin_update_torch,
-    stochastic_quantization,
-)
+from lattice.langevin import langevin_update, langevin_update_torch
 from lattice.rng import normals
+from lattice.stochastic import extrapolate_step, stochastic_quantization
 
 ACTION = ScalarPhi4(0.27, 0.022)
 FREE = FreeScalar(0.12)
@@ -174,7 +170,8 @@ def test_extrapolation_recovers_the_free_field():
     slope, error = table.limits["phi2"].slopes[0], table.limits["phi2"].slope_errors[0]
     assert abs(slope - 0.5) < 4 * error
     assert "0 (fit)" in table.text
-    assert len(table.text.splitlines()) == 8
+    assert "start pull" in table.text
+    assert len(table.text.splitlines()) == 9
 
 
 def euler_maruyama_phi2(mass, lam, step):
@@ -320,6 +317,35 @@ def test_driver_refuses(change, message):
     args = {"shape": (2, 2), "n_chains": 16, "tau_therm": 50.0, "tau_run": 50.0, "steps": (0.1, 0.2, 0.3)}
     with pytest.raises(InputError, match=message):
         stochastic_quantization(ACTION, **{**args, **change}, seed=1)
+
+
+@pytest.mark.parametrize("kappa", [0.27, 0.3])
+def test_a_thermalisation_that_was_too_short_is_not_trusted(kappa):
+    """Each size and quantity remembers its starts, while the fit is good; eighty times longer, none does."""
+    args = {"steps": (0.02, 0.03, 0.04, 0.05), "n_chains": 64, "seed": 3}
+    short = stochastic_quantization(ScalarPhi4(kappa, 0.022), (8, 8), tau_therm=0.5, tau_run=4.0, **args)
+    for name, limit in short.limits.items():
+        assert short.pulls[name].shape == (4,)
+        assert short.pulls[name].max() > 6
+        assert limit.p_value > 1e-3
+        assert not limit.trusted
+        assert "tau_therm = 0.5 is too short" in limit.reason
+        assert f"{name}: {limit.reason}" in short.text
+    enough = stochastic_quantization(ScalarPhi4(kappa, 0.022), (8, 8), tau_therm=40.0, tau_run=40.0, **args)
+    for name, limit in enough.limits.items():
+        assert enough.pulls[name].max() < 4
+        assert limit.trusted
+        assert limit.reason == ""
+
+
+def test_walls_that_stay_are_not_trusted():
+    """Deep in the broken phase a pair of walls wound around the lattice outlives tau_therm = 10."""
+    table = stochastic_quantization(
+        ScalarPhi4(0.36, 0.022), (24, 8), steps=(0.01, 0.015, 0.02), n_chains=16, tau_therm=10.0, tau_run=2.0,
+        seed=2,
+    )  # fmt: skip
+    assert not table.limits["abs_m"].trusted
+    assert "domain-wall" in table.limits["abs_m"].reason
 
 
 def test_driver_is_reproducible():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -19,8 +20,9 @@ from lattice.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.exact import free_propagator
 from lattice.files import run_lock
+from lattice.parallel import Team
 from lattice.parameters import EnsembleParameters
-from lattice.scan import ScanPoint, point_seed, run_scan
+from lattice.scan import ScanPoint, make_point, point_seed, read_point, run_scan
 from lattice.scan_table import format_scan, tau_trajectories
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +166,114 @@ def test_whatever_stops_one_point_is_its_reason(
     assert first["reason"]
 
 
+class TestFailuresOnDisk:
+    """failure.json, and collecting what is there."""
+
+    def test_the_reason_is_kept_until_the_next_attempt(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*args: Any, **kwargs: Any) -> Any:
+            assert not (tmp_path / "p/failure.json").exists()
+            raise InputError("disk full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(scan_module, "generate", full)
+            for _ in range(2):
+                assert make_point(point(0.2), tmp_path / "p", 7)["reason"] == "disk full"
+                assert json.loads((tmp_path / "p/failure.json").read_text()) == {"reason": "disk full"}
+        assert make_point(point(0.2), tmp_path / "p", 7)["status"] == "certified"
+        assert not (tmp_path / "p/failure.json").exists()
+
+    def test_a_program_error_is_left_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(scan_module, "generate", broken)
+        with pytest.raises(RuntimeError):  # it is not an answer
+            make_point(point(0.2), tmp_path, 7)
+        assert read_point(point(0.2), tmp_path, 7)["reason"] == "RuntimeError a bug"
+
+    def test_a_point_at_work_is_not_called_failed_by_another(self, tmp_path: Path) -> None:
+        with run_lock(tmp_path):
+            assert "another process" in make_point(point(0.2), tmp_path, 7)["reason"]
+        assert not (tmp_path / "failure.json").exists()
+
+    def test_collecting_makes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        points = [point(0.15), point(0.2), point(0.26, lam=0.0)]
+        made = [make_point(p, tmp_path / "scan" / p.name, 7) for p in (points[0], points[2])]
+        before = sorted(tmp_path.rglob("*"))
+
+        def never(*args: Any, **kwargs: Any) -> Any:
+            raise AssertionError("a point was made")
+
+        monkeypatch.setattr(scan_module, "generate", never)
+        first, second, third = run_scan(points, tmp_path, 7, collect=True)["points"]
+        assert first == made[0]
+        assert (second["status"], second["reason"]) == ("failed", "not finished")
+        assert third == made[1]
+        assert "normalisable" in third["reason"]
+        assert set(tmp_path.rglob("*")) - set(before) <= {tmp_path / "scan/scan.json", tmp_path / "lock"}
+        with pytest.raises(InputError, match="seed was"):
+            run_scan(points, tmp_path, 8, collect=True)
+
+
+@pytest.mark.parametrize(("size", "busy", "stops"), [(1, True, False), (2, False, False), (2, True, True)])
+def test_in_a_team_only_shared_work_stops_the_scan(
+    size: int, busy: bool, stops: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the others have been told of a point, or after its last trajectory, they wait for the next."""
+    team = Team(0, size)
+
+    def fails(*args: Any, team: Team, **kwargs: Any) -> Any:
+        team.busy = busy
+        raise InputError("disk full")
+
+    monkeypatch.setattr(scan_module, "generate", fails)
+    if stops:
+        with pytest.raises(InputError, match="disk full"):
+            make_point(point(0.2), tmp_path, 7, team=team)
+    else:
+        assert make_point(point(0.2), tmp_path, 7, team=team)["reason"] == "disk full"
+
+
+def test_a_crossing_that_fails_loses_nothing_else(
+    done: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffsq import plots, scan_command
+    from lattice import crossings
+
+    def singular(*args: Any) -> Any:
+        raise np.linalg.LinAlgError("Singular matrix")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(crossings, "_fits", singular)
+        points = done[1]["points"]
+        lost = [block for q in crossings.QUANTITIES for block in crossings.binder_crossings(points, q)]
+    assert [block["problems"] for block in lost] == [{"fits": "LinAlgError Singular matrix"}] * 2
+    assert json.loads(json.dumps(lost)) == lost
+    text = scan_command.scan_text({**done[1], "crossings": lost})
+    assert "fits could not be computed: LinAlgError Singular matrix" in text
+    assert "6 of 8 points certified" in text
+    paths, reasons = scan_command._figures({**done[1], "crossings": lost}, tmp_path)
+    assert (len(paths), reasons) == (5, [])
+    with monkeypatch.context() as patch:
+        patch.setattr(crossings, "_limit", singular)
+        patch.setattr(crossings, "_universal", singular)
+        (block,) = crossings.binder_crossings(done[1]["points"])
+    assert block["problems"] == dict.fromkeys(("limit", "universal"), "LinAlgError Singular matrix")
+    assert block["fits"] == done[1]["crossings"][0]["fits"]
+    true = plots.scan_figures
+
+    def undrawable(content: dict[str, Any]) -> Any:
+        if content["crossings"]:
+            raise ValueError("nothing to draw")
+        return true(content)
+
+    monkeypatch.setattr(plots, "scan_figures", undrawable)
+    paths, reasons = scan_command._figures(done[1], tmp_path)
+    assert (len(paths), reasons) == (5, ["figures with crossings: ValueError nothing to draw"])
+
+
 def test_ctrl_c_is_not_a_failed_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
@@ -224,7 +334,8 @@ def test_exit_codes_tables_and_figures(
     assert pictures == {f"{name}.png" for name in names}
     # published values: V<M^2> of the free field is 1/(2(1 - 4 kappa)), and one that is wrong
     point0 = {"name": "free", "shape": [4, 4], "action": {"kind": "free", "kappa": 0.15}}
-    for value, code, word in (("1.25(1)", 0, "verdict: agree"), ("1.50(1)", 1, "verdict: differ")):
+    for value, code, word in (("1.25(2)", 0, "verdict: agree"), ("1.50(2)", 1, "verdict: differ"),
+                              ("1.250(1)", 1, "error larger than the reference's")):  # fmt: skip
         reference = {"values": {"susceptibility_full": value}}
         path.write_text(yaml.safe_dump({**data, "points": [{**point0, "reference": reference}]}))
         words = ["--quiet", "--run", "published", "--set", "ensemble.n_configs=16000"]
@@ -248,7 +359,7 @@ def test_figures_of_a_scan(done: tuple[Path, dict[str, Any]]) -> None:
     block = json.loads(json.dumps(done[1]["crossings"][0]))
     kappa = block["pairs"][0].get("kappa", 0.2)
     block["pairs"] = [{"L": [4, 6], "kappa": kappa, "kappa_error": 1e-3, "value": 0.3, "value_error": 0.01}]
-    block["limit"] = {"kappa": {"limit": kappa, "error": 1e-3}, "kappa_error": 2e-3}
+    block["limit"] = {"kappa": {"limit": kappa, "total_error": 1e-3}}
     figures = plots.scan_figures({**done[1], "crossings": [block]})
     names = {"magnetization", "susceptibility", "binder", "correlation_length", "tau", "crossing"}
     assert set(figures) == names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from diffsq.cli import main
 from diffsq.slurm import submit_scan
 from lattice.errors import InputError
-from lattice.files import read_json
+from lattice.files import read_json, write_json
 
 POINTS = """
 name: small
@@ -37,7 +38,10 @@ def test_tasks_make_what_the_command_makes(
     capsys.readouterr()
     submit = ["--submit", "cluster=local", "timeout_min=5"]
     assert main(["ensemble", config, "--run", array, "--quiet", *submit]) == 0
-    assert "submitted 2 points" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "submitted 2 points" in said
+    collect = shlex.split(said.splitlines()[-1].partition(": ")[2])
+    assert collect == ["diffsq", "ensemble", config, "--run", array, "--collect"]
     results = [tmp_path / "array" / "scan" / name / "result.json" for name in "ab"]
     for _ in range(600):
         if all(path.exists() for path in results):
@@ -45,9 +49,26 @@ def test_tasks_make_what_the_command_makes(
         time.sleep(0.2)
     assert observables(tmp_path / "array") == observables(tmp_path / "alone")
     before = [path.stat().st_mtime_ns for path in results]
-    main(["ensemble", config, "--run", array, "--quiet"])  # collects
+    main([*collect[1:], "--quiet"])
     assert [path.stat().st_mtime_ns for path in results] == before
-    assert len(read_json(tmp_path / "array" / "scan" / "scan.json")["points"]) == 2
+    points = read_json(tmp_path / "array" / "scan" / "scan.json")["points"]
+    assert [point["name"] for point in points if point["status"] != "failed"] == ["a", "b"]
+
+
+def test_what_an_array_left_undone_is_listed_and_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "points.yaml").write_text(POINTS)
+    write_json(tmp_path / "array/scan/b/failure.json", {"reason": "disk full"})
+    words = ["ensemble", str(tmp_path / "points.yaml"), "--run", str(tmp_path / "array"), "--quiet"]
+    assert main([*words, "--collect"]) == 1
+    out = capsys.readouterr().out
+    assert "0 of 2 points certified" in out
+    assert "failed: a: not finished" in out
+    assert "failed: b: disk full" in out
+    assert not list(tmp_path.rglob("ensemble"))
+    assert main([*words, "--collect", "--submit", "timeout_min=5"]) == 2
+    assert "give one of them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

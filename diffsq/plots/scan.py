@@ -10,13 +10,12 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from diffsq.plots.estimators import Curve
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
-from lattice.crossings import curve_fit, dimensionless
+from lattice.crossings import ISING, curve_fit, dimensionless
 from lattice.notation import format_value
 from lattice.scaling import MIN_POINTS, CurveFit
 from lattice.scan_table import CERTIFIED, extents, tau_trajectories
 
 SERIES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v"), (GREY, "P"))
-ISING_U = 0.61069  # U_L at kappa_c of the 2D Ising class, periodic square (Salas, Sokal 2000)
 FIELD = r"[$\kappa$–$\lambda$ field]"
 
 
@@ -60,8 +59,8 @@ def binder_crossing(
     """U_L(kappa) with its fits (bands: one error) and the crossings of each size with the next larger one.
 
     ``curves`` is keyed by the label of each size, ``block`` is one of `lattice.crossings.binder_crossings`.
-    The vertical band is the extrapolated kappa_c, where there is one, else the crossing of the two largest
-    sizes that meet; ``star`` draws a known limit of U_L.
+    The vertical band is the extrapolated kappa_c (from U_L = U* where that is known, else from crossings), or
+    the crossing of the two largest sizes that meet; ``star`` draws a known limit of U_L.
     """
     figure = new_figure(10.6, 5.2)
     axes = figure.subplots()
@@ -115,7 +114,7 @@ def scan_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
             if (block["quantity"], block["dim"], block["lam"]) == ("binder", dim, lam):
                 labels = {f"$L = {fit['L']}$" for fit in block["fits"]}
                 curves = {k: _curve(v, dimensionless) for k, v in sizes.items() if k in labels}
-                star = ISING_U if dim == 2 else None
+                star = ISING["binder"] if dim == 2 else None
                 figures[f"crossing{suffix}"] = binder_crossing(curves, block, where, star=star)
     return figures
 
@@ -185,10 +184,12 @@ def _band(axes: Axes, fit: CurveFit, colour: str) -> None:
 
 
 def _limit_band(axes: Axes, block: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
-    if block["limit"] is not None:
-        fit = block["limit"]["kappa"]
-        value, error = fit["limit"], block["limit"]["kappa_error"]
-        label = rf"$\kappa_c = {format_value(value, error)}$, $L \to \infty$"
+    source = block["universal"] or block["limit"]
+    if source is not None:
+        fit = source["kappa"]
+        value, error = fit["limit"], fit["total_error"]
+        how = r"$U_L = U^*$" if block["universal"] else "crossings"
+        label = rf"$\kappa_c = {format_value(value, error)}$, {how}"
     elif pairs:
         value, error, label = pairs[-1]["kappa"], pairs[-1]["kappa_error"], None
     else:
