@@ -101,7 +101,9 @@ def _block(curves: Curves, quantity: str, dim: int) -> dict[str, Any]:
         block["problems"]["fits"] = _reason(error)
         return block
     parts: dict[str, Callable[[], dict[str, Any] | None]] = {
-        "limit": lambda: _limit(found, fits), "universal": lambda: _universal(quantity, fits)}  # fmt: skip
+        # the crossings of xi/L nearly coincide far from their limit: their spread would not say how far
+        "limit": lambda: _limit(found, fits) if quantity == "binder" else None,
+        "universal": lambda: _universal(quantity, fits)}  # fmt: skip
     for part, compute in parts.items():
         try:
             block[part] = compute() if dim == 2 else None
