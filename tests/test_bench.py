@@ -218,7 +218,7 @@ def test_bench_tau_runs_resumes_and_draws(
     tiny = ["--sizes", "4", "6", "--algorithms", "hmc", "sw", "--budget", "0.4", "--out", str(tmp_path)]
     assert tau.main(tiny) == 0
     text = capsys.readouterr().out
-    for words in ("tau M2", "tau abs M", "tau S", "CPU s per independent configuration", "z of tau M2",
+    for words in ("tau M2", "tau abs M", "tau S", "CPU s per independent configuration", "tau M2 in forces",
                   "n_steps", "Largest pull"):  # fmt: skip
         assert words in text, words
     point = json.loads((tmp_path / "hmc_L4.json").read_text())
