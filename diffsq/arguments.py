@@ -35,8 +35,9 @@ RUN_HELP = {
     ),
     "ensemble": (
         "make the certified Monte Carlo ensemble",
-        "HMC interleaved with cluster updates, half of the chains hot and half cold; writes HDF5 shards, a "
-        "manifest and a certificate (thermalisation, tau_int, acceptance, <exp(-dH)>, Schwinger-Dyson). "
+        "HMC interleaved with cluster updates, tuned while thermalising from hot, cold and domain-wall "
+        "starts; writes HDF5 shards, a manifest and a certificate (thermalisation, tau_int, acceptance, "
+        "<exp(-dH)>, Schwinger-Dyson). "
         "Exit code 1 if the certificate fails. With --scan, or a file that lists points: one small ensemble "
         "per point, in resumable folders under DIR/scan, with a table, figures, Binder crossings, and pulls "
         "against published values where the file has them; exit code 1 if a point failed or values differ.",
@@ -97,6 +98,11 @@ def build_parser() -> argparse.ArgumentParser:
         "file", metavar="FILE", type=Path, help="ensemble folder (with manifest.json), or one .h5 file"
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--all", action="store_true", help="print every cumulant, not only the usual ones")
+    sub.add_argument(
+        "--method", choices=("gamma", "jackknife"), default="gamma",
+        help="of the errors without weights: Gamma method (default), or blocked jackknife as second opinion",
+    )  # fmt: skip
     how = sub.add_mutually_exclusive_group()
     how.add_argument(
         "--metropolis", action="store_true", help="correct by independence Metropolis, not by weights"

@@ -131,14 +131,14 @@ def measure_command(args: argparse.Namespace) -> int:
                 f"{args.file} has no log-weights: there is nothing to correct, leave out --metropolis"
             )
         chain = metropolis_ensemble(ensemble, args.seed)
-        result = measure(chain)
+        result = measure(chain, method=args.method)
         result["ensemble"]["acceptance"] = chain.attrs["metropolis"]["acceptance"]
     else:
-        result = measure(ensemble, ignore_weights=args.raw)
+        result = measure(ensemble, ignore_weights=args.raw, method=args.method)
     if args.json:
         print(json.dumps(result, indent=1))
     else:
-        print(format_table(result))
+        print(format_table(result, everything=args.all))
         if args.metropolis:
             print(f"independence Metropolis, acceptance {result['ensemble']['acceptance']:.3f}")
     return 0

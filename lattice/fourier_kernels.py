@@ -114,25 +114,26 @@ def _along(x: Any, cosines: Any, sines: Any, inverse: Any) -> None:
 
 
 @compiled
+def _all_axes(x: Any, matrices: Any, block: Any, inverse: Any) -> None:
+    """x (V * block,) transformed along every axis in place; `matrices` = (cosines, sines) of each axis."""
+    inner = block
+    for axis in range(len(matrices[0]) - 1, -1, -1):
+        cosines, sines = matrices[0][axis], matrices[1][axis]
+        extent = cosines.shape[0] + sines.shape[0]
+        _along(x.reshape(x.size // (extent * inner), extent, inner), cosines, sines, inverse)
+        inner *= extent
+
+
+@compiled
 def multiply_modes(x: Any, weight: Any, forward: Any, backward: Any, block: Any) -> None:
     """x (V * block,) -> F^-1 weight F x in place; weight (V,) in the real Fourier basis; `forward` and
     `backward` hold (cosines, sines) of every axis, the latter transposed."""
-    inner = block
-    for axis in range(len(forward[0]) - 1, -1, -1):
-        cosines, sines = forward[0][axis], forward[1][axis]
-        extent = cosines.shape[0] + sines.shape[0]
-        _along(x.reshape(x.size // (extent * inner), extent, inner), cosines, sines, False)
-        inner *= extent
+    _all_axes(x, forward, block, False)
     for site in range(weight.size):
         numbers = x[site * block : (site + 1) * block]
         for i in range(block):
             numbers[i] *= weight[site]
-    inner = block
-    for axis in range(len(backward[0]) - 1, -1, -1):
-        cosines, sines = backward[0][axis], backward[1][axis]
-        extent = cosines.shape[0] + sines.shape[0]
-        _along(x.reshape(x.size // (extent * inner), extent, inner), cosines, sines, True)
-        inner *= extent
+    _all_axes(x, backward, block, True)
 
 
 @compiled
