@@ -21,6 +21,7 @@ from diffsq.checkpoint import load_model
 from diffsq.config import Config
 from diffsq.diagnostics import path_diagnostics
 from diffsq.path import VERSION, Kernel, Noise, ReversePath
+from diffsq.path import Frames as LatticeFrames
 from diffsq.score import ScoreModel, Symmetry
 from diffsq.sde import VESDE
 from lattice.ensemble import Ensemble, EnsembleWriter
@@ -100,6 +101,60 @@ def check_model(about: dict[str, Any], ensemble: Ensemble, model_dir: Path) -> N
             )
 
 
+def noise_of(
+    model: ScoreModel, seed: int, stream: str, index: NDArray[np.int64], device: torch.device
+) -> Noise:
+    """noise(step) -> (len(index), *shape) standard normal, a function of (seed, stream, index, step)."""
+
+    def draw(step: int) -> Tensor:
+        eps = normals(seed, stream, index, step, model.momenta.volume)
+        return torch.from_numpy(eps).reshape(len(index), *model.shape).to(device)
+
+    return draw
+
+
+def frames_of(model: ScoreModel, seed: int) -> LatticeFrames:
+    """Lattice frame of each step, the same for all samples and for the forward weights.
+
+    A frame per block would make the proposals of one Metropolis chain come from different laws.
+    """
+
+    def draw(step: int) -> Symmetry:
+        u = uniforms(seed, "sample/frame", np.array([0]), step, 5)[0]
+        return Symmetry.draw(torch.from_numpy(u), model.shape)
+
+    return draw
+
+
+def load_path(folder: Path, model: ScoreModel) -> ReversePath:
+    """The calibrated path of a samples folder; `model` must be the one that it was made with.
+
+    Raises `InputError` when there is none (no samples yet, or another method than "path").
+    """
+    path, key_path = folder / "kernel.safetensors", folder / "kernel.json"
+    if not path.is_file() or not key_path.is_file():
+        raise InputError(f"{folder}: no calibrated path here; `diffsq sample` makes it (method path)")
+    if read_json(key_path).get("sha256") != sha256_file(path):
+        raise InputError(f"{path}: changed since it was written (sha256 is not that of kernel.json)")
+    return with_unet(read_kernel(path, model), model)
+
+
+def read_kernel(path: Path, model: ScoreModel) -> ReversePath:
+    """The path of the regression base alone, with the kernel of a file."""
+    tensors, device = load(path.read_bytes()), model.base.g.device
+    kernel = Kernel(*(tensors[name].to(device) for name in Kernel.__dataclass_fields__))
+    return ReversePath(ScoreModel(model.base, None), kernel)
+
+
+def with_unet(base_path: ReversePath, model: ScoreModel) -> ReversePath:
+    """The path of the whole model: what the U-Net explains narrows the variances measured with the base."""
+    kernel = base_path.kernel
+    ours, theirs = (
+        ReversePath.predicted(m, kernel.levels).kernel.variance for m in (model, base_path.model)
+    )
+    return ReversePath(model, replace(kernel, variance=kernel.variance * ours / theirs))
+
+
 Watch = Callable[[int, Tensor], None]
 
 
@@ -125,25 +180,11 @@ class Sampling:
 
     def noise(self, stream: str, index: NDArray[np.int64]) -> Noise:
         """Standard normal fields of the samples `index` in a stream, a function of the step."""
-        model = self.model
+        return noise_of(self.model, self.config.seed, stream, index, self.device)
 
-        def draw(step: int) -> Tensor:
-            eps = normals(self.config.seed, stream, index, step, model.momenta.volume)
-            return torch.from_numpy(eps).reshape(len(index), *model.shape).to(self.device)
-
-        return draw
-
-    def frames(self) -> Callable[[int], Symmetry]:
-        """Lattice frame of each step, the same for all samples and for the forward weights.
-
-        A frame per block would make the proposals of one Metropolis chain come from different laws.
-        """
-
-        def draw(step: int) -> Symmetry:
-            u = uniforms(self.config.seed, "sample/frame", np.array([0]), step, 5)[0]
-            return Symmetry.draw(torch.from_numpy(u), self.model.shape)
-
-        return draw
+    def frames(self) -> LatticeFrames:
+        """Lattice frame of each step."""
+        return frames_of(self.model, self.config.seed)
 
     def fields(self, ensemble: Ensemble, n: int) -> tuple[Tensor, NDArray[np.int64]]:
         """n fields spread evenly over the ensemble, and their chains."""
@@ -161,16 +202,13 @@ class Sampling:
         base = ScoreModel(self.model.base, None)
         about = read_json(key_path) if path.exists() and key_path.exists() else {}
         if about.get("key") == self.key and about.get("sha256") == sha256_file(path):
-            tensors = load(path.read_bytes())
-            self.base_path = ReversePath(base, Kernel(*(tensors[name].to(self.device) for name in names)))
+            self.base_path = read_kernel(path, self.model)
         else:
             self.base_path = self._calibrated(base, levels, self.config.sampling.n_calibration)
             tensors = {name: getattr(self.base_path.kernel, name).cpu().contiguous() for name in names}
             write_atomic(path, save(tensors))
             write_json(key_path, {"key": self.key, "sha256": sha256_file(path)})
-        kernel = self.base_path.kernel
-        ours, theirs = (ReversePath.predicted(m, kernel.levels).kernel.variance for m in (self.model, base))
-        self.path = ReversePath(self.model, replace(kernel, variance=kernel.variance * ours / theirs))
+        self.path = with_unet(self.base_path, self.model)
 
     def _calibrated(self, model: ScoreModel, levels: Tensor, n: int) -> ReversePath:
         path = ReversePath.predicted(model, levels.to(self.device))
