@@ -14,6 +14,7 @@ from diffsq import __version__
 from lattice.errors import InputError
 
 STAGE_NAMES = ("ensemble", "train", "sample", "measure", "report")  # pipeline.STAGES, without importing it
+CHECK_NAMES = ("calibration", "learned", "likelihood", "free-energy", "polish", "levels")  # diffsq/checks
 
 DESCRIPTION = """\
 Diffusion models as exact samplers for lattice field theory: from an action to a certified Monte Carlo
@@ -91,12 +92,14 @@ def build_parser() -> argparse.ArgumentParser:
         "measure", "observables of any ensemble, with errors",
         "|M|, susceptibility, Binder cumulant, action density, two-point function, xi_2nd, cumulants: "
         "value(error) by the Gamma method over replicas, with tau_int; a weighted ensemble by "
-        "self-normalised weights and the jackknife.",
+        "self-normalised weights and the jackknife. Several weighted samples of one model are pooled, "
+        "whatever their seeds; --metropolis needs one seed.",
         "diffsq measure runs/demo/samples --metropolis --json > metropolis.json",
     )  # fmt: skip
     sub.add_argument(
-        "file", metavar="FILE", type=Path, help="ensemble folder (with manifest.json), or one .h5 file"
-    )
+        "file", metavar="FILE", type=Path, nargs="+",
+        help="ensemble folder (with manifest.json), or one .h5 file; several: weighted samples of one law",
+    )  # fmt: skip
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--all", action="store_true", help="print every cumulant, not only the usual ones")
     sub.add_argument(
@@ -147,6 +150,25 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("run", metavar="RUN", type=Path, help="run folder")
     sub.add_argument("--quiet", action="store_true", help="no progress")
 
+    _check_options(add(
+        "check", "one check of a finished run, with a figure",
+        "calibration: ranks of held-out fields among reverse draws. learned: the score against the action, "
+        "and the couplings it knows. likelihood: probability-flow likelihood against the path weights. "
+        "free-energy: ln Z and its differences. polish: bias against HMC trajectories. levels: where the "
+        "efficiency is lost. Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
+        "negative.",
+        "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",
+    ))  # fmt: skip
+    sub = add(
+        "chain", "a Markov chain of diffusion moves, HMC and clusters",
+        "Cycles the moves of the config's `chain` section, with the model and the calibrated path of a "
+        "finished run: independence Metropolis on whole paths, noise and denoise (of blocks: on lattices "
+        "larger than the run's own), HMC, Wolff clusters, overrelaxation. Exact for any model. Writes "
+        "RUN/chain, an ordinary ensemble, and prints acceptance and tau_int; an interrupted chain resumes.",
+        "diffsq chain configs/demo.yaml --set chain.moves=[denoise,hmc] chain.depth=2 chain.n_steps=1000",
+    )  # fmt: skip
+    _chain_options(sub)
+
     sub = add(
         "doctor", "versions, device, threads, disk, and a short self-test",
         "Checks this installation: prints what a bug report needs and tests a few identities.",
@@ -177,6 +199,32 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--restart", metavar="STAGE", choices=STAGE_NAMES, help="first discard this stage and all after it"
     )
+
+
+def _check_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("name", metavar="NAME", choices=CHECK_NAMES, help=", ".join(CHECK_NAMES))
+    sub.add_argument("run", metavar="RUN", type=Path, help="run folder, sampled with method path")
+    sub.add_argument(
+        "--set", metavar="NAME=VALUE", nargs="+", action="extend", default=[],
+        help="options of the check, such as n_fields=1000; a wrong name lists them all",
+    )  # fmt: skip
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto (default)")
+    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    sub.add_argument("--quiet", action="store_true", help="no progress, only the results")
+
+
+def _chain_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, as of the run")
+    sub.add_argument("--run", metavar="DIR", type=Path, help="run folder (default runs/<name>)")
+    sub.add_argument(
+        "--set", metavar="KEY=VALUE", nargs="+", action="extend", default=[],
+        help="override config values, such as chain.n_steps=1000; repeatable",
+    )  # fmt: skip
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, or auto (default)")
+    sub.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    sub.add_argument("--quiet", action="store_true", help="no progress, only the results")
 
 
 def _scan_options(sub: argparse.ArgumentParser) -> None:

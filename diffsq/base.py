@@ -14,93 +14,20 @@ mode by mode.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from diffsq.momentum import Momenta
+from diffsq.site import SitePosterior
+from diffsq.zero_mode import ZeroModeDenoiser
+from lattice.action import Action
 
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
 RIDGE = 1e-5
-BEYOND = 1.2  # range of the zero mode's histogram, over the largest |z| seen
-TWO_PEAKS = 0.7
-EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
+N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
+SMOOTH_SIGMA = 3  # neighbouring noise levels that share their data in a fit
 ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
-
-
-class ZeroModeDenoiser(nn.Module):
-    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the symmetrised histogram of z in the training
-    ensemble.
-
-    Bins of width h are smoothed to Gaussians of variance h^2, for which the posterior mean is closed-form.
-    """
-
-    centre: Tensor
-    log_p: Tensor
-    width2: Tensor
-
-    def __init__(self, n_bins: int = 200) -> None:
-        super().__init__()
-        self.register_buffer("centre", torch.zeros(n_bins, dtype=torch.float64))
-        self.register_buffer("log_p", torch.zeros(n_bins, dtype=torch.float64))
-        self.register_buffer("width2", torch.ones((), dtype=torch.float64))
-
-    def fit(self, z: Tensor) -> None:
-        """Set the histogram from the zero modes z (n,) of the training fields."""
-        n_bins = len(self.centre)
-        top = BEYOND * float(z.abs().max())
-        width = 2 * top / n_bins
-        counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top) + EMPTY_BIN
-        self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
-        self.log_p.copy_(torch.log(counts / counts.sum()))
-        self.width2.fill_(width**2)
-
-    def two_peaks(self) -> bool:
-        """Whether P(M) is split or flat: <|z|>^2/<z^2> is 0.64 for a Gaussian and 1 for two sharp peaks."""
-        p = self.log_p.exp()
-        return bool((p * self.centre.abs()).sum() ** 2 > TWO_PEAKS * (p * self.centre**2).sum() * p.sum())
-
-    def _components(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Posterior probabilities and means of the bins (n, n_bins), and the variance inside a bin (n,)."""
-        variance = (self.width2 + sigma**2)[:, None]
-        offset = z[:, None] - self.centre
-        p = torch.softmax(self.log_p - offset**2 / (2 * variance), 1)
-        return p, self.centre + self.width2 / variance * offset, self.width2 * sigma**2 / variance[:, 0]
-
-    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """Noisy z (n,), sigma (n,) -> posterior mean (n,)."""
-        p, inside, _ = self._components(z, sigma)
-        return (p * inside).sum(1)
-
-    def posterior(self, z: Tensor, sigma: Tensor) -> "ZeroModePosterior":
-        """Posterior of the clean zero mode given noisy z (n,), sigma (n,), split by its sign."""
-        p, inside, within = self._components(z, sigma)
-        positive = (p * (self.centre > 0)).sum(1)
-        side = torch.where(positive < 0.5, 1.0, -1.0).to(p.dtype)  # the sign that is less likely
-        minor = p * (self.centre * side[:, None] > 0)
-        q = minor.sum(1)
-
-        def mean_variance(w: Tensor) -> tuple[Tensor, Tensor]:
-            w = w / w.sum(1, keepdim=True).clamp_min(1e-300)
-            mean = (w * inside).sum(1)
-            return mean, (w * (inside - mean[:, None]) ** 2).sum(1) + within
-
-        return ZeroModePosterior(q, *mean_variance(minor), mean_variance(p - minor)[1], mean_variance(p)[1])
-
-
-@dataclass
-class ZeroModePosterior:
-    """The less likely sign of the clean zero mode: probability q, mean and variance; all (n,).
-
-    `major_variance` is the variance given the other sign, `variance` that of the whole posterior.
-    """
-
-    q: Tensor
-    minor_mean: Tensor
-    minor_variance: Tensor
-    major_variance: Tensor
-    variance: Tensor
 
 
 def neighbour_mean(u: Tensor) -> Tensor:
@@ -153,7 +80,7 @@ class RegressionBase(nn.Module):
     interpolated in ln sigma, and zero until `fit`: the bare Wiener filter.
     """
 
-    n_feature = 13
+    n_feature = 16
     g: Tensor
     log_sigma: Tensor
     coefficients: Tensor
@@ -164,6 +91,7 @@ class RegressionBase(nn.Module):
         super().__init__()
         self.momenta = momenta
         self.zero_mode = ZeroModeDenoiser()
+        self.site = SitePosterior(n_sigma)
         sizes = {
             "g": (momenta.n_class,),
             "log_sigma": (n_sigma,),
@@ -194,21 +122,41 @@ class RegressionBase(nn.Module):
         scale = (self.momenta.multiplicity * w * self.g).sum(-1, keepdim=True) / self.momenta.volume
         return self.momenta.fields(xk * self.momenta.expand(w / scale.sqrt())).float()
 
-    def features(self, xk: Tensor, u: Tensor, sigma: Tensor) -> Tensor:
-        """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only."""
+    def features(self, xk: Tensor, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only.
+
+        Also the log-variance of the site posterior, (n, *shape) float64.
+        """
+        p = self.momenta
         w, c = self.wiener(sigma)
         z = xk[..., 0, 0].real
         shift = (self.zero_mode(z, sigma) - w[:, 0] * z) / c[:, 0].sqrt()
-        f = self.momenta.modes(local_features(u))
+        site, log_variance = self.site(p.fields(xk), p.fields(p.expand(w) * xk), sigma, self.position(sigma))
+        f = p.modes(torch.cat([local_features(u), site], 1))
         own = torch.zeros_like(f[:, :1])
         own[..., 0, 0] = shift[:, None]
-        return torch.cat([f, own], 1)
+        return torch.cat([f, own], 1), log_variance.double()
 
-    def forward(self, xk: Tensor, u: Tensor, sigma: Tensor) -> Tensor:
-        """Correction sum_j a_j f_j in units of sqrt(C), momentum space: -> (n, *half) complex128."""
-        f = self.features(xk, u, sigma)
+    def forward(self, xk: Tensor, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Correction sum_j a_j f_j in units of sqrt(C), momentum space: -> (n, *half) complex128.
+
+        Also the log-variance of the site posterior.
+        """
+        f, log_variance = self.features(xk, u, sigma)
         a = self.momenta.expand(self.at(self.coefficients, sigma).transpose(1, 2).float())
-        return (a * f).sum(1).to(xk.dtype)
+        return (a * f).sum(1).to(xk.dtype), log_variance
+
+    def position(self, sigma: Tensor) -> Tensor:
+        """Place of sigma (n,) among the nodes, 0 to n_sigma - 1, linear in ln sigma, clamped."""
+        low, high = self.log_sigma[0], self.log_sigma[-1]
+        return ((sigma.log() - low) / (high - low)).clamp(0, 1) * (len(self.log_sigma) - 1)
+
+    def set_action(self, action: Action, field_max: float) -> None:
+        """Tables of the site posterior of this action; fields beyond `field_max` are not resolved."""
+        sigma = self.log_sigma.exp()
+        _, c = self.wiener(sigma)
+        spread = (self.momenta.multiplicity * c).sum(1) / self.momenta.volume
+        self.site.fit(action.kappa, action.lam, sigma, spread, field_max)
 
     def set_gaussian(self, g: Tensor, sigma_min: float, sigma_max: float) -> None:
         """Set G(k) per class and the geometric noise levels; the base is then the bare Wiener filter."""
@@ -231,6 +179,7 @@ class RegressionBase(nn.Module):
         after each.
         """
         self.zero_mode.fit(self.momenta.modes(phi)[..., 0, 0].real)
+        matrices, sides = [], []
         for node, log_sigma in enumerate(self.log_sigma):
             eps = noise(node)
             rows = (torch.arange(len(eps)) + node * len(eps)) % len(phi)
@@ -239,8 +188,16 @@ class RegressionBase(nn.Module):
                 for part, part_eps in zip(torch.split(rows, chunk), torch.split(eps, chunk), strict=True)
             ]
             a, b = (torch.stack(terms).sum(0) for terms in zip(*sums, strict=True))
-            self._solve(node, a / len(eps), b / len(eps))
+            matrices.append(a / len(eps))
+            sides.append(b / len(eps))
             done()
+        a, b = torch.stack(matrices), torch.stack(sides)
+        for node in range(len(self.log_sigma)):
+            near = (torch.arange(len(a), device=a.device) - node).abs()
+            weight = (1 - near / (SMOOTH_SIGMA + 1)).clamp_min(0).to(a.dtype)
+            weight = weight / weight.sum()
+            near_a, near_b = (torch.einsum("s,s...->...", weight, sums) for sums in (a, b))
+            self._solve(node, near_a, near_b, a[node], b[node])
 
     def target(self, phik: Tensor, gradk: Tensor, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """What the correction has to predict, (phi - W x)/sqrt(C), and its control variate sqrt(C) z.
@@ -257,7 +214,8 @@ class RegressionBase(nn.Module):
         s = sigma.expand(len(phi))
         xk = p.modes(phi + sigma * eps)
         target, z = self.target(p.modes(phi), p.modes(grad), xk, s)
-        f = torch.cat([self.features(xk, self.normalised(xk, s), s), z.to(torch.complex64)[:, None]], 1)
+        own, _ = self.features(xk, self.normalised(xk, s), s)
+        f = torch.cat([own, z.to(torch.complex64)[:, None]], 1)
         f = f.flatten(2).permute(2, 0, 1)
         t = target.to(torch.complex64).flatten(1).T[..., None]
         a = (f.mH @ f).real.double().permute(1, 2, 0)
@@ -268,16 +226,37 @@ class RegressionBase(nn.Module):
             p.class_mean(b.reshape(*b.shape[:-1], *half)).movedim(-1, 0),
         )
 
-    def _solve(self, node: int, a: Tensor, b: Tensor) -> None:
-        # A feature that vanishes in a class by symmetry (a neighbour mean at k = (pi, pi)) is only rounding
-        # there, different on every machine: it must get no coefficient, not a huge one.
-        power = a.diagonal(dim1=1, dim2=2)
-        typical = (self.momenta.multiplicity[:, None] * power).sum(0) / self.momenta.volume
-        scale = torch.where(power > ROUNDING * typical, power, math.inf).sqrt()
-        ridge = RIDGE * torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
-        solution = torch.linalg.solve(a / scale[:, :, None] / scale[:, None, :] + ridge, b / scale) / scale
+    def _solve(self, node: int, a: Tensor, b: Tensor, a_here: Tensor, b_here: Tensor) -> None:
+        """Coefficients of a node: of k = 0 on its own, of all other modes as polynomials in ln(1 + k^2).
+
+        The weight of a mode in the joint fit is its weight in the path KL, W(k).
+        """
+        p = self.momenta
+        w, _ = self.wiener(self.log_sigma[node].exp()[None])
+        t = p.chebyshev(N_SMOOTH_K)[:, 1:]
+        power = p.multiplicity[1:] * w[0, 1:]
+        big_a = torch.einsum("k,pk,qk,kij->piqj", power, t, t, a[1:])
+        big_b = torch.einsum("k,pk,ki->pi", power, t, b[1:])
+        n = big_b.numel()
+        solution = torch.empty_like(b)
+        joint = least_squares(big_a.reshape(n, n), big_b.flatten()).reshape(big_b.shape)
+        solution[1:] = torch.einsum("pk,pi->ki", t, joint)
+        solution[0] = least_squares(a[0], b[0])
         coefficients = solution[:, :-1]
-        fitted = torch.einsum("ki,kij,kj->k", coefficients, a[:, :-1, :-1], coefficients)
+        fitted = torch.einsum("ki,kij,kj->k", coefficients, a_here[:, :-1, :-1], coefficients)
         self.coefficients[node] = coefficients
         self.beta[node] = solution[:, -1]
-        self.explained[node] = 2 * (coefficients * b[:, :-1]).sum(1) - fitted
+        self.explained[node] = 2 * (coefficients * b_here[:, :-1]).sum(1) - fitted
+
+
+def least_squares(a: Tensor, b: Tensor) -> Tensor:
+    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a small ridge.
+
+    A feature that vanishes by symmetry (a neighbour mean at k = (pi, pi)) is only rounding, different on
+    every machine: it must get no coefficient, not a huge one.
+    """
+    power = a.diagonal()
+    scale = torch.where(power > ROUNDING * power.max(), power, math.inf).sqrt()
+    ridge = RIDGE * torch.eye(len(a), dtype=a.dtype, device=a.device)
+    solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge, b / scale) / scale
+    return solution

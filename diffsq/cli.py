@@ -4,7 +4,7 @@ Its words are in `diffsq.arguments`.  Everything heavy is imported inside the co
 `diffsq --help` answers at once.
 
 Exit codes: 0 done; 1 a negative answer (`compare`: differ, `ensemble`: certificate or a scan's point failed,
-`import`: refused, `doctor`: a check failed); 2 an error, one line on standard error; 130 interrupted.
+`import`: refused, `check`, `doctor`: failed); 2 an error, one line on standard error; 130 interrupted.
 DIFFSQ_TRACEBACK=1 shows the traceback.
 """
 
@@ -17,6 +17,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from lattice.errors import InputError
 if TYPE_CHECKING:
     from diffsq.config import Config
     from lattice.ensemble import Ensemble
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -105,6 +107,11 @@ def stage_command(args: argparse.Namespace) -> int:
         config, folder, stages, progress=make_progress(args.quiet), device=pick_device(args.device),
         accept_uncertified=args.accept_uncertified, restart=args.restart, say=say, team=args.team,
     )  # fmt: skip
+    if name in ("run", "sample"):
+        from diffsq.diagnostics import warnings_of
+
+        for line in warnings_of(folder / pipeline.FOLDER["sample"]):
+            _to_stderr(f"diffsq: warning: {line}")
     if name == "run":
         print(pipeline.final_text(folder))
     elif name == "ensemble":
@@ -115,32 +122,6 @@ def stage_command(args: argparse.Namespace) -> int:
         return 0 if certificate["passed"] else 1
     else:
         print(f"{name}: done, in {folder / pipeline.FOLDER[name]}")
-    return 0
-
-
-def measure_command(args: argparse.Namespace) -> int:
-    """measure FILE."""
-    from lattice.measure import format_table, measure
-
-    ensemble = _read(args.file)
-    if args.metropolis:
-        from diffsq.exactness import metropolis_ensemble
-
-        if ensemble.log_weight is None:
-            raise InputError(
-                f"{args.file} has no log-weights: there is nothing to correct, leave out --metropolis"
-            )
-        chain = metropolis_ensemble(ensemble, args.seed)
-        result = measure(chain, method=args.method)
-        result["ensemble"]["acceptance"] = chain.attrs["metropolis"]["acceptance"]
-    else:
-        result = measure(ensemble, ignore_weights=args.raw, method=args.method)
-    if args.json:
-        print(json.dumps(result, indent=1))
-    else:
-        print(format_table(result, everything=args.all))
-        if args.metropolis:
-            print(f"independence Metropolis, acceptance {result['ensemble']['acceptance']:.3f}")
     return 0
 
 
@@ -206,11 +187,13 @@ def doctor_command(args: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     **dict.fromkeys(("run", "ensemble", "train", "sample"), stage_command),
-    "measure": measure_command,
+    "measure": lambda args: import_module("diffsq.measure_command").measure_command(args),
     "compare": compare_command,
     "import": import_command,
     "export": export_command,
     "report": report_command,
+    "check": lambda args: import_module("diffsq.check_command").check_command(args),
+    "chain": lambda args: import_module("diffsq.chain_command").chain_command(args),
     "doctor": doctor_command,
 }
 
@@ -252,10 +235,7 @@ def _limit_threads(n: int | None) -> None:
         return
     if n < 1:
         raise InputError(f"--threads must be at least 1, got {n}")
-    for name in (
-        "OMP_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-    ):  # read when torch and numba are imported, after this
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # read when torch and numba are imported, later
         os.environ[name] = str(n)
     import torch
 

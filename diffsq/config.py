@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from diffsq.chain_parameters import ChainParameters
 from diffsq.yamlfile import Dumper, apply_override, read_yaml
 from lattice.errors import InputError
 from lattice.notation import parse_value
@@ -73,9 +74,12 @@ class LatticeConfig(Section):
 
 
 class SdeConfig(Section):
-    """Variance-expanding, sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble."""
+    """Noise-to-signal ratio from sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble.
 
-    kind: Literal["ve"] = "ve"
+    "ve" variance-expanding: levels geometric in sigma; "vp" variance-preserving: levels uniform in its time.
+    """
+
+    kind: Literal["ve", "vp"] = "ve"
     sigma_min: float = Field(default=0.2, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)
 
@@ -115,6 +119,7 @@ class SamplingConfig(Section):
     """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE).
 
     n_calibration: training fields on which the variance of the reverse kernel of "path" is measured.
+    placement of the levels: "sde", where the process puts them, or "adapted" to the posterior (placement.py).
     """
 
     n_samples: int = Field(default=8192, ge=20, le=10**9)
@@ -122,6 +127,7 @@ class SamplingConfig(Section):
     n_forward: int = Field(default=2048, ge=20)
     n_calibration: int = Field(default=8192, ge=64)
     method: Literal["path", "euler", "pc", "heun"] = "path"
+    placement: Literal["sde", "adapted"] = "sde"
 
 
 class ReferenceConfig(Section):
@@ -155,6 +161,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
+    chain: ChainParameters = ChainParameters()
     reference: ReferenceConfig | None = None
 
     @model_validator(mode="after")

@@ -97,6 +97,8 @@ def metropolis_ensemble(ensemble: Ensemble, seed: int) -> Ensemble:
     """
     if ensemble.log_weight is None:
         raise InputError("this ensemble has no log-weights: Metropolis needs samples of the path sampler")
+    if isinstance((ensemble.attrs.get("generated") or {}).get("seed"), list):
+        raise InputError("samples of several seeds are proposals of several laws: Metropolis needs one seed")
     indices, accepted = independence_metropolis(ensemble.log_weight, seed)
     chain = ensemble.select(indices)
     chain.log_weight = None

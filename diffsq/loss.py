@@ -45,7 +45,7 @@ def prepare(
     x = phi + sigma[:, None, None] * eps
     xk = p.modes(x)
     u = base.normalised(xk, sigma)
-    correction = base(xk, u, sigma)
+    correction, _ = base(xk, u, sigma)
     target, z = base.target(p.modes(phi), p.modes(grad(phi)), xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
     w, _ = base.wiener(sigma)

@@ -55,6 +55,12 @@ class Momenta(nn.Module):
         self.register_buffer("multiplicity", self.class_sum(weight))
         self.register_buffer("khat2", self.class_sum(weight * khat2) / self.multiplicity)
 
+    def chebyshev(self, n: int) -> Tensor:
+        """T_0 ... T_{n-1} of ln(1 + k^2), mapped to [-1, 1]: (n, n_class)."""
+        top = torch.log1p(self.khat2.max()).clamp_min(1e-12)  # a single site has k = 0 only
+        t = (2 * torch.log1p(self.khat2) / top - 1).clamp(-1, 1)
+        return torch.stack([torch.cos(order * torch.arccos(t)) for order in range(n)])
+
     def class_sum(self, q: Tensor) -> Tensor:
         """Sum of a per-mode quantity over the stored modes of each class: (..., *half) -> (..., n_class)."""
         out = q.new_zeros(*q.shape[: q.dim() - self.index.dim()], self.n_class)

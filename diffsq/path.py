@@ -21,42 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsq.base import ZeroModePosterior, bounded
+from diffsq.kernel import Coupling, Frames, Kernel, Noise, calibrated
 from diffsq.score import ScoreModel, Symmetry
-from diffsq.zero_mode import ZeroModeLaw, fit_variance, log_gauss, zero_mode_law
-from lattice.errors import InputError
+from diffsq.zero_mode import ZeroModeLaw, log_gauss, zero_mode_law
 
-Noise = Callable[[int], Tensor]
-"""noise(step) -> standard normal (n, *shape), float64; one step number per level, N for the start."""
-Frames = Callable[[int], Symmetry]
-"""frames(step) -> the lattice frame in which the U-Net sees that step."""
 ActionFunction = Callable[[Tensor], Tensor]
 
-VERSION = 1  # of the law R: raise it with any change, so that no folder mixes samples of two laws
-N_SMOOTH = 4  # Chebyshev terms in log(1 + k^2) for the measured over the predicted variance
-WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has an unbounded weight
-
-
-@dataclass
-class Kernel:
-    """Variances of the N reverse steps, float64.
-
-    levels (N+1,); variance c_n(k) (N, n_class); tilt b and tilt_mean <h> (N,); zero_slope, zero_mean,
-    two_peaks (N,): law of the zero mode, see diffsq.zero_mode.
-    """
-
-    levels: Tensor
-    variance: Tensor
-    tilt: Tensor
-    tilt_mean: Tensor
-    zero_slope: Tensor
-    zero_mean: Tensor
-    two_peaks: Tensor
-
-    @property
-    def n_levels(self) -> int:
-        """N."""
-        return len(self.tilt)
+VERSION = 2  # of the law R: raise it with any change, so that no folder mixes samples of two laws
 
 
 class ReversePath:
@@ -69,16 +40,8 @@ class ReversePath:
 
     @classmethod
     def predicted(cls, model: ScoreModel, levels: Tensor) -> "ReversePath":
-        """Kernel from the model's own posterior variance C(k).
-
-        c_n = Delta_n sigma_n^2/sigma_{n+1}^2 + rho_n^2 C(k): noise of the Brownian bridge, and what D leaves
-        open.
-        """
-        delta = levels[1:] ** 2 - levels[:-1] ** 2
-        rho = (delta / levels[1:] ** 2)[:, None]
-        posterior = model.posterior_variance(levels[1:])
-        variance = rho * levels[:-1, None] ** 2 + rho**2 * posterior
-        return cls(model, Kernel(levels, variance, *torch.zeros(5, len(delta)).to(delta)))
+        """With the kernel of the model's own posterior variance."""
+        return cls(model, Kernel.predicted(model, levels))
 
     def reverse(self, x: Tensor, step: int, frame: Symmetry) -> "ReverseStep":
         """R(x_n | x_{n+1} = x) for n = `step`."""
@@ -87,8 +50,8 @@ class ReversePath:
         sigma = high.expand(len(x))
         rho = (high**2 - low**2) / high**2
         xk = self.momenta.modes(x)
-        d, u = self.model.denoise(xk, sigma, frame)
-        tilt = kernel.tilt[step] * (modulation(u) - kernel.tilt_mean[step])
+        d, log_variance = self.model.denoise(xk, sigma, frame)
+        h = log_variance - kernel.tilt_mean[step]
         posterior = self.model.base.zero_mode.posterior(xk[..., 0, 0].real, sigma)
         bridge = rho * low**2
         mixed = bool(kernel.two_peaks[step])
@@ -98,20 +61,29 @@ class ReversePath:
         )
         mean = xk + rho * (d - xk)
         mean[..., 0, 0] += shift
-        return ReverseStep(mean, tilt, zero)
+        coupling = Coupling.of(self.model, high, kernel.coupling[step] * h, frame)
+        return ReverseStep(mean, kernel.tilt[step] * h, coupling, zero)
 
     def draw(self, law: "ReverseStep", noise: Tensor, step: int) -> Tensor:
         """A field from R(x_n | x_{n+1}), from white noise (n, *shape)."""
-        white = self.momenta.modes(noise)
-        modes = white * self.momenta.expand(self.kernel.variance[step]).sqrt()
-        modes[..., 0, 0] = law.zero.draw(white[..., 0, 0].real).to(modes.dtype)
-        return self.momenta.fields(law.mean) + torch.exp(0.5 * law.tilt) * self.momenta.fields(modes)
+        p, c = self.momenta, self.kernel.variance[step]
+        white = p.modes(noise)
+        white[..., 0, 0] = (law.zero.draw(white[..., 0, 0].real) / c[0].sqrt()).to(white.dtype)
+        eps = p.fields(white)
+        coloured = p.colour(eps + law.coupling(eps), c)
+        return p.fields(law.mean) + torch.exp(0.5 * law.tilt) * coloured
+
+    def whitened(self, x_low: Tensor, law: "ReverseStep", step: int) -> Tensor:
+        """Modes of the residual with modulation and coupling undone; N(0, c_n(k)) but for the zero mode."""
+        p, c = self.momenta, self.kernel.variance[step]
+        residual = (x_low - p.fields(law.mean)) * torch.exp(-0.5 * law.tilt)
+        coupled = p.colour(residual, 1 / c)
+        return p.modes(coupled - law.coupling(coupled)) * p.expand(c).sqrt()
 
     def log_reverse(self, x_low: Tensor, law: "ReverseStep", step: int) -> Tensor:
         """log R(x_n | x_{n+1}): (n,)."""
-        residual = x_low - self.momenta.fields(law.mean)
-        white = self.momenta.modes(residual * torch.exp(-0.5 * law.tilt))
-        z, c = white[..., 0, 0].real, self.kernel.variance[step]
+        white, c = self.whitened(x_low, law, step), self.kernel.variance[step]
+        z = white[..., 0, 0].real
         own = law.zero.log_density(z) - log_gauss(z, c[0])
         return self.momenta.log_normal(white, c) + own - 0.5 * law.tilt.flatten(1).sum(1)
 
@@ -176,120 +148,19 @@ class ReversePath:
         variance = self.model.base.g + self.kernel.levels[level] ** 2
         return self.momenta.log_normal(self.momenta.modes(x), variance)
 
-    @torch.no_grad()
     def calibrate(
-        self,
-        phi: Tensor,
-        noise: Noise,
-        frames: Frames,
-        done: Callable[[], None] = lambda: None,
+        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
         chunk: int = 256,
-    ) -> None:
-        """Measure b, f and c_n(k) of every step on noised training fields phi (n, *shape), in place.
-
-        b and f maximise the likelihood; c_n(k) is the predicted variance times a smooth function of k fitted
-        to the residuals, c_n(0) the measured one, their posterior part widened by `WIDER`. `done` is called
-        after each step. Raises `InputError` when the model gives NaN or infinity.
-        """
-        levels, x = self.kernel.levels, phi
-        predicted = ReversePath.predicted(self.model, levels).kernel.variance
-        for step in range(self.kernel.n_levels):
-            delta = levels[step + 1] ** 2 - levels[step] ** 2
-            x_high = x + delta.sqrt() * noise(step)
-            residual, h, z, d0 = [], [], [], []
-            for low, high in zip(torch.split(x, chunk), torch.split(x_high, chunk), strict=True):
-                xk = self.momenta.modes(high)
-                d, u = self.model.denoise(xk, levels[step + 1].expand(len(high)), frames(step))
-                mean = self.momenta.fields(xk + delta / levels[step + 1] ** 2 * (d - xk))
-                residual.append(low - mean)
-                h.append(modulation(u))
-                z.append(xk[..., 0, 0].real)
-                d0.append(d[..., 0, 0].real)
-            bridge = delta * levels[step] ** 2 / levels[step + 1] ** 2
-            missed = torch.cat(residual)
-            if not torch.isfinite(missed).all():
-                raise InputError(
-                    f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
-                )
-            posterior = self.model.base.zero_mode.posterior(torch.cat(z), levels[step + 1].expand(len(x)))
-            white = self._fit_tilt(step, missed, torch.cat(h))
-            self._fit_variance(step, white, predicted[step], bridge)
-            self._fit_zero_mode(step, white[..., 0, 0].real, posterior, torch.cat(d0))
-            x = x_high
-            done()
-
-    def _fit_tilt(self, step: int, residual: Tensor, h: Tensor) -> Tensor:
-        """Two Newton steps on the likelihood of b, mode variances refitted at each; returns white modes."""
-        p, h_mean = self.momenta, h.mean()
-        h = h - h_mean
-        b = h.new_zeros(())
-        for _ in range(2):
-            white = residual * torch.exp(-0.5 * b * h)
-            c = p.expand(p.power(white).mean(0))
-            pull, hw = p.fields(p.modes(white) / c), h * white
-            gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
-            curvature = 0.5 * (h * hw * pull).sum() + 0.5 * (hw * p.fields(p.modes(hw) / c)).sum()
-            b = b + 2 * gradient / curvature
-        b = shrink(b, 2 / curvature)
-        self.kernel.tilt[step], self.kernel.tilt_mean[step] = b, h_mean
-        return p.modes(residual * torch.exp(-0.5 * b * h))
-
-    def _fit_variance(self, step: int, white: Tensor, predicted: Tensor, bridge: Tensor) -> None:
-        measured = self.momenta.class_mean(white.abs() ** 2).mean(0)
-        smooth = predicted * self._smooth(measured / predicted, len(white))
-        self.kernel.variance[step] = smooth + WIDER * (smooth - bridge).clamp_min(0)
-
-    def _fit_zero_mode(self, step: int, z: Tensor, posterior: ZeroModePosterior, d0: Tensor) -> None:
-        """Fit the variance of the zero mode, by likelihood on residuals z (n,)."""
-        kernel = self.kernel
-        high, low = kernel.levels[step + 1], kernel.levels[step]
-        rho = (high**2 - low**2) / high**2
-        bridge = rho * low**2
-        mixed = self.model.base.zero_mode.two_peaks()
-        shift, law = zero_mode_law(posterior, d0, rho, bridge, mixed)
-        slope, mean, variance = fit_variance(z - shift, law, bridge)
-        predicted = kernel.variance[step, 0]
-        variance = predicted * torch.exp(shrink(torch.log(variance / predicted), 2 / len(z)))
-        kernel.zero_slope[step], kernel.zero_mean[step], kernel.two_peaks[step] = slope, mean, float(mixed)
-        kernel.variance[step, 0] = variance + WIDER * (variance - bridge).clamp_min(0)
-
-    def _smooth(self, ratio: Tensor, n: int) -> Tensor:
-        """Positive smooth function of k fitted to `ratio` (n_class,) of n samples, weighted by multiplicity.
-
-        Gram-Schmidt by sums: library least squares differ in the last bit from call to call, and a resumed
-        run must not.
-        """
-        p, y = self.momenta, ratio.log()
-        t = (2 * torch.log1p(p.khat2) / torch.log1p(p.khat2.max()) - 1).clamp(-1, 1)
-        fit = torch.zeros_like(y)
-        found: list[Tensor] = []
-        for order in range(min(N_SMOOTH, p.n_class)):
-            q = torch.cos(order * torch.arccos(t))
-            for other in found:
-                q = q - (p.multiplicity * q * other).sum() * other
-            found.append(q / (p.multiplicity * q**2).sum().sqrt())
-            fit = fit + shrink((p.multiplicity * y * found[-1]).sum(), 2 / n) * found[-1]
-        return torch.exp(fit)
-
-
-def shrink(value: Tensor, variance: Tensor | float) -> Tensor:
-    """An estimate pulled towards zero by its own noise (James and Stein), to zero if not significant.
-
-    Every parameter of the kernel costs 1/(2 n) nats of path KL per step when fitted to n samples.
-    """
-    return value * (1 - variance / value**2).clamp_min(0)
-
-
-def modulation(u: Tensor) -> Tensor:
-    """h(u): squared normalised field, bounded, float64."""
-    return bounded(u.double() ** 2, 4.0)
-
+    ) -> None:  # fmt: skip
+        """Measure the kernel on noised training fields phi (n, *shape), in place; see diffsq.kernel."""
+        self.kernel = calibrated(self.model, self.kernel.levels, phi, noise, frames, done, chunk)
 
 
 @dataclass
 class ReverseStep:
-    """R( . | x_{n+1}): mean (n, *half), local log-variance (n, *shape), law of the zero mode."""
+    """R( . | x_{n+1}): mean (n, *half), local log-variance (n, *shape), coupling, law of the zero mode."""
 
     mean: Tensor
     tilt: Tensor
+    coupling: Coupling
     zero: ZeroModeLaw

@@ -5,7 +5,6 @@ of (seed, index, step): the same sample comes out of any split over shards, runs
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,21 @@ import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load, save
 from torch import Tensor
 
 from diffsq import sampler
 from diffsq.checkpoint import load_model
 from diffsq.config import Config
 from diffsq.diagnostics import path_diagnostics
-from diffsq.path import VERSION, Kernel, Noise, ReversePath
-from diffsq.path import Frames as LatticeFrames
-from diffsq.score import ScoreModel, Symmetry
-from diffsq.sde import VESDE
+from diffsq.kernel import Frames as LatticeFrames
+from diffsq.kernel import Noise
+from diffsq.law import frames_of, has_kernel, levels_of, noise_of, read_kernel, save_kernel, with_unet
+from diffsq.path import VERSION, ReversePath
+from diffsq.score import ScoreModel
 from lattice.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_atomic, write_json
+from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
 from lattice.progress import Progress, Silent
-from lattice.rng import normals, uniforms
 
 BLOCK = 64
 SHARD_BLOCKS = 16
@@ -55,12 +53,12 @@ def sample(
     check_model(about, ensemble, model_dir)
     out.mkdir(parents=True, exist_ok=True)
     settings = config.sampling
-    base = model.base
-    sde = VESDE(float(base.log_sigma[0].exp()), float(base.log_sigma[-1].exp()))
+    levels = levels_of(config, model, ensemble)
     generated = {
         "sampler": settings.method,
         "law": VERSION,
-        "levels": sde.levels(settings.n_levels).tolist(),
+        "levels": levels.tolist(),
+        "process": config.sde.kind,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode",
         "model": about["sha256"],
         "training_ensemble": about["ensemble"],
@@ -72,17 +70,18 @@ def sample(
         canonical_json({**generated, "n_samples": settings.n_samples, "n_forward": settings.n_forward})
     )
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
-    work = Sampling(config, model.to(device), ensemble, out, key, progress or Silent(), torch.device(device))
+    work = Sampling(
+        config, model.to(device), ensemble, out, key, levels, progress or Silent(), torch.device(device)
+    )
     diagnostics: dict[str, Any] = {"levels": generated["levels"], "method": settings.method}
     if settings.method == "path":
-        work.calibrate(sde.levels(settings.n_levels))
+        work.calibrate()
         forward = work.forward()
         work.draw(writer, work.path_block)
         diagnostics |= path_diagnostics(writer.read(), forward, config.seed)
     else:
         step = sampler.STEPS[settings.method]
-        levels = sde.levels(settings.n_levels).to(device)
-        work.draw(writer, lambda index, watch: work.plain_block(step, levels, index, watch))
+        work.draw(writer, lambda index, watch: work.plain_block(step, index, watch))
     write_json(out / "diagnostics.json", diagnostics)
     writer.finish({"generated": generated})
     return writer.read()
@@ -101,60 +100,6 @@ def check_model(about: dict[str, Any], ensemble: Ensemble, model_dir: Path) -> N
             )
 
 
-def noise_of(
-    model: ScoreModel, seed: int, stream: str, index: NDArray[np.int64], device: torch.device
-) -> Noise:
-    """noise(step) -> (len(index), *shape) standard normal, a function of (seed, stream, index, step)."""
-
-    def draw(step: int) -> Tensor:
-        eps = normals(seed, stream, index, step, model.momenta.volume)
-        return torch.from_numpy(eps).reshape(len(index), *model.shape).to(device)
-
-    return draw
-
-
-def frames_of(model: ScoreModel, seed: int) -> LatticeFrames:
-    """Lattice frame of each step, the same for all samples and for the forward weights.
-
-    A frame per block would make the proposals of one Metropolis chain come from different laws.
-    """
-
-    def draw(step: int) -> Symmetry:
-        u = uniforms(seed, "sample/frame", np.array([0]), step, 5)[0]
-        return Symmetry.draw(torch.from_numpy(u), model.shape)
-
-    return draw
-
-
-def load_path(folder: Path, model: ScoreModel) -> ReversePath:
-    """The calibrated path of a samples folder; `model` must be the one that it was made with.
-
-    Raises `InputError` when there is none (no samples yet, or another method than "path").
-    """
-    path, key_path = folder / "kernel.safetensors", folder / "kernel.json"
-    if not path.is_file() or not key_path.is_file():
-        raise InputError(f"{folder}: no calibrated path here; `diffsq sample` makes it (method path)")
-    if read_json(key_path).get("sha256") != sha256_file(path):
-        raise InputError(f"{path}: changed since it was written (sha256 is not that of kernel.json)")
-    return with_unet(read_kernel(path, model), model)
-
-
-def read_kernel(path: Path, model: ScoreModel) -> ReversePath:
-    """The path of the regression base alone, with the kernel of a file."""
-    tensors, device = load(path.read_bytes()), model.base.g.device
-    kernel = Kernel(*(tensors[name].to(device) for name in Kernel.__dataclass_fields__))
-    return ReversePath(ScoreModel(model.base, None), kernel)
-
-
-def with_unet(base_path: ReversePath, model: ScoreModel) -> ReversePath:
-    """The path of the whole model: what the U-Net explains narrows the variances measured with the base."""
-    kernel = base_path.kernel
-    ours, theirs = (
-        ReversePath.predicted(m, kernel.levels).kernel.variance for m in (model, base_path.model)
-    )
-    return ReversePath(model, replace(kernel, variance=kernel.variance * ours / theirs))
-
-
 Watch = Callable[[int, Tensor], None]
 
 
@@ -168,10 +113,12 @@ class Sampling:
         ensemble: Ensemble,
         out: Path,
         key: str,
+        levels: Tensor,
         progress: Progress,
         device: torch.device,
     ) -> None:
         self.config, self.model, self.out, self.key = config, model, out, key
+        self.levels = levels.to(device)
         self.progress, self.device = progress, device
         self.action = ensemble.action
         self.train_set, self.held_out = ensemble.split_chains(config.training.validation_fraction)
@@ -191,27 +138,20 @@ class Sampling:
         rows = np.linspace(0, len(ensemble) - 1, min(n, len(ensemble))).astype(np.int64)
         return torch.from_numpy(ensemble.phi[rows]).to(self.device), ensemble.chain[rows]
 
-    def calibrate(self, levels: Tensor) -> None:
+    def calibrate(self) -> None:
         """Measure the reverse kernel on training fields, or read it back.
 
         Measured with the regression base, which costs a fraction of the U-Net and so sees many fields; what
         the U-Net explains beyond it narrows the variance by the ratio of the two predictions.
         """
-        path, key_path = self.out / "kernel.safetensors", self.out / "kernel.json"
-        names = tuple(Kernel.__dataclass_fields__)
-        base = ScoreModel(self.model.base, None)
-        about = read_json(key_path) if path.exists() and key_path.exists() else {}
-        if about.get("key") == self.key and about.get("sha256") == sha256_file(path):
-            self.base_path = read_kernel(path, self.model)
-        else:
-            self.base_path = self._calibrated(base, levels, self.config.sampling.n_calibration)
-            tensors = {name: getattr(self.base_path.kernel, name).cpu().contiguous() for name in names}
-            write_atomic(path, save(tensors))
-            write_json(key_path, {"key": self.key, "sha256": sha256_file(path)})
+        if not has_kernel(self.out, self.key):
+            base = self._calibrated(ScoreModel(self.model.base, None), self.config.sampling.n_calibration)
+            save_kernel(self.out, base.kernel, self.key)
+        self.base_path = read_kernel(self.out / "kernel.safetensors", self.model)
         self.path = with_unet(self.base_path, self.model)
 
-    def _calibrated(self, model: ScoreModel, levels: Tensor, n: int) -> ReversePath:
-        path = ReversePath.predicted(model, levels.to(self.device))
+    def _calibrated(self, model: ScoreModel, n: int) -> ReversePath:
+        path = ReversePath.predicted(model, self.levels)
         phi, _ = self.fields(self.train_set, n)
         self.progress.start(path.kernel.n_levels, "reverse kernel")
         noise = self.noise("sample/calibrate", np.arange(len(phi)))
@@ -222,7 +162,7 @@ class Sampling:
     def forward(self) -> dict[str, Any]:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         assert self.path is not None
-        rivals = {"model": self.path, **self._closed_form(self.path.kernel.levels)}
+        rivals = {"model": self.path, **self._closed_form()}
         phi, chain = self.fields(self.held_out, self.config.sampling.n_forward)
         starts = range(0, len(phi), BLOCK)
         self.progress.start(len(phi), "forward weights")
@@ -241,7 +181,7 @@ class Sampling:
         self.progress.close()
         return {**results, "increments": increments, "chain": chain}
 
-    def _closed_form(self, levels: Tensor) -> dict[str, ReversePath]:
+    def _closed_form(self) -> dict[str, ReversePath]:
         """The same chain with the regression base alone and with the Wiener filter alone, each calibrated."""
         if self.model.unet is None:
             return {}
@@ -249,7 +189,7 @@ class Sampling:
         wiener.to(self.device)
         wiener.base.g.copy_(self.model.base.g)
         wiener.base.log_sigma.copy_(self.model.base.log_sigma)
-        return {"base": self.base_path, "wiener": self._calibrated(wiener, levels, N_WIENER)}
+        return {"base": self.base_path, "wiener": self._calibrated(wiener, N_WIENER)}
 
     def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
         index = np.arange(block * BLOCK, block * BLOCK + len(phi))
@@ -281,11 +221,11 @@ class Sampling:
         return phi, log_w
 
     def plain_block(
-        self, step: sampler.Step, levels: Tensor, index: NDArray[np.int64], watch: Watch
+        self, step: sampler.Step, index: NDArray[np.int64], watch: Watch
     ) -> tuple[Tensor, Tensor | None]:
         """One block of a sampler without weights."""
         noise, frames = self.noise("sample/reverse", index), self.frames()
-        return sampler.run(step, self.model, levels, noise, frames, watch), None
+        return sampler.run(step, self.model, self.levels, noise, frames, watch), None
 
     def draw(
         self,
@@ -306,7 +246,7 @@ class Sampling:
                 watch = Frames(N_FRAMES, self.config.sampling.n_levels) if first == 0 else None
                 parts.append(block_of(np.arange(first, first + BLOCK), watch or (lambda level, x: None)))
                 if watch is not None:
-                    watch.write(self.out / "sequence.h5", np.array(self._levels()))
+                    watch.write(self.out / "sequence.h5", self.levels.cpu().numpy())
                 self.progress.update(min(BLOCK, start + count - first))
             phi = torch.cat([p for p, _ in parts])[:count].cpu().numpy()
             weights = [w for _, w in parts if w is not None]
@@ -319,11 +259,6 @@ class Sampling:
                 log_weight=torch.cat(weights)[:count].cpu().numpy() if weights else None,
             )
         self.progress.close()
-
-    def _levels(self) -> list[float]:
-        log_sigma = self.model.base.log_sigma
-        sde = VESDE(float(log_sigma[0].exp()), float(log_sigma[-1].exp()))
-        return sde.levels(self.config.sampling.n_levels).tolist()
 
 
 class Frames:

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffsq.path import Frames, Noise
+from diffsq.kernel import Frames, Noise
 from diffsq.score import ScoreModel, Symmetry
 
 Step = Callable[[ScoreModel, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]

@@ -17,7 +17,7 @@ from diffsq.base import RegressionBase, bounded
 from diffsq.momentum import Momenta
 from diffsq.unet import UNet
 
-VERSION = 1  # of the function D for given weights: raise it with any change
+VERSION = 2  # of the function D for given weights: raise it with any change
 N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
 
 
@@ -56,6 +56,11 @@ class Symmetry:
 
 
 IDENTITY = Symmetry()
+
+
+def shared(sigma: Tensor) -> Tensor:
+    """(1,) where all of sigma (n,) are equal, as in every sampling step: tables are then made once."""
+    return sigma[:1] if bool((sigma == sigma[0]).all()) else sigma
 
 
 class ScoreModel(nn.Module):
@@ -112,17 +117,18 @@ class ScoreModel(nn.Module):
         return out
 
     def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-        """D(x, sigma) in momentum space, and the normalised Wiener-filtered field u.
+        """D(x, sigma) in momentum space, and the log-variance of the site posterior.
 
-        xk (n, *half) complex128 modes of x, sigma (n,) -> (n, *half) complex128, (n, *shape) float32.
+        xk (n, *half) complex128 modes of x, sigma (n,) -> (n, *half) complex128, (n, *shape) float64.
         """
-        w, c = (self.momenta.expand(q) for q in self.base.wiener(sigma))
-        u = self.base.normalised(xk, sigma)
-        correction = self.base(xk, u, sigma)
+        one = shared(sigma)
+        w, c = (self.momenta.expand(q) for q in self.base.wiener(one))
+        u = self.base.normalised(xk, one)
+        correction, log_variance = self.base(xk, u, one)
         if self.unet is not None:
             local = self.network(self.momenta.fields(xk), u, correction, sigma, frame)
             correction = correction + self.momenta.modes(local.double())
-        return w * xk + c.sqrt() * correction, u
+        return w * xk + c.sqrt() * correction, log_variance
 
     def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""

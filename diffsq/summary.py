@@ -47,6 +47,7 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
         "acceptance": diagnostics.get("acceptance"),
         "ln_z": {"value": diagnostics.get("ln_z"), "error": diagnostics.get("ln_z_error")},
         "kl": {name: (diagnostics.get("kl") or {}).get(name) for name in KL},
+        "warnings": diagnostics.get("warnings", []),
         "seconds": seconds,
         "versions": code_version(),
     }  # fmt: skip
@@ -170,6 +171,7 @@ def _tail(summary: dict[str, Any], truth: dict[str, tuple[float, float]]) -> lis
         parts.append(f"gain {_value(kl['gain'], kl.get('gain_error'))}")
     if parts:
         lines.append(f"path KL on held-out data: {', '.join(parts)}")
+    lines += [f"warning: {line}" for line in summary.get("warnings", [])]
     lines.append("seconds: " + ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items()))
     worst = ", ".join(
         f"{name} {w:.1f}" for name, w in summary["verdict"]["max_pull"].items() if w is not None

@@ -29,6 +29,7 @@ from lattice.progress import Progress, Silent
 from lattice.rng import normals, uniforms
 
 EVALUATE = 64  # fields per network call outside training
+FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest |phi| seen
 
 
 def train(
@@ -92,6 +93,7 @@ class Training:
         train_set, held_out = ensemble.split_chains(config.training.validation_fraction)
         self.phi = torch.from_numpy(train_set.phi).to(self.device)
         self.held_out = torch.from_numpy(held_out.phi).to(self.device)
+        self.action = ensemble.action
         self.gradient: Callable[[Tensor], Tensor] = ensemble.action.grad
         sizes = config.model.model_dump()
         self.model = checkpoint.build_model(ensemble.shape, sizes).to(self.device)
@@ -123,6 +125,7 @@ class Training:
             )
         base = self.model.base
         base.set_gaussian(g, sde.sigma_min, sigma_max)
+        base.set_action(self.action, FIELD_MARGIN * float(self.phi.abs().max()))
         self.progress.start(settings.n_sigma, "regression base")
         n_fit = min(settings.n_fit, len(self.phi))
         base.fit(

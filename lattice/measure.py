@@ -46,6 +46,7 @@ GAMMA = "Gamma method over replicas (Wolff hep-lat/0306017)"
 JACKKNIFE = "blocked jackknife over replicas, blocks of (2 N tau_int^2)^(1/3), tau_int by the Gamma method"
 WEIGHTED = "self-normalised weights, block jackknife"
 TAU_CONVENTION = "tau_int = 1/2 + sum_t rho(t)"
+MIN_ESS = 0.1               # ESS/N below which weighted averages, and their errors, are not to be trusted
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffsq.base import RegressionBase
+from diffsq.kernel import Noise
 from diffsq.momentum import Momenta, propagator
-from diffsq.path import Noise
 from diffsq.score import IDENTITY, N_CHANNEL, N_CONDITION, ScoreModel, Symmetry
 from diffsq.unet import UNet
 from lattice.action import ScalarPhi4
@@ -77,6 +77,7 @@ def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int 
     base = RegressionBase(momenta, n_sigma)
     g = propagator(momenta, phi)
     base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
+    base.set_action(action, 1.2 * float(phi.abs().max()))
     base.fit(phi, action.grad, noise_of("test/fit", len(phi), shape))
     return ScoreModel(base, UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None).eval()
 

@@ -18,7 +18,8 @@ from diffsq.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (
-    "run", "ensemble", "train", "sample", "measure", "compare", "import", "export", "report", "doctor",
+    "run", "ensemble", "train", "sample", "measure", "compare", "import", "export", "report", "check",
+    "chain", "doctor",
 )  # fmt: skip
 
 
@@ -100,6 +101,11 @@ def test_help_of_each_command_has_an_example(command: str, capsys: pytest.Captur
         (["export", "nowhere", "--to", "csv", "--out", "x"], "csv"),
         (["export", "nowhere", "--to", "arviz"], "--out"),
         (["measure", "nowhere.h5"], "nowhere.h5"),
+        (["measure"], "FILE"),
+        (["measure", "nowhere.h5", "--method", "bootstrap"], "bootstrap"),
+        (["measure", "nowhere.h5", "--raw", "--metropolis"], "--metropolis"),
+        (["check", "colour", "nowhere"], "colour"),
+        (["chain", "CONFIG"], "no finished run here"),
         (["compare", "a.json", "b.json"], "a.json"),
         (["report", "nowhere"], "not a run folder"),
         (["doctor", "nowhere"], "no such folder"),
@@ -197,6 +203,27 @@ def test_doctor_finds_a_broken_sampler(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 # --- thin commands: what they pass on and how they answer ---------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "sample"])
+@pytest.mark.parametrize("quiet", [True, False])
+def test_warnings_about_the_sample_are_always_said(
+    command: str, quiet: bool, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = tmp_path / "run"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "samples" / "diagnostics.json").write_text('{"warnings": ["the ESS is low", "do this"]}')
+    monkeypatch.setattr(pipeline, "run_stages", lambda *args, **options: None)
+    monkeypatch.setattr(pipeline, "final_text", lambda folder: "the table")
+    words = [command, str(config_file), "--run", str(folder), "--device", "cpu"]
+    assert main([*words, *(["--quiet"] if quiet else [])]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == ["diffsq: warning: the ESS is low", "diffsq: warning: do this"]
+    assert "the ESS is low" not in printed.out  # it is data, and may be piped on
+    (folder / "samples" / "diagnostics.json").write_text("{}")  # a sampler without log-weights
+    assert main([*words, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def fake_foreign(monkeypatch: pytest.MonkeyPatch, passed: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -188,10 +189,19 @@ class OneStepShort(ReversePath):
         return super().log_reverse(x_low, law, step) * (step > 0)
 
 
+class NoCoupling(ReversePath):
+    """Drawn with the coupling of the sublattices, weighed without."""
+
+    def log_reverse(self, x_low: Tensor, law: ReverseStep, step: int) -> Tensor:
+        silent = replace(law.coupling, h=torch.zeros_like(law.coupling.h))
+        return super().log_reverse(x_low, replace(law, coupling=silent), step)
+
+
 def tilted() -> ReversePath:
-    """The good path with another kernel: a stronger tilt, wider steps."""
+    """The good path with another kernel: a stronger tilt, a coupling of the sublattices, wider steps."""
     kernel = copy.deepcopy(good_path().kernel)
-    kernel.tilt[:] = -0.15
+    kernel.tilt[:] = 1.0
+    kernel.coupling[:] = 0.3
     kernel.variance *= 1.05
     return ReversePath(good_path().model, kernel)
 
@@ -236,13 +246,32 @@ def test_forward_and_reverse_weights_agree() -> None:
     assert abs(value - truth().ln_z) > 10 * error
 
 
-def dense(path: ReversePath, variance: Tensor, tilt: np.ndarray) -> np.ndarray:
-    """Position-space covariance e^{t/2} C e^{t/2}."""
+def root(path: ReversePath, variance: Tensor) -> np.ndarray:
+    """Position-space matrix F^-1 sqrt(c(k)) F, symmetric."""
     v = path.momenta.volume
     unit = torch.eye(v, dtype=torch.float64).reshape(v, *path.model.shape)
-    c = path.momenta.fields(path.momenta.expand(variance) * path.momenta.modes(unit)).reshape(v, v).numpy()
-    scale = np.exp(0.5 * tilt)
-    return scale[:, None] * c * scale
+    return path.momenta.colour(unit, variance).reshape(v, v).numpy()
+
+
+def dense(path: ReversePath, variance: Tensor, tilt: np.ndarray, coupling: np.ndarray) -> np.ndarray:
+    """Position-space covariance e^{t/2} C^{1/2} (1 + L) (1 + L)^T C^{1/2} e^{t/2}."""
+    factor = np.exp(0.5 * tilt)[:, None] * root(path, variance) @ (np.eye(len(tilt)) + coupling)
+    return factor @ factor.T
+
+
+def dense_coupling(path: ReversePath, high: Tensor, h: np.ndarray, shift: int) -> np.ndarray:
+    """L = (1 - E) Q diag(h) Q E, Q^2 = C(k)/mean C, E the even sites of a lattice moved by `shift` rows."""
+    p = path.momenta
+    _, c = path.model.base.wiener(high[None])
+    q = root(path, c[0] / ((p.multiplicity * c[0]).sum() / p.volume))
+    rows, columns = np.indices(path.model.shape)
+    even = ((rows + shift + columns) % 2 == 0).ravel().astype(float)
+    return (1 - even)[:, None] * (q @ np.diag(h) @ q) * even
+
+
+def moved(step: int) -> Symmetry:
+    """Even and odd sites change places from step to step."""
+    return Symmetry((step % 2, 0))
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (4, 6)])
@@ -250,36 +279,64 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
     action = ScalarPhi4(0.22, 0.04)
     phi = equilibrium(action, shape, 2048)
     path = calibrated(phi4_model(action, phi), 5, phi)
-    path.kernel.tilt[:] = torch.linspace(-0.2, 0.1, 5)
+    path.kernel.tilt[:] = torch.linspace(1.5, -0.5, 5)
+    path.kernel.coupling[:] = torch.linspace(0.6, -0.3, 5)
     path.kernel.zero_slope[:], path.kernel.two_peaks[:] = 0, 0  # the zero mode's own law is checked below
     n, v = 6, path.momenta.volume
     trail: dict[int, Tensor] = {}
     x0, log_w = path.sample(
-        action.action, noise_of("dense", n, shape), still, lambda level, x: trail.update({level: x})
+        action.action, noise_of("dense", n, shape), moved, lambda level, x: trail.update({level: x})
     )
     assert sorted(trail) == list(range(6))
     assert torch.equal(trail[0], x0)
     levels, flat = path.kernel.levels, {k: x.reshape(n, v).numpy() for k, x in trail.items()}
     start = path.model.base.g + levels[-1] ** 2
     expected = -action.action(x0).numpy()
-    expected -= multivariate_normal.logpdf(flat[5], np.zeros(v), dense(path, start, np.zeros(v)))
+    expected -= multivariate_normal.logpdf(
+        flat[5], np.zeros(v), dense(path, start, np.zeros(v), np.zeros((v, v)))
+    )
     for step in range(5):
         high = levels[step + 1].expand(n)
-        d, u = path.model.denoise(path.momenta.modes(trail[step + 1]), high)
+        d, log_variance = path.model.denoise(path.momenta.modes(trail[step + 1]), high)
         rho = 1 - levels[step] ** 2 / levels[step + 1] ** 2
         mean = (trail[step + 1] + rho * (path.momenta.fields(d) - trail[step + 1])).reshape(n, v).numpy()
-        h = 4 * np.tanh(u.double().numpy() ** 2 / 4)
-        tilt = float(path.kernel.tilt[step]) * (h - float(path.kernel.tilt_mean[step])).reshape(n, v)
+        h = (log_variance - path.kernel.tilt_mean[step]).reshape(n, v).numpy()
+        tilt, strength = float(path.kernel.tilt[step]) * h, float(path.kernel.coupling[step])
         delta = float(levels[step + 1] ** 2 - levels[step] ** 2)
         for i in range(n):
-            cov = dense(path, path.kernel.variance[step], tilt[i])
+            coupling = dense_coupling(path, levels[step + 1], strength * h[i], step % 2)
+            cov = dense(path, path.kernel.variance[step], tilt[i], coupling)
             expected[i] += multivariate_normal.logpdf(flat[step + 1][i], flat[step][i], delta * np.eye(v))
             expected[i] -= multivariate_normal.logpdf(flat[step][i], mean[i], cov)
     assert log_w.numpy() == pytest.approx(expected, abs=1e-8)
     # the forward weight of the same path is the same number
     ups = {s: (trail[s + 1] - trail[s]) / (levels[s + 1] ** 2 - levels[s] ** 2).sqrt() for s in range(5)}
-    again, _ = path.weigh(x0, action.action, ups.__getitem__, still)
+    again, _ = path.weigh(x0, action.action, ups.__getitem__, moved)
     assert again.numpy() == pytest.approx(expected, abs=1e-8)
+    # negative controls: the coupling left out, or the sublattices of the lattice at rest
+    silent, _ = NoCoupling(path.model, path.kernel).weigh(x0, action.action, ups.__getitem__, moved)
+    other, _ = path.weigh(x0, action.action, ups.__getitem__, still)
+    for wrong in (silent, other):
+        assert np.abs(wrong.numpy() - expected).max() > 1e-3
+
+
+def test_entropy_of_a_step_needs_the_coupling() -> None:
+    """<-ln R>_R = sum_k ln(2 pi e c(k))/2 + sum_x t_x/2: a density weighed without its coupling is off."""
+    action, shape, n = ScalarPhi4(0.25, 0.2), (4, 6), 4096
+    phi = equilibrium(action, shape, n)
+    path = ReversePath.predicted(phi4_model(action, phi), levels_of(phi4_model(action, phi), 5))
+    path.kernel.tilt[:], path.kernel.coupling[:] = 1.0, 0.5
+    path.kernel.zero_slope[:], path.kernel.two_peaks[:] = 0, 0
+    step, p = 1, path.momenta
+    law = path.reverse(phi + path.kernel.levels[step + 1] * noise_of("test/up", n, shape)(0), step, IDENTITY)
+    law.zero.variance = path.kernel.variance[step, 0].expand(n)
+    x = path.draw(law, noise_of("test/step", n, shape)(0), step)
+    white = (p.multiplicity * (2 * math.pi * math.e * path.kernel.variance[step]).log()).sum()
+    entropy = 0.5 * (white + law.tilt.flatten(1).sum(1))
+    for kind, gate in ((ReversePath, "right"), (NoCoupling, "wrong"), (NoJacobian, "wrong")):
+        off = kind(path.model, path.kernel).log_reverse(x, law, step) + entropy
+        sigmas = abs(float(off.mean() / (off.std() / math.sqrt(n))))
+        assert sigmas < 4 if gate == "right" else sigmas > 10, kind
 
 
 # --- symmetries -------------------------------------------------------------------------------------------
@@ -371,7 +428,7 @@ def test_calibration_on_fresh_fields() -> None:
     for each in (flat, path):  # both with the variances that suit these fields best
         each.kernel.variance[:, 1:] *= residuals(each, fresh)[0]
     gain = (residuals(path, fresh)[1] - residuals(flat, fresh)[1]).sum(0)
-    assert (path.kernel.tilt < 0).sum() > 3, "the posterior is narrower where |phi| is large"
+    assert (path.kernel.tilt > 0).sum() > 3, "narrow where the site posterior is narrow"
     assert gain.mean() > 4 * gain.std() / math.sqrt(len(gain))
 
 

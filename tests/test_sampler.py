@@ -13,7 +13,7 @@ from small_models import free_model, noise_of, still
 from torch import Tensor
 
 from diffsq import sampler
-from diffsq.path import Noise
+from diffsq.kernel import Noise
 from diffsq.sampler import SIGNAL_TO_NOISE, STEPS, Step
 
 SHAPE, KAPPA, SIGMA_MAX = (4, 4), 0.18, 4.0

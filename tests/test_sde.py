@@ -1,15 +1,20 @@
-"""The variance-expanding process: schedule, and what it does to cumulants."""
+"""The noising processes: schedules, what they do to cumulants, and path weights in VP variables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from fields import generator
+from scipy.stats import multivariate_normal
+from small_models import equilibrium, noise_of, phi4_model, still
 
-from diffsq.sde import VESDE
+from diffsq.path import ReversePath
+from diffsq.sde import VESDE, VPSDE
+from lattice.action import ScalarPhi4
 from lattice.cumulants import cumulants_from_moments
 from lattice.errors import InputError
 
@@ -98,3 +103,70 @@ def test_impossible_schedules_are_refused(low: float, high: float) -> None:
     with pytest.raises(InputError, match="need 0 < sigma_min < sigma_max") as info:
         VESDE(low, high)
     assert "\n" not in str(info.value)
+
+
+# --- the variance-preserving process ----------------------------------------------------------------------
+
+VP = VPSDE(0.1, 12.0)
+
+
+def test_vp_noise_and_signal_obey_their_equations() -> None:
+    t, h = torch.linspace(0.05, 0.95, 19, dtype=torch.float64), 1e-5
+    rate = (VP.signal(t + h).log() - VP.signal(t - h).log()) / (2 * h)
+    torch.testing.assert_close(rate, -0.5 * VP.beta(t), rtol=1e-8, atol=0)  # f = exp(-1/2 int k)
+
+    def xi(s: torch.Tensor) -> torch.Tensor:  # Xi = f^2 sigma^2 obeys dXi/dt = g^2 - k Xi
+        return (VP.signal(s) * VP.sigma(s)) ** 2
+
+    derivative = (xi(t + h) - xi(t - h)) / (2 * h)
+    torch.testing.assert_close(derivative, VP.diffusion(t) ** 2 - VP.beta(t) * xi(t), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(VP.signal(t) ** 2 + xi(t), torch.ones_like(t))  # unit variance stays
+    wrong = VP.diffusion(t) ** 2 / 2 - VP.beta(t) * xi(t)  # a lost sqrt 2 in g
+    assert ((derivative - wrong).abs() > 0.05).all()
+
+
+def test_vp_times_and_levels() -> None:
+    sigma = torch.tensor([0.1, 0.7, 3.0, 12.0], dtype=torch.float64)
+    torch.testing.assert_close(VP.sigma(VP.time(sigma)), sigma, rtol=1e-12, atol=0)
+    levels = VP.levels(9)
+    assert levels.shape == (10,)
+    assert levels[[0, 1, -1]].tolist() == pytest.approx([0.0, 0.1, 12.0])
+    assert (levels.diff() > 0).all()
+    torch.testing.assert_close(VP.time(levels[1:]).diff(), VP.time(levels[1:]).diff()[:1].expand(8))
+    with pytest.raises(InputError, match="sigma_min"):
+        VPSDE(2.0, 1.0)
+
+
+def test_vp_weights_in_its_own_variables_are_those_of_the_path() -> None:
+    """log w of y = f x, every density a dense Gaussian of the VP process, is the log w of the path in x."""
+    action, shape = ScalarPhi4(0.22, 0.04), (2, 2)
+    model = phi4_model(action, equilibrium(action, shape, 2048))
+    sde = VPSDE(*(float(model.base.log_sigma[i].exp()) for i in (0, -1)))
+    levels, n, v = sde.levels(4), 5, 4
+    path, p = ReversePath.predicted(model, levels), model.momenta
+    trail: dict[int, torch.Tensor] = {}
+    _, log_w = path.sample(
+        action.action, noise_of("vp", n, shape), still, lambda level, x: trail.update({level: x})
+    )
+    f = torch.cat([torch.ones(1, dtype=torch.float64), sde.signal(sde.time(levels[1:]))]).numpy()
+    y = {level: f[level] * x.reshape(n, v).numpy() for level, x in trail.items()}
+    unit = torch.eye(v, dtype=torch.float64).reshape(v, *shape)
+
+    def dense(variance: torch.Tensor) -> np.ndarray:
+        return p.fields(p.expand(variance) * p.modes(unit)).reshape(v, v).numpy()
+
+    start = f[4] ** 2 * dense(model.base.g + levels[-1] ** 2)
+    expected = -action.action(trail[0]).numpy() - multivariate_normal.logpdf(y[4], np.zeros(v), start)
+    for step in range(4):
+        a = f[step + 1] / f[step]
+        k_integral = -2 * math.log(a)
+        noise = (1 - math.exp(-k_integral)) if step else f[1] ** 2 * float(levels[1]) ** 2
+        law = path.reverse(trail[step + 1], step, still(step))
+        mean = f[step] * p.fields(law.mean).reshape(n, v).numpy()
+        cov = f[step] ** 2 * dense(path.kernel.variance[step])
+        zero = law.zero.variance  # the zero mode's own law, per field
+        for i in range(n):
+            own = cov + f[step] ** 2 * (float(zero[i]) - float(path.kernel.variance[step, 0])) / v
+            expected[i] += multivariate_normal.logpdf(y[step + 1][i], a * y[step][i], noise * np.eye(v))
+            expected[i] -= multivariate_normal.logpdf(y[step][i], mean[i], own)
+    assert log_w.numpy() == pytest.approx(expected, abs=1e-8)

@@ -85,10 +85,19 @@ def test_table_shows_values_errors_and_pulls(reference: bool) -> None:
     assert any(line.startswith("verdict: passed") for line in lines)
 
 
+def test_table_shows_the_warnings_of_the_sample() -> None:
+    summary = {**a_summary(0.5, -1.0), "warnings": ["ESS/N is low", "do this"]}
+    summary["verdict"] = summaries.verdict(summary, CERTIFIED)
+    lines = summaries.table_text(summary).splitlines()
+    assert [line for line in lines if line.startswith("warning")] == [
+        "warning: ESS/N is low", "warning: do this"
+    ]  # fmt: skip
+
+
 KL = {"wiener": 3.0, "base": 0.4, "model": 0.3, "gain": 0.1, "gain_error": 0.01}
 PATH = {
     "reverse": {"ess": 0.6, "ess_error": 0.01}, "forward": {"ess": 0.5, "ess_error": 0.02},
-    "acceptance": 0.6, "ln_z": 182.1, "ln_z_error": 0.1, "kl": KL,
+    "acceptance": 0.6, "ln_z": 182.1, "ln_z_error": 0.1, "kl": KL, "warnings": ["ESS/N is low"],
 }  # fmt: skip
 
 
@@ -112,3 +121,4 @@ def test_summary_takes_what_the_sampler_has(
     text = summaries.table_text(summary)
     assert ("gain 0.100(10)" in text) == weighted
     assert ("path KL" in text) == weighted
+    assert ("warning: ESS/N is low" in text) == weighted

@@ -8,8 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import kstest
 
-from diffsq.base import ZeroModeDenoiser
-from diffsq.zero_mode import ZeroModeLaw, fit_variance, log_gauss, zero_mode_law
+from diffsq.zero_mode import ZeroModeDenoiser, ZeroModeLaw, fit_variance, log_gauss, zero_mode_law
 from lattice.rng import normals
 
 SIGMA = torch.tensor([2.0])
@@ -83,9 +82,23 @@ def test_variance_fit_recovers_a_known_law() -> None:
     zero = torch.zeros(n, dtype=torch.float64)
     z = white[0] * (0.2 + v).sqrt()  # bridge 0.2 and the whole posterior variance
     given = ZeroModeLaw(zero, v, zero, torch.ones_like(zero))
-    slope, mean, c = fit_variance(z, given, torch.tensor(0.2, dtype=torch.float64))
+    bridge = torch.tensor(0.2, dtype=torch.float64)
+    fraction, mean, c = fit_variance(z, given, bridge)
+    slope = fraction * float(1 - bridge / c) / mean
     assert float(c) == pytest.approx(float(0.2 + v.mean()), rel=5 * math.sqrt(2 / n))
     assert slope == pytest.approx(1 / float(0.2 + v.mean()), rel=0.15)
     flat = log_gauss(z, c.expand(n)).mean()
     fitted = log_gauss(z, c * (1 + slope * (v - mean))).mean()
     assert fitted > flat
+
+
+@pytest.mark.parametrize("follows", [0.0, 0.5, 1.0])
+def test_variance_fit_finds_how_much_follows(follows: float) -> None:
+    n = 40000
+    white = torch.from_numpy(normals(5, "test/zero", np.arange(2), 0, n))
+    v = 1 + 0.5 * torch.tanh(white[1])
+    zero = torch.zeros(n, dtype=torch.float64)
+    z = white[0] * (0.2 + v.mean() + follows * (v - v.mean())).sqrt()
+    given = ZeroModeLaw(zero, v, zero, torch.ones_like(zero))
+    fraction, _, _ = fit_variance(z, given, torch.tensor(0.2, dtype=torch.float64))
+    assert fraction == pytest.approx(follows, abs=0.11)  # a grid of steps 0.1

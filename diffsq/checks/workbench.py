@@ -10,8 +10,10 @@ from torch import Tensor
 
 from diffsq.checkpoint import load_model
 from diffsq.config import Config, load_config
-from diffsq.path import Frames, Noise, ReversePath
-from diffsq.sample import check_model, frames_of, load_path, noise_of
+from diffsq.kernel import Frames, Noise
+from diffsq.law import frames_of, load_path, noise_of
+from diffsq.path import ReversePath
+from diffsq.sample import check_model
 from diffsq.score import ScoreModel
 from lattice.action import ScalarPhi4
 from lattice.ensemble import Ensemble, read_ensemble

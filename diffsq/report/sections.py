@@ -21,7 +21,10 @@ from lattice.statistics import gamma_method
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its figure as SVG of `width` pixels, or a note why there is none."""
+    """A heading and its figure as SVG of `width` pixels, or a note why there is none.
+
+    A `problem` is repeated at the top of the page; with a figure it is a warning about what the figure shows.
+    """
 
     key: str
     title: str
@@ -232,7 +235,9 @@ def _section(run: RunFolder, key: str, title: str, draw: Draw) -> Section:
     except (InputError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
         # a page with one figure missing and the reason in its place is worth more than no page
         return Section(key, title, note=f"not drawn: {_reason(error)}", problem=True)
-    return Section(key, title, plots.to_svg(figure, key), round(82 * figure.get_figwidth()))
+    picture, width = plots.to_svg(figure, key), round(82 * figure.get_figwidth())
+    warning = "; ".join(run.diagnostics.get("warnings", [])) if key == "weights" else ""
+    return Section(key, title, picture, width, warning, problem=bool(warning))
 
 
 def _reason(error: Any) -> str:

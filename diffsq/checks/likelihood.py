@@ -1,0 +1,198 @@
+"""The density of the probability flow against path weights, and what a noisy log q does to Metropolis.
+
+Fields of the flow with log q give weights e^(-S)/q, whose mean is Z as that of the path weights is. With the
+exact divergence (small lattices) this is an independent check of both; on larger ones Hutchinson's estimate
+takes its place, and its noise eta biases the weights, E[e^eta] > 1, as it biases Metropolis.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffsq.checks.workbench import Workbench
+from diffsq.exactness import acceptance, jackknife, ln_z, log_mean_exp
+from diffsq.likelihood import flow_sample, hutchinson_probes, kept_noise_bias, noisy_acceptance
+from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, light_grid, new_figure, styled
+from diffsq.sde import VESDE
+from lattice.errors import InputError
+from lattice.notation import aligned, format_value
+from lattice.progress import Progress
+from lattice.statistics import check_log_weights, effective_sample_size
+
+Floats = NDArray[np.float64]
+EXACT_UP_TO = 100  # sites
+LIMIT = 4.0  # standard deviations
+BATCH = 64
+
+
+def run(
+    bench: Workbench,
+    progress: Progress,
+    n_fields: int = 128,
+    n_levels: int = 10,
+    n_estimates: int = 8,
+) -> dict[str, Any]:
+    """ln Z and ESS of n_fields flow samples beside those of the run's path weights, and the noise of log q.
+
+    n_estimates: Hutchinson estimates of each log q, one probe of signs each. passed: ln Z within 4 sigma of
+    the path weights' (None above 100 sites, where no exact divergence is taken).
+    """
+    if n_fields < 40 or n_levels < 2 or n_estimates < 2:
+        raise InputError("likelihood check: n_fields >= 40, n_levels >= 2 and n_estimates >= 2 are needed")
+    if bench.samples.log_weight is None:
+        raise InputError(f"{bench.folder}: the samples have no log-weights to compare with; use method path")
+    path = check_log_weights(bench.samples.log_weight)
+    exact = bench.model.momenta.volume <= EXACT_UP_TO
+    action, phi, flow, coarse, noisy = _draw(bench, progress, n_fields, n_levels, n_estimates, exact)
+    noise = noisy - (flow if exact else noisy.mean(0))
+    spread = float(np.sqrt((noise**2).sum() / (noise.size if exact else noise.size - n_fields)))
+    step, step_error = jackknife(
+        lambda rows: log_mean_exp(rows[:, 0]) - log_mean_exp(rows[:, 1]), np.stack([flow, coarse], 1)
+    )
+    found = {"flow": _about(flow), "one_probe": _about(noisy[0]), "path": _about(path)}
+    error = np.hypot(found["flow"]["ln_z_error"], found["path"]["ln_z_error"])
+    pull = (found["flow"]["ln_z"] - found["path"]["ln_z"]) / float(error)
+    result: dict[str, Any] = {
+        "kappa": bench.action.kappa,
+        "lam": bench.action.lam,
+        "shape": list(bench.model.shape),
+        "divergence": "exact" if exact else "hutchinson",
+        "n_fields": n_fields,
+        "n_levels": n_levels,
+        "n_estimates": n_estimates,
+        **found,
+        "step": {"levels": n_levels // 2, "value": step, "error": step_error},
+        "noise": spread,
+        "acceptance": {
+            "flow": acceptance(flow, bench.seed),
+            "one_probe": acceptance(noisy[0], bench.seed),
+            "path": acceptance(path, bench.seed),
+        },
+        "log_weight": {"flow": flow.tolist(), "one_probe": noisy[0].tolist(), "path": path[:4096].tolist()},
+        "pull": pull,
+        "passed": bool(abs(pull) < LIMIT) if exact else None,
+    }
+    if exact:
+        volume = bench.model.momenta.volume
+        series = {"action_density": action / volume, "V m2": volume * phi.mean((1, 2)).numpy() ** 2}
+        bias = {name: kept_noise_bias(value, flow, noisy) for name, value in series.items()}
+        result["bias"] = {name: {"value": value, "error": error} for name, (value, error) in bias.items()}
+    return result
+
+
+def _about(log_weight: Floats) -> dict[str, float]:
+    value, error = ln_z(log_weight)
+    ess, ess_error = effective_sample_size(log_weight)
+    return {
+        "ln_z": value,
+        "ln_z_error": error,
+        "ess": ess,
+        "ess_error": ess_error,
+        "std": float(log_weight.std()),
+        "n": len(log_weight),
+    }
+
+
+def _draw(
+    bench: Workbench, progress: Progress, n_fields: int, n_levels: int, n_estimates: int, exact: bool
+) -> tuple[Floats, Tensor, Floats, Floats, Floats]:
+    """S, fields, log-weights, the same with half of the levels, and (n_estimates, n) with one probe each.
+
+    Without the exact divergence the log-weights are those of the mean of all estimates.
+    """
+    model, base = bench.model, bench.model.base
+    sde = VESDE(float(base.log_sigma[0].exp()), float(base.log_sigma[-1].exp()))
+    levels, half = (sde.levels(n).to(bench.device) for n in (n_levels, max(1, n_levels // 2)))
+    rows: list[tuple[Tensor, ...]] = []
+    batches = range(0, n_fields, BATCH)
+    passes = n_levels * (n_estimates + exact) + len(half) - 1
+    progress.start(len(batches) * passes, f"flow, {'exact' if exact else 'Hutchinson'} divergence")
+    for start in batches:
+        index = np.arange(start, min(start + BATCH, n_fields))
+        noise = bench.noise("check/likelihood/start", index)(0)
+        signs = hutchinson_probes(
+            bench.seed, "check/likelihood/probe", index, n_estimates, model.shape
+        ).to(bench.device)
+
+        def log_q(at: Tensor, probes: Tensor | None, z: Tensor = noise) -> tuple[Tensor, Tensor]:
+            return flow_sample(model, at, z, probes=probes, frame=bench.frames()(0), done=progress.update)
+
+        estimates = [log_q(levels, signs[i : i + 1]) for i in range(n_estimates)]
+        phi = estimates[0][0]
+        s = bench.action.action(phi)
+        noisy = torch.stack([-s - q for _, q in estimates], 1)
+        fine = -s - log_q(levels, None)[1] if exact else noisy.mean(1)
+        phi_half, q_half = log_q(half, None if exact else signs)
+        rows.append((s, phi, fine, -bench.action.action(phi_half) - q_half, noisy))
+    progress.close()
+    s, phi, fine, coarse, noisy = (torch.cat(parts).cpu() for parts in zip(*rows, strict=True))
+    return s.numpy(), phi, fine.numpy(), coarse.numpy(), noisy.numpy().T
+
+
+def text(result: dict[str, Any]) -> str:
+    """Both ln Z and ESS, the step error, and the bias of Metropolis with one probe."""
+    label = "exact divergence" if result["divergence"] == "exact" else "Hutchinson: weights are biased"
+    names = {"flow": f"flow, {label}", "one_probe": "flow, one probe", "path": "path weights"}
+    rows = [["weights", "fields", "ln Z", "ESS/N", "std log w", "acceptance"]]
+    for name, title in names.items():
+        q = result[name]
+        value, ess = format_value(q["ln_z"], q["ln_z_error"]), format_value(q["ess"], q["ess_error"])
+        accepted = f"{result['acceptance'][name]:.3f}"
+        rows.append([title, str(q["n"]), value, ess, f"{q['std']:.3g}", accepted])
+    step = result["step"]
+    lines = [
+        f"kappa = {result['kappa']:g}, lam = {result['lam']:g}, shape {tuple(result['shape'])}, "
+        f"{result['n_levels']} levels",
+        *aligned(rows),
+        f"ln Z, {result['n_levels']} against {step['levels']} levels: "
+        f"{format_value(step['value'], step['error'])}",
+        f"one probe: noise of log q {result['noise']:.3g}; two equal states then accept "
+        f"{float(noisy_acceptance(0.0, 2**0.5 * result['noise'])):.3f} instead of 1",
+    ]
+    for name, q in result.get("bias", {}).items():
+        pull = q["value"] / q["error"] if q["error"] > 0 else 0.0
+        lines.append(
+            f"bias of <{name}> in Metropolis with it: {format_value(q['value'], q['error'])} ({pull:+.1f})"
+        )
+    verdict = "no verdict" if result["passed"] is None else f"passed: {result['passed']}"
+    return "\n".join([*lines, f"flow - path: {result['pull']:+.1f} sigma; {verdict}"])
+
+
+@styled
+def figure(result: dict[str, Any]) -> Figure:
+    """Left: log w of flow, flow with one probe and path. Right: acceptance with a noisy log q."""
+    page = new_figure(10.4, 3.9)
+    left, right = page.subplots(1, 2)
+    centre = result["path"]["ln_z"]
+    exact = "flow, exact divergence" if result["divergence"] == "exact" else "flow, mean of all probes"
+    shown = (
+        ("path", "path weights", GREY),
+        ("one_probe", "flow, one probe", VERMILLION),
+        ("flow", exact, BLUE),
+    )
+    series = {name: np.asarray(result["log_weight"][name]) - centre for name, _, _ in shown}
+    together = np.concatenate(list(series.values()))
+    low, high = np.quantile(together, [0.001, 0.999]).tolist()
+    edges = np.linspace(low, high, 41)
+    for name, label, colour in shown:
+        left.hist(
+            series[name], edges, density=True, histtype="stepfilled" if name == "path" else "step",
+            color=colour, alpha=0.45 if name == "path" else 1.0, linewidth=1.8, label=label,
+        )  # fmt: skip
+    left.set(xlabel=r"$\log w - \ln Z$ (path)", ylabel="density", yscale="log")
+    left.margins(y=0.35)
+    left.legend(loc="upper left", fontsize=11)
+    delta = np.linspace(-4, 3, 281)
+    right.plot(delta, np.minimum(1.0, np.exp(delta)), color=INK, label=r"exact, $\min(1, e^\Delta)$")
+    spread = 2**0.5 * result["noise"]
+    for size, colour, dash in ((spread, VERMILLION, "-"), (1.0, VERMILLION, "--"), (2.0, VERMILLION, ":")):
+        what = f"noise {size:.2g}" + (" (one probe, both states)" if size == spread else "")
+        right.plot(delta, noisy_acceptance(delta, size), color=colour, linestyle=dash, label=what)
+    right.set(xlabel=r"$\Delta = \log w' - \log w$", ylabel=r"$E\,\min(1, e^{\Delta + \eta})$", ylim=(0, 1.5))
+    right.legend(loc="upper left", fontsize=11)
+    light_grid(right)
+    return page
