@@ -26,7 +26,7 @@ from lattice.action import Action
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
 RIDGE = 1e-5
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
-SMOOTH_SIGMA = 3  # neighbouring noise levels that share their data in a fit
+SMOOTH_SIGMA = 0.35  # noise levels closer than this in ln sigma share their data in a fit
 ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
 
 
@@ -193,8 +193,7 @@ class RegressionBase(nn.Module):
             done()
         a, b = torch.stack(matrices), torch.stack(sides)
         for node in range(len(self.log_sigma)):
-            near = (torch.arange(len(a), device=a.device) - node).abs()
-            weight = (1 - near / (SMOOTH_SIGMA + 1)).clamp_min(0).to(a.dtype)
+            weight = (1 - (self.log_sigma - self.log_sigma[node]).abs() / SMOOTH_SIGMA).clamp_min(0)
             weight = weight / weight.sum()
             near_a, near_b = (torch.einsum("s,s...->...", weight, sums) for sums in (a, b))
             self._solve(node, near_a, near_b, a[node], b[node])
@@ -211,15 +210,14 @@ class RegressionBase(nn.Module):
     def _sums(self, phi: Tensor, grad: Tensor, eps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Normal matrix and right-hand side per class, summed over the chunk; regressors (features, z)."""
         p = self.momenta
-        s = sigma.expand(len(phi))
+        s = sigma[None]
         xk = p.modes(phi + sigma * eps)
         target, z = self.target(p.modes(phi), p.modes(grad), xk, s)
         own, _ = self.features(xk, self.normalised(xk, s), s)
         f = torch.cat([own, z.to(torch.complex64)[:, None]], 1)
-        f = f.flatten(2).permute(2, 0, 1)
-        t = target.to(torch.complex64).flatten(1).T[..., None]
-        a = (f.mH @ f).real.double().permute(1, 2, 0)
-        b = (f.mH @ t).real.double()[..., 0].T
+        x, t = (_as_samples(q) for q in (f, target.to(torch.complex64)[:, None]))
+        a = (x @ x.mT).double().permute(1, 2, 0)
+        b = (x @ t.mT)[..., 0].double().T
         half = p.index.shape
         return (
             p.class_mean(a.reshape(*a.shape[:-1], *half)).movedim(-1, 0),
@@ -239,9 +237,11 @@ class RegressionBase(nn.Module):
         big_b = torch.einsum("k,pk,ki->pi", power, t, b[1:])
         n = big_b.numel()
         solution = torch.empty_like(b)
-        joint = least_squares(big_a.reshape(n, n), big_b.flatten()).reshape(big_b.shape)
+        ridge = torch.full_like(b[0], RIDGE)
+        ridge[-1] = 0  # the control variate: beta = 1 exactly for a free field, and nothing is left to fit
+        joint = least_squares(big_a.reshape(n, n), big_b.flatten(), ridge.repeat(len(t))).reshape(big_b.shape)
         solution[1:] = torch.einsum("pk,pi->ki", t, joint)
-        solution[0] = least_squares(a[0], b[0])
+        solution[0] = least_squares(a[0], b[0], ridge)
         coefficients = solution[:, :-1]
         fitted = torch.einsum("ki,kij,kj->k", coefficients, a_here[:, :-1, :-1], coefficients)
         self.coefficients[node] = coefficients
@@ -249,14 +249,19 @@ class RegressionBase(nn.Module):
         self.explained[node] = 2 * (coefficients * b_here[:, :-1]).sum(1) - fitted
 
 
-def least_squares(a: Tensor, b: Tensor) -> Tensor:
-    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a small ridge.
+def _as_samples(f: Tensor) -> Tensor:
+    """Complex modes (n, m, *half) as real samples, twice as many: (n_mode, m, 2 n)."""
+    parts = torch.view_as_real(f.flatten(2))
+    return parts.permute(2, 1, 0, 3).reshape(parts.shape[2], parts.shape[1], -1)
+
+
+def least_squares(a: Tensor, b: Tensor, ridge: Tensor) -> Tensor:
+    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a ridge (n,).
 
     A feature that vanishes by symmetry (a neighbour mean at k = (pi, pi)) is only rounding, different on
     every machine: it must get no coefficient, not a huge one.
     """
     power = a.diagonal()
     scale = torch.where(power > ROUNDING * power.max(), power, math.inf).sqrt()
-    ridge = RIDGE * torch.eye(len(a), dtype=a.dtype, device=a.device)
-    solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge, b / scale) / scale
+    solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge.diag(), b / scale) / scale
     return solution

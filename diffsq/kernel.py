@@ -2,12 +2,12 @@
 
 With bridge = rho_n sigma_n^2 the noise of the Brownian bridge and C(k) what the denoiser leaves open,
 
-    c_n(k) = bridge + rho_n^2 C(k) e^{delta(k, sigma)},      share_n(k) = rho_n^2 C / (bridge + rho_n^2 C).
+    c_n(k) = (bridge + rho_n^2 C) e^{share delta},      share_n(k) = rho_n^2 C / (bridge + rho_n^2 C).
 
-Measured in every step are the mode variances (log c_n(k), in excess of the prediction, is share delta), the
-strength b of the local modulation (proportional to the share too), and the law of the zero mode. All of them
-are then fitted, over all steps together, by functions smooth in k and ln sigma: every number fitted to n
-fields costs 1/(2 n) nats of path KL per step, which for free numbers in every step was a third of the total.
+Measured in every step are the mode variances (log c_n(k) exceeds its prediction by share delta), the strength
+b of the local modulation (proportional to the share too), and the law of the zero mode. All of them are then
+fitted, over all steps together, by functions smooth in k and ln sigma: every number fitted to n fields costs
+1/(2 n) nats of path KL per step, which for free numbers in every step was a third of the total.
 """
 
 from collections.abc import Callable
@@ -209,7 +209,7 @@ def _smoothed(model: ScoreModel, kernel: Kernel, steps: list[_Step], n: int, mix
     delta = smooth_fit(ratio / share, weight, basis)
     zero_ratio = torch.stack([s.zero_ratio for s in steps])
     delta[:, 0] = smooth_fit(zero_ratio / share[:, 0], 0.5 * n * share[:, 0] ** 2, in_sigma)
-    kernel.variance = bridge[:, None] + posterior * torch.exp(delta) * (1 + WIDER)
+    kernel.variance = kernel.variance * torch.exp(share * delta) + WIDER * posterior
 
     mean_share = (p.multiplicity * share).sum(1) / p.volume
     b, curvature = (torch.stack([getattr(s, name) for s in steps]) for name in ("b", "curvature"))

@@ -76,8 +76,8 @@ def edit(folder: Path, **values: Any) -> None:
 
 
 def test_another_schema_is_refused(folder: Path) -> None:
-    edit(folder, schema="diffsq-model/2")
-    with pytest.raises(InputError, match=r"schema is 'diffsq-model/2', expected 'diffsq-model/1'"):
+    edit(folder, schema="diffsq-model/1")
+    with pytest.raises(InputError, match=r"schema is 'diffsq-model/1', expected 'diffsq-model/2'"):
         load_model(folder)
 
 

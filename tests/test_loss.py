@@ -54,9 +54,9 @@ class ZeroModeTruth(ScoreModel):
 
 
 def base_of(
-    g: Tensor, shape: tuple[int, ...], sigma_min: float = 0.1, sigma_max: float = 10.0
+    g: Tensor, shape: tuple[int, ...], sigma_min: float = 0.1, sigma_max: float = 10.0, n_sigma: int = 2
 ) -> RegressionBase:
-    base = RegressionBase(Momenta(shape), 2)
+    base = RegressionBase(Momenta(shape), n_sigma)
     base.set_gaussian(g.expand(base.momenta.n_class), sigma_min, sigma_max)
     return base
 
@@ -89,10 +89,11 @@ def entropy_gap(sigma: float) -> float:
     return float((p * (p.log() + x**2 / (2 * s2) + 0.5 * math.log(2 * math.pi * s2))).sum() * step)
 
 
-def network_model(phi: Tensor, seed: int = 1) -> ScoreModel:
+def network_model(phi: Tensor, seed: int = 1, n_sigma: int = 2) -> ScoreModel:
     """Regression base without fit, U-Net with random weights in all but its heads."""
     shape = tuple(phi.shape[1:])
-    model = ScoreModel(base_of(propagator(Momenta(shape), phi), shape), UNet(N_CHANNEL, N_CONDITION, 4, 2))
+    base = base_of(propagator(Momenta(shape), phi), shape, n_sigma=n_sigma)
+    model = ScoreModel(base, UNet(N_CHANNEL, N_CONDITION, 4, 2))
     gen = generator(seed)
     assert model.unet is not None
     for weight in model.unet.parameters():
@@ -224,8 +225,8 @@ def head_gradients(model: ScoreModel, batch: Batch, n_block: int, frame: Symmetr
 def test_variance_reduced_target_has_the_same_gradient_and_less_noise() -> None:
     shape, n = (8, 8), 8192
     phi = phi4_fields(0.27, 0.022, shape, 16_384, 11)
-    model = network_model(phi)
-    model.base.fit(phi[n:], ACTION.grad, lambda node: white(shape, 2048, 20 + node))
+    model = network_model(phi, n_sigma=16)  # noise levels near enough to share their data
+    model.base.fit(phi[n:], ACTION.grad, lambda node: white(shape, 2048, 120 + node))
     model.base.coefficients.zero_()  # leave the network something to learn
     sigma, eps = log_sigmas(0.1, 10.0, n, 21), white(shape, n, 22)
     frame = Symmetry((3, 2), (-1,), True)

@@ -200,9 +200,9 @@ class NoCoupling(ReversePath):
 def tilted() -> ReversePath:
     """The good path with another kernel: a stronger tilt, a coupling of the sublattices, wider steps."""
     kernel = copy.deepcopy(good_path().kernel)
-    kernel.tilt[:] = 1.0
+    kernel.tilt[:] = 0.8
+    kernel.tilt_mean -= 0.2
     kernel.coupling[:] = 0.3
-    kernel.variance *= 1.05
     return ReversePath(good_path().model, kernel)
 
 
@@ -276,11 +276,11 @@ def moved(step: int) -> Symmetry:
 
 @pytest.mark.parametrize("shape", [(2, 2), (4, 6)])
 def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> None:
-    action = ScalarPhi4(0.22, 0.04)
+    action = ScalarPhi4(0.22, 0.2)
     phi = equilibrium(action, shape, 2048)
     path = calibrated(phi4_model(action, phi), 5, phi)
     path.kernel.tilt[:] = torch.linspace(1.5, -0.5, 5)
-    path.kernel.coupling[:] = torch.linspace(0.6, -0.3, 5)
+    path.kernel.coupling[:] = torch.linspace(6, -3, 5)
     path.kernel.zero_slope[:], path.kernel.two_peaks[:] = 0, 0  # the zero mode's own law is checked below
     n, v = 6, path.momenta.volume
     trail: dict[int, Tensor] = {}
@@ -325,7 +325,7 @@ def test_entropy_of_a_step_needs_the_coupling() -> None:
     action, shape, n = ScalarPhi4(0.25, 0.2), (4, 6), 4096
     phi = equilibrium(action, shape, n)
     path = ReversePath.predicted(phi4_model(action, phi), levels_of(phi4_model(action, phi), 5))
-    path.kernel.tilt[:], path.kernel.coupling[:] = 1.0, 0.5
+    path.kernel.tilt[:], path.kernel.coupling[:] = 1.0, 3.0
     path.kernel.zero_slope[:], path.kernel.two_peaks[:] = 0, 0
     step, p = 1, path.momenta
     law = path.reverse(phi + path.kernel.levels[step + 1] * noise_of("test/up", n, shape)(0), step, IDENTITY)
