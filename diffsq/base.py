@@ -262,6 +262,8 @@ def least_squares(a: Tensor, b: Tensor, ridge: Tensor) -> Tensor:
     every machine: it must get no coefficient, not a huge one.
     """
     power = a.diagonal()
-    scale = torch.where(power > ROUNDING * power.max(), power, math.inf).sqrt()
+    present = power > ROUNDING * power.max()
+    scale = torch.where(present, power, math.inf).sqrt()
+    ridge = torch.where(present, ridge, 1.0)
     solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge.diag(), b / scale) / scale
     return solution

@@ -94,8 +94,8 @@ def test_free_field_nothing_is_left_to_fit() -> None:
         )
         results.append((base, (wiener - regression).mean(0).abs().max()))
     (good, good_gain), (blind, blind_gain) = results
-    torch.testing.assert_close(good.beta, torch.ones_like(good.beta), rtol=0, atol=1e-9)
-    assert good.coefficients.abs().max() < 1e-9
+    torch.testing.assert_close(good.beta, torch.ones_like(good.beta), rtol=0, atol=1e-7)
+    assert good.coefficients.abs().max() < 1e-6  # float32 sums
     assert good.explained.abs().max() < 1e-4
     assert good_gain < 1e-4
     # an overfit explains (number of coefficients)/(number of data) on average, about half of it where the
@@ -108,7 +108,7 @@ def test_free_field_nothing_is_left_to_fit() -> None:
     # every path weighs the same
     path = ReversePath.predicted(ScoreModel(good, None), geometric(8, 0.1, 10.0))
     _, log_w = path.sample(action.action, noise_of("test/free", 256, SHAPE), still)
-    assert log_w.std() < 1e-9
+    assert log_w.std() < 1e-6
     good.coefficients.add_(1e-3)
     assert path.sample(action.action, noise_of("test/free", 256, SHAPE), still)[1].std() > 2e-2
 
@@ -145,11 +145,16 @@ def test_control_variate_has_no_conditional_mean(sigma: float) -> None:
     assert deviations(-ACTION.grad(phi)).abs().max() > 10
 
 
-def test_control_variate_changes_errors_and_not_coefficients() -> None:
-    """16 independent fits each way (per noise level): same mean coefficients, smaller spread."""
+def test_control_variate_changes_errors_and_not_the_fit() -> None:
+    """16 independent fits each way (per noise level): the same mean correction, smaller spread.
+
+    Compared on the same noisy fields: coefficients of features that are much alike are loose on their own.
+    """
     phi, n_fit = phi4_fields(KAPPA, LAM, SHAPE, 2 * N, 11), N // 8
     g = propagator(Momenta(SHAPE), phi)
     biased = ScalarPhi4(KAPPA, 5 * LAM)  # negative control: the score of another theory
+    seen = torch.tensor([0.7, 3.0], dtype=torch.float64).repeat(4)
+    xk = Momenta(SHAPE).modes(phi[-8:] + seen[:, None, None] * white(SHAPE, 8, 49))
     values: list[list[Tensor]] = []
     for kind, action in ((RegressionBase, ACTION), (Blind, ACTION), (RegressionBase, biased)):
         values.append([])
@@ -161,14 +166,12 @@ def test_control_variate_changes_errors_and_not_coefficients() -> None:
                 -block * n_fit, 0
             )  # all of them set the zero-mode histogram, n_fit are regressed on
             base.fit(part, action.grad, lambda node, b=block: white(SHAPE, n_fit, 50 + 2 * b + node))
-            values[-1].append(base.coefficients)
+            values[-1].append(base.momenta.fields(correction(base, xk, seen)))
     good, blind, wrong = (torch.stack(v) for v in values)
-    present = good.abs().amax(0) > 0  # the zero mode's own feature, for one, is absent elsewhere
-    assert present.float().mean() > 0.9
-    deviations = significance(good - blind)[present].abs()
-    assert deviations.max() < 7.5  # Student t of 15 degrees of freedom: 4 sigma over some 300 of them
-    assert significance(wrong - blind)[present].abs().max() > 12
-    ratio = (good.std(0) / blind.std(0))[present]
+    # Student t of 15 degrees of freedom: 4 sigma over some 500 of them
+    assert significance(good - blind).abs().max() < 7.5
+    assert significance(wrong - blind).abs().max() > 12
+    ratio = good.std(0) / blind.std(0)
     assert ratio.median() < 0.8
     assert ratio.quantile(0.9) < 1.2
 

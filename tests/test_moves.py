@@ -72,11 +72,11 @@ def fields(seed: int) -> Tensor:
 
 @lru_cache(maxsize=4)
 def path_of(kind: str) -> ReversePath:
-    phi = fields(5)
+    phi = equilibrium(TWO, SHAPE, 2048)
     model = phi4_model(TWO, phi, channels=4 if kind == "random U-Net" else 0)
     model = spoil(model, 0.1) if kind == "random U-Net" else model
     path = ReversePath.predicted(Shrunk(model.base, None) if kind == "shrunk" else model, levels_of(model, 6))
-    path.calibrate(phi[:2048], noise_of("test/calibrate", 2048, SHAPE), still)
+    path.calibrate(phi, noise_of("test/calibrate", 2048, SHAPE), still)
     return path
 
 
@@ -201,8 +201,13 @@ def test_a_gaussian_theory_is_always_accepted() -> None:
 
 def test_depth_tunes_the_acceptance(large_groups: None) -> None:
     path, state = path_of("shrunk"), State.of(fields(21).numpy())
-    rates = [denoising(path, s)(state, seed=1, chains=CHAINS, step=0)[1].accepted.mean() for s in (1, 3, 6)]  # type: ignore[attr-defined]
-    assert min(rates[0] - rates[1], rates[0] - rates[2]) > 0.1
+    rates = []
+    for depth in (1, 3, 6):
+        _, info = noise_denoise(path, TWO.action, still, depth, state, seed=1, chains=CHAINS, step=0)
+        rates.append(np.exp(np.minimum(info.log_ratio[:, 0], 0)))
+    for deeper in rates[1:]:
+        error = math.sqrt((rates[0].var() + deeper.var()) / N)
+        assert rates[0].mean() - deeper.mean() > 4 * error
 
 
 def test_the_same_chain_whatever_the_number_of_chains() -> None:

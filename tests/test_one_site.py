@@ -42,7 +42,7 @@ def test_moments_and_ln_z_against_quadrature(lam: float, factor: float) -> None:
     for order, exact in zip((2, 4, 6), one_site_moments(action, (2, 4, 6), dim=2), strict=True):
         value, error = weighted(log_w, phi**order)
         assert abs(value - exact) < 4 * error
-        assert error < 0.05 * exact
+        assert error < 0.1 * exact
 
 
 def test_an_action_counted_twice_is_caught() -> None:
