@@ -272,8 +272,7 @@ def block_moves(
 ) -> tuple[State, MoveInfo]:
     """One proposal for the block of every window: state of any lattice that `tiling` covers; paths are lost.
 
-    Info: log_ratio (n, n_windows). Raises `InputError` for a ratio that is NaN or infinite, and for a block
-    that touches the edge of its window.
+    Info: log_ratio (n, n_windows). Raises `InputError` for a ratio that is not finite, or an unfit block.
     """
     tiling.check_block(path.block)
     n, n_windows, depth = len(chains), tiling.n_windows, len(path.steps)

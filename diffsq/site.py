@@ -42,11 +42,11 @@ class SitePosterior(nn.Module):
         """
         self.coupling.fill_(2 * kappa)
         self.field_max.fill_(field_max)
-        phi = 2 * field_max * torch.linspace(-1, 1, N_QUADRATURE).to(sigma)
+        phi = 2 * field_max * torch.linspace(-1, 1, N_QUADRATURE, dtype=sigma.dtype, device=sigma.device)
         a = 1 - 2 * lam + 0.5 / sigma**2 - 0.5 * (2 * kappa) ** 2 * 4 * spread
         self.h_max.copy_((2 * a * field_max + 4 * lam * field_max**3).clamp_min(field_max))
         for node, (quadratic, top) in enumerate(zip(a, self.h_max, strict=True)):
-            h = torch.linspace(-1, 1, N_POINTS).to(sigma) * top
+            h = torch.linspace(-1, 1, N_POINTS, dtype=sigma.dtype, device=sigma.device) * top
             p = torch.softmax(h[:, None] * phi - quadratic * phi**2 - lam * phi**4, 1)
             mean = (p * phi).sum(1)
             self.mean[node] = mean
@@ -67,18 +67,19 @@ class SitePosterior(nn.Module):
             for table in (self.mean, self.log_variance)
         )
         first_entry = N_POINTS * torch.arange(len(low), device=x.device)[:, None, None]
-        own = (x / sigma[:, None, None] ** 2).float() * scale + 0.5 * (N_POINTS - 1)
+        own = (x / sigma[:, None, None] ** 2).float() * scale
         pull = self.coupling.float() * scale
         mu = mu.float().clamp(-float(self.field_max), float(self.field_max))
         seen = [mu]
         for _ in range(N_ITERATIONS):
             last = seen[-1]
             near = last.roll(1, -1) + last.roll(-1, -1) + last.roll(1, -2) + last.roll(-1, -2)
-            place = torch.addcmul(own, pull, near).clamp_(0, N_POINTS - 1)
+            h = torch.addcmul(own, pull, near)  # in table steps; the mean is odd to the last bit
+            place = (h.abs() + 0.5 * (N_POINTS - 1)).clamp_(max=N_POINTS - 1)
             left = place.nan_to_num(0.0).long().clamp_(max=N_POINTS - 2)
             rest = place - left  # NaN stays NaN here, for those who look for it
             left = (left + first_entry).flatten()
-            seen.append(look_up(mean, left, rest))
+            seen.append(torch.copysign(look_up(mean, left, rest), h))
         width = look_up(log_variance, left, rest)
         return torch.stack([seen[3] - mu, seen[3] - seen[2], seen[2] - seen[1]], 1), width
 

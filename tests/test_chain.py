@@ -114,7 +114,8 @@ def test_a_larger_lattice_by_blocks(bench: Workbench, tmp_path: Path) -> None:
     assert ((accepted > 0.5) & (accepted < 5.5)).any()
 
 
-BLOCKS = ["chain.n_chains=4", "chain.n_steps=60", "chain.n_therm=40", "chain.moves=[denoise,hmc,independence]",
+BLOCKS = ["chain.n_chains=4", "chain.n_steps=60", "chain.n_therm=40",
+          "chain.moves=[denoise,hmc,independence]",
           "chain.depth=1.0", "chain.block=[2,2]"]  # fmt: skip
 
 
