@@ -193,7 +193,10 @@ class RegressionBase(nn.Module):
             done()
         a, b = torch.stack(matrices), torch.stack(sides)
         for node in range(len(self.log_sigma)):
-            weight = (1 - (self.log_sigma - self.log_sigma[node]).abs() / SMOOTH_SIGMA).clamp_min(0)
+            away = (self.log_sigma - self.log_sigma[node]).abs()
+            # never one-sided, which would bias the couplings that the score knows at the smallest sigma
+            width = min(SMOOTH_SIGMA, float(torch.minimum(away[0], away[-1])) + 1e-3)
+            weight = (1 - away / width).clamp_min(0)
             weight = weight / weight.sum()
             near_a, near_b = (torch.einsum("s,s...->...", weight, sums) for sums in (a, b))
             self._solve(node, near_a, near_b, a[node], b[node])
@@ -237,11 +240,13 @@ class RegressionBase(nn.Module):
         big_b = torch.einsum("k,pk,ki->pi", power, t, b[1:])
         n = big_b.numel()
         solution = torch.empty_like(b)
-        ridge = torch.full_like(b[0], RIDGE)
-        ridge[-1] = 0  # the control variate: beta = 1 exactly for a free field, and nothing is left to fit
-        joint = least_squares(big_a.reshape(n, n), big_b.flatten(), ridge.repeat(len(t))).reshape(big_b.shape)
+        # the control variate's coefficient as its deviation from 1, its value for a free field: exact there
+        joint = least_squares(big_a.reshape(n, n), (big_b - big_a[:, :, 0, -1]).flatten())
+        joint = joint.reshape(big_b.shape)
+        joint[0, -1] += 1
         solution[1:] = torch.einsum("pk,pi->ki", t, joint)
-        solution[0] = least_squares(a[0], b[0], ridge)
+        solution[0] = least_squares(a[0], b[0] - a[0, :, -1])
+        solution[0, -1] += 1
         coefficients = solution[:, :-1]
         fitted = torch.einsum("ki,kij,kj->k", coefficients, a_here[:, :-1, :-1], coefficients)
         self.coefficients[node] = coefficients
@@ -255,8 +260,8 @@ def _as_samples(f: Tensor) -> Tensor:
     return parts.permute(2, 1, 0, 3).reshape(parts.shape[2], parts.shape[1], -1)
 
 
-def least_squares(a: Tensor, b: Tensor, ridge: Tensor) -> Tensor:
-    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a ridge (n,).
+def least_squares(a: Tensor, b: Tensor) -> Tensor:
+    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a small ridge.
 
     A feature that vanishes by symmetry (a neighbour mean at k = (pi, pi)) is only rounding, different on
     every machine: it must get no coefficient, not a huge one.
@@ -264,6 +269,6 @@ def least_squares(a: Tensor, b: Tensor, ridge: Tensor) -> Tensor:
     power = a.diagonal()
     present = power > ROUNDING * power.max()
     scale = torch.where(present, power, math.inf).sqrt()
-    ridge = torch.where(present, ridge, 1.0)
-    solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge.diag(), b / scale) / scale
+    ridge = RIDGE * torch.eye(len(a), dtype=a.dtype, device=a.device)
+    solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge, b / scale) / scale
     return solution

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from torch import Tensor
 
 from diffsq.checks.workbench import Workbench
@@ -192,12 +192,13 @@ def figure(result: dict[str, Any]) -> Figure:
                 [row["n_levels"] for row in rows], [row["kl"] for row in rows],
                 [row["kl_error"] for row in rows], color=colour, marker=marker, label=placement,
             )  # fmt: skip
-    right.set(xscale="log", yscale="log", xlabel="number of levels $N$", ylabel="path KL [nats per field]")
+    right.set(xscale="log", xlabel="number of levels $N$", ylabel="path KL [nats per field]")
+    right.set_ylim(bottom=0)
     right.set_xticks(
         sorted({row["n_levels"] for row in result["scan"]}),
         [str(n) for n in sorted({row["n_levels"] for row in result["scan"]})],
     )
-    right.minorticks_off()
+    right.xaxis.set_minor_locator(NullLocator())
     right.legend()
     for axes in (left, middle, right):
         light_grid(axes)
