@@ -70,7 +70,7 @@ def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps:
     return torch.from_numpy(phi * sign.reshape(n, *[1] * len(shape)))
 
 
-def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 10) -> ScoreModel:
+def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 20) -> ScoreModel:
     """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it."""
     shape = tuple(phi.shape[1:])
     momenta = Momenta(shape)
