@@ -27,7 +27,7 @@ from diffsq.zero_mode import ZeroModeLaw, log_gauss, zero_mode_law
 
 ActionFunction = Callable[[Tensor], Tensor]
 
-VERSION = 2  # of the law R: raise it with any change, so that no folder mixes samples of two laws
+VERSION = 3  # of the law R: raise it with any change, so that no folder mixes samples of two laws
 
 
 class ReversePath:

@@ -8,7 +8,7 @@ Given x = phi + sigma eps, the field at one site with its neighbours at the valu
 v the variance that the neighbours keep (their fluctuation of h, integrated out as Gaussian). Its mean m(h)
 and variance are one-dimensional integrals, tabulated; from the Wiener filter mu = W x, m(h) is iterated
 towards a fixed point. Where the quartic term is strong (lam = 1/2) this is what the posterior mean looks
-like at small sigma, and log Var is its local width, with no free parameter. h is clamped: all stays bounded.
+like at small sigma, and log Var is its local width, with no free parameter. h is clamped: all is bounded.
 """
 
 import torch
@@ -24,16 +24,16 @@ class SitePosterior(nn.Module):
 
     mean: Tensor
     log_variance: Tensor
-    h_max: Tensor
     coupling: Tensor
+    stiffness: Tensor
     field_max: Tensor
 
     def __init__(self, n_sigma: int) -> None:
         super().__init__()
         for name, size in (("mean", (n_sigma, N_POINTS)), ("log_variance", (n_sigma, N_POINTS)),
-                           ("h_max", (n_sigma,)), ("coupling", ()), ("field_max", ())):  # fmt: skip
+                           ("coupling", ()), ("stiffness", ()), ("field_max", ())):  # fmt: skip
             self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
-        self.h_max.fill_(1.0)
+        self.stiffness.fill_(1.0)
 
     def fit(self, kappa: float, lam: float, sigma: Tensor, spread: Tensor, field_max: float) -> None:
         """Fill the tables at sigma (n_sigma,), where neighbours keep the variance `spread` (n_sigma,).
@@ -41,16 +41,27 @@ class SitePosterior(nn.Module):
         field_max: |phi| beyond which nothing is resolved.
         """
         self.coupling.fill_(2 * kappa)
+        self.stiffness.fill_(max(8 * abs(kappa), 1.0))
         self.field_max.fill_(field_max)
         phi = 2 * field_max * torch.linspace(-1, 1, N_QUADRATURE, dtype=sigma.dtype, device=sigma.device)
         a = 1 - 2 * lam + 0.5 / sigma**2 - 0.5 * (2 * kappa) ** 2 * 4 * spread
-        self.h_max.copy_((2 * a * field_max + 4 * lam * field_max**3).clamp_min(field_max))
-        for node, (quadratic, top) in enumerate(zip(a, self.h_max, strict=True)):
-            h = torch.linspace(-1, 1, N_POINTS, dtype=sigma.dtype, device=sigma.device) * top
-            p = torch.softmax(h[:, None] * phi - quadratic * phi**2 - lam * phi**4, 1)
+        y = self._reach() * torch.linspace(-1, 1, N_POINTS, dtype=sigma.dtype, device=sigma.device)
+        for node, (quadratic, scale) in enumerate(zip(a, self._scale(sigma), strict=True)):
+            p = torch.softmax(scale * y[:, None] * phi - quadratic * phi**2 - lam * phi**4, 1)
             mean = (p * phi).sum(1)
             self.mean[node] = mean
             self.log_variance[node] = (p * (phi - mean[:, None]) ** 2).sum(1).clamp_min(1e-12).log()
+
+    def _scale(self, sigma: Tensor) -> Tensor:
+        """Unit of h: y = h/scale, a weighted mean of x and the neighbours, in which m hardly moves with sigma.
+
+        At fixed h it goes like sigma^2, and interpolating it between noise levels would be off by per cents.
+        """
+        return 1 / sigma**2 + self.stiffness
+
+    def _reach(self) -> Tensor:
+        """The largest y of the tables: largest field and four sigma of noise, weighted, at any sigma."""
+        return self.field_max + 2 / self.stiffness.sqrt()
 
     def forward(self, x: Tensor, mu: Tensor, sigma: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Noisy x and first guess mu (n, L0, L1), sigma (n,) or (1,), its position among the nodes.
@@ -58,10 +69,10 @@ class SitePosterior(nn.Module):
         Returns the bounded features mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the iteration, (n, 3, L0, L1), and
         the log-variance of each site (n, L0, L1), float32 like all features.
         """
-        low = position.long().clamp(0, len(self.h_max) - 2)
+        low = position.long().clamp(0, len(self.mean) - 2)
         part = position - low
-        h_max = torch.lerp(self.h_max[low], self.h_max[low + 1], part)
-        scale = (0.5 * (N_POINTS - 1) / h_max).float()[:, None, None]
+        y_step = self._reach() / (0.5 * (N_POINTS - 1))
+        scale = (1 / (y_step * self._scale(sigma))).float()[:, None, None]
         mean, log_variance = (
             torch.lerp(table[low], table[low + 1], part[:, None]).float().flatten()
             for table in (self.mean, self.log_variance)

@@ -77,7 +77,7 @@ def edit(folder: Path, **values: Any) -> None:
 
 def test_another_schema_is_refused(folder: Path) -> None:
     edit(folder, schema="diffsq-model/1")
-    with pytest.raises(InputError, match=r"schema is 'diffsq-model/1', expected 'diffsq-model/2'"):
+    with pytest.raises(InputError, match=r"schema is 'diffsq-model/1', expected 'diffsq-model/3'"):
         load_model(folder)
 
 
