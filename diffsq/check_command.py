@@ -11,13 +11,16 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from diffsq.arguments import CHECK_NAMES
 from diffsq.yamlfile import Loader
 from lattice.errors import InputError
+
+if TYPE_CHECKING:
+    from lattice.progress import Progress
 
 MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
 
@@ -29,31 +32,51 @@ def check_command(args: argparse.Namespace) -> int:
     _limit_threads(args.threads)
     module = importlib.import_module(MODULES[args.name])
     options = read_options(args.set, module.run, args.name)
-    from diffsq.checks.workbench import open_run
-    from lattice.files import code_version, write_json
     from lattice.progress import make_progress
 
-    bench = open_run(args.run, pick_device(args.device))
+    content = perform_check(args.name, args.run, options, pick_device(args.device), make_progress(args.quiet))
+    path = args.run / "checks" / args.name
+    print(path.with_suffix(".json").read_text(encoding="utf-8") if args.json else content["text"])
+    if not args.json:
+        print(f"{path}.json, {path}.png")
+    return 1 if content["passed"] is False else 0
+
+
+def perform_check(
+    name: str, folder: Path, options: dict[str, Any], device: str, progress: Progress
+) -> dict[str, Any]:
+    """Run one check of the run in `folder`, write checks/NAME.json and NAME.png there, return the content.
+
+    Raises `InputError` for options that the check does not have, and for a run that is not finished.
+    """
+    from diffsq.checks.workbench import open_run
+    from lattice.files import code_version, write_json
+
+    module = importlib.import_module(MODULES[name])
+    check_options(name, options)
+    bench = open_run(folder, device)
     started = time.monotonic()
-    result = module.run(bench, make_progress(args.quiet), **options)
+    result = module.run(bench, progress, **options)
     content = {
-        "check": args.name,
+        "check": name,
         "passed": result["passed"],
         "options": {**_defaults(module.run), **options},
         "samples": bench.samples.identity,
         "seconds": round(time.monotonic() - started, 2),
         "code": code_version(),
+        "text": module.text(result),
         "result": result,
     }
-    folder = args.run / "checks"
-    write_json(folder / f"{args.name}.json", content)
-    _write_figure(folder / f"{args.name}.png", module.figure(result))
-    if args.json:
-        print((folder / f"{args.name}.json").read_text(encoding="utf-8"), end="")
-    else:
-        print(module.text(result))
-        print(f"{folder / args.name}.json, {folder / args.name}.png")
-    return 1 if result["passed"] is False else 0
+    write_json(folder / "checks" / f"{name}.json", content)
+    _write_figure(folder / "checks" / f"{name}.png", module.figure(result))
+    return content
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse options that the check NAME does not have, and values of another type than its own."""
+    run = importlib.import_module(MODULES[name]).run
+    for key, value in options.items():
+        _check_option(key, value, run, name)
 
 
 def read_options(settings: Sequence[str], run: Callable[..., Any], name: str) -> dict[str, Any]:
@@ -66,28 +89,34 @@ def read_options(settings: Sequence[str], run: Callable[..., Any], name: str) ->
     >>> read_options(["n_fields=100", "levels=[1, 5]"], run, "calibration")
     {'n_fields': 100, 'levels': [1, 5]}
     """
-    kinds = typing.get_type_hints(run)
     known, options = _defaults(run), {}
     for setting in settings:
         key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals or not key:
             raise InputError(f"--set takes NAME=VALUE, such as {next(iter(known), 'n')}=...; got {setting!r}")
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}"
-            raise InputError(f"the check {name} has no option {key}; {hint}")
         try:
             value = yaml.load(text, Loader=Loader)
         except yaml.YAMLError:
             raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
-        kind = kinds.get(key, Any)
-        if not fits(value, kind):
-            words = inspect.formatannotation(kind)
-            raise InputError(f"the option {key} of the check {name} must be {words}, got {text!r}")
+        kind = _check_option(key, value, run, name)
         if kind is float or typing.get_origin(kind) is tuple:
             value = float(value) if kind is float else tuple(value)
         options[key] = value
     return options
+
+
+def _check_option(key: str, value: Any, run: Callable[..., Any], name: str) -> Any:
+    """The annotated type of an option, once it and its value are sound."""
+    known = _defaults(run)
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}"
+        raise InputError(f"the check {name} has no option {key}; {hint}")
+    kind = typing.get_type_hints(run).get(key, Any)
+    if not fits(value, kind):
+        words = inspect.formatannotation(kind)
+        raise InputError(f"the option {key} of the check {name} must be {words}, got {value!r}")
+    return kind
 
 
 def _defaults(run: Callable[..., Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from diffsq.arguments import CHECK_NAMES
 from diffsq.chain_parameters import ChainParameters
 from diffsq.yamlfile import Dumper, apply_override, read_yaml
 from lattice.errors import InputError
@@ -162,7 +163,18 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     sampling: SamplingConfig = SamplingConfig()
     chain: ChainParameters = ChainParameters()
+    checks: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `diffsq check` NAME: {option: value}
     reference: ReferenceConfig | None = None
+
+    @field_validator("checks", mode="before")
+    @classmethod
+    def _known_checks(cls, checks: Any) -> Any:
+        if not isinstance(checks, Mapping):
+            raise InputError(f"checks is a mapping NAME: {{option: value}}, got {checks!r}")
+        for name in checks:
+            if name not in CHECK_NAMES:
+                raise InputError(f"checks.{name}: no such check; known: {', '.join(CHECK_NAMES)}")
+        return {name: options or {} for name, options in checks.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

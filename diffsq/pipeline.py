@@ -208,6 +208,10 @@ def _sample(run: Run, progress: Progress) -> str:
 
 
 def _measure(run: Run, progress: Progress) -> str:
+    from diffsq.check_command import perform_check
+
+    for name, options in run.config.checks.items():
+        perform_check(name, run.folder, options, run.device, progress)
     summary = summarize(run.config, run.folder, run.seconds())
     write_json(run.folder / "summary.json", summary)
     return sha256_file(run.folder / "summary.json")

@@ -35,7 +35,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "ensemble": ("seed", "action", "lattice", "ensemble"),
     "train": ("seed", "action", "lattice", "sde", "model", "training"),
     "sample": ("seed", "sampling"),
-    "measure": ("name", "seed", "reference"),
+    "measure": ("name", "seed", "checks", "reference"),
     "report": ("name",),
 }
 INPUTS: dict[str, tuple[str, ...]] = {

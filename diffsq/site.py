@@ -53,7 +53,7 @@ class SitePosterior(nn.Module):
             self.log_variance[node] = (p * (phi - mean[:, None]) ** 2).sum(1).clamp_min(1e-12).log()
 
     def _scale(self, sigma: Tensor) -> Tensor:
-        """Unit of h: y = h/scale, a weighted mean of x and the neighbours, in which m hardly moves with sigma.
+        """Unit of h. In y = h/scale, a weighted mean of x and the neighbours, m hardly moves with sigma.
 
         At fixed h it goes like sigma^2, and interpolating it between noise levels would be off by per cents.
         """

@@ -48,10 +48,16 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
         "ln_z": {"value": diagnostics.get("ln_z"), "error": diagnostics.get("ln_z_error")},
         "kl": {name: (diagnostics.get("kl") or {}).get(name) for name in KL},
         "warnings": diagnostics.get("warnings", []),
+        "checks": {name: _check(folder, name) for name in config.checks},
         "seconds": seconds,
         "versions": code_version(),
     }  # fmt: skip
     return {**summary, "verdict": verdict(summary, certificate_of(folder))}
+
+
+def _check(folder: Path, name: str) -> dict[str, Any]:
+    content = read_json(folder / "checks" / f"{name}.json")
+    return {"passed": content["passed"], "text": content["text"]}
 
 
 def _columns(config: Config, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -125,12 +131,14 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     ]
     within = all(w is None or w <= MAX_PULL for w in (worst[c] for c in (*corrected, "ln_z")))
     against = "reference" if summary["reference"] is not None else "training"
+    failed = [name for name, check in summary.get("checks", {}).items() if check["passed"] is False]
     return {
         "against": against,
         "certified": bool(certificate["passed"]),
         "max_pull": worst,
         "missing": missing,
-        "passed": bool(certificate["passed"] and within and not missing),
+        "failed_checks": failed,
+        "passed": bool(certificate["passed"] and within and not missing and not failed),
     }
 
 
@@ -151,6 +159,8 @@ def table_text(summary: dict[str, Any]) -> str:
     lines = aligned(rows)
     lines.append(f"value(error) [pull against the {against}]; kappa-lambda convention")
     lines += [f"{column}: not measured, {why}" for column, why in summary["notes"].items()]
+    for name, check in summary.get("checks", {}).items():
+        lines += ["", f"check {name}:", check["text"], ""]
     return "\n".join([*lines, *_tail(summary, truth)])
 
 

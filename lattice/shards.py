@@ -1,6 +1,7 @@
 """One HDF5 shard of an ensemble: the schema, its writer, and a reader that trusts nothing.
 
-    /phi (n, *shape) float64, one configuration per chunk, fletcher32, uncompressed (fields are noise)
+    /phi (n, *shape) float64, one configuration per chunk (few numbers: 4 kB of them), fletcher32,
+            uncompressed (fields are noise)
     /chain, /trajectory (n,) int64        /log_weight (n,) float64, sampled ensembles only
     /series/{action, magnetization, phi2, ...} (n,) float64: S, M = (1/V) sum phi, (1/V) sum phi^2, and
             what the attribute `series` lists besides (dH and accepted for HMC)
@@ -32,6 +33,7 @@ from lattice.files import canonical_json, write_atomic
 SCHEMA = "diffsq-ensemble/1"
 SERIES = ("action", "magnetization", "phi2")
 _RTOL = 1e-9
+_CHUNK_BYTES, _FEW = 2**12, 8
 _BATCH_SITES = 2**20
 _SERIES_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _MAX_TEXT = 60_000  # HDF5 attributes in the compact form hold 64 kB
@@ -142,7 +144,8 @@ def _image(shard: Shard) -> bytes:
         "series": sorted(shard.series),
     }
     with h5py.File("shard", "w", driver="core", backing_store=False, track_order=False) as file:
-        file.create_dataset("phi", data=shard.phi, dtype="<f8", chunks=(1, *shape), fletcher32=True)
+        rows = 1 if shard.phi[0].size > _FEW else min(n, _CHUNK_BYTES // shard.phi[0].nbytes)
+        file.create_dataset("phi", data=shard.phi, dtype="<f8", chunks=(rows, *shape), fletcher32=True)
         for name, data in (("chain", shard.chain), ("trajectory", shard.trajectory)):
             file.create_dataset(name, data=data, dtype="<i8", chunks=(n,), fletcher32=True)
         for name in sorted(shard.series):

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from diffsq.arguments import CHECK_NAMES
 from lattice.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.files import read_json
@@ -116,6 +117,12 @@ class RunFolder:
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
         return self._json("sample", "diagnostics.json")
+
+    @cached_property
+    def checks(self) -> dict[str, dict[str, Any]]:
+        """Name -> content of every `diffsq check` made of this run."""
+        found = {name: self.path / "checks" / f"{name}.json" for name in CHECK_NAMES}
+        return {name: read_json(path) for name, path in found.items() if path.is_file()}
 
     @cached_property
     def sequence(self) -> tuple[Array, Array]:

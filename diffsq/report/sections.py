@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from diffsq import plots
+from diffsq.check_command import MODULES
 from diffsq.report.reader import Absent, Array, NotRun, RunFolder
 from diffsq.report.tables import COLUMNS, comparison, number, pretty, reference_values
 from lattice import measure
@@ -32,6 +34,7 @@ class Section:
     width: int = 0
     note: str = ""
     problem: bool = False
+    text: str = ""  # what a check prints
 
 
 def thermalisation(run: RunFolder) -> Figure:
@@ -224,7 +227,15 @@ SECTIONS: tuple[tuple[str, str, Draw], ...] = (
 
 def build_sections(run: RunFolder) -> list[Section]:
     """Every section in reading order; one that cannot be drawn says why."""
-    return [_section(run, key, title, draw) for key, title, draw in SECTIONS]
+    return [_section(run, key, title, draw) for key, title, draw in SECTIONS] + [
+        _check_section(run, name, content) for name, content in run.checks.items()
+    ]
+
+
+def _check_section(run: RunFolder, name: str, content: Mapping[str, Any]) -> Section:
+    module = importlib.import_module(MODULES[name])
+    section = _section(run, f"check-{name}", f"Check: {name}", lambda _: module.figure(content["result"]))
+    return replace(section, text=str(content.get("text", "")))
 
 
 def _section(run: RunFolder, key: str, title: str, draw: Draw) -> Section:
