@@ -15,7 +15,7 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,10 @@ MAX_DIM = 4
 
 
 class Action(Protocol):
-    """What an update needs of an action: couplings of the kappa-lambda form, S and its gradient."""
+    """What an update needs of an action: couplings of the kappa-lambda form, S and its gradient.
+
+    An action of another form (lattice.toys) raises `InputError` when asked for kappa or lam.
+    """
 
     @property
     def kappa(self) -> float: ...
@@ -116,11 +119,16 @@ class FreeScalar(ScalarPhi4):
         return {**super().as_dict(), "kind": "free"}
 
 
-KINDS: dict[str, type[ScalarPhi4]] = {"phi4": ScalarPhi4, "free": FreeScalar}
+PHI4: dict[str, type[ScalarPhi4]] = {"phi4": ScalarPhi4, "free": FreeScalar}
+TOYS = ("complex_gaussian", "complex_quartic", "one_link", "real_quartic", "two_peak", "complex_phi4")
+KINDS = (*PHI4, *TOYS)
 
 
-def action_from_dict(d: Mapping[str, Any]) -> ScalarPhi4:
+def action_from_dict(d: Mapping[str, Any]) -> Action:
     """The action that `as_dict` described.  Raises `InputError` on an unknown kind, key or convention.
+
+    The kinds of `lattice.toys` and `lattice.complex_phi4` come back as the holomorphic action, and with
+    "field": "x+iy" as the action of fields stored as (x, y).
 
     >>> action_from_dict({"kind": "phi4", "convention": "kappa-lambda", "kappa": 0.27, "lam": 0.022})
     ScalarPhi4(kappa=0.27, lam=0.022)
@@ -129,6 +137,14 @@ def action_from_dict(d: Mapping[str, Any]) -> ScalarPhi4:
     if not isinstance(kind, str) or kind not in KINDS:
         hint = _nearest(str(kind), KINDS)
         raise InputError(f"unknown action.kind {kind!r}{hint}; known: {', '.join(KINDS)}")
+    return _toy(d) if kind in TOYS else phi4_from_dict(d)
+
+
+def phi4_from_dict(d: Mapping[str, Any]) -> ScalarPhi4:
+    """As `action_from_dict`, for the kinds phi4 and free alone."""
+    kind = d.get("kind", "phi4")
+    if kind not in PHI4:
+        raise InputError(f"action.kind must be one of {', '.join(PHI4)} here, got {kind!r}")
     if d.get("convention", CONVENTION) != CONVENTION:
         raise InputError(
             f"action.convention must be {CONVENTION!r}, got {d['convention']!r}; convert it first"
@@ -139,7 +155,21 @@ def action_from_dict(d: Mapping[str, Any]) -> ScalarPhi4:
             raise InputError(f"unknown key action.{key}{_nearest(key, known)}; known: {', '.join(known)}")
     if "kappa" not in d or (kind == "phi4" and "lam" not in d):
         raise InputError(f"an action of kind {kind!r} needs kappa{' and lam' if kind == 'phi4' else ''}")
-    return KINDS[kind](kappa=d["kappa"], lam=d.get("lam", 0.0))
+    return PHI4[kind](kappa=d["kappa"], lam=d.get("lam", 0.0))
+
+
+def _toy(d: Mapping[str, Any]) -> Action:
+    from lattice.complex_phi4 import ComplexPhi4  # these two import this module
+    from lattice.toys import KINDS as ONE_VARIABLE
+    from lattice.toys import Complexified, toy_from_dict
+
+    couplings = {key: value for key, value in d.items() if key != "field"}
+    action = toy_from_dict(couplings, {**ONE_VARIABLE, "complex_phi4": ComplexPhi4})
+    if "field" not in d:
+        return cast(Action, action)
+    if d["field"] != "x+iy":
+        raise InputError(f"action.field must be 'x+iy' (or absent), got {d['field']!r}")
+    return Complexified(action)
 
 
 @dataclass(frozen=True)

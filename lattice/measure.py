@@ -104,6 +104,9 @@ def measure(ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100, igno
     Raises InputError for NaN fields or weights, an empty ensemble, an unknown method, or unevenly spaced
     trajectories (tau_int would be wrong).
     """
+    if ensemble.action.as_dict().get("field") == "x+iy":
+        raise InputError("this ensemble holds complex fields x + iy: measure it with "
+                         "lattice.complex_measure.complex_table")
     sample = _sample(ensemble, s_tau, n_blocks, ignore_weights, method)
     shape = ensemble.phi.shape[1:]
     table = primaries(ensemble.phi, ensemble.action)
