@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from diffsq import __version__
+from diffsq.names import CHECK_NAMES, STAGE_NAMES
 from lattice.errors import InputError
-
-STAGE_NAMES = ("ensemble", "train", "sample", "measure", "report")  # pipeline.STAGES, without importing it
-CHECK_NAMES = ("calibration", "learned", "likelihood", "free-energy", "polish", "levels")  # diffsq/checks
 
 DESCRIPTION = """\
 Diffusion models as exact samplers for lattice field theory: from an action to a certified Monte Carlo
@@ -155,7 +153,8 @@ def build_parser() -> argparse.ArgumentParser:
         "calibration: ranks of held-out fields among reverse draws. learned: the score against the action, "
         "and the couplings it knows. likelihood: probability-flow likelihood against the path weights. "
         "free-energy: ln Z and its differences. polish: bias against HMC trajectories. levels: where the "
-        "efficiency is lost. Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
+        "efficiency is lost. cumulants: kappa_n(t) forward and backward, per site, of M and per momentum "
+        "mode. Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
         "negative.",
         "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",
     ))  # fmt: skip

@@ -16,9 +16,12 @@ SHOWN = ("magnetization", "abs_magnetization", "susceptibility_full", "action_de
 def chain_command(args: argparse.Namespace) -> int:
     """chain CONFIG. Makes, continues or reads RUN/chain and prints acceptance and tau_int."""
     from diffsq.cli import _limit_threads, _load, pick_device
+    from diffsq.config import Config
 
     _limit_threads(args.threads)
     config = _load(args)
+    if not isinstance(config, Config):
+        raise InputError("diffsq chain makes chains of phi^4 fields; a run on one variable has none")
     folder = args.run or Path("runs") / config.name
     from diffsq.chain import chain
     from diffsq.checks.workbench import open_run

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from diffsq.arguments import CHECK_NAMES
+from diffsq.names import CHECK_NAMES
 from diffsq.yamlfile import Loader
 from lattice.errors import InputError
 
@@ -136,7 +136,7 @@ def fits(value: Any, kind: Any) -> bool:
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, each) for each in inside)
     if origin in (list, tuple, Sequence):
-        return isinstance(value, list) and all(fits(each, inside[0]) for each in value)
+        return isinstance(value, list | tuple) and all(fits(each, inside[0]) for each in value)
     if kind in (None, type(None)):
         return value is None
     if kind is bool or isinstance(value, bool):

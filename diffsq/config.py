@@ -7,24 +7,16 @@ convention of `lattice.action`; lengths are in lattice units; sigma is the noise
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from diffsq.arguments import CHECK_NAMES
 from diffsq.chain_parameters import ChainParameters
+from diffsq.names import CHECK_NAMES
+from diffsq.section import Section, one_line
 from diffsq.yamlfile import Dumper, apply_override, read_yaml
 from lattice.errors import InputError
 from lattice.notation import parse_value
@@ -34,10 +26,6 @@ if TYPE_CHECKING:
     from lattice.action import ScalarPhi4
 
 MIN_EXTENT, MAX_EXTENT = 4, 4096
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ActionConfig(Section):
@@ -151,7 +139,15 @@ class ReferenceConfig(Section):
 
 
 class Config(Section):
-    """A whole run.  `resolved_yaml` prints it; `load_config` reads it."""
+    """A whole run.  `resolved_yaml` prints it; `load_config` reads it; `sections` are those of each stage."""
+
+    sections: ClassVar[dict[str, tuple[str, ...]]] = {
+        "ensemble": ("seed", "action", "lattice", "ensemble"),
+        "train": ("seed", "action", "lattice", "sde", "model", "training"),
+        "sample": ("seed", "sampling"),
+        "measure": ("name", "seed", "checks", "reference"),
+        "report": ("name",),
+    }
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)
@@ -195,10 +191,15 @@ class Config(Section):
                 )
         return self
 
-    def build_action(self) -> ScalarPhi4:
-        from lattice.action import action_from_dict  # imports torch, which reading a config does not need
+    @property
+    def source(self) -> str | None:
+        """The folder of an ensemble made elsewhere, if the run takes one."""
+        return self.ensemble.source
 
-        return action_from_dict(self.action.model_dump())
+    def build_action(self) -> ScalarPhi4:
+        from lattice.action import phi4_from_dict  # imports torch, which reading a config does not need
+
+        return phi4_from_dict(self.action.model_dump())
 
     def active_reference(self) -> ReferenceConfig | None:
         """The reference values if they were measured at this run's couplings and shape, else None."""
@@ -229,71 +230,11 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(data)
     except ValidationError as error:
-        raise InputError(one_line(error)) from None
+        raise InputError(one_line(error, Config)) from None
 
 
-def resolved_yaml(config: Config) -> str:
+def resolved_yaml(config: Section) -> str:
     """The complete configuration, defaults included, in schema order; `load_config` reads it back."""
     return yaml.dump(
         config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120
     )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict -> {"dotted.key": leaf}.
-
-    >>> flatten({"a": {"b": 1, "c": [2]}, "d": None})
-    {'a.b': 1, 'a.c': [2], 'd': None}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def one_line(error: ValidationError) -> str:
-    """The most telling of pydantic's findings: unknown keys first, they explain the missing ones."""
-    findings = sorted(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", e["type"] == "missing"))
-    lines = [_finding(e) for e in findings]
-    # A missing key is news only if nothing else is wrong: with `kapa` reported, "kappa is missing" is noise.
-    more = sum(e["type"] != "missing" for e in findings[1:])
-    return " ".join(lines[0].split()) + (f" (and {more} more)" if more else "")
-
-
-def _finding(error: Any) -> str:
-    path = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {path}{_suggest(path)}"
-    if error["type"] == "missing":
-        return f"{path} is missing from the config"
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
-        return str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
-    message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
-    return f"{path}: {message}, got {error['input']!r}"
-
-
-def _suggest(path: str) -> str:
-    known = list(_known_keys(Config))
-    section, _, leaf = path.rpartition(".")
-    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
-    close = difflib.get_close_matches(leaf, siblings, n=1) or difflib.get_close_matches(
-        path, known, n=1, cutoff=0.75
-    )
-    if close:
-        return f"; did you mean {siblings.get(close[0], close[0])}?"
-    elsewhere = [key for key in known if key.rpartition(".")[2] == leaf]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
-    return f"; known {'in ' + section if section else 'sections'}: {', '.join(siblings)}"
-
-
-def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        for kind in (field.annotation, *get_args(field.annotation)):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                yield from _known_keys(kind, f"{prefix}{name}.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 
-from diffsq.config import ActionConfig, Section, one_line
+from diffsq.config import ActionConfig, Config
+from diffsq.section import Section, one_line
 from diffsq.yamlfile import apply_override
 from lattice.errors import InputError
 
@@ -84,7 +85,7 @@ def declared_action(words: Sequence[str]) -> tuple[ScalarPhi4, tuple[int, ...] |
     try:
         return declared.action.build(len(shape or ())), shape
     except ValidationError as error:
-        raise InputError(f"--set: action.{one_line(error)}") from None
+        raise InputError(f"--set: action.{one_line(error, Config)}") from None
 
 
 def validated(model: type[Model], data: Any, where: str) -> Model:
@@ -94,7 +95,7 @@ def validated(model: type[Model], data: Any, where: str) -> Model:
     except ValidationError as error:
         stray = next((e for e in error.errors() if e["type"] == "extra_forbidden"), None)
         if stray is None:
-            raise InputError(where + one_line(error).replace(" from the config", "")) from None
+            raise InputError(where + one_line(error, Config).replace(" from the config", "")) from None
         path = ".".join(map(str, stray["loc"]))
         raise InputError(f"{where}unknown key {path}{nearest(path, list(_keys(model)))}") from None
 

@@ -114,6 +114,8 @@ def _levels_or_volume(n_levels: int, kl: float, volume: int) -> list[str]:
 
 def warnings_of(samples: Path) -> list[str]:
     """The warnings in the diagnostics.json of a samples folder; none for a sampler without log-weights."""
+    if not (samples / "diagnostics.json").is_file():  # a run on one variable
+        return []
     found: list[str] = read_json(samples / "diagnostics.json").get("warnings", [])
     return found
 

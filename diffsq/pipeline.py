@@ -7,6 +7,7 @@ interrupted one resumes; a different key is refused, naming each value that chan
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from diffsq.config import Config, resolved_yaml
@@ -27,17 +28,12 @@ from diffsq.records import (
     stage_record,
     verify,
 )
-from diffsq.summary import summarize, table_text
+from diffsq.stages import require_certificate
+from diffsq.summary import table_text
+from diffsq.toy_config import ToyConfig
+from diffsq.toy_summary import toy_table_text
 from lattice.errors import InputError
-from lattice.files import (
-    canonical_json,
-    read_json,
-    run_lock,
-    sha256_file,
-    sha256_text,
-    write_atomic,
-    write_json,
-)
+from lattice.files import read_json, run_lock, write_atomic
 from lattice.parallel import Team
 from lattice.progress import Progress, Silent
 
@@ -46,7 +42,7 @@ __all__ = ["FOLDER", "PRODUCT", "STAGES", "Run", "certificate_of", "final_text",
 
 
 def run_stages(
-    config: Config,
+    config: Config | ToyConfig,
     folder: Path,
     stages: Sequence[str] = STAGES,
     *,
@@ -80,7 +76,7 @@ def run_stages(
 
 
 def plan(
-    config: Config, folder: Path, stages: Sequence[str] = STAGES, restart: str | None = None
+    config: Config | ToyConfig, folder: Path, stages: Sequence[str] = STAGES, restart: str | None = None
 ) -> dict[str, str]:
     """What `run_stages` would do, touching nothing: stage -> "run", "resume", "skip" or "refuse: why"."""
     run = Run(config, folder, records=read_records(folder))
@@ -120,7 +116,7 @@ def perform(run: Run, stage: str) -> None:
         wanted["seconds"] = have["seconds"]
     elif have is not None and stage in FOLDER:
         changed = [
-            f"its input {name}" + (f" {run.config.ensemble.source}" if name == "source" else "")
+            f"its input {name}" + (f" {run.config.source}" if name == "source" else "")
             for name, identity in wanted["input"].items()
             if have["input"].get(name) != identity
         ]
@@ -129,7 +125,7 @@ def perform(run: Run, stage: str) -> None:
     run.save_records()
     clock = StageClock(run, stage)
     try:
-        identity = _STAGE[stage](run, clock)
+        identity = _stages_of(run.config)[stage](run, clock)
     finally:  # an interrupted stage keeps its time too
         clock.close()
         clock.stop()
@@ -139,110 +135,14 @@ def perform(run: Run, stage: str) -> None:
     run.save_records()
 
 
-# --- the stages: each returns the identity of what it made ------------------------------------------------
-
-
-def _ensemble(run: Run, progress: Progress) -> str:
-    from lattice.generate import generate
-
-    out, config = run.out("ensemble"), run.config
-    if config.ensemble.source is not None:
-        return _taken_ensemble(run, Path(config.ensemble.source))
-    ensemble = generate(
-        config.build_action(), config.lattice.shape, config.ensemble, config.seed, out, progress=progress,
-        team=run.team,
-    )  # fmt: skip
-    return ensemble.identity
-
-
-def _taken_ensemble(run: Run, source: Path) -> str:
-    """Copy an ensemble made elsewhere (`diffsq import`, another run) with its certificate into the run."""
-    from lattice.certificate import certify
-    from lattice.ensemble import read_ensemble, write_ensemble
-
-    ensemble = read_ensemble(source, run.config.build_action())
-    if ensemble.shape != tuple(run.config.lattice.shape):
-        raise InputError(
-            f"{source}: fields on {list(ensemble.shape)}, lattice.shape is {list(run.config.lattice.shape)}"
-        )
-    if ensemble.log_weight is not None:
-        raise InputError(f"{source}: holds weighted samples; training needs fields drawn from exp(-S)")
-    certificate = ensemble.attrs.get("certificate") or certify(ensemble)  # without one, it fails
-    if not certificate["passed"] and not run.accept_uncertified:
-        raise InputError(
-            f"{source}: not certified ({certificate['reason']}); --accept-uncertified takes it all the same"
-        )
-    out = run.out("ensemble")
-    ensemble.attrs["certificate"] = certificate
-    write_json(out / "certificate.json", certificate)
-    write_ensemble(ensemble, out)
-    return read_ensemble(out).identity
-
-
-def _train(run: Run, progress: Progress) -> str:
-    from diffsq.train import train
-    from lattice.ensemble import read_ensemble
-
-    require_certificate(run)
-    train(
-        run.config, read_ensemble(run.out("ensemble")), run.out("train"), progress=progress, device=run.device
-    )
-    model = {k: v for k, v in hashes(run, "train").items() if "/model/" in k}
-    return sha256_text(canonical_json(model))
-
-
-def _sample(run: Run, progress: Progress) -> str:
-    from diffsq.sample import sample
-    from lattice.ensemble import read_ensemble
-
-    ensemble = read_ensemble(run.out("ensemble"))
-    sample(
-        run.config,
-        run.out("train") / "model",
-        ensemble,
-        run.out("sample"),
-        progress=progress,
-        device=run.device,
-    )
-    return read_ensemble(run.out("sample")).identity
-
-
-def _measure(run: Run, progress: Progress) -> str:
-    from diffsq.check_command import perform_check
-
-    for name, options in run.config.checks.items():
-        perform_check(name, run.folder, options, run.device, progress)
-    summary = summarize(run.config, run.folder, run.seconds())
-    write_json(run.folder / "summary.json", summary)
-    return sha256_file(run.folder / "summary.json")
-
-
-def _report(run: Run, progress: Progress) -> str:
-    from diffsq.report import build_report
-
-    build_report(run.folder)
-    return sha256_file(run.folder / "report.html")
-
-
-_STAGE: dict[str, Callable[[Run, Progress], str]] = {
-    "ensemble": _ensemble, "train": _train, "sample": _sample, "measure": _measure, "report": _report,
-}  # fmt: skip
-
-
-def require_certificate(run: Run) -> None:
-    """Refuse an ensemble that failed its certificate, unless the user accepts it."""
-    certificate = certificate_of(run.folder)
-    if certificate["passed"] or run.accept_uncertified:
-        return
-    failed = (
-        ", ".join(check["name"] for check in certificate["checks"] if not check["passed"]) or "no check named"
-    )
-    raise InputError(
-        f"the ensemble in {run.out('ensemble')} failed its certificate ({failed}); make a longer one "
-        f"(--restart ensemble with a larger ensemble.n_therm or n_configs), or --accept-uncertified"
-    )
+def _stages_of(config: Config | ToyConfig) -> dict[str, Callable[[Run, Progress], str]]:
+    name = "diffsq.toy_stages" if isinstance(config, ToyConfig) else "diffsq.stages"
+    found: dict[str, Callable[[Run, Progress], str]] = import_module(name).STAGE
+    return found
 
 
 def final_text(folder: Path) -> str:
     """The final table and, as the last line, the path of the report."""
-    return f"{table_text(read_json(folder / 'summary.json'))}\nreport: {folder / 'report.html'}"
+    summary = read_json(folder / "summary.json")
+    text = toy_table_text(summary) if "toy" in summary else table_text(summary)
+    return f"{text}\nreport: {folder / 'report.html'}"

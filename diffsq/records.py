@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffsq.config import Config, flatten, load_config
+from diffsq.config import Config
+from diffsq.section import flatten
+from diffsq.toy_config import ToyConfig, load_run_config
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.parallel import Team
@@ -31,13 +33,6 @@ SCHEMA = {
 }  # raise when a stage's meaning changes
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "ensemble": ("seed", "action", "lattice", "ensemble"),
-    "train": ("seed", "action", "lattice", "sde", "model", "training"),
-    "sample": ("seed", "sampling"),
-    "measure": ("name", "seed", "checks", "reference"),
-    "report": ("name",),
-}
 INPUTS: dict[str, tuple[str, ...]] = {
     "ensemble": (),
     "train": ("ensemble",),
@@ -52,7 +47,7 @@ SAVE_EVERY = 5.0  # seconds between updates of the time spent
 class Run:
     """One run folder opened for work; make it with `run_stages`, which holds the lock."""
 
-    config: Config
+    config: Config | ToyConfig
     folder: Path
     progress: Progress = field(default_factory=Silent)
     device: str = "cpu"
@@ -108,8 +103,8 @@ def stage_record(run: Run, stage: str) -> dict[str, Any]:
             )
         verify(run, name)
         inputs[name] = have["identity"]
-    if stage == "ensemble" and run.config.ensemble.source is not None:
-        inputs["source"] = _source_now(run, Path(run.config.ensemble.source))
+    if stage == "ensemble" and run.config.source is not None:
+        inputs["source"] = _source_now(run, Path(run.config.source))
     content = {"schema": SCHEMA[stage], "config": settings(run.config, stage), "input": inputs}
     return {**content, "key": sha256_text(canonical_json(content)), "seconds": 0.0, "complete": False}
 
@@ -191,11 +186,11 @@ def read_records(folder: Path) -> dict[str, Any]:
     return records
 
 
-def open_config(folder: Path) -> Config:
+def open_config(folder: Path) -> Config | ToyConfig:
     """The config a run folder was made with; `InputError` when it is not a run folder."""
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run folder (no config.yaml in it)")
-    return load_config(folder / "config.yaml")
+    return load_run_config(folder / "config.yaml")
 
 
 def certificate_of(folder: Path) -> dict[str, Any]:
@@ -203,9 +198,10 @@ def certificate_of(folder: Path) -> dict[str, Any]:
     return read_json(folder / "ensemble" / "certificate.json")
 
 
-def settings(config: Config, stage: str) -> dict[str, Any]:
+def settings(config: Config | ToyConfig, stage: str) -> dict[str, Any]:
+    """The sections of the config that a stage is made with."""
     full = json.loads(config.model_dump_json())
-    return {section: full[section] for section in SECTIONS[stage]}
+    return {section: full[section] for section in config.sections[stage]}
 
 
 def hashes(run: Run, stage: str) -> dict[str, str]:

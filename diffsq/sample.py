@@ -225,7 +225,9 @@ class Sampling:
     ) -> tuple[Tensor, Tensor | None]:
         """One block of a sampler without weights."""
         noise, frames = self.noise("sample/reverse", index), self.frames()
-        return sampler.run(step, self.model, self.levels, noise, frames, watch), None
+        g = self.model.base.g
+        start = self.model.momenta.colour(noise(2 * len(self.levels) - 2), g + self.levels[-1] ** 2)
+        return sampler.run(step, self.model, start, self.levels, noise, frames, watch), None
 
     def draw(
         self,

@@ -2,19 +2,28 @@
 
 In the variable sigma^2 the variance-expanding process is plain Brownian motion (Song et al. 2011.13456, eqs.
 6, 13): reverse SDE  dx = s d(sigma^2) + dw,  probability flow  dx = (s/2) d(sigma^2). None of them is exact
-at finite N: for exact weights use `diffsq.path`.
+at finite N: for exact weights use `diffsq.path`. Lattice fields and points (diffsq.points) share the steps.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from diffsq.kernel import Frames, Noise
-from diffsq.score import ScoreModel, Symmetry
+from diffsq.score import Symmetry
 
-Step = Callable[[ScoreModel, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]
+
+class Scored(Protocol):
+    """What has a score: grad ln p_sigma(x) of x (n, ...) at sigma (n,), evaluated in a lattice frame."""
+
+    def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = ..., /) -> Tensor:
+        """The score, like x."""
+
+
+Step = Callable[[Scored, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]
 """step(model, x, sigma_high, sigma_low, noise, frame) -> x at sigma_low; noise(i) gives independent draws."""
 SIGNAL_TO_NOISE = 0.16  # corrector step, eps = 2 (r sigma)^2 (Song et al., appendix G)
 
@@ -23,12 +32,12 @@ def _draw(noise: Noise, level: int, i: int) -> Tensor:
     return noise(2 * level + i)
 
 
-def _score(model: ScoreModel, x: Tensor, sigma: Tensor, frame: Symmetry) -> Tensor:
+def _score(model: Scored, x: Tensor, sigma: Tensor, frame: Symmetry) -> Tensor:
     return model.score(x, sigma.expand(len(x)), frame)
 
 
 def euler_maruyama(
-    model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
+    model: Scored, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
 ) -> Tensor:
     """Reverse SDE, first order weak: x + Delta s(x, sigma_high) + sqrt(Delta) eps, Delta = high^2 - low^2."""
     delta = high**2 - low**2
@@ -36,7 +45,7 @@ def euler_maruyama(
 
 
 def predictor_corrector(
-    model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
+    model: Scored, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry
 ) -> Tensor:
     """Euler-Maruyama, then one Langevin step x + eps s + sqrt(2 eps) z at sigma_low (none at zero)."""
     x = euler_maruyama(model, x, high, low, noise, frame)
@@ -46,7 +55,7 @@ def predictor_corrector(
     return x + eps * _score(model, x, low, frame) + (2 * eps).sqrt() * noise(1)
 
 
-def heun(model: ScoreModel, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry) -> Tensor:
+def heun(model: Scored, x: Tensor, high: Tensor, low: Tensor, noise: Noise, frame: Symmetry) -> Tensor:
     """Probability-flow ODE, second order in sigma^2; the last step, to sigma = 0, is Euler's."""
     delta = high**2 - low**2
     slope = 0.5 * _score(model, x, high, frame)
@@ -62,18 +71,19 @@ STEPS: dict[str, Step] = {"euler": euler_maruyama, "pc": predictor_corrector, "h
 @torch.no_grad()
 def run(
     step: Step,
-    model: ScoreModel,
+    model: Scored,
+    start: Tensor,
     levels: Tensor,
     noise: Noise,
     frames: Frames,
     watch: Callable[[int, Tensor], None] = lambda n, x: None,
 ) -> Tensor:
-    """Draw fields (n, *shape) through levels (N+1,) from the start law N(0, G(k) + sigma_N^2).
+    """Carry fields (n, ...) from their `start` law at levels[-1] down the levels (N+1,) to levels[0].
 
-    noise(2 n + i) is the i-th draw of the step that ends at level n, noise(2 N) the start.
+    noise(2 n + i) is the i-th draw of the step that ends at level n; noise(2 N) is kept for the start.
     """
     n_levels = len(levels) - 1
-    x = model.momenta.colour(noise(2 * n_levels), model.base.g + levels[-1] ** 2)
+    x = start
     watch(n_levels, x)
     for n in reversed(range(n_levels)):
         x = step(model, x, levels[n + 1], levels[n], partial(_draw, noise, n), frames(n))

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator
 
-from diffsq.config import Config, Section, load_config, one_line
+from diffsq.config import Config, load_config
 from diffsq.declared import AnyAction, validated
+from diffsq.section import Section, one_line
 from diffsq.yamlfile import apply_override, read_yaml
 from lattice.errors import InputError
 from lattice.notation import parse_value
@@ -140,7 +141,7 @@ def _point(point: PointConfig, defaults: Mapping[str, Any], where: str) -> ScanP
         check_shape(point.shape)
         action = point.action.build(len(point.shape))
     except ValidationError as error:
-        raise InputError(f"{where}action.{one_line(error)}") from None
+        raise InputError(f"{where}action.{one_line(error, Config)}") from None
     except InputError as error:
         raise InputError(f"{where}{error}") from None
     note = None if point.reference is None else {"reference": point.reference.model_dump()}
@@ -168,7 +169,7 @@ def scan_points(config: Config, words: Sequence[str]) -> list[ScanPoint]:
         try:
             points.append(ScanPoint(name, action.build(len(shape)), shape, config.ensemble))
         except ValidationError as error:
-            raise InputError(f"--scan {name}: {one_line(error)}") from None
+            raise InputError(f"--scan {name}: {one_line(error, Config)}") from None
     return points
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "arguments", "chain_command", "check_command", "checks", "cli", "measure_command", "pipeline", "plots",
-    "records", "scan_command", "summary",
+    "records", "scan_command", "stages", "summary", "toy_stages", "toy_summary",
 )  # fmt: skip
 TOP = {f"diffsq.{room}" for room in ROOMS}
 ABOVE = {"__main__", "report", *ROOMS}  # report draws with plots; all others are below

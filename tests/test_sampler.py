@@ -38,8 +38,13 @@ def output_propagator(step: Step, levels: Tensor, scale: float = 1.0) -> Tensor:
         ) * MODEL.momenta.volume**0.5  # flat in k, height 1
         return out
 
-    x = sampler.run(step, MODEL, levels, noise, still)
+    x = sampler.run(step, MODEL, start_of(noise, levels), levels, noise, still)
     return MODEL.momenta.power(x).sum(0)
+
+
+def start_of(noise: Noise, levels: Tensor) -> Tensor:
+    """The start law N(0, G(k) + sigma_N^2), from the draw kept for it."""
+    return MODEL.momenta.colour(noise(2 * len(levels) - 2), G + levels[-1] ** 2)
 
 
 def errors(name: str, sizes: tuple[int, ...]) -> Tensor:
@@ -72,7 +77,7 @@ def test_heun_without_its_second_stage_is_first_order() -> None:
 
 
 def sampled_propagator(step: Step, levels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    power = MODEL.momenta.power(sampler.run(step, MODEL, levels, noise, still))
+    power = MODEL.momenta.power(sampler.run(step, MODEL, start_of(noise, levels), levels, noise, still))
     return power.mean(0), power.std(0) / len(power) ** 0.5
 
 
@@ -102,7 +107,8 @@ def test_the_flow_needs_no_noise() -> None:
         calls.append(draw)
         return noise_of("test/flow", 2, SHAPE)(draw)
 
-    sampler.run(sampler.heun, MODEL, smooth_levels(5), noise, still)
+    levels = smooth_levels(5)
+    sampler.run(sampler.heun, MODEL, start_of(noise, levels), levels, noise, still)
     assert calls == [10]
 
 
@@ -113,7 +119,8 @@ def test_every_draw_is_used_once() -> None:
         calls.append(draw)
         return noise_of("test/pc", 2, SHAPE)(draw)
 
-    sampler.run(sampler.predictor_corrector, MODEL, smooth_levels(5), noise, still)
+    levels = smooth_levels(5)
+    sampler.run(sampler.predictor_corrector, MODEL, start_of(noise, levels), levels, noise, still)
     assert len(calls) == len(set(calls)) == 1 + 5 + 4
 
 
@@ -150,11 +157,13 @@ def test_corrector_pulls_towards_the_right_law() -> None:
 def test_watch_sees_every_level_and_the_start_law() -> None:
     seen: dict[int, Tensor] = {}
     levels = smooth_levels(6)
+    noise = noise_of("w", 4000, SHAPE)
     x = sampler.run(
         sampler.euler_maruyama,
         MODEL,
+        start_of(noise, levels),
         levels,
-        noise_of("w", 4000, SHAPE),
+        noise,
         still,
         lambda n, y: seen.update({n: y}),
     )

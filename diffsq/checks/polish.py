@@ -131,9 +131,11 @@ def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progre
     rest = torch.exp(torch.linspace(low, high, n_levels, dtype=torch.float64))
     levels = torch.cat([torch.zeros(1, dtype=torch.float64), rest]).to(bench.device)
     parts = []
-    for start in range(0, n, BLOCK):
-        noise = bench.noise("check/polish/noise", np.arange(start, start + BLOCK))
-        parts.append(sampler.run(sampler.STEPS[method], bench.model, levels, noise, bench.frames()).cpu())
+    for first in range(0, n, BLOCK):
+        noise = bench.noise("check/polish/noise", np.arange(first, first + BLOCK))
+        start = bench.model.momenta.colour(noise(2 * n_levels), bench.model.base.g + levels[-1] ** 2)
+        x = sampler.run(sampler.STEPS[method], bench.model, start, levels, noise, bench.frames())
+        parts.append(x.cpu())
         progress.update()
     phi: Floats = torch.cat(parts)[:n].numpy()
     return phi

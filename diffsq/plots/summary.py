@@ -9,7 +9,19 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from diffsq.plots.fields import SPAN
-from diffsq.plots.style import GREY, INK, METROPOLIS, MONTE_CARLO, RAW, WEIGHTED, new_figure, styled
+from diffsq.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    METROPOLIS,
+    MONTE_CARLO,
+    PURPLE,
+    RAW,
+    VERMILLION,
+    WEIGHTED,
+    new_figure,
+    styled,
+)
 
 STYLES = {
     "training": ("Monte Carlo (training)", MONTE_CARLO, "D"),
@@ -17,6 +29,7 @@ STYLES = {
     "weighted": ("weighted", WEIGHTED, "o"),
     "metropolis": ("Metropolis", METROPOLIS, "^"),
 }
+OTHERS = ((VERMILLION, "s"), (BLUE, "o"), (PURPLE, "D"), (INK, "v"), (GREY, "P"))  # columns of other names
 
 
 @styled
@@ -74,7 +87,7 @@ def draw_pulls(
     axes.axvline(0.0, color=INK, linewidth=1.0)
     axes.hlines(rows[:-1] - 0.5, -reach, reach, color=GREY, alpha=0.25, linewidth=0.8)
     for i, (name, column) in enumerate(zip(pulls, values, strict=True)):
-        label, colour, marker = STYLES.get(name, (name, INK, "D"))
+        label, colour, marker = STYLES.get(name, (name, *OTHERS[i % len(OTHERS)]))
         y = rows + 0.16 * ((len(pulls) - 1) / 2 - i)
         inside = np.abs(column) <= reach
         axes.plot(

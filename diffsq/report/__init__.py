@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +59,19 @@ def build_report(run_dir: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The page as text."""
-    template = resources.files("diffsq").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return fill("report.html.j2", _context(run))
+
+
+def fill(template: str, context: Mapping[str, Any]) -> str:
+    """A template of this package as text."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("diffsq", "templates"),
+    )  # fmt: skip
     environment.filters |= {
-        "show": show,
-        "show_tau": show_tau,
-        "pretty": pretty,
-        "duration": duration,
-        "html": Markup,
-    }
-    return environment.from_string(template).render(**_context(run))
+        "show": show, "show_tau": show_tau, "pretty": pretty, "duration": duration, "html": Markup,
+    }  # fmt: skip
+    return environment.get_template(template).render(**context)
 
 
 def _context(run: RunFolder) -> dict[str, Any]:
@@ -98,10 +100,17 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "columns": COLUMNS,
         "has_reference": known,
         "tau_unit": unit,
-        "seconds": _seconds(summary),
+        **run_tail(run),
+    }
+
+
+def run_tail(run: RunFolder) -> dict[str, Any]:
+    """What ends the page of every run: seconds, config, versions, identities."""
+    return {
+        "seconds": _seconds(run.summary),
         "config_text": run.config_text,
-        "versions": _flat(summary.get("versions") or {}),
-        "identities": _identities(summary),
+        "versions": _flat(run.summary.get("versions") or {}),
+        "identities": _identities(run.summary),
     }
 
 

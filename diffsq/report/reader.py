@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from diffsq.arguments import CHECK_NAMES
+from diffsq.names import CHECK_NAMES
 from lattice.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.files import read_json

@@ -227,18 +227,19 @@ SECTIONS: tuple[tuple[str, str, Draw], ...] = (
 
 def build_sections(run: RunFolder) -> list[Section]:
     """Every section in reading order; one that cannot be drawn says why."""
-    return [_section(run, key, title, draw) for key, title, draw in SECTIONS] + [
+    return [section(run, key, title, draw) for key, title, draw in SECTIONS] + [
         _check_section(run, name, content) for name, content in run.checks.items()
     ]
 
 
 def _check_section(run: RunFolder, name: str, content: Mapping[str, Any]) -> Section:
     module = importlib.import_module(MODULES[name])
-    section = _section(run, f"check-{name}", f"Check: {name}", lambda _: module.figure(content["result"]))
-    return replace(section, text=str(content.get("text", "")))
+    found = section(run, f"check-{name}", f"Check: {name}", lambda _: module.figure(content["result"]))
+    return replace(found, text=str(content.get("text", "")))
 
 
-def _section(run: RunFolder, key: str, title: str, draw: Draw) -> Section:
+def section(run: RunFolder, key: str, title: str, draw: Draw) -> Section:
+    """A figure of the page, or the reason why there is none."""
     try:
         figure = draw(run)
     except Absent as missing:

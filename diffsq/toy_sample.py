@@ -1,0 +1,192 @@
+"""What the sample stage of a run on one variable makes, part by part; a part that is there is kept.
+
+    KIND-SDE/     n_samples drawn at once by the model KIND through the levels of the process SDE
+    metropolis/   the learned energy at a small noise level, sampled exactly
+    scan.json     other samplers and numbers of levels
+    flow.json     kappa_n(t) along the forward and the backward process (real models)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffsq.cumulant_flow import Tally, Watch, exact_average, flow, forward, signal
+from diffsq.point_sample import BLOCK, calibrated, noise_of, sample_points
+from diffsq.points import PointModel
+from diffsq.sde import SDES
+from diffsq.toy_config import Process, ToyConfig
+from diffsq.toy_table import estimates, exact_numbers, parts, variable
+from lattice.ensemble import Ensemble, write_ensemble
+from lattice.errors import InputError
+from lattice.files import read_json, write_json
+from lattice.progress import Progress
+from lattice.rng import stream_id
+
+METROPOLIS = "metropolis"
+ORDERS = (2, 4, 6, 8)
+METROPOLIS_SIGMA = 5.0  # in lowest noise levels: below, the energy is steep and poorly known
+PARTS = 16  # jackknife blocks in each block of random numbers
+SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
+
+
+def labels(block: int, n: int) -> NDArray[np.int64]:
+    """The jackknife block of each of the n samples of a block of random numbers."""
+    return np.asarray(PARTS * block + np.arange(n) * PARTS // BLOCK)
+
+
+def unseen(level: int, x: Tensor) -> None:
+    """A watch that looks away."""
+
+
+class Sampling:
+    """The sample stage at work: models by kind, the data they learned from, and where the parts go."""
+
+    def __init__(
+        self, config: ToyConfig, data: Ensemble, models: dict[str, PointModel], out: Path, key: str,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self.config, self.settings, self.data, self.models = config, config.sampling, data, models
+        self.out, self.key, self.progress = out, key, progress
+
+    def levels(self, kind: str, sde: str, n_levels: int) -> Tensor:
+        """Noise levels (n_levels + 1,) of a process over the range that the model learned."""
+        low, high = self.models[kind].log_sigma.exp().tolist()
+        return SDES[sde](low, high).levels(n_levels)
+
+    def draw(self, name: str, kind: str, sde: Process) -> None:
+        """The sample set `name`."""
+        settings = self.settings
+        if self._there(name):
+            return
+        n_levels = settings.n_levels[sde]
+        x = self._points(kind, sde, settings.method, n_levels, settings.n_samples)
+        about = {"model": kind, "sde": sde, "method": settings.method, "n_levels": n_levels}
+        self._write(name, x, about)
+
+    def correct(self) -> None:
+        """Independence Metropolis on whole paths, for exp(-E) at a small noise level."""
+        from diffsq.energy import metropolis_points
+
+        if self._there(METROPOLIS):
+            return
+        model = self.models["energy"]
+        low = self.settings.metropolis_sigma or METROPOLIS_SIGMA * self.config.training.sigma_min
+        high = float(model.log_sigma[1].exp())
+        levels = SDES["ve"](low, high).levels(self.settings.metropolis_levels)
+        kernel = calibrated(model, levels, self._some_points(), self.config.seed)
+        chain = metropolis_points(model, kernel, self.settings.n_metropolis, self.config.seed, self.progress)
+        about = {"model": "energy", "noise2": chain.sigma**2, **chain.as_dict()}
+        self._write(METROPOLIS, chain.points, about)
+
+    def scan(self) -> None:
+        """Every sampler and number of levels of `sampling.scan`, with every model and process."""
+        path, settings = self.out / "scan.json", self.settings
+        if path.is_file() and read_json(path).get("made_with") == self.key:
+            return
+        exact, rows = exact_numbers(self.data.action), []
+        for kind in self.models:
+            for sde in settings.sde:
+                for method, numbers in settings.scan.items():
+                    for n_levels in numbers:
+                        row = {"model": kind, "sde": sde, "method": method, "n_levels": n_levels}
+                        rows.append({**row, "n": settings.n_scan, **self._judged(row, exact)})
+        write_json(path, {"made_with": self.key, "rows": rows})
+
+    def _judged(self, row: dict[str, Any], exact: dict[str, list[float]]) -> dict[str, Any]:
+        """One row of the scan; a sampler that runs away is a result too."""
+        try:
+            x = self._points(row["model"], row["sde"], row["method"], row["n_levels"], self.settings.n_scan)
+        except InputError as error:
+            return {"max_pull": None, "worst": str(error), "entries": {}}
+        return _worst(x, exact)
+
+    def flow(self) -> None:
+        """kappa_n(t): data noised forward, samples watched backward, against the analytic curve."""
+        path = self.out / "flow.json"
+        if path.is_file() and read_json(path).get("made_with") == self.key:
+            return
+        real = self.data.phi.shape[1] == 1
+        flows = [self._flow(sde) for sde in self.settings.sde] if real else []
+        write_json(path, {"made_with": self.key, "flows": flows})
+
+    def _flow(self, sde: Process) -> dict[str, Any]:
+        kind = self.config.models[-1]
+        levels = self.levels(kind, sde, self.settings.n_levels[sde])
+        n = min(self.settings.n_samples, len(self.data))
+        low, high = self.models[kind].log_sigma.exp().tolist()
+        f, blocks = signal(SDES[sde](low, high), levels), -(-n // BLOCK)
+        up, down = Tally(len(levels), PARTS * blocks), Tally(len(levels), PARTS * blocks)
+        rows = torch.from_numpy(self.data.phi[:n])
+        for block in range(blocks):
+            x = rows[block * BLOCK : (block + 1) * BLOCK]
+            noise, label = noise_of(self.config.seed, f"toy/forward/{sde}", block, 1), labels(block, len(x))
+            forward(x, levels, lambda i: noise(i)[: len(x)], lambda i, y: up.add(i, f[i] * y, label))  # noqa: B023
+        seen = [0] * len(levels)
+
+        def watch(level: int, x: Tensor) -> None:
+            down.add(level, f[level] * x, labels(seen[level], len(x)))
+            seen[level] += 1
+
+        self._points(kind, sde, self.settings.method, self.settings.n_levels[sde], n, watch)
+        sigma = levels.numpy()
+        return {
+            "sde": sde, "model": kind, "sigma": sigma.tolist(), "orders": list(ORDERS),
+            "analytic": self._analytic(f, sigma), "forward": up.curve(sigma, ORDERS, z2=True).as_dict(),
+            "exact_average": exact_average(up, f, sigma, ORDERS, z2=True).as_dict(),
+            "backward": down.curve(sigma, ORDERS, z2=True).as_dict(),
+        }  # fmt: skip
+
+    def _analytic(self, f: Any, sigma: Any) -> list[list[float]]:
+        from lattice.toy_exact import toy_cumulants
+
+        kappa = toy_cumulants(self.data.action, max(ORDERS)).real
+        rows: list[list[float]] = flow(kappa, f, sigma)[:, [n - 1 for n in ORDERS]].tolist()
+        return rows
+
+    def _points(
+        self, kind: str, sde: str, method: str, n_levels: int, n: int, watch: Watch = unseen
+    ) -> Tensor:
+        """n points, of other random numbers than those of any other sampler."""
+        model, levels = self.models[kind], self.levels(kind, sde, n_levels)
+        kernel = None
+        if method == "path":
+            kernel = calibrated(model, levels, self._some_points(), self.config.seed)
+        first = SETS * (stream_id(f"{kind}/{sde}/{method}/{n_levels}") % 2**18)
+        last = first - (-n // BLOCK)
+        return sample_points(
+            model, levels, last * BLOCK, self.config.seed, method, self.progress, kernel=kernel,
+            blocks=range(first, last), watch=watch,
+        )[:n]  # fmt: skip
+
+    def _some_points(self) -> Tensor:
+        """Training points spread evenly over the ensemble."""
+        rows = np.linspace(0, len(self.data) - 1, min(len(self.data), self.settings.n_calibration))
+        return torch.from_numpy(self.data.phi[rows.astype(np.int64)])
+
+    def _there(self, name: str) -> bool:
+        path = self.out / name / "manifest.json"
+        return path.is_file() and read_json(path).get("made_with") == self.key
+
+    def _write(self, name: str, x: Tensor, about: dict[str, Any]) -> None:
+        attrs = {"algorithm": "diffusion", "seed": self.config.seed, "about": about}
+        ensemble = Ensemble.from_fields(x.numpy(), self.data.action, attrs=attrs)
+        write_ensemble(ensemble, self.out / name, {"made_with": self.key})
+
+
+def _worst(x: Tensor, exact: dict[str, list[float]]) -> dict[str, Any]:
+    """The entry of a sample set that is farthest from the exact numbers, and all entries."""
+    block = np.arange(len(x)) * 100 // len(x)
+    z = variable(x.numpy())
+    entries, worst, name = estimates(z, block), 0.0, ""
+    for key, entry in entries.items():
+        for label, part in parts(key, np.iscomplexobj(z)):
+            if entry["error"][part] > 0:
+                pull = (entry["value"][part] - exact[key][part]) / entry["error"][part]
+                worst, name = max((worst, name), (abs(pull), label))
+    return {"max_pull": float(worst), "worst": name, "entries": entries}

@@ -1,0 +1,120 @@
+"""Runs on one variable from config to report, small: every stage, resumed and refused, and the physics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from diffsq.cli import main
+from diffsq.toy_summary import toy_table_text
+from lattice.ensemble import read_ensemble
+from lattice.toys import Complexified
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "training.n_steps=150", "training.n_sigma=24", "training.n_nodes=2048", "training.batch_size=1024",
+    "training.width=32", "sampling.n_samples=30000", "sampling.n_metropolis=20000", "sampling.n_scan=2000",
+    "sampling.n_levels=40", "sampling.scan={euler: [20]}", "sampling.n_calibration=8192",
+)  # fmt: skip
+COMPLEX = ("ensemble.n_configs=32000", "ensemble.n_chains=64", *SMALL)
+REAL = ("ensemble.n_configs=100000", "n_parts=2", *SMALL)
+
+
+def run(folder: Path, name: str, settings: tuple[str, ...]) -> int:
+    config = str(ROOT / f"configs/{name}.yaml")
+    return main(["run", config, "--run", str(folder), "--quiet", "--set", *settings])
+
+
+@pytest.fixture(scope="module")
+def quartic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy") / "quartic"
+    assert run(folder, "cl_quartic", COMPLEX) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy") / "well"
+    assert run(folder, "toy_double_well", REAL) == 0
+    return folder
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def test_every_product_is_an_ensemble_of_the_same_kind(quartic: Path) -> None:
+    data = read_ensemble(quartic / "ensemble")
+    assert isinstance(data.action, Complexified)
+    for name in ("score-ve", "score-vp", "energy-ve", "energy-vp", "metropolis"):
+        samples = read_ensemble(quartic / "samples" / name, data.action)
+        assert samples.phi.shape[1:] == (2,)
+        y = np.abs(samples.phi[:, 1]).max()
+        assert name == "metropolis" or y <= np.abs(data.phi[:, 1]).max()
+
+
+def test_quartic_learned_from_complex_langevin(quartic: Path) -> None:
+    found = summary(quartic)
+    assert found["ensemble_verdict"] == "trusted"
+    ess = found["columns"]["metropolis"]["about"]["ess"]
+    assert ess > 0.1 or "warning: ESS/N" in toy_table_text(found)  # this network is tiny
+    for column in ("data", "score-ve", "score-vp", "energy-ve", "energy-vp"):
+        entries = found["columns"][column]["entries"]
+        for name in ("m2", "m4", "kappa4"):
+            for part in (0, 1):
+                learned = found["columns"]["data"]["entries"][name]["error"][part]
+                error = np.hypot(entries[name]["error"][part], learned)
+                assert abs(entries[name]["value"][part] - found["exact"][name][part]) < 4.5 * error
+    real = found["columns"]["data"]["entries"]["m2"]  # <x^2 + y^2> is another number: the signs matter
+    phi = read_ensemble(quartic / "ensemble").phi
+    assert abs((phi**2).sum(1).mean() - found["exact"]["m2"][0]) > 10 * real["error"][0]
+
+
+def test_energy_model_is_conservative_and_score_model_is_not(quartic: Path) -> None:
+    curl = summary(quartic)["diagnostics"]["circulation"]
+    assert max(curl["energy"].values()) < 1e-10
+    assert min(curl["score"].values()) > 1e-5
+
+
+def test_double_well_flow_and_learned_action(well: Path) -> None:
+    found = summary(well)
+    for flow in found["diagnostics"]["flow"]:
+        analytic, forward = np.array(flow["analytic"]), flow["forward"]
+        pull = (np.array(forward["value"]) - analytic) / np.array(forward["error"])
+        assert np.abs(pull).max() < 5
+        value, error = (np.array(flow["backward"][key])[0, :2] for key in ("value", "error"))
+        assert np.abs((value - analytic[0, :2]) / error).max() < 5
+    wrong = np.array([f for f in found["diagnostics"]["flow"] if f["sde"] == "vp"][0]["analytic"])[:, 1]
+    assert abs(wrong[-1]) < 1e-2 * abs(wrong[0])  # forgotten; conserved in the other
+    action = found["diagnostics"]["action"]
+    assert action["off"]["noised"] < 0.25  # the depth of the well is 3.75; this network is tiny
+
+
+def test_page_is_complete(quartic: Path, well: Path) -> None:
+    for folder in (quartic, well):
+        page = (folder / "report.html").read_text()
+        assert "not drawn" not in page
+        assert page.count("<svg") >= 4
+        assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_again_skips_and_other_settings_are_refused(
+    quartic: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.stat().st_mtime_ns for p in quartic.rglob("*.h5")}
+    assert run(quartic, "cl_quartic", COMPLEX) == 0
+    assert {p: p.stat().st_mtime_ns for p in quartic.rglob("*.h5")} == before
+    assert run(quartic, "cl_quartic", (*COMPLEX, "action.lam=2")) == 2
+    assert "action.lam (was 1.0, now 2.0)" in capsys.readouterr().err
+
+
+def test_a_wrong_run_is_not_learned_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """sigma0 = 1 + 4i lies outside 3 A^2 >= B^2: the verdict refuses to train on it."""
+    assert run(tmp_path / "wrong", "cl_quartic", (*COMPLEX, "action.sigma0=[1,4]")) == 2
+    assert "failed its certificate" in capsys.readouterr().err
+    assert not (tmp_path / "wrong/train").exists() or not list((tmp_path / "wrong/train").iterdir())

@@ -1,0 +1,140 @@
+"""Training of point models: what it learns, what the closed form adds, resume, and refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_points import KAPPA, TwoPeak, two_peak_points, with_errors
+
+from diffsq.checkpoint import read_lines
+from diffsq.point_parameters import PointTraining
+from diffsq.point_sample import BLOCK, sample_points
+from diffsq.point_train import load_points, train_points
+from diffsq.sde import VESDE
+from lattice.errors import InputError
+from lattice.files import read_json, write_json
+
+TINY = PointTraining(
+    kind="score", width=24, depth=2, sigma_min=0.02, sigma_max=12.0, n_sigma=24, n_nodes=2048, n_steps=200,
+    batch_size=1024, learning_rate=5e-3, checkpoint_every=80,
+)  # fmt: skip
+POINTS = two_peak_points(2**17)
+
+
+def with_(**changes: object) -> PointTraining:
+    return TINY.model_copy(update=changes)
+
+
+def score_error(model) -> float:  # type: ignore[no-untyped-def]
+    """rms of (D - D*)/width of the posterior over the noise levels, against the law itself."""
+    total = []
+    for sigma in np.geomspace(0.03, 8.0, 12):
+        level = torch.tensor([sigma])
+        x = POINTS[:4000] + sigma * torch.randn(4000, 1, generator=torch.Generator().manual_seed(2)).double()
+        width = sigma / np.sqrt(1 + sigma**2)
+        total.append(float((((model.denoise(x, level) - TwoPeak().denoise(x, level)) / width) ** 2).mean()))
+    return float(np.sqrt(np.mean(total)))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp
+    return {kind: train_points(POINTS, with_(kind=kind), 1, folder(kind)) for kind in ("score", "energy")}
+
+
+@pytest.mark.parametrize("kind", ["score", "energy"])
+def test_a_tiny_model_learns_two_peaks(kind: str, trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    untrained = train_points(POINTS, with_(kind=kind, n_steps=0, solve=False), 1, tmp_path)
+    assert score_error(untrained) > 0.3
+    assert score_error(trained[kind]) < 0.04
+    if kind == "energy":
+        x, level = POINTS[:4000], torch.tensor([0.1])
+        shifted = trained[kind].energy(x, level) + TwoPeak().log_density(x, 0.1)
+        assert float(shifted.abs().mean()) < 0.03  # normalised too
+
+
+@pytest.mark.parametrize("kind", ["score", "energy"])
+def test_moments_of_its_samples(kind: str, trained) -> None:  # type: ignore[no-untyped-def]
+    x = sample_points(trained[kind], VESDE(0.02, 11.9).levels(24), 4 * BLOCK, 1, "flow")[:, 0]
+    value, error = with_errors(x)
+    allowed = np.array([0.01, 0.04, 0.6, 14.0])  # one per cent for a network this small; four sigma on top
+    assert (np.abs(value - KAPPA) < 4 * error + allowed).all()
+
+
+def test_the_closed_form_is_better_than_the_optimiser_alone(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    plain = train_points(POINTS, with_(solve=False), 1, tmp_path)
+    assert score_error(trained["score"]) < 0.5 * score_error(plain)
+
+
+def test_noise_in_the_target_costs_accuracy(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    noisy = train_points(POINTS, with_(target="noisy"), 1, tmp_path)
+    assert 1.5 * score_error(trained["score"]) < score_error(noisy) < 0.3
+
+
+def test_resumed_is_bitwise_the_same(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from diffsq import point_train
+
+    class Killed(Exception):
+        pass
+
+    settings = with_(n_nodes=512, batch_size=256, n_sigma=12)
+    whole = train_points(POINTS[:5000], settings, 3, tmp_path / "whole")
+    advance = point_train.PointTrainer._advance
+
+    def dies(self, *arguments):  # type: ignore[no-untyped-def]
+        if self.step == 130:
+            raise Killed
+        return advance(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(point_train.PointTrainer, "_advance", dies)
+        with pytest.raises(Killed):
+            train_points(POINTS[:5000], settings, 3, tmp_path / "cut")
+    again = train_points(POINTS[:5000], settings, 3, tmp_path / "cut")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    steps = [line["step"] for line in read_lines(tmp_path / "cut/metrics.jsonl")]
+    assert steps == [50, 100, 150, 200]
+
+
+def test_same_call_returns_the_finished_model_other_seeds_do_not(tmp_path: Path) -> None:
+    settings = with_(n_steps=10, n_nodes=256, n_sigma=8)
+    first = train_points(POINTS[:1000], settings, 1, tmp_path)
+    written = (tmp_path / "weights.safetensors").stat().st_mtime_ns
+    second = train_points(POINTS[:1000], settings, 1, tmp_path)
+    assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == written
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values()))
+    other = train_points(POINTS[:1000], settings, 2, tmp_path)
+    assert not torch.equal(first.network.first.weight, other.network.first.weight)
+
+
+def test_damaged_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no trained model"):
+        load_points(tmp_path)
+    train_points(POINTS[:1000], with_(n_steps=0, n_nodes=256, n_sigma=8), 1, tmp_path)
+    assert load_points(tmp_path).kind == "score"
+    about = read_json(tmp_path / "model.json")
+    write_json(tmp_path / "model.json", {**about, "settings": {**about["settings"], "width": 32}})
+    with pytest.raises(InputError, match="do not fit"):
+        load_points(tmp_path)
+    write_json(tmp_path / "model.json", {**about, "schema": "something"})
+    with pytest.raises(InputError, match="schema"):
+        load_points(tmp_path)
+    write_json(tmp_path / "model.json", about)
+    (tmp_path / "weights.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="changed"):
+        load_points(tmp_path)
+
+
+def test_bad_data_and_settings_are_refused(tmp_path: Path) -> None:
+    points = POINTS[:1000].clone()
+    points[7] = float("nan")
+    with pytest.raises(InputError, match="row 7"):
+        train_points(points, TINY, 1, tmp_path)
+    with pytest.raises(InputError, match="not below"):
+        train_points(POINTS[:1000], with_(sigma_min=20.0), 1, tmp_path)
+    with pytest.raises(InputError, match="not finite"):
+        train_points(POINTS[:1000], with_(learning_rate=1e30, n_nodes=256, n_sigma=8), 1, tmp_path)
