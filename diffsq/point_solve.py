@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffsq.points import N_LAST, N_RHO, PointModel, chebyshev, gaussian_energy
 
-GUARD = 1e-4  # weight of a guard point beside a training point's: wrong by one unit there is nothing
+GUARD = 1e-3  # weight of a guard point beside a training point: enough against wells, too little to be seen
 RIDGE = 1e-9  # relative to the diagonal: features are nearly dependent
 
 

@@ -39,7 +39,7 @@ WARMUP = 50  # steps
 GUARDS = 8  # training points per guard point
 FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
 FLOOR = 1e-5  # weight of a Gaussian added to the law where a guard asks for it
-MARGIN, NEAR = 1.3, 0.3  # guards lie in the data's box times this, and see data within this many std
+MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data within this many std
 
 
 def train_points(

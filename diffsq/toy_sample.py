@@ -85,13 +85,13 @@ class Sampling:
         self._write(METROPOLIS, chain.points, about)
 
     def scan(self) -> None:
-        """Every sampler and number of levels of `sampling.scan`, with every model and process."""
+        """Every sampler and number of levels of `sampling.scan`, with every model and both processes."""
         path, settings = self.out / "scan.json", self.settings
         if path.is_file() and read_json(path).get("made_with") == self.key:
             return
         exact, rows = exact_numbers(self.data.action), []
         for kind in self.models:
-            for sde in settings.sde:
+            for sde in SDES:
                 for method, numbers in settings.scan.items():
                     for n_levels in numbers:
                         row = {"model": kind, "sde": sde, "method": method, "n_levels": n_levels}

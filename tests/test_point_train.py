@@ -9,6 +9,7 @@ import pytest
 import torch
 from small_points import KAPPA, TwoPeak, two_peak_points, with_errors
 
+from diffsq import point_solve, point_train
 from diffsq.checkpoint import read_lines
 from diffsq.point_parameters import PointTraining
 from diffsq.point_sample import BLOCK, sample_points
@@ -56,6 +57,21 @@ def test_a_tiny_model_learns_two_peaks(kind: str, trained, tmp_path: Path) -> No
         assert float(shifted.abs().mean()) < 0.03  # normalised too
 
 
+def lowest_outside(model) -> float:  # type: ignore[no-untyped-def]
+    """Smallest energy between 1.1 and twice the reach of the data, at small noise."""
+    x = float(POINTS.abs().max()) * torch.linspace(1.1, 2, 400, dtype=torch.float64)[:, None]
+    return min(float(model.energy(x, torch.tensor([sigma])).min()) for sigma in (0.02, 0.05, 0.1))
+
+
+def test_no_density_where_there_are_no_data(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """A chain that finds a well of the energy outside the data would never leave it; guards fill them."""
+    assert lowest_outside(trained["energy"]) > 5
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (point_solve, point_train):
+            patch.setattr(module, "GUARD", 0.0)
+        assert lowest_outside(train_points(POINTS, with_(kind="energy"), 1, tmp_path)) < 0
+
+
 @pytest.mark.parametrize("kind", ["score", "energy"])
 def test_moments_of_its_samples(kind: str, trained) -> None:  # type: ignore[no-untyped-def]
     x = sample_points(trained[kind], VESDE(0.02, 11.9).levels(24), 4 * BLOCK, 1, "flow")[:, 0]
@@ -75,8 +91,6 @@ def test_noise_in_the_target_costs_accuracy(trained, tmp_path: Path) -> None:  #
 
 
 def test_resumed_is_bitwise_the_same(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    from diffsq import point_train
-
     class Killed(Exception):
         pass
 
