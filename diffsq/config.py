@@ -149,6 +149,8 @@ class Config(Section):
         "report": ("name",),
     }
 
+    law: ClassVar[dict[str, int]] = {}  # model and samples carry their own versions
+
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)
     action: ActionConfig
@@ -180,6 +182,8 @@ class Config(Section):
                 f"action.kappa must be within (-{bound:g}, {bound:g}) when lam = 0 (the free action is "
                 f"unbounded below otherwise), got {self.action.kappa:g}"
             )
+        if self.checks and self.sampling.method != "path":
+            raise InputError(f"checks need sampling.method path, got {self.sampling.method}")
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape:
             if extent % factor:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from diffsq.check_command import check_options
 from diffsq.config import Config, resolved_yaml
 from diffsq.records import (
     FOLDER,
@@ -67,6 +68,8 @@ def run_stages(
         )  # fmt: skip
         if restart is not None:
             discard(run, restart)
+        for name, options in getattr(config, "checks", {}).items():
+            check_options(name, options)
         for stage in FOLDER:  # before any work: a stage far down the line may hold other settings
             check_unchanged(run, stage)
         write_atomic(folder / "config.yaml", resolved_yaml(config).encode())

@@ -3,13 +3,14 @@ r"""What only a learned law can tell: circulation of its score, and whether a pr
 With s = grad ln P at a small noise sigma, and its Jacobian J_ab = d_b s_a by automatic differentiation:
 
     circulation   curl = d_x s_y - d_y s_x, zero for the gradient of an energy; relative to |J|
-    Fokker-Planck complex Langevin, dx = K_x dt + sqrt(2) dW, dy = K_y dt, changes P at the rate
+    Fokker-Planck complex Langevin, dx = K_x dt + sqrt(2 N_R) dW_R, dy = K_y dt + sqrt(2 N_I) dW_I,
+                  N_R = 1 + N_I, changes P at the rate
 
-                  (d_t P)/P = -div K - K.s + d_x s_x + s_x^2,
+                  (d_t P)/P = -div K - K.s + N_R (d_x s_x + s_x^2) + N_I (d_y s_y + s_y^2),
 
-                  zero where P is stationary; relative to the size of its four terms
+                  zero where P is stationary, be it right or wrong; relative to the size of its terms
 
-(the equation is that of Aarts, Seiler, Stamatescu 0912.3360, with N_I = 0). Both are evaluated on data points
+(the equation is that of Aarts, Seiler, Stamatescu 0912.3360). Both are evaluated on data points
 with the noise of that level added, with the network in float64.
 """
 
@@ -98,32 +99,35 @@ def divergence(field: Field, x: Tensor) -> Tensor:
 
 
 def fokker_planck(
-    model: PointModel, drift: Field, points: Tensor, sigma: float, seed: int = 0, n: int = 20000
-) -> dict[str, float]:
+    model: PointModel, drift: Field, points: Tensor, sigma: float, seed: int = 0, n: int = 20000,
+    imaginary_noise: float = 0.0,
+) -> dict[str, float]:  # fmt: skip
     """Rate (d_t P)/P of the learned law under complex Langevin with this drift K (n, 2) -> (n, 2).
 
     Returns rms of the rate, of its largest term, and `relative` = rms rate over the root of the summed mean
-    squares of the four terms: near zero where the process keeps the law, one where nothing cancels. The
+    squares of its terms: near zero where the process keeps the law, one where nothing cancels. The
     noise sigma itself moves the law, by a rate of order sigma^2, so take it small. Raises `InputError` unless
     the points are two-dimensional and the drift finite.
     """
     if model.dim != 2:
         raise InputError("the Fokker-Planck residual needs points (x, y) of a complexified variable")
-    sums = torch.zeros(5, dtype=torch.float64)
+    n_i = imaginary_noise
+    sums = torch.zeros(7, dtype=torch.float64)
     count = 0
     for x in batches(noised(points, sigma, n, seed)):
         s, j = score_jacobian(model, x, sigma)
         k = drift(x)
-        terms = torch.stack([-divergence(drift, x), -(k * s).sum(1), j[:, 0, 0], s[:, 0] ** 2])
+        diffusion = [(1 + n_i) * j[:, 0, 0], (1 + n_i) * s[:, 0] ** 2, n_i * j[:, 1, 1], n_i * s[:, 1] ** 2]
+        terms = torch.stack([-divergence(drift, x), -(k * s).sum(1), *diffusion])
         sums += torch.cat([terms, terms.sum(0, keepdim=True)]).square().sum(1)
         count += len(x)
     if not torch.isfinite(sums).all():
         raise InputError("the Fokker-Planck rate is NaN or infinite: the drift or the score is, somewhere")
     mean = sums / count
     return {
-        "rate": math.sqrt(float(mean[4])),
-        "largest_term": math.sqrt(float(mean[:4].max())),
-        "relative": math.sqrt(float(mean[4] / mean[:4].sum())),
+        "rate": math.sqrt(float(mean[-1])),
+        "largest_term": math.sqrt(float(mean[:-1].max())),
+        "relative": math.sqrt(float(mean[-1] / mean[:-1].sum())),
     }
 
 

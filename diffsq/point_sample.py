@@ -119,12 +119,14 @@ def sample_points(
     kernel: "PointKernel | None" = None,
     blocks: range | None = None,
     watch: Callable[[int, Tensor], None] = lambda level, x: None,
+    clamped: list[int] | None = None,
 ) -> Tensor:
     """n points (n, d) float64 through levels (N+1,), 0 = sigma_0 < ... < sigma_N (VESDE/VPSDE.levels).
 
     kernel: of method "path", for these levels. blocks: only these blocks of 8192 (a part of the same
     samples, for another process). watch(level, x) sees every block at every level above zero, then x_0 at
-    level 0. Raises `InputError` for an unknown method, bad levels, a missing kernel or non-finite samples.
+    level 0. clamped collects how many of each block were brought back into the data's box. Raises
+    `InputError` for an unknown method, bad levels, a missing kernel or non-finite samples.
 
     >>> from diffsq.points import PointModel
     >>> levels = torch.tensor([0.0, 0.1, 1.0, 10.0])
@@ -142,7 +144,10 @@ def sample_points(
         noise = noise_of(seed, "points/sample", block, model.dim)
         eps = noise_of(seed, "points/start", block, model.dim)(0)
         x = draw(start_law(model, levels[-1]).draw(eps), levels, noise, watch)
-        x = model.denoise(x, levels[1:2]).clamp(model.box[0], model.box[1])
+        mean = model.denoise(x, levels[1:2])
+        x = mean.clamp(model.box[0], model.box[1])
+        if clamped is not None:
+            clamped.append(int((mean != x).any(1).sum()))
         if not torch.isfinite(x).all():
             raise InputError(f"samples of block {block} are NaN or infinite; train longer or add levels")
         watch(0, x)

@@ -36,6 +36,7 @@ from lattice.rng import normals, uniforms
 SCHEMA = f"diffsq-points/{VERSION}"
 STDS = 10.0  # sigma_max in standard deviations of the data, where it is not given
 WARMUP = 50  # steps
+LAW = 2  # of the training for given settings and data: raise it with any change of what is learned
 GUARDS = 8  # training points per guard point
 FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
 FLOOR = 1e-5  # weight of a Gaussian added to the law where a guard asks for it
@@ -59,6 +60,7 @@ def train_points(
     about = {
         "schema": SCHEMA, "dim": data.shape[1], "seed": seed, "settings": settings.model_dump(mode="json"),
         "points": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(), "n_points": len(data),
+        "law": LAW,
     }  # fmt: skip
     key = checkpoint.key_of(about)
     if (out / "model.json").exists() and read_json(out / "model.json").get("key") == key:
@@ -145,6 +147,7 @@ class PointTrainer:
             guard_energy[level] = -np.log(wide.density_at(place) + FLOOR * self._gaussian(place, found.sigma))
             if self.settings.target == "noisy":
                 x[level], mean[level] = self._noised(level, found.sigma, m)
+                energy[level], share[level] = 0.0, 0.0  # plain score matching knows no energy
             self.progress.update()
         self.progress.close()
         arrays = (self.sigma, x, mean, energy, share, guard_x, guard_energy)

@@ -106,6 +106,8 @@ def stage_record(run: Run, stage: str) -> dict[str, Any]:
     if stage == "ensemble" and run.config.source is not None:
         inputs["source"] = _source_now(run, Path(run.config.source))
     content = {"schema": SCHEMA[stage], "config": settings(run.config, stage), "input": inputs}
+    if stage in run.config.law:
+        content["law"] = run.config.law[stage]
     return {**content, "key": sha256_text(canonical_json(content)), "seconds": 0.0, "complete": False}
 
 

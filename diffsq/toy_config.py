@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lattice.toys import ToyAction
 
 Process = Literal["ve", "vp"]
+METROPOLIS_SIGMA = 10.0  # in lowest noise levels: below, the energy is steep and poorly known
 Method = Literal["flow", "path", "euler", "pc", "heun"]
 
 
@@ -89,11 +90,11 @@ class PointSampling(Section):
 
     scan: further samplers METHOD: [N, ...] with `n_scan` samples each, so that the error of the sampler can
     be told from that of the model. n_metropolis: paths of `metropolis_levels` levels offered to the
-    Metropolis correction of an energy model, at the noise metropolis_sigma (null: 5 training.sigma_min).
+    Metropolis correction of an energy model, at the noise metropolis_sigma (null: 10 training.sigma_min).
     n_calibration: points on which the kernel of "path" is measured.
     """
 
-    n_samples: int = Field(default=10**6, ge=1000, le=10**9)
+    n_samples: int = Field(default=10**6, ge=1000, le=2**25)
     n_levels: dict[Process, Annotated[int, Field(ge=4, le=100_000)]] = {"ve": 24, "vp": 48}
     method: Method = "flow"
     sde: tuple[Process, ...] = ("ve", "vp")
@@ -101,8 +102,8 @@ class PointSampling(Section):
     metropolis_levels: int = Field(default=40, ge=4, le=100_000)
     metropolis_sigma: float | None = Field(default=None, gt=0)
     n_calibration: int = Field(default=65536, ge=1000)
-    scan: dict[Method, tuple[int, ...]] = Field(default_factory=dict)
-    n_scan: int = Field(default=100_000, ge=1000)
+    scan: dict[Method, tuple[Annotated[int, Field(ge=4, le=100_000)], ...]] = Field(default_factory=dict)
+    n_scan: int = Field(default=100_000, ge=1000, le=2**25)
 
     @field_validator("n_levels", mode="before")
     @classmethod
@@ -139,6 +140,8 @@ class ToyConfig(Section):
         "report": ("name",),
     }
 
+    law: ClassVar[dict[str, int]] = {"train": 2, "sample": 2}  # raise with any change of what a stage makes
+
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)
     models: tuple[Literal["score", "energy"], ...] = ("score", "energy")
@@ -153,10 +156,10 @@ class ToyConfig(Section):
         if "kind" in self.training.model_fields_set:
             raise InputError("training.kind is set by `models`; remove it")
         low, high = self.training.sigma_min, self.training.sigma_max or math.inf
-        if not low <= (self.sampling.metropolis_sigma or low) < high:
+        if not low <= (self.sampling.metropolis_sigma or METROPOLIS_SIGMA * low) < high:
             raise InputError(
                 f"sampling.metropolis_sigma must lie in the range learned, {low:g} to {high:g}, "
-                f"got {self.sampling.metropolis_sigma}"
+                f"got {self.sampling.metropolis_sigma or METROPOLIS_SIGMA * low:g}"
             )
         if self.n_parts == 1:
             raise InputError("n_parts must be 0 or at least 2: one model has no spread")
@@ -184,6 +187,12 @@ class ComplexConfig(ToyConfig):
 
     action: Annotated[ComplexGaussianConfig | ComplexQuarticConfig, Field(discriminator="kind")]
     ensemble: ComplexLangevinParameters = ComplexLangevinParameters()
+
+    @model_validator(mode="after")
+    def _no_parts(self) -> ComplexConfig:
+        if self.n_parts:
+            raise InputError("n_parts is for real models: the learned action of a complex one is not its S")
+        return self
 
 
 class RealToyConfig(ToyConfig):

@@ -18,18 +18,17 @@ from diffsq.learned_action import LearnedAction, compare_action, learned_curve, 
 from diffsq.point_checks import circulation, fokker_planck
 from diffsq.point_train import load_points
 from diffsq.points import PointModel
-from diffsq.toy_config import ToyConfig
+from diffsq.toy_config import ComplexConfig, ToyConfig
 from lattice.ensemble import Ensemble
 from lattice.files import read_json
 from lattice.progress import Progress
-from lattice.toys import Complexified
 
 SIGMAS = (0.03, 0.1, 0.3)
 
 
 def diagnose(config: ToyConfig, folder: Path, data: Ensemble, progress: Progress) -> dict[str, Any]:
     """Numbers as JSON data, and "lines" as printed."""
-    if isinstance(data.action, Complexified):
+    if isinstance(config, ComplexConfig):
         return _complex(config, folder, data, progress)
     found: dict[str, Any] = {"flow": read_json(folder / "samples" / "flow.json")["flows"], "lines": []}
     if config.n_parts:
@@ -43,20 +42,22 @@ def drift_of(action: Any) -> Callable[[Tensor], Tensor]:
     return lambda x: -action.grad(x)
 
 
-def _complex(config: ToyConfig, folder: Path, data: Ensemble, progress: Progress) -> dict[str, Any]:
+def _complex(config: ComplexConfig, folder: Path, data: Ensemble, progress: Progress) -> dict[str, Any]:
     points = torch.from_numpy(data.phi)
     models = {kind: load_points(folder / "train" / kind) for kind in config.models}
     progress.start(len(SIGMAS) * (len(models) + ("energy" in models)), "diagnostics")
     curl: dict[str, dict[str, float]] = {kind: {} for kind in models}
     rate: dict[str, dict[str, float]] = {}
-    for sigma in SIGMAS:
+    first = next(iter(models.values()))
+    for sigma in (s for s in SIGMAS if first.sigma_min <= s <= first.sigma_max):
         for kind, model in models.items():
             curl[kind][f"{sigma:g}"] = circulation(model, points, sigma, config.seed)
             progress.update()
         if "energy" in models:
             rate[f"{sigma:g}"] = fokker_planck(
-                models["energy"], drift_of(data.action), points, sigma, config.seed
-            )
+                models["energy"], drift_of(data.action), points, sigma, config.seed,
+                imaginary_noise=config.ensemble.imaginary_noise,
+            )  # fmt: skip
             progress.update()
     progress.close()
     lines = [

@@ -22,6 +22,7 @@ from diffsq.toy_config import ComplexConfig, Process, RealToyConfig, ToyConfig
 from lattice.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress
+from lattice.rng import stream_id
 
 
 def _config(run: Run) -> ToyConfig:
@@ -76,7 +77,8 @@ def _train(run: Run, progress: Progress) -> str:
         wanted[f"part-{k}"] = (config.models[-1], points[k :: config.n_parts])
     for name, (kind, chosen) in wanted.items():
         settings = config.training.model_copy(update={"kind": kind})
-        train_points(chosen, settings, config.seed, run.out("train") / name, progress)
+        seed = config.seed if name == kind else (config.seed + stream_id(f"train/{name}")) % 2**64
+        train_points(chosen, settings, seed, run.out("train") / name, progress)
     weights = {k: v for k, v in hashes(run, "train").items() if k.endswith(".safetensors")}
     return sha256_text(canonical_json(weights))
 

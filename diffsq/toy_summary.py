@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from diffsq import compare
 from diffsq.records import certificate_of
-from diffsq.toy_config import ToyConfig
+from diffsq.toy_config import ComplexConfig, ToyConfig
 from diffsq.toy_table import NAMES, blocks_of, estimates, exact_numbers, parts, show, variable
 from lattice.ensemble import Ensemble, read_ensemble
 from lattice.files import code_version, read_json
@@ -25,6 +24,7 @@ from lattice.progress import Progress
 from lattice.toys import Complexified, ComplexQuartic
 
 MAX_PULL = 3.0
+EXACT = "exact values"
 MIN_ESS = 0.1  # of a learned energy; below it a few samples carry the Metropolis column
 
 
@@ -36,10 +36,11 @@ def summarize_toy(
 
     data = read_ensemble(folder / "ensemble")
     is_complex = isinstance(data.action, Complexified)
-    columns = {"data": _column(data)}
+    y_minus = strip(data, config)
+    columns = {"data": _column(data, y_minus)}
     for path in sorted((folder / "samples").iterdir()):
         if (path / "manifest.json").is_file():
-            columns[path.name] = _column(read_ensemble(path))
+            columns[path.name] = _column(read_ensemble(path), y_minus)
     certificate = certificate_of(folder)
     summary: dict[str, Any] = {
         "toy": True,
@@ -50,20 +51,22 @@ def summarize_toy(
         "columns": columns,
         "against": "data" if is_complex else "exact",
         "ensemble_verdict": certificate.get("verdict"),
-        "scan": read_json(folder / "samples" / "scan.json")["rows"],
         "diagnostics": diagnose(config, folder, data, progress),
         "seconds": seconds,
         "versions": code_version(),
     }
     for column in columns.values():
-        if column["beyond_strip"] is not None:
+        if column["beyond_strip"] is not None and y_minus is not None:
             noise2 = float(column["about"].get("noise2", 0.0))
-            column["beyond_strip"]["expected"] = _expected_beyond(data, noise2) * column["n"] / len(data)
+            expected = _expected_beyond(data, y_minus, noise2) * column["n"] / len(data)
+            column["beyond_strip"]["expected"] = expected
+    rows = read_json(folder / "samples" / "scan.json")["rows"]
+    summary["scan"] = [_scanned(row, summary) for row in rows]
     summary["verdict"] = verdict(summary, certificate)
     return summary
 
 
-def _column(ensemble: Ensemble) -> dict[str, Any]:
+def _column(ensemble: Ensemble, y_minus: float | None) -> dict[str, Any]:
     about = ensemble.attrs.get("about") or {}
     noise2 = float(about.get("noise2", 0.0)) if ensemble.phi.shape[1] == 1 else 0.0
     z = variable(ensemble.phi)
@@ -72,56 +75,62 @@ def _column(ensemble: Ensemble) -> dict[str, Any]:
         "identity": ensemble.identity,
         "about": about,
         "entries": estimates(z, blocks_of(ensemble), noise2),
-        "beyond_strip": _beyond(ensemble),
+        "beyond_strip": _beyond(ensemble, y_minus),
     }
 
 
-def strip(action: Any) -> float | None:
-    """y_- of the quartic model: complex Langevin stays in |y| <= y_- where 3 A^2 >= B^2, else None.
-
-    y_-^2 = [A - sqrt(A^2 - B^2/3)]/(2 lam), sigma0 = A + iB (Aarts, Giudice, Seiler 1306.3075).
-    """
-    inner = action.inner if isinstance(action, Complexified) else action
-    if not isinstance(inner, ComplexQuartic) or inner.lam == 0:
+def strip(ensemble: Ensemble, config: ToyConfig) -> float | None:
+    """y_- of the quartic model, which complex Langevin with real noise does not pass; None where unknown."""
+    if not isinstance(config, ComplexConfig) or config.ensemble.imaginary_noise > 0:
         return None
-    a, b = complex(inner.sigma0).real, complex(inner.sigma0).imag
-    if a <= 0 or 3 * a * a < b * b:
-        return None
-    return math.sqrt((a - math.sqrt(a * a - b * b / 3)) / (2 * inner.lam))
+    inner = ensemble.action.inner if isinstance(ensemble.action, Complexified) else None
+    return inner.strip if isinstance(inner, ComplexQuartic) and inner.lam > 0 else None
 
 
-def _beyond(ensemble: Ensemble) -> dict[str, Any] | None:
+def _beyond(ensemble: Ensemble, y_minus: float | None) -> dict[str, Any] | None:
     """How many configurations lie beyond the strip, and how far out."""
-    y_minus = strip(ensemble.action)
     if y_minus is None:
         return None
     y = np.abs(ensemble.phi[:, 1])
     return {"y_minus": y_minus, "count": int((y > y_minus).sum()), "largest": float(y.max())}
 
 
-def _expected_beyond(data: Ensemble, noise2: float) -> float:
+def _expected_beyond(data: Ensemble, y_minus: float, noise2: float) -> float:
     """How many of the data would lie beyond the strip with Gaussian noise of this variance added."""
-    y, y_minus = data.phi[:, 1], strip(data.action)
-    assert y_minus is not None
+    y = data.phi[:, 1]
     if noise2 == 0:
         return float((np.abs(y) > y_minus).sum())
     return float(sum(ndtr((sign * y - y_minus) / math.sqrt(noise2)).sum() for sign in (1, -1)))
 
 
 def pulls(summary: dict[str, Any], column: str) -> dict[str, float]:
-    """Row label -> (value - baseline)/combined error of a column; rows without an error are left out."""
-    found = {}
+    """Row label -> (value - baseline)/error of a column; rows without an error are left out.
+
+    Against the data the error is that of the column alone: the models learned from those very data, whose
+    fluctuation is common to both. The data's own pulls are against the exact numbers.
+    """
+    return entry_pulls(summary, summary["columns"][column]["entries"], column)
+
+
+def entry_pulls(summary: dict[str, Any], entries: dict[str, Any], column: str = "") -> dict[str, float]:
+    """`pulls` of any set of entries."""
+    against_data = summary["against"] == "data" and column != "data"
+    data, found = summary["columns"]["data"]["entries"], {}
     for name in NAMES:
-        entry = summary["columns"][column]["entries"][name]
         for label, part in parts(name, summary["complex"]):
-            if summary["against"] == "data":
-                base = summary["columns"]["data"]["entries"][name]
-                truth, error = base["value"][part], base["error"][part]
-            else:
-                truth, error = summary["exact"][name][part], 0.0
-            if math.hypot(error, entry["error"][part]) > 0:
-                found[label] = compare.pull(entry["value"][part], entry["error"][part], truth, error)
+            base = data[name]["value"] if against_data else summary["exact"][name]
+            if entries[name]["error"][part] > 0:
+                found[label] = (entries[name]["value"][part] - base[part]) / entries[name]["error"][part]
     return found
+
+
+def _scanned(row: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    """A row of the scan with its largest pull and where it is; a sampler that ran away has none."""
+    if row["entries"] is None:
+        return {**row, "max_pull": None, "worst": row["reason"]}
+    found = entry_pulls(summary, row["entries"])
+    worst = max(found, key=lambda label: abs(found[label]))
+    return {**row, "max_pull": abs(found[worst]), "worst": worst}
 
 
 def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
@@ -129,9 +138,10 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     worst = {
         name: max(map(abs, pulls(summary, name).values()), default=0.0)
         for name in summary["columns"]
-        if name != summary["against"]
+        if name != "data"
     }
-    leaks = [name for name, column in summary["columns"].items() if _leaks(column["beyond_strip"])]
+    n_data = summary["columns"]["data"]["n"]
+    leaks = [name for name, column in summary["columns"].items() if _leaks(column, n_data)]
     within = all(pull <= MAX_PULL for pull in worst.values())
     return {
         "against": summary["against"], "certified": bool(certificate["passed"]), "max_pull": worst,
@@ -139,16 +149,25 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     }  # fmt: skip
 
 
-def _leaks(found: dict[str, Any] | None) -> bool:
-    """More beyond the strip than the data (with that sample set's noise), by over three Poisson errors."""
-    return found is not None and found["count"] > found["expected"] + 3 * math.sqrt(max(found["expected"], 1))
+def _leaks(column: dict[str, Any], n_data: int) -> bool:
+    """More beyond the strip than the data (with that sample set's noise), by over three errors.
+
+    Both counts fluctuate; a Metropolis chain repeats samples: variance (2 - a)/a.
+    Without noise this cannot be seen: samples are clamped to the data's box, and that is counted instead.
+    """
+    found = column["beyond_strip"]
+    if found is None:
+        return False
+    a = column["about"].get("acceptance", 1.0)
+    variance = max(found["expected"], 1) * (1 + column["n"] / n_data) * (2 - a) / a
+    return bool(found["count"] > found["expected"] + 3 * math.sqrt(variance))
 
 
 def toy_table_text(summary: dict[str, Any]) -> str:
     """The final table for the terminal, the scan of samplers, what the model knows, and the verdict."""
     names = list(summary["columns"])
     rows = [["", "exact", *names]]
-    marks = {name: pulls(summary, name) for name in names if name != summary["against"]}
+    marks = {name: pulls(summary, name) for name in names}
     for name in NAMES:
         if summary["complex"] and name == "kappa2":
             continue  # the same number as m2
@@ -159,7 +178,7 @@ def toy_table_text(summary: dict[str, Any]) -> str:
                 mark = marks.get(column, {}).get(label)
                 cells.append(text + ("" if mark is None else f" [{mark:+.1f}]"))
             rows.append([label, *cells])
-    against = "data, complex Langevin" if summary["complex"] else "exact values"
+    against = f"data, theirs against the {EXACT}" if summary["complex"] else EXACT
     lines = [*aligned(rows), f"value(error) [pull against the {against}]; odd moments are zero by symmetry"]
     return "\n".join([*lines, *_scan_lines(summary), *_tail(summary)])
 
@@ -173,7 +192,7 @@ def _scan_lines(summary: dict[str, Any]) -> list[str]:
             row["model"], row["sde"], row["method"], str(row["n_levels"]), str(row["n"]),
             "-" if row["max_pull"] is None else f"{row['max_pull']:.1f}", row["worst"],
         ])  # fmt: skip
-    return ["", "other samplers:", *aligned(rows)]
+    return ["", f"other samplers, pulls against the {summary['against']}:", *aligned(rows)]
 
 
 def _tail(summary: dict[str, Any]) -> list[str]:
@@ -185,6 +204,8 @@ def _tail(summary: dict[str, Any]) -> list[str]:
             lines.append(f"{name}: acceptance {about['acceptance']:.3f}, {ess} of the learned energy")
             if about["ess"] < MIN_ESS:
                 lines.append(f"warning: {ess}: the learned energy is low where no data are; train longer")
+        if about.get("clamped"):
+            lines.append(f"{name}: {about['clamped']} of {column['n']} brought back into the box of the data")
         if column["beyond_strip"] is not None:
             found, n = column["beyond_strip"], column["n"]
             largest = f"data: {found['expected']:.1f}; largest {found['largest']:.5f}"

@@ -28,6 +28,7 @@ from lattice.complex_langevin import (
     Complexes,
     ComplexInfo,
     Integers,
+    Runaway,
     complex_langevin_update,
     largest_drift,
     wrapped,
@@ -225,7 +226,7 @@ class _Run:
                 for name, mean in chain_averages(self.action, z[:, None]).items():
                     total[name] = total.get(name, 0.0) + mean / n_times
                 self.bar.update(1)
-        except InputError as error:
+        except Runaway as error:
             return {"runaway": str(error)}
         finally:
             self.bar.close()

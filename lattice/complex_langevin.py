@@ -48,6 +48,10 @@ Integers = NDArray[np.int64]
 Complexes = NDArray[np.complex128]
 
 
+class Runaway(InputError):
+    """A chain left the range of numbers; the line names it, the trajectory and the substep."""
+
+
 @dataclass(frozen=True)
 class ComplexInfo:
     """Per chain, each (n,): the largest |K| of any site and substep, the numbers of substeps, of those made
@@ -258,7 +262,7 @@ def _refuse_runaways(first: Integers, run: _Run) -> None:
     lost = np.flatnonzero(first >= 0)
     if lost.size:
         c = lost[0]
-        raise InputError(
+        raise Runaway(
             f"complex Langevin ran away in {lost.size} of {len(first)} chains: chain {run.keys[c]} is not "
             f"finite or beyond {LIMIT:g} after substep {first[c]} of trajectory {run.trajectory}; "
             f"use a step below {run.step:g}" + (", or an adaptive one" if math.isinf(run.scale) else "")

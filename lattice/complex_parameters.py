@@ -52,6 +52,8 @@ class ComplexLangevinParameters(BaseModel):
         sizes = self.extrapolation_steps
         if len(set(sizes)) < len(sizes) or any(not 0 < self.step < size for size in sizes):
             raise ValueError(f"step_sizes must be distinct and larger than step = {self.step:g}")
+        if any(not size <= self.tau / 4 for size in (self.step, *sizes)):
+            raise ValueError(f"step and step_sizes must be at most tau/4 = {self.tau / 4:g}, got {sizes}")
         if len(sizes) == 1:
             raise ValueError("step_sizes needs two or more sizes, to test the fit (or [] for none)")
         return self

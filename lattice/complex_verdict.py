@@ -49,7 +49,7 @@ from lattice.stochastic import extrapolate_step
 from lattice.toys import Complexified
 
 GATE = 4.5  # sigma: some ten numbers are looked at
-MAX_STEP_PULL = 4.0
+MAX_STEP_PULL = 1.5  # own errors from the limit; their difference is known to about 0.3 of them
 MIN_EXPONENT = 3.5  # of the drift tail; power laws of cubic and exponential drifts have 4/3 and 2
 PLATEAU = 0.5  # what |B| must lose when the weight beyond the cut-off falls tenfold
 MIN_CHAINS = 16

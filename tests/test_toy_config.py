@@ -60,3 +60,19 @@ def test_one_line_for_what_is_wrong(override: str, words: str) -> None:
 def test_a_real_number_is_a_complex_one() -> None:
     config = load_run_config(CONFIGS / "cl_quartic.yaml", ["action.sigma0=2"])
     assert config.build_action() == ComplexQuartic(2.0 + 0j, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("n_parts=2", "n_parts is for real models"),
+        ("training.sigma_max=0.08", "metropolis_sigma must lie in the range learned"),
+        ("ensemble.tau=0.05", "at most tau/4"),
+        ("sampling.scan={flow: [1]}", "sampling.scan.flow.0: must be greater than or equal to 4"),
+        ("sampling.n_levels={ve: 20, vpp: 3}", "sampling.n_levels"),
+        ("sampling.sde=[ve, vp]", "sampling.n_levels has no entry for vp"),
+    ],
+)
+def test_settings_that_do_not_fit_each_other(override: str, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        load_run_config(CONFIGS / "cl_quartic.yaml", [override])

@@ -107,7 +107,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    marks = {name: pulls(summary, name) for name in summary["columns"] if name != summary["against"]}
+    marks = {name: pulls(summary, name) for name in summary["columns"]}
     rows = []
     for name in NAMES:
         if summary["complex"] and name == "kappa2":
@@ -163,7 +163,9 @@ def _plane(run: RunFolder) -> Figure:
         x, y = (1.03 * float(np.abs(data.phi[:, axis]).max()) for axis in (0, 1))
         sigma = float(model.log_sigma[0].exp())
         learned = log_density_map(model, drift_of(data.action), (-x, x, -y, y), sigma)
-    return points.density_map(data.phi, samples, learned, strip=strip(data.action))
+    config = load_run_config(run.path / "config.yaml")
+    assert isinstance(config, ToyConfig)
+    return points.density_map(data.phi, samples, learned, strip=strip(data, config))
 
 
 def _flow(run: RunFolder) -> Figure:
@@ -193,7 +195,7 @@ def _training(run: RunFolder) -> Figure:
 
 def _pulls(run: RunFolder) -> Figure:
     summary = run.summary
-    names = [name for name in summary["columns"] if name not in (summary["against"], "data")]
+    names = [name for name in summary["columns"] if name != "data"]
     found = {name: pulls(summary, name) for name in names}
     labels = [label for label in next(iter(found.values())) if not label.endswith(" kappa2")]  # = m2
     against = "complex Langevin data" if summary["against"] == "data" else "exact values"
