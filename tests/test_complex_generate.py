@@ -139,12 +139,12 @@ def test_other_parameters_are_named(made: tuple[Path, Ensemble]) -> None:
 def test_a_runaway_leaves_nothing_behind(tmp_path: Path) -> None:
     """A fixed step that is too large: the chain, trajectory and substep, and no shard."""
     with pytest.raises(InputError, match=r"chain \d+ is not finite .* substep \d+ of trajectory \d+"):
-        make(tmp_path / "e", adaptive=False, step=0.45, step_sizes=())
+        make(tmp_path / "e", adaptive=False, tau=2.0, step=0.45, step_sizes=())
     assert [p.name for p in (tmp_path / "e").iterdir()] == ["request.json"]
 
 
 def test_a_runaway_at_a_larger_step_only_is_doubtful(tmp_path: Path) -> None:
-    ensemble = make(tmp_path / "e", adaptive=False, step_sizes=(0.1, 0.9))
+    ensemble = make(tmp_path / "e", adaptive=False, tau=4.0, step_sizes=(0.1, 0.9))
     certificate = ensemble.attrs["certificate"]
     check = next(check for check in certificate["checks"] if check["name"] == "step size")
     assert certificate["verdict"] == "doubtful"

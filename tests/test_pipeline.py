@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffsq import pipeline
+from diffsq import pipeline, stages
 from diffsq.config import Config, config_from_dict
 from lattice.errors import InputError
 from lattice.progress import Progress
@@ -55,7 +55,7 @@ def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[p
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran: list[str] = []
-    monkeypatch.setattr(pipeline, "_STAGE", fake_stages(ran))
+    monkeypatch.setattr(stages, "STAGE", fake_stages(ran))
     return ran
 
 
@@ -172,19 +172,19 @@ def test_an_input_made_anew_elsewhere_is_noticed(tmp_path: Path, config: Config,
 def test_an_interrupted_stage_resumes_and_its_seconds_add_up(
     tmp_path: Path, config: Config, log: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages = dict(pipeline._STAGE)
+    working = dict(stages.STAGE)
 
     def interrupted(run: pipeline.Run, progress: Progress) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "_STAGE", {**stages, "train": interrupted})
+    monkeypatch.setattr(stages, "STAGE", {**working, "train": interrupted})
     with pytest.raises(KeyboardInterrupt):
         pipeline.run_stages(config, tmp_path, say=quiet)
     records = pipeline.read_records(tmp_path)
     assert records["train"]["complete"] is False
     records["train"]["seconds"] = 100.0  # as after a long first attempt
     (tmp_path / "stages.json").write_text(json.dumps(records))
-    monkeypatch.setattr(pipeline, "_STAGE", stages)
+    monkeypatch.setattr(stages, "STAGE", working)
     run = pipeline.run_stages(config, tmp_path, say=quiet)
     assert run.records["train"]["complete"]
     assert run.seconds()["train"] >= 100.0
@@ -195,7 +195,7 @@ def test_an_uncertified_ensemble_is_refused_unless_accepted(
     tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(pipeline, "_STAGE", fake_stages(ran, certified=False))
+    monkeypatch.setattr(stages, "STAGE", fake_stages(ran, certified=False))
     with pytest.raises(InputError, match=r"failed its certificate \(drift\).*--accept-uncertified"):
         pipeline.run_stages(config, tmp_path, say=quiet)
     assert ran == ["ensemble"]
