@@ -39,6 +39,7 @@ WARMUP = 50  # steps
 LAW = 2  # of the training for given settings and data: raise it with any change of what is learned
 GUARDS = 8  # training points per guard point
 FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
+LEAST = 1e-30  # of a guard's density: heavy tails have guards where even the Gaussian is zero
 FLOOR = 1e-5  # weight of a Gaussian added to the law where a guard asks for it
 MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data within this many std
 
@@ -144,7 +145,8 @@ class PointTrainer:
             place = self._guards(level, found.sigma, m // GUARDS)
             wide = found if found.sigma > near.sigma else near
             guard_x[level] = place
-            guard_energy[level] = -np.log(wide.density_at(place) + FLOOR * self._gaussian(place, found.sigma))
+            there = wide.density_at(place) + FLOOR * self._gaussian(place, found.sigma)
+            guard_energy[level] = -np.log(np.maximum(there, LEAST))
             if self.settings.target == "noisy":
                 x[level], mean[level] = self._noised(level, found.sigma, m)
                 energy[level], share[level] = 0.0, 0.0  # plain score matching knows no energy

@@ -30,6 +30,7 @@ from lattice.rng import stream_id
 
 METROPOLIS = "metropolis"
 ORDERS = (2, 4, 6, 8)
+FLOW = 2**18  # samples followed along both processes
 PARTS = 16  # jackknife blocks in each block of random numbers
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
@@ -120,7 +121,7 @@ class Sampling:
     def _flow(self, sde: Process) -> dict[str, Any]:
         kind = self.config.models[-1]
         levels = self.levels(kind, sde, self.settings.n_levels[sde])
-        n = min(self.settings.n_samples, len(self.data))
+        n = min(self.settings.n_samples, len(self.data), FLOW)
         low, high = self.models[kind].log_sigma.exp().tolist()
         f, blocks = signal(SDES[sde](low, high), levels), -(-n // BLOCK)
         up, down = Tally(len(levels), PARTS * blocks), Tally(len(levels), PARTS * blocks)

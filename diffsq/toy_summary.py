@@ -104,10 +104,10 @@ def _expected_beyond(data: Ensemble, y_minus: float, noise2: float) -> float:
 
 
 def pulls(summary: dict[str, Any], column: str) -> dict[str, float]:
-    """Row label -> (value - baseline)/error of a column; rows without an error are left out.
+    """Row label -> (value - baseline)/combined error of a column; rows without an error are left out.
 
-    Against the data the error is that of the column alone: the models learned from those very data, whose
-    fluctuation is common to both. The data's own pulls are against the exact numbers.
+    The data's own pulls are against the exact numbers. The others learned from those very data: as far as a
+    model reproduces their fluctuation too, it is common to both, and the pull too small by up to sqrt(2).
     """
     return entry_pulls(summary, summary["columns"][column]["entries"], column)
 
@@ -119,8 +119,10 @@ def entry_pulls(summary: dict[str, Any], entries: dict[str, Any], column: str = 
     for name in NAMES:
         for label, part in parts(name, summary["complex"]):
             base = data[name]["value"] if against_data else summary["exact"][name]
-            if entries[name]["error"][part] > 0:
-                found[label] = (entries[name]["value"][part] - base[part]) / entries[name]["error"][part]
+            own = entries[name]["error"][part]
+            error = math.hypot(own, data[name]["error"][part] if against_data else 0.0)
+            if error > 0:
+                found[label] = (entries[name]["value"][part] - base[part]) / error
     return found
 
 

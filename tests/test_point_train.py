@@ -152,3 +152,12 @@ def test_bad_data_and_settings_are_refused(tmp_path: Path) -> None:
         train_points(POINTS[:1000], with_(sigma_min=20.0), 1, tmp_path)
     with pytest.raises(InputError, match="not finite"):
         train_points(POINTS[:1000], with_(learning_rate=1e30, n_nodes=256, n_sigma=8), 1, tmp_path)
+
+
+def test_heavy_tails_do_not_break_the_energy(tmp_path: Path) -> None:
+    """Guards far outside a law with outliers lie where even the Gaussian of the covariance is zero."""
+    tail = torch.cat([POINTS, torch.tensor([[300.0], [-300.0]], dtype=torch.float64)])
+    settings = with_(kind="energy", sigma_min=0.5, n_steps=2)
+    model = train_points(tail, settings, 1, tmp_path)
+    x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    assert torch.isfinite(model.energy(x, torch.tensor([0.5]))).all()
