@@ -26,5 +26,5 @@ def test_the_readme_example_runs(
 def test_every_room_is_in_the_readme() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     rooms = [p.stem for folder in ("lattice", "diffsq") for p in (ROOT / folder).glob("[a-z]*.py")]
-    named = set(re.findall(r"`([a-z_]+)/?`", text))
+    named = set(re.findall(r"`([a-z_0-9]+)/?`", text))
     assert [room for room in rooms if room not in named | {"errors"}] == []
