@@ -62,6 +62,8 @@ class TwoPeakScore:
         if not (math.isfinite(mu0) and 0 < sigma0 < math.inf):
             raise InputError(f"two-peak law: need a finite mu0 and sigma0 > 0, got {mu0} and {sigma0}")
         self.mu0, self.sigma0 = mu0, sigma0
+        self.covariance = torch.tensor([[mu0**2 + sigma0**2]], dtype=torch.float64)
+        self.box = torch.tensor([[-math.inf], [math.inf]], dtype=torch.float64)
 
     def _parts(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s2 = (self.sigma0**2 + sigma**2)[:, None]

@@ -105,21 +105,30 @@ def table(points: Floats, sigma: float, cells: int = CELLS) -> Table:
     return next(tables(points, np.array([sigma]), cells))
 
 
-def tables(points: Floats, sigmas: Floats, cells: int = CELLS) -> Iterator[Table]:
-    """`table` at each of the noise levels, one in memory at a time; cells that serve two are counted once."""
+def tables(
+    points: Floats, sigmas: Floats, cells: int = CELLS, shifts: Floats | None = None
+) -> Iterator[Table]:
+    """`table` at each of the noise levels, one in memory at a time; cells that serve two are counted once.
+
+    shifts (J, d): the nodes of each level and axis are displaced by this part of their distance. Without,
+    the levels above the data's width share their nodes in units of sigma, and no level says anything of the
+    law between them.
+    """
     finest, width, counted = points.std(0) / FINEST, None, None
-    for sigma in sigmas.tolist():
+    moved = np.zeros((len(sigmas), points.shape[1])) if shifts is None else shifts
+    for sigma, shift in zip(sigmas.tolist(), moved, strict=True):
         new = np.minimum(sigma / cells, finest)
         if counted is None or width is None or not np.array_equal(new, width):
             width, counted = new, binned(points, new)
-        yield _smeared(*counted, width, sigma, cells)
+        yield _smeared(*counted, width, sigma, cells, shift)
 
 
 def _smeared(
-    centres: tuple[Floats, ...], counts: Floats, width: Floats, sigma: float, cells: int
+    centres: tuple[Floats, ...], counts: Floats, width: Floats, sigma: float, cells: int, shift: Floats
 ) -> Table:
     axes, kernels, slopes = zip(
-        *(_smearing(c, sigma, h, sigma / cells) for c, h in zip(centres, width)), strict=True
+        *(_smearing(c, sigma, h, sigma / cells, part) for c, h, part in zip(centres, width, shift)),
+        strict=True,
     )
     density = _product(counts / counts.sum(), kernels)
     mean = np.empty((*density.shape, density.ndim))
@@ -132,11 +141,13 @@ def _smeared(
     return Table(sigma, axes, density, mean)
 
 
-def _smearing(centres: Floats, sigma: float, width: float, step: float) -> tuple[Floats, Floats, Floats]:
+def _smearing(
+    centres: Floats, sigma: float, width: float, step: float, shift: float
+) -> tuple[Floats, Floats, Floats]:
     """Nodes along one axis, and the Gaussian and its derivative between nodes and cells."""
     s2 = sigma**2 - width**2 / 12
     half = math.ceil((centres[-1] + REACH * sigma) / step)
-    nodes = step * np.arange(-half, half + 1)
+    nodes = step * (np.arange(-half, half + 1) + shift)
     r = nodes[:, None] - centres
     gauss = np.exp(-0.5 * r**2 / s2) / math.sqrt(2 * math.pi * s2)
     return nodes, gauss, -r / s2 * gauss

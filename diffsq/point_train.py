@@ -36,7 +36,7 @@ from lattice.rng import normals, uniforms
 SCHEMA = f"diffsq-points/{VERSION}"
 STDS = 10.0  # sigma_max in standard deviations of the data, where it is not given
 WARMUP = 50  # steps
-LAW = 2  # of the training for given settings and data: raise it with any change of what is learned
+LAW = 3  # of the training for given settings and data: raise it with any change of what is learned
 GUARDS = 8  # training points per guard point
 FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
 LEAST = 1e-30  # of a guard's density: heavy tails have guards where even the Gaussian is zero
@@ -136,7 +136,8 @@ class PointTrainer:
         guard_x, guard_energy = np.empty((j, m // GUARDS, dim)), np.empty((j, m // GUARDS))
         near = table(self.data, NEAR * math.sqrt(float(self.model.variance[0])))
         self.progress.start(j, "posterior means")
-        for level, found in enumerate(tables(self.data, self.sigma)):
+        shifts = self._uniforms("shifts", 0, j * dim).reshape(j, dim) - 0.5
+        for level, found in enumerate(tables(self.data, self.sigma, shifts=shifts)):
             nodes = draw_nodes(found.density, self._uniforms("nodes", level, m))
             x[level], mean[level], density = found.at(nodes)
             energy[level] = -np.log(density)

@@ -2,7 +2,8 @@
 
     KIND-SDE/     n_samples drawn at once by the model KIND through the levels of the process SDE
     metropolis/   the learned energy at a small noise level, sampled exactly
-    scan.json     other samplers and numbers of levels
+    scan.json     other samplers and numbers of levels; with the exact score too, where there is one
+    limits.json   the flow without sampling error, step -> 0 and epsilon -> 0 (real models)
     flow.json     kappa_n(t) along the forward and the backward process (real models)
 """
 
@@ -16,8 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffsq.analytic import TwoPeakScore
 from diffsq.cumulant_flow import Tally, Watch, exact_average, flow, forward, signal
-from diffsq.point_sample import BLOCK, calibrated, noise_of, sample_points
+from diffsq.point_path import BLOCK, PointScore, calibrated, noise_of
+from diffsq.point_sample import sample_points
+from diffsq.point_table import fast
 from diffsq.points import PointModel
 from diffsq.sde import SDES
 from diffsq.toy_config import METROPOLIS_SIGMA, Process, ToyConfig
@@ -27,8 +31,9 @@ from lattice.errors import InputError
 from lattice.files import read_json, write_json
 from lattice.progress import Progress
 from lattice.rng import stream_id
+from lattice.toys import TwoPeak
 
-METROPOLIS = "metropolis"
+METROPOLIS, EXACT = "metropolis", "exact score"
 ORDERS = (2, 4, 6, 8)
 FLOW = 2**18  # samples followed along both processes
 PARTS = 16  # jackknife blocks in each block of random numbers
@@ -53,11 +58,14 @@ class Sampling:
     ) -> None:  # fmt: skip
         self.config, self.settings, self.data, self.models = config, config.sampling, data, models
         self.out, self.key, self.progress = out, key, progress
+        first = next(iter(models.values()))
+        self.low, self.high = first.sigma_min, first.sigma_max
+        law = data.action
+        self.exact = {EXACT: TwoPeakScore(law.mu0, law.sigma0)} if isinstance(law, TwoPeak) else {}
 
-    def levels(self, kind: str, sde: str, n_levels: int) -> Tensor:
-        """Noise levels (n_levels + 1,) of a process over the range that the model learned."""
-        low, high = self.models[kind].log_sigma.exp().tolist()
-        return SDES[sde](low, high).levels(n_levels)
+    def levels(self, sde: str, n_levels: int) -> Tensor:
+        """Noise levels (n_levels + 1,) of a process over the range that the models learned."""
+        return SDES[sde](self.low, self.high).levels(n_levels)
 
     def draw(self, name: str, kind: str, sde: Process) -> None:
         """The sample set `name`."""
@@ -79,10 +87,12 @@ class Sampling:
             return
         model = self.models["energy"]
         low = self.settings.metropolis_sigma or METROPOLIS_SIGMA * self.config.training.sigma_min
-        high = float(model.log_sigma[1].exp())
-        levels = SDES["ve"](low, high).levels(self.settings.metropolis_levels)
+        levels = SDES["ve"](low, self.high).levels(self.settings.metropolis_levels)
         kernel = calibrated(model, levels, self._some_points(), self.config.seed)
-        chain = metropolis_points(model, kernel, self.settings.n_metropolis, self.config.seed, self.progress)
+        n = self.settings.n_metropolis
+        chain = metropolis_points(
+            model, kernel, n, self.config.seed, self._some_points(), self.progress, fast(model, n)
+        )
         about = {"model": "energy", "noise2": chain.sigma**2, **chain.as_dict()}
         self._write(METROPOLIS, chain.points, about)
 
@@ -92,7 +102,7 @@ class Sampling:
         if path.is_file() and read_json(path).get("made_with") == self.key:
             return
         rows = []
-        for kind in self.models:
+        for kind in (*self.models, *self.exact):
             for sde in SDES:
                 for method, numbers in settings.scan.items():
                     for n_levels in numbers:
@@ -109,6 +119,17 @@ class Sampling:
             return {"entries": None, "reason": str(error)}
         return {"entries": estimates(variable(x.numpy()), np.arange(len(x)) * 100 // len(x))}
 
+    def limits(self) -> None:
+        """kappa_n of the flow in its limits, by `diffsq.toy_limits`."""
+        from diffsq.toy_limits import limits
+
+        path, settings = self.out / "limits.json", self.settings
+        if path.is_file() and read_json(path).get("made_with") == self.key:
+            return
+        real = self.data.phi.shape[1] == 1 and settings.method == "flow"
+        rows = limits(self.models, {sde: settings.n_levels[sde] for sde in settings.sde}) if real else []
+        write_json(path, {"made_with": self.key, "rows": rows})
+
     def flow(self) -> None:
         """kappa_n(t): data noised forward, samples of KIND-SDE watched backward, and the formula."""
         path = self.out / "flow.json"
@@ -120,10 +141,9 @@ class Sampling:
 
     def _flow(self, sde: Process) -> dict[str, Any]:
         kind = self.config.models[-1]
-        levels = self.levels(kind, sde, self.settings.n_levels[sde])
+        levels = self.levels(sde, self.settings.n_levels[sde])
         n = min(self.settings.n_samples, len(self.data), FLOW)
-        low, high = self.models[kind].log_sigma.exp().tolist()
-        f, blocks = signal(SDES[sde](low, high), levels), -(-n // BLOCK)
+        f, blocks = signal(SDES[sde](self.low, self.high), levels), -(-n // BLOCK)
         up, down = Tally(len(levels), PARTS * blocks), Tally(len(levels), PARTS * blocks)
         rows = torch.from_numpy(self.data.phi[:n])
         for block in range(blocks):
@@ -157,8 +177,8 @@ class Sampling:
         purpose: str = "", clamped: list[int] | None = None,
     ) -> Tensor:  # fmt: skip
         """n points, of other random numbers than those of any other sampler."""
-        model, levels = self.models[kind], self.levels(kind, sde, n_levels)
-        kernel = None
+        model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], n)
+        levels, kernel = self.levels(sde, n_levels), None
         if method == "path":
             kernel = calibrated(model, levels, self._some_points(), self.config.seed)
         first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)

@@ -3,8 +3,8 @@
     ensemble   complex Langevin with its verdict, or exact draws            ensemble/
     train      one model per kind in `models`                              train/KIND/
     sample     per model and process, samples/KIND-SDE/ (an ensemble); the learned energy made exact by
-               Metropolis, samples/metropolis/; the scan of other samplers, samples/scan.json; and the
-               cumulants along both processes, samples/flow.json
+               Metropolis, samples/metropolis/; the scan of other samplers, samples/scan.json; the limits of
+               the flow, samples/limits.json; and the cumulants along both processes, samples/flow.json
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from lattice.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress
 from lattice.rng import stream_id
+
+MADE = ("manifest.json", "scan.json", "limits.json", "flow.json")
 
 
 def _config(run: Run) -> ToyConfig:
@@ -109,8 +111,9 @@ def _sample(run: Run, progress: Progress) -> str:
     if "energy" in models:
         work.correct()
     work.scan()
+    work.limits()
     work.flow()
-    files = [f for f in sorted(out.rglob("*.json")) if f.name in ("manifest.json", "scan.json", "flow.json")]
+    files = [f for f in sorted(out.rglob("*.json")) if f.name in MADE]
     return sha256_text(canonical_json([sha256_file(f) for f in files]))
 
 

@@ -16,6 +16,7 @@ from scipy.special import ndtr
 
 from diffsq.records import certificate_of
 from diffsq.toy_config import ComplexConfig, ToyConfig
+from diffsq.toy_limits import limit_lines
 from diffsq.toy_table import NAMES, blocks_of, estimates, exact_numbers, parts, show, variable
 from lattice.ensemble import Ensemble, read_ensemble
 from lattice.files import code_version, read_json
@@ -61,6 +62,7 @@ def summarize_toy(
             expected = _expected_beyond(data, y_minus, noise2) * column["n"] / len(data)
             column["beyond_strip"]["expected"] = expected
     rows = read_json(folder / "samples" / "scan.json")["rows"]
+    summary["limits"] = read_json(folder / "samples" / "limits.json")["rows"]
     summary["scan"] = [_scanned(row, summary) for row in rows]
     summary["verdict"] = verdict(summary, certificate)
     return summary
@@ -182,7 +184,8 @@ def toy_table_text(summary: dict[str, Any]) -> str:
             rows.append([label, *cells])
     against = f"data, theirs against the {EXACT}" if summary["complex"] else EXACT
     lines = [*aligned(rows), f"value(error) [pull against the {against}]; odd moments are zero by symmetry"]
-    return "\n".join([*lines, *_scan_lines(summary), *_tail(summary)])
+    lines += [*_scan_lines(summary), *limit_lines(summary["limits"], summary["exact"]), *_tail(summary)]
+    return "\n".join(lines)
 
 
 def _scan_lines(summary: dict[str, Any]) -> list[str]:
@@ -202,9 +205,10 @@ def _tail(summary: dict[str, Any]) -> list[str]:
     for name, column in summary["columns"].items():
         about = column["about"]
         if "acceptance" in about:
-            ess = f"ESS/N {about['ess']:.3f}"
+            forward = format_value(about["ess_forward"], about["ess_forward_error"])
+            ess = f"ESS/N {about['ess']:.3f} (reverse), {forward} (forward)"
             lines.append(f"{name}: acceptance {about['acceptance']:.3f}, {ess} of the learned energy")
-            if about["ess"] < MIN_ESS:
+            if min(about["ess"], about["ess_forward"]) < MIN_ESS:
                 lines.append(f"warning: {ess}: the learned energy is low where no data are; train longer")
         if about.get("clamped"):
             lines.append(f"{name}: {about['clamped']} of {column['n']} brought back into the box of the data")

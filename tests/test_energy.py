@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_points import gaussian_model, random_model, two_peak_points
+from small_points import gaussian_model, random_model, random_points, two_peak_points
 
 from diffsq.energy import PointChain, metropolis_points
-from diffsq.point_sample import BLOCK, calibrated, sample_paths
+from diffsq.point_path import BLOCK, calibrated, sample_paths
 from diffsq.points import PointModel
 from diffsq.sde import VESDE
 from lattice.errors import InputError
@@ -49,7 +49,7 @@ def deviation(x: torch.Tensor, truth: float, n: int) -> float:
 def test_the_chain_has_the_law_of_the_energy_where_the_sampler_has_not() -> None:
     model = random_energy()
     kernel = calibrated(model, LEVELS, two_peak_points(BLOCK), 1)
-    chain = metropolis_points(model, kernel, N, 2)
+    chain = metropolis_points(model, kernel, N, 2, two_peak_points(BLOCK))
     pulls = [deviation(chain.points, quadrature(model, n)[0], n) for n in (2, 4)]
     assert max(pulls) < 4.5
     value, error = chain.ln_z
@@ -65,11 +65,12 @@ def test_weights_of_another_energy_are_noticed() -> None:
     """Negative control: accepting with an energy 20 % too steep moves the law by far more than the gate."""
     model = gaussian_model(torch.tensor([[1.0]], dtype=torch.float64), "energy")
     kernel = calibrated(model, LEVELS, two_peak_points(BLOCK), 1)
-    right = metropolis_points(model, kernel, N, 2)
+    points = random_points(BLOCK, 1, 1.0)
+    right = metropolis_points(model, kernel, N, 2, points)
     truth = 1 + SIGMA1**2
     assert deviation(right.points, truth, 2) < 4.5
     model.variance.mul_(0.8)
-    steep = metropolis_points(model, kernel, N, 2)
+    steep = metropolis_points(model, kernel, N, 2, points)
     assert deviation(steep.points, truth, 2) > 10
     assert deviation(steep.points, truth - 0.2, 2) < 4.5
 
@@ -77,15 +78,18 @@ def test_weights_of_another_energy_are_noticed() -> None:
 def test_exact_energy_and_score_accept_everything() -> None:
     model = gaussian_model(torch.tensor([[1.0]], dtype=torch.float64), "energy")
     points = torch.randn(4 * BLOCK, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    chain = metropolis_points(model, calibrated(model, LEVELS, points, 1), BLOCK, 2)
+    chain = metropolis_points(model, calibrated(model, LEVELS, points, 1), BLOCK, 2, points)
     assert chain.acceptance > 0.95
+    assert chain.ess_forward[0] == pytest.approx(chain.ess, abs=0.01)
     assert chain.as_dict()["ln_z"] == pytest.approx(0, abs=0.01)
-    assert chain.as_dict().keys() == {"sigma", "acceptance", "ess", "ln_z", "ln_z_error"}
+    assert chain.as_dict().keys() == {
+        "sigma", "acceptance", "ess", "ess_forward", "ess_forward_error", "ln_z", "ln_z_error",
+    }  # fmt: skip
 
 
 def test_a_rejected_proposal_repeats_the_state() -> None:
     log_weight = np.array([5.0, 0.0, 0.0, 6.0])
-    chain = PointChain(torch.zeros(4, 1), 0.1, np.array([True, False, False, True]), log_weight)
+    chain = PointChain(torch.zeros(4, 1), 0.1, np.array([True, False, False, True]), log_weight, log_weight)
     assert chain.acceptance == pytest.approx(1 / 3)
     w = np.exp(log_weight)
     assert chain.ess == pytest.approx(w.sum() ** 2 / (4 * (w**2).sum()))
@@ -95,4 +99,4 @@ def test_a_score_model_is_refused() -> None:
     model = random_model(1, "score")
     kernel = calibrated(model, LEVELS, two_peak_points(1000), 1)
     with pytest.raises(InputError, match="energy model"):
-        metropolis_points(model, kernel, 10, 1)
+        metropolis_points(model, kernel, 10, 1, two_peak_points(1000))

@@ -9,7 +9,9 @@ import pytest
 import torch
 from small_points import KAPPA, TwoPeak, gaussian_model, two_peak_points, with_errors
 
-from diffsq.point_sample import BLOCK, METHODS, PointKernel, calibrated, sample_paths, sample_points
+from diffsq.exactness import forward_ess, ln_z, ln_z_forward
+from diffsq.point_path import BLOCK, PointKernel, calibrated, forward_weights, sample_paths
+from diffsq.point_sample import METHODS, sample_points
 from diffsq.sde import VESDE, VPSDE
 from lattice.errors import InputError
 
@@ -152,6 +154,29 @@ def test_mean_weight_is_the_integral_whatever_the_score(scale: float) -> None:
     raw = abs(float((x[:, 0] ** 2).mean()) - 1.0725)
     if scale < 1:  # the weights had something to do
         assert raw > 10 * float((x[:, 0] ** 2).std()) / math.sqrt(len(x))
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.4])
+def test_forward_and_reverse_weights_know_the_same_integral(factor: float) -> None:
+    """Z and ESS both ways for the two-peak law; a kernel too narrow collapses forward at once."""
+    law, levels = TwoPeak(), VESDE(0.1, 12.0).levels(40)
+    right = calibrated(law, levels, two_peak_points(2 * BLOCK), 1)
+    kernel = PointKernel(levels, factor * right.covariance)
+
+    def log_density(y: torch.Tensor) -> torch.Tensor:
+        return law.log_density(y, 0.1) + 0.3
+
+    reverse = sample_paths(law, kernel, 4 * BLOCK, 2, log_density)[1].numpy()
+    forward = forward_weights(law, kernel, two_peak_points(4 * BLOCK, 9), 3, log_density).numpy()
+    ess = np.exp(reverse).sum() ** 2 / (len(reverse) * np.exp(2 * reverse).sum())
+    if factor < 1:
+        assert forward_ess(forward)[0] < 0.05
+        return
+    for value, error in (ln_z(reverse), ln_z_forward(forward)):
+        assert abs(value - 0.3) < 4.5 * error < 0.05
+    value, error = forward_ess(forward)
+    assert abs(value - ess) < 4.5 * error + 0.01
+    assert value > 0.5
 
 
 def test_wrong_requests() -> None:

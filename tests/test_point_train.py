@@ -12,11 +12,13 @@ from small_points import KAPPA, TwoPeak, two_peak_points, with_errors
 from diffsq import point_solve, point_train
 from diffsq.checkpoint import read_lines
 from diffsq.point_parameters import PointTraining
-from diffsq.point_sample import BLOCK, sample_points
+from diffsq.point_path import BLOCK
+from diffsq.point_sample import sample_points
 from diffsq.point_train import load_points, train_points
 from diffsq.sde import VESDE
 from lattice.errors import InputError
 from lattice.files import read_json, write_json
+from lattice.progress import Silent
 
 TINY = PointTraining(
     kind="score", width=24, depth=2, sigma_min=0.02, sigma_max=12.0, n_sigma=24, n_nodes=2048, n_steps=200,
@@ -90,6 +92,26 @@ def test_noise_in_the_target_costs_accuracy(trained, tmp_path: Path) -> None:  #
     assert 1.5 * score_error(trained["score"]) < score_error(noisy) < 0.3
 
 
+def test_no_gap_between_the_nodes_of_all_levels(tmp_path: Path) -> None:
+    """Nodes that every level shares would leave the network free between them: it used that freedom.
+
+    kappa_8 of the two-peak law, width 64 and 2000 steps, was 0.6 % off for it.
+    """
+    gaps = []
+    for moved in (True, False):
+        trainer = point_train.PointTrainer(
+            POINTS.numpy(), with_(n_sigma=48, n_nodes=8192), 1, tmp_path, "key", Silent()
+        )
+        drawn = trainer._uniforms
+        if not moved:
+            trainer._uniforms = lambda s, t, n: np.full(n, 0.5) if s == "shifts" else drawn(s, t, n)  # type: ignore[method-assign] # noqa: B023
+        targets = trainer.targets()
+        u = targets.u[(targets.sigma > 1) & (targets.sigma < 4)].abs().unique()
+        gaps.append(float(u[u < 0.5].diff().max()))
+    assert gaps[0] < 0.06
+    assert gaps[1] > 2 * gaps[0]
+
+
 def test_resumed_is_bitwise_the_same(trained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     class Killed(Exception):
         pass
@@ -156,7 +178,7 @@ def test_bad_data_and_settings_are_refused(tmp_path: Path) -> None:
 
 def test_heavy_tails_do_not_break_the_energy(tmp_path: Path) -> None:
     """Guards far outside a law with outliers lie where even the Gaussian of the covariance is zero."""
-    tail = torch.cat([POINTS, torch.tensor([[300.0], [-300.0]], dtype=torch.float64)])
+    tail = torch.cat([POINTS, torch.tensor([[60.0], [-60.0]], dtype=torch.float64)])
     settings = with_(kind="energy", sigma_min=0.5, n_steps=2)
     model = train_points(tail, settings, 1, tmp_path)
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]

@@ -17,6 +17,7 @@ from diffsq.report import fill, run_tail
 from diffsq.report.reader import Absent, NotRun, RunFolder
 from diffsq.report.sections import Draw, section
 from diffsq.toy_config import ToyConfig, load_run_config
+from diffsq.toy_limits import limit_cells
 from diffsq.toy_summary import pulls, strip
 from diffsq.toy_table import NAMES, parts, show
 from lattice.ensemble import read_ensemble
@@ -63,7 +64,8 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "problems": [each for each in sections if each.problem],
         "columns": list(summary["columns"]), "rows": _rows(summary),
         "baseline": "the data the models learned from" if summary["against"] == "data" else "the exact value",
-        "scan": summary["scan"], "lines": summary["diagnostics"].get("lines", []), **run_tail(run),
+        "scan": summary["scan"], "limits": limit_cells(summary["limits"], summary["exact"]),
+        "lines": summary["diagnostics"].get("lines", []), **run_tail(run),
     }  # fmt: skip
 
 

@@ -1,0 +1,101 @@
+"""What a learned model of one real variable makes of kappa_n without sampling error, and its limits.
+
+The probability flow is a smooth map of a normal start: moments of its samples are integrals over that start
+law, here by the trapezoidal rule, which is exact to rounding. The limits of many steps and of a small last
+noise level are then seen apart from statistics:
+
+    N -> infinity     Runge-Kutta of order 4 in steps of order 1/N: Richardson from N and 2N
+    epsilon -> 0      the last step x_0 = D(x_1, epsilon) takes epsilon^2 off a variance: from epsilon and
+                      2 epsilon. Down to the lowest level learned.
+
+What is left then is the error of learning alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffsq.point_path import start_law
+from diffsq.point_sample import flow_points
+from diffsq.point_table import Tabulated
+from diffsq.points import PointModel
+from diffsq.sde import SDES
+from lattice.cumulants import cumulants_from_moments
+from lattice.notation import aligned
+
+ORDERS = (2, 4, 6, 8)
+NODES, REACH = 2**17 + 1, 8.5  # of the start law, in standard deviations: between peaks its map is steep
+
+
+@torch.no_grad()
+def pushed(model: Tabulated, levels: torch.Tensor, n: int = NODES) -> NDArray[np.float64]:
+    """kappa_2, 4, 6, 8 (4,) of the samples of the flow through levels (N+1,), 0 = sigma_0 < ... < sigma_N."""
+    z = torch.linspace(-REACH, REACH, n, dtype=torch.float64)
+    weight = torch.exp(-0.5 * z**2).numpy()
+    x = flow_points(model, start_law(model, levels[-1]).draw(z[:, None]), levels)[:, 0].numpy()
+    moments = np.zeros(ORDERS[-1])
+    for order in ORDERS:
+        moments[order - 1] = weight @ x**order / weight.sum()
+    found: NDArray[np.float64] = cumulants_from_moments(moments).real[[order - 1 for order in ORDERS]]
+    return found
+
+
+def limits(
+    models: dict[str, PointModel], processes: dict[str, int], n_nodes: int = NODES
+) -> list[dict[str, Any]]:
+    """Rows {model, sde, of, n_levels, epsilon, kappa (4,)} for models by kind and processes {sde: N}.
+
+    of "N": N/2, N, 2N and, with n_levels null, the limit; of "epsilon": 1, 2, 4 times the lowest level,
+    at 2N, and, with epsilon null, the limit.
+    """
+    rows: list[dict[str, Any]] = []
+    for kind, model in models.items():
+        fast = Tabulated(model)
+        for sde, n_levels in processes.items():
+
+            def row(of: str, n: int | None, epsilon: float | None, kappa: NDArray[np.float64]) -> None:
+                about = {"model": kind, "sde": sde, "of": of}  # noqa: B023
+                rows.append({**about, "n_levels": n, "epsilon": epsilon, "kappa": kappa.tolist()})
+
+            def at(n: int, epsilon: float) -> NDArray[np.float64]:
+                return pushed(fast, SDES[sde](epsilon, model.sigma_max).levels(n), n_nodes)  # noqa: B023
+
+            numbers = [n_levels // 2, n_levels, 2 * n_levels]
+            steps = [at(n, model.sigma_min) for n in numbers]
+            for n, kappa in zip(numbers, steps, strict=True):
+                row("N", n, model.sigma_min, kappa)
+            row("N", None, model.sigma_min, steps[2] + (steps[2] - steps[1]) / 15)
+            scales = [factor * model.sigma_min for factor in (1.0, 2.0, 4.0)]
+            small = [steps[2], *(at(numbers[2], epsilon) for epsilon in scales[1:])]
+            for epsilon, kappa in zip(scales, small, strict=True):
+                row("epsilon", numbers[2], epsilon, kappa)
+            row("epsilon", numbers[2], None, small[0] + (small[0] - small[1]) / 3)
+    return rows
+
+
+def limit_cells(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> list[list[str]]:
+    """The table, its header first, then the exact numbers; empty without rows.
+
+    exact: as `diffsq.toy_table.exact_numbers`.
+    """
+    if not rows:
+        return []
+    names = [f"kappa{order}" for order in ORDERS]
+    cells = [["model", "process", "limit of", "N", "epsilon", *names]]
+    cells.append(["exact", "", "", "", "", *(f"{exact[name][0]:.7g}" for name in names)])
+    for row in rows:
+        n = "infinity" if row["n_levels"] is None else str(row["n_levels"])
+        epsilon = "0" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
+        numbers = [f"{value:.7g}" for value in row["kappa"]]
+        cells.append([row["model"], row["sde"], row["of"], n, epsilon, *numbers])
+    return cells
+
+
+def limit_lines(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> list[str]:
+    """The table as text."""
+    cells = limit_cells(rows, exact)
+    return ["", "the flow of the learned laws without sampling error:", *aligned(cells)] if cells else []
