@@ -36,7 +36,7 @@ from lattice.rng import normals, uniforms
 SCHEMA = f"diffsq-points/{VERSION}"
 STDS = 10.0  # sigma_max in standard deviations of the data, where it is not given
 WARMUP = 50  # steps
-LAW = 3  # of the training for given settings and data: raise it with any change of what is learned
+LAW = 4  # of the training for given settings and data: raise it with any change of what is learned
 GUARDS = 8  # training points per guard point
 FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
 LEAST = 1e-30  # of a guard's density: heavy tails have guards where even the Gaussian is zero
@@ -141,12 +141,14 @@ class PointTrainer:
             nodes = draw_nodes(found.density, self._uniforms("nodes", level, m))
             x[level], mean[level], density = found.at(nodes)
             energy[level] = -np.log(density)
-            reached = 2 * len(self.data) * density * (2 * math.sqrt(math.pi) * found.sigma) ** dim
-            share[level] = reached / (reached + FEW)
+            share[level] = self._share(density, found.sigma)
             place = self._guards(level, found.sigma, m // GUARDS)
             wide = found if found.sigma > near.sigma else near
             guard_x[level] = place
-            there = wide.density_at(place) + FLOOR * self._gaussian(place, found.sigma)
+            own = found.density_at(place)
+            known = self._share(own, found.sigma)
+            there = known * own + (1 - known) * wide.density_at(place)
+            there += FLOOR * self._gaussian(place, found.sigma)
             guard_energy[level] = -np.log(np.maximum(there, LEAST))
             if self.settings.target == "noisy":
                 x[level], mean[level] = self._noised(level, found.sigma, m)
@@ -155,6 +157,12 @@ class PointTrainer:
         self.progress.close()
         arrays = (self.sigma, x, mean, energy, share, guard_x, guard_energy)
         return prepared(self.model, Raw(*(torch.from_numpy(a).clone() for a in arrays)))
+
+    def _share(self, density: Floats, sigma: float) -> Floats:
+        """n/(n + FEW) with n data points within reach of places where p_sigma is `density`."""
+        reached = 2 * len(self.data) * density * (2 * math.sqrt(math.pi) * sigma) ** self.data.shape[1]
+        found: Floats = reached / (reached + FEW)
+        return found
 
     def _guards(self, level: int, sigma: float, n: int) -> Floats:
         """Points anywhere in the data's box, enlarged, and four sigma beyond."""

@@ -140,7 +140,7 @@ class ToyConfig(Section):
         "report": ("name",),
     }
 
-    law: ClassVar[dict[str, int]] = {"train": 3, "sample": 3}  # raise with any change of what a stage makes
+    law: ClassVar[dict[str, int]] = {"train": 4, "sample": 3}  # raise with any change of what a stage makes
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)

@@ -94,8 +94,9 @@ def test_free_field_nothing_is_left_to_fit() -> None:
         )
         results.append((base, (wiener - regression).mean(0).abs().max()))
     (good, good_gain), (blind, blind_gain) = results
-    torch.testing.assert_close(good.beta, torch.ones_like(good.beta), rtol=0, atol=1e-7)
-    assert good.coefficients.abs().max() < 1e-6  # float32 sums
+    # float32 sums: the last bit is 1.2e-7, and machines add in different orders
+    torch.testing.assert_close(good.beta, torch.ones_like(good.beta), rtol=0, atol=1e-6)
+    assert good.coefficients.abs().max() < 1e-6
     assert good.explained.abs().max() < 1e-4
     assert good_gain < 1e-4
     # an overfit explains (number of coefficients)/(number of data) on average, about half of it where the

@@ -17,8 +17,8 @@ from lattice.toys import Complexified
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "training.n_steps=150", "training.n_sigma=24", "training.n_nodes=2048", "training.batch_size=1024",
-    "training.width=32", "sampling.n_samples=30000", "sampling.n_metropolis=20000", "sampling.n_scan=2000",
-    "sampling.sde=[ve,vp]", "sampling.n_levels=40", "sampling.scan={euler: [20]}",
+    "training.width=32", "sampling.n_samples=24000", "sampling.n_metropolis=20000", "sampling.n_scan=2000",
+    "sampling.sde=[ve,vp]", "sampling.n_levels={ve: 16, vp: 32}", "sampling.scan={euler: [20]}",
     "sampling.n_calibration=8192",
 )  # fmt: skip
 COMPLEX = ("ensemble.n_configs=32000", "ensemble.n_chains=64", *SMALL)
