@@ -28,6 +28,7 @@ from diffsq.sde import VESDE, VPSDE
 from lattice.checks import sigmas_of
 from lattice.cumulants import cumulants_from_moments
 from lattice.errors import InputError
+from lattice.statistics import jackknife_errors
 
 Floats = NDArray[np.float64]
 Functional = Callable[[NDArray[Any]], NDArray[Any]]
@@ -165,7 +166,8 @@ class Curve:
     def of(cls, sigma: Floats, orders: Sequence[int], value: Floats, without: Floats) -> "Curve":
         """From kappa_1.. (n_levels, n_max) and the same without each block (n_levels, b, n_max)."""
         columns = columns_of(orders, value.shape[-1])
-        return cls(np.asarray(sigma), tuple(orders), value[:, columns], jackknife(without)[:, columns])
+        error = jackknife_errors(without, -2)
+        return cls(np.asarray(sigma), tuple(orders), value[:, columns], error[:, columns])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON data."""
@@ -177,13 +179,6 @@ def columns_of(orders: Sequence[int], n_max: int) -> list[int]:
     if not orders or not all(1 <= n <= n_max for n in orders):
         raise InputError(f"orders must be among 1..{n_max}, got {list(orders)}")
     return [n - 1 for n in orders]
-
-
-def jackknife(without: Floats) -> Floats:
-    """Errors (...) of estimates from their values (..., b, n) without each of b blocks."""
-    b = without.shape[-2]
-    out: Floats = np.sqrt((b - 1) * without.var(axis=-2))
-    return out
 
 
 def estimate(
@@ -256,7 +251,7 @@ def forward_pulls(
     value, without = tally.replicas(z2)
     off = (value - flow(value[0], f, sigma, noise))[1:, columns]
     spread = (without - flow(without[0], f, sigma, noise).swapaxes(0, 1))[1:][..., columns]
-    error, dof = jackknife(spread), without.shape[1] - 1
+    error, dof = jackknife_errors(spread, -2), without.shape[1] - 1
     return np.array([[sigmas_of(o, e, dof) for o, e in zip(*row)] for row in zip(off, error)])
 
 

@@ -7,7 +7,6 @@ over blocks: whole chains of a Markov chain, consecutive samples of an independe
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from lattice.cumulants import cumulants_from_moments, moments_from_cumulants
 from lattice.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.notation import format_value
+from lattice.statistics import jackknife_errors
 
 ORDERS = (2, 4, 6, 8)
 N_BLOCKS = 256
@@ -68,9 +68,7 @@ def estimates(
             sums[:, order - 1] += 1j * np.bincount(block, weights=power.imag, minlength=n_blocks)
     central = _numbers(sums.sum(0) / total.sum(), noise2)
     left_out = _numbers((sums.sum(0) - sums) / (total.sum() - total)[:, None], noise2)
-    spread = left_out - left_out.mean(0)
-    scale = math.sqrt((n_blocks - 1) / n_blocks)
-    error = [scale * np.sqrt((part**2).sum(0)) for part in (spread.real, spread.imag)]
+    error = [jackknife_errors(part) for part in (left_out.real, left_out.imag)]
     return {
         name: {"value": [float(v.real), float(v.imag)], "error": [float(error[0][i]), float(error[1][i])]}
         for i, (name, v) in enumerate(zip(NAMES, central, strict=True))

@@ -270,7 +270,13 @@ def jackknife_error(left_out: npt.ArrayLike) -> float:
     values = np.asarray(left_out, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2:
         raise InputError(f"a jackknife error needs two or more blocks, got values of shape {values.shape}")
-    return math.sqrt((len(values) - 1) / len(values) * float(np.sum((values - values.mean()) ** 2)))
+    return float(jackknife_errors(values))
+
+
+def jackknife_errors(left_out: Array, axis: int = 0) -> Array:
+    """`jackknife_error` of many estimates at once; left_out (..., b, ...), its blocks along `axis`."""
+    out: Array = np.sqrt((left_out.shape[axis] - 1) * left_out.var(axis=axis))
+    return out
 
 
 def block_edges(n: int, n_blocks: int) -> Integers:

@@ -33,7 +33,6 @@ from diffsq.cumulant_flow import (
     exact_average,
     forward,
     forward_pulls,
-    jackknife,
     signal,
     slices,
     watch_into,
@@ -46,7 +45,7 @@ from lattice.errors import InputError
 from lattice.notation import aligned, format_value
 from lattice.observables import momentum_classes
 from lattice.progress import Progress
-from lattice.statistics import normalised_weights
+from lattice.statistics import jackknife_errors, normalised_weights
 
 BATCH = 64
 CHUNK = 4096  # stored fields at a time
@@ -237,7 +236,7 @@ def _numbers(tally: Tally, orders: Sequence[int], z2: bool) -> tuple[Curve, list
     ratios = []
     for n in RATIOS.values():
         best, rest = (k[..., n - 1] / k[..., 1] ** (n / 2) for k in (even, left))
-        ratios.append([float(best[0]), float(jackknife(rest[..., None])[0, 0])])
+        ratios.append([float(best[0]), float(jackknife_errors(rest[..., None], -2)[0, 0])])
     return Curve.of(np.zeros(1), orders, value, without), ratios
 
 

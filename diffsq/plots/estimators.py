@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lattice.errors import InputError
+from lattice.statistics import jackknife_errors
 
 Array = NDArray[np.float64]
 
@@ -50,8 +51,7 @@ def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Array
     top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)[:, None]
     value = top.sum(0) / bottom.sum(0)
     left_out = (top.sum(0) - top) / np.maximum(bottom.sum(0) - bottom, np.finfo(float).tiny)
-    blocks = len(top)
-    return value, np.sqrt((blocks - 1) / blocks * ((left_out - left_out.mean(0)) ** 2).sum(0))
+    return value, jackknife_errors(left_out)
 
 
 def _weights_and_blocks(n: int, log_weight: ArrayLike | None) -> tuple[Array, NDArray[np.int64]]:
