@@ -15,6 +15,7 @@ from diffsq.point_parameters import PointTraining
 from diffsq.point_path import BLOCK
 from diffsq.point_sample import sample_points
 from diffsq.point_train import load_points, train_points
+from diffsq.points import gaussian_energy
 from diffsq.sde import VESDE
 from lattice.errors import InputError
 from lattice.files import read_json, write_json
@@ -72,6 +73,25 @@ def test_no_density_where_there_are_no_data(trained, tmp_path: Path) -> None:  #
         for module in (point_solve, point_train):
             patch.setattr(module, "GUARD", 0.0)
         assert lowest_outside(train_points(POINTS, with_(kind="energy"), 1, tmp_path)) < 0
+
+
+def test_guards_ask_for_the_law_itself_where_there_are_data(tmp_path: Path) -> None:
+    """Elsewhere for a smoother one; inside the data that would widen the learned law."""
+    off = []
+    for few in (point_train.FEW, 1e30):  # 1e30: as if no data were within reach anywhere
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(point_train, "FEW", few)
+            trainer = point_train.PointTrainer(POINTS.numpy(), TINY, 1, tmp_path, "key", Silent())
+            targets, model = trainer.targets(), trainer.model
+        level = targets.sigma[5:6]
+        u = targets.guard_u[5].double()
+        root = torch.sqrt(model.variance + level**2)[None]
+        energy = gaussian_energy(u, root) + model.rho(level) * targets.guard_g[5].double()
+        x = u * root
+        inside = ((x.abs() > 0.6) & (x.abs() < 1.6))[:, 0]
+        off.append(float((energy + TwoPeak().log_density(x, float(level)))[inside].abs().mean()))
+    assert off[0] < 0.15
+    assert off[1] > 3 * off[0]
 
 
 @pytest.mark.parametrize("kind", ["score", "energy"])
