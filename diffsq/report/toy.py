@@ -55,7 +55,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         if is_complex
         else "Independent draws by inverse distribution function; their moments against quadrature."
     )
-    sections = [section(run, key, title_, draw) for key, title_, draw in _sections(is_complex)]
+    sections = [section(run, key, title_, draw) for key, title_, draw in _sections(summary)]
     return {
         "name": summary["name"], "action": _words(action), "formula": FORMULAS[action["kind"]],
         "verdict": _verdict(summary), "tiles": _tiles(summary), "complex": is_complex,
@@ -125,31 +125,31 @@ def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
                     "grade": "" if pull is None else "ok" if size < 2 else "warn" if size < 3 else "off",
                 })  # fmt: skip
             exact = f"{summary['exact'][name][part]:.6g}"
-            rows.append({"label": _symbol(label), "exact": exact, "cells": cells})
+            rows.append({"label": _symbol(label, summary), "exact": exact, "cells": cells})
     return rows
 
 
-def _symbol(label: str) -> str:
+def _symbol(label: str, summary: Mapping[str, Any]) -> str:
     part, _, name = label.rpartition(" ")
-    order = name[-1]
-    symbol = f"κ<sub>{order}</sub>" if name.startswith("kappa") else f"⟨z<sup>{order}</sup>⟩"
+    order, z = name[-1], "z" if summary["complex"] else "φ"
+    symbol = f"κ<sub>{order}</sub>" if name.startswith("kappa") else f"⟨{z}<sup>{order}</sup>⟩"
     return f"{part} {symbol}" if part else symbol
 
 
 # --- the figures ------------------------------------------------------------------------------------------
 
 
-def _sections(is_complex: bool) -> list[tuple[str, str, Draw]]:
+def _sections(summary: Mapping[str, Any]) -> list[tuple[str, str, Draw]]:
     first: list[tuple[str, str, Draw]] = [
         ("drift", "Drift histogram", lambda run: complex_langevin.drift_histogram(run.certificate)),
         ("boundary", "Boundary terms", lambda run: complex_langevin.boundary_terms(run.certificate)),
         ("plane", "In the complex plane", _plane),
     ]
-    real: list[tuple[str, str, Draw]] = [
-        ("flow", "Cumulants along the process", _flow),
-        ("action", "Learned effective action", _action),
-    ]
-    return [*(first if is_complex else real), ("training", "Training", _training), ("pulls", "Pulls", _pulls)]
+    real: list[tuple[str, str, Draw]] = [("flow", "Cumulants along the process", _flow)]
+    if summary["config"]["n_parts"]:  # without parts there is no error band
+        real.append(("action", "Learned effective action", _action))
+    last: list[tuple[str, str, Draw]] = [("training", "Training", _training), ("pulls", "Pulls", _pulls)]
+    return [*(first if summary["complex"] else real), *last]
 
 
 def _plane(run: RunFolder) -> Figure:
@@ -179,8 +179,6 @@ def _action(run: RunFolder) -> Figure:
 
     config = load_run_config(run.path / "config.yaml")
     assert isinstance(config, ToyConfig)
-    if not config.n_parts:
-        raise Absent("no error band without n_parts in the config")
     return learned_action.figure([found(config, run.path)], [_words(run.config["action"])])
 
 
@@ -202,12 +200,13 @@ def _pulls(run: RunFolder) -> Figure:
     labels = [label for label in next(iter(found.values())) if not label.endswith(" kappa2")]  # = m2
     against = "complex Langevin data" if summary["against"] == "data" else "exact values"
     columns = {name: [pull[label] for label in labels] for name, pull in found.items()}
-    return plots.pull_chart([_math(label) for label in labels], columns, against=against)
+    return plots.pull_chart([_math(label, summary) for label in labels], columns, against=against)
 
 
-def _math(label: str) -> str:
+def _math(label: str, summary: Mapping[str, Any]) -> str:
     part, _, name = label.rpartition(" ")
-    symbol = rf"$\kappa_{name[-1]}$" if name.startswith("kappa") else rf"$\langle z^{name[-1]}\rangle$"
+    z = "z" if summary["complex"] else r"\phi"
+    symbol = rf"$\kappa_{name[-1]}$" if name.startswith("kappa") else rf"$\langle {z}^{name[-1]}\rangle$"
     return f"{part} {symbol}" if part else symbol
 
 
