@@ -25,7 +25,7 @@ from lattice.progress import Progress
 class PointChain:
     """One Markov chain: points (n, d) at noise `sigma`, accepted (n,), log-weights (n,) of the proposals.
 
-    forward: log-weights (m,) of noised data.
+    forward: log-weights (m,) of noised data, of these chains (m,) where they are correlated.
     """
 
     points: Tensor
@@ -33,6 +33,7 @@ class PointChain:
     accepted: NDArray[np.bool_]
     log_weight: NDArray[np.float64]
     forward: NDArray[np.float64]
+    forward_chain: NDArray[np.int64] | None = None
 
     @property
     def acceptance(self) -> float:
@@ -47,8 +48,12 @@ class PointChain:
 
     @property
     def ess_forward(self) -> tuple[float, float]:
-        """The forward ESS/N, on noised data, and its jackknife error: thin tails show here first."""
-        return forward_ess(self.forward)
+        """The forward ESS/N, on noised data, and its jackknife error: thin tails show here first.
+
+        Data stand in for the learned law: where that is wrong, so is this, and it sees no well of the energy
+        where there are no data.
+        """
+        return forward_ess(self.forward, self.forward_chain)
 
     @property
     def ln_z(self) -> tuple[float, float]:
@@ -71,12 +76,13 @@ def metropolis_points(
     data: Tensor,
     progress: Progress | None = None,
     proposer: PointScore | None = None,
+    chain: NDArray[np.int64] | None = None,
 ) -> PointChain:
     """A chain of n points distributed as e^{-E(x, sigma_1)}, sigma_1 the kernel's lowest level above zero.
 
-    data (m, d): points whose noised paths give the forward weights. proposer: what the reverse steps take the
-    score from, where that is not the model itself; the answer is exact for any. Raises `InputError` for a
-    model without an energy or for non-finite weights.
+    data (m, d): points whose noised paths give the forward weights; chain (m,): their chains, if correlated.
+    proposer: what the reverse steps take the score from, where that is not the model itself; the answer is
+    exact for any. Raises `InputError` for a model without an energy or for non-finite weights.
     """
     if model.kind != "energy":
         raise InputError("Metropolis needs an energy model; a score model has no density to accept with")
@@ -89,4 +95,4 @@ def metropolis_points(
     proposals, log_weight = sample_paths(score, kernel, n, seed, log_density, progress)
     forward = forward_weights(score, kernel, data, seed, log_density)
     indices, accepted = independence_metropolis(log_weight.numpy(), seed)
-    return PointChain(proposals[indices], float(sigma), accepted, log_weight.numpy(), forward.numpy())
+    return PointChain(proposals[indices], float(sigma), accepted, log_weight.numpy(), forward.numpy(), chain)

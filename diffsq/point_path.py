@@ -28,7 +28,6 @@ from lattice.progress import Progress, Silent
 from lattice.rng import normals
 
 BLOCK = 8192
-WIDER = 0.005  # of c_n, relative: a proposal too narrow has an unbounded weight
 
 LogDensity = Callable[[Tensor], Tensor]
 """ln pi(x) of x (n, d): (n,) float64."""
@@ -117,8 +116,13 @@ def _mean(model: PointScore, levels: Tensor, x: Tensor, step: int) -> Tensor:
 
 
 @torch.no_grad()
-def calibrated(model: PointScore, levels: Tensor, points: Tensor, seed: int) -> PointKernel:
-    """Measure c_n on data points (n, d) noised upwards through the levels; 0.5 % wider than measured."""
+def calibrated(
+    model: PointScore, levels: Tensor, points: Tensor, seed: int, wider: float = 0.0
+) -> PointKernel:
+    """Measure c_n on data points (n, d) noised upwards through the levels.
+
+    wider: relative, for weighted paths: a proposal that is too narrow has an unbounded weight.
+    """
     levels = check_levels(levels)
     total = torch.zeros(len(levels) - 2, model.dim, model.dim, dtype=torch.float64)
     for block in range(-(-len(points) // BLOCK)):
@@ -130,7 +134,7 @@ def calibrated(model: PointScore, levels: Tensor, points: Tensor, seed: int) -> 
             left = x - _mean(model, levels, high, step)
             total[step - 1] += left.T @ left / len(points)
             x = high
-    return PointKernel(levels, (1 + WIDER) * total)
+    return PointKernel(levels, (1 + wider) * total)
 
 
 def draw_path(

@@ -13,6 +13,7 @@ from diffsq.points import PointModel
 
 REACH = 9.0  # of the grid, in whitened units; a normal variable passes it once in 10^18
 NODES = 2**14 + 1
+KEPT = 1024  # tables, 130 kB each
 WORTH = 4 * NODES  # points from which on tables pay
 
 
@@ -50,6 +51,8 @@ class Tabulated:
         key = float(sigma)
         step = 2 * REACH / (NODES - 1)
         if key not in self.tables:
+            if len(self.tables) >= KEPT:
+                self.tables.clear()
             # one node more at either end, so that every cell has its four
             grid = step * torch.arange(-1, NODES + 1, dtype=torch.float64) - REACH
             dtype = self.model.network.weight.dtype

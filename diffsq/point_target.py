@@ -30,6 +30,8 @@ CELLS = 4  # cells and nodes per sigma
 FINEST = 24  # cells per standard deviation of the data where sigma is larger than that
 REACH = 7.0  # nodes go this many sigma beyond the data
 MAX_CELLS = 2**26
+MAX_KERNEL = 2**27  # nodes times cells along one axis: 1 GB
+FLAT = 1e-6  # ratio of standard deviations below which one variable is none
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,12 @@ def check_points(points: NDArray[np.float64]) -> Floats:
         raise InputError(f"{bad.size} of {len(found)} points are NaN or infinite, the first is row {bad[0]}")
     if not (found.std(0) > 0).all():
         raise InputError("all points have the same value of one coordinate: there is no law to learn")
+    if found.std(0).min() < FLAT * found.std(0).max():
+        widths = ", ".join(f"{width:.3g}" for width in found.std(0))
+        raise InputError(
+            f"one coordinate hardly varies (standard deviations {widths}): "
+            f"there is no law of two variables to learn; a real action needs no complex Langevin"
+        )
     return found
 
 
@@ -147,6 +155,11 @@ def _smearing(
     """Nodes along one axis, and the Gaussian and its derivative between nodes and cells."""
     s2 = sigma**2 - width**2 / 12
     half = math.ceil((centres[-1] + REACH * sigma) / step)
+    if (2 * half + 1) * len(centres) > MAX_KERNEL:
+        raise InputError(
+            f"noise of {sigma:.3g} is too fine for points that reach out to {centres[-1]:.3g}: "
+            f"take a larger sigma_min, or look for outliers"
+        )
     nodes = step * (np.arange(-half, half + 1) + shift)
     r = nodes[:, None] - centres
     gauss = np.exp(-0.5 * r**2 / s2) / math.sqrt(2 * math.pi * s2)

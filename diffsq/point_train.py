@@ -133,8 +133,10 @@ class PointTrainer:
         j, m, dim = self.settings.n_sigma, self.settings.n_nodes, self.model.dim
         x, mean = np.empty((2, j, m, dim))
         energy, share = np.empty((2, j, m))
-        guard_x, guard_energy = np.empty((j, m // GUARDS, dim)), np.empty((j, m // GUARDS))
-        near = table(self.data, NEAR * math.sqrt(float(self.model.variance[0])))
+        n_guard = -(-m // GUARDS)
+        guard_x, guard_energy = np.empty((j, n_guard, dim)), np.empty((j, n_guard))
+        width = NEAR * math.sqrt(float(self.model.variance[0]))
+        near = table(self.data, max(self.settings.sigma_min, width))
         self.progress.start(j, "posterior means")
         shifts = self._uniforms("shifts", 0, j * dim).reshape(j, dim) - 0.5
         for level, found in enumerate(tables(self.data, self.sigma, shifts=shifts)):
@@ -142,7 +144,7 @@ class PointTrainer:
             x[level], mean[level], density = found.at(nodes)
             energy[level] = -np.log(density)
             share[level] = self._share(density, found.sigma)
-            place = self._guards(level, found.sigma, m // GUARDS)
+            place = self._guards(level, found.sigma, n_guard)
             wide = found if found.sigma > near.sigma else near
             guard_x[level] = place
             own = found.density_at(place)

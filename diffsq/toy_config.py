@@ -90,7 +90,8 @@ class PointSampling(Section):
 
     scan: further samplers METHOD: [N, ...] with `n_scan` samples each, so that the error of the sampler can
     be told from that of the model. n_metropolis: paths of `metropolis_levels` levels offered to the
-    Metropolis correction of an energy model, at the noise metropolis_sigma (null: 10 training.sigma_min).
+    Metropolis correction of an energy model, at the noise metropolis_sigma (null: 10 training.sigma_min,
+    or the middle of the range of ln sigma where that is less).
     n_calibration: points on which the kernel of "path" is measured.
     """
 
@@ -140,7 +141,7 @@ class ToyConfig(Section):
         "report": ("name",),
     }
 
-    law: ClassVar[dict[str, int]] = {"train": 4, "sample": 3}  # raise with any change of what a stage makes
+    law: ClassVar[dict[str, int]] = {"train": 4, "sample": 4}  # raise with any change of what a stage makes
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)
@@ -156,10 +157,10 @@ class ToyConfig(Section):
         if "kind" in self.training.model_fields_set:
             raise InputError("training.kind is set by `models`; remove it")
         low, high = self.training.sigma_min, self.training.sigma_max or math.inf
-        if not low <= (self.sampling.metropolis_sigma or METROPOLIS_SIGMA * low) < high:
+        at = self.sampling.metropolis_sigma
+        if at is not None and "energy" in self.models and not low <= at < high:
             raise InputError(
-                f"sampling.metropolis_sigma must lie in the range learned, {low:g} to {high:g}, "
-                f"got {self.sampling.metropolis_sigma or METROPOLIS_SIGMA * low:g}"
+                f"sampling.metropolis_sigma must lie in the range learned, {low:g} to {high:g}, got {at:g}"
             )
         if self.n_parts == 1:
             raise InputError("n_parts must be 0 or at least 2: one model has no spread")

@@ -63,6 +63,7 @@ def _complex(config: ComplexConfig, folder: Path, data: Ensemble, progress: Prog
     lines = [
         f"circulation of the {kind} model, rms curl over rms gradient: {_at(values)}"
         for kind, values in curl.items()
+        if values
     ]
     if rate:
         relative = {sigma: entry["relative"] for sigma, entry in rate.items()}

@@ -4,15 +4,16 @@ The probability flow is a smooth map of a normal start: moments of its samples a
 law, here by the trapezoidal rule, which is exact to rounding. The limits of many steps and of a small last
 noise level are then seen apart from statistics:
 
-    N -> infinity     Runge-Kutta of order 4 in steps of order 1/N: Richardson from N and 2N
+    N -> infinity     Runge-Kutta of order 4 in steps of order 1/N: Richardson from N and 2N, if N/2 agrees
     epsilon -> 0      the last step x_0 = D(x_1, epsilon) takes epsilon^2 off a variance: from epsilon and
                       2 epsilon. Down to the lowest level learned.
 
-What is left then is the error of learning alone.
+What is left then is the error of learning, and of the normal start law: kappa_n/sigma_N^n.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from lattice.cumulants import cumulants_from_moments
 from lattice.notation import aligned
 
 ORDERS = (2, 4, 6, 8)
-NODES, REACH = 2**17 + 1, 8.5  # of the start law, in standard deviations: between peaks its map is steep
+NODES, REACH = 2**15 + 1, 8.5  # of the start law, in standard deviations: between peaks its map is steep
 
 
 @torch.no_grad()
@@ -57,9 +58,10 @@ def limits(
         fast = Tabulated(model)
         for sde, n_levels in processes.items():
 
-            def row(of: str, n: int | None, epsilon: float | None, kappa: NDArray[np.float64]) -> None:
+            def row(of: str, n: int | None, epsilon: float | None, kappa: NDArray[np.float64] | None) -> None:
                 about = {"model": kind, "sde": sde, "of": of}  # noqa: B023
-                rows.append({**about, "n_levels": n, "epsilon": epsilon, "kappa": kappa.tolist()})
+                found = None if kappa is None else kappa.tolist()
+                rows.append({**about, "n_levels": n, "epsilon": epsilon, "kappa": found})
 
             def at(n: int, epsilon: float) -> NDArray[np.float64]:
                 return pushed(fast, SDES[sde](epsilon, model.sigma_max).levels(n), n_nodes)  # noqa: B023
@@ -68,13 +70,29 @@ def limits(
             steps = [at(n, model.sigma_min) for n in numbers]
             for n, kappa in zip(numbers, steps, strict=True):
                 row("N", n, model.sigma_min, kappa)
-            row("N", None, model.sigma_min, steps[2] + (steps[2] - steps[1]) / 15)
+            row("N", None, model.sigma_min, many_steps(numbers, steps))
             scales = [factor * model.sigma_min for factor in (1.0, 2.0, 4.0)]
+            scales = [epsilon for epsilon in scales if epsilon < model.sigma_max]
             small = [steps[2], *(at(numbers[2], epsilon) for epsilon in scales[1:])]
             for epsilon, kappa in zip(scales, small, strict=True):
                 row("epsilon", numbers[2], epsilon, kappa)
-            row("epsilon", numbers[2], None, small[0] + (small[0] - small[1]) / 3)
+            if len(small) > 1:
+                row("epsilon", numbers[2], None, small[0] + (small[0] - small[1]) / 3)
     return rows
+
+
+def many_steps(numbers: Sequence[int], values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """Richardson's limit of `values` at N/2, N, 2N levels; None where they do not converge as N^-4 yet.
+
+    N levels are N - 1 steps; from N to 2N the change must be less than a quarter of that before it, and less
+    than a thousandth of the value.
+    """
+    first, last = values[1] - values[0], values[2] - values[1]
+    allowed = np.minimum(0.25 * np.abs(first) + 1e-9 * np.abs(values[2]), 1e-3 * np.abs(values[2]))
+    if (np.abs(last) > allowed).any():
+        return None
+    ratio = (numbers[2] - 1) / (numbers[1] - 1)
+    return values[2] + last / (ratio**4 - 1)
 
 
 def limit_cells(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> list[list[str]]:
@@ -90,7 +108,9 @@ def limit_cells(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> li
     for row in rows:
         n = "infinity" if row["n_levels"] is None else str(row["n_levels"])
         epsilon = "0" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
-        numbers = [f"{value:.7g}" for value in row["kappa"]]
+        numbers = ["-"] * len(ORDERS)
+        if row["kappa"] is not None:
+            numbers = [f"{value:.7g}" for value in row["kappa"]]
         cells.append([row["model"], row["sde"], row["of"], n, epsilon, *numbers])
     return cells
 

@@ -31,18 +31,19 @@ from lattice.errors import InputError
 from lattice.files import read_json, write_json
 from lattice.progress import Progress
 from lattice.rng import stream_id
-from lattice.toys import TwoPeak
+from lattice.toys import RealQuartic, TwoPeak, draw_toy
 
 METROPOLIS, EXACT = "metropolis", "exact score"
 ORDERS = (2, 4, 6, 8)
 FLOW = 2**18  # samples followed along both processes
+WIDER = 0.01  # of the variances of weighted steps
 PARTS = 16  # jackknife blocks in each block of random numbers
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 
-def labels(block: int, n: int) -> NDArray[np.int64]:
-    """The jackknife block of each of the n samples of a block of random numbers."""
-    return np.asarray(PARTS * block + np.arange(n) * PARTS // BLOCK)
+def labels(block: int, n: int, total: int) -> NDArray[np.int64]:
+    """The jackknife block of each of n samples of a block of random numbers, of `total` samples in all."""
+    return np.asarray(PARTS * block + np.arange(n) * PARTS // min(BLOCK, total))
 
 
 def unseen(level: int, x: Tensor) -> None:
@@ -86,12 +87,16 @@ class Sampling:
         if self._there(METROPOLIS):
             return
         model = self.models["energy"]
-        low = self.settings.metropolis_sigma or METROPOLIS_SIGMA * self.config.training.sigma_min
+        middle = (self.low * self.high) ** 0.5
+        low = self.settings.metropolis_sigma or min(METROPOLIS_SIGMA * self.low, middle)
+        if low >= self.high:
+            raise InputError(f"sampling.metropolis_sigma = {low:g} must be below sigma_max = {self.high:.4g}")
         levels = SDES["ve"](low, self.high).levels(self.settings.metropolis_levels)
-        kernel = calibrated(model, levels, self._some_points(), self.config.seed)
+        kernel = calibrated(model, levels, self._some_points(), self.config.seed, WIDER)
         n = self.settings.n_metropolis
+        data, labels = self._other_points()
         chain = metropolis_points(
-            model, kernel, n, self.config.seed, self._some_points(), self.progress, fast(model, n)
+            model, kernel, n, self.config.seed, data, self.progress, fast(model, n), labels
         )
         about = {"model": "energy", "noise2": chain.sigma**2, **chain.as_dict()}
         self._write(METROPOLIS, chain.points, about)
@@ -148,12 +153,13 @@ class Sampling:
         rows = torch.from_numpy(self.data.phi[:n])
         for block in range(blocks):
             x = rows[block * BLOCK : (block + 1) * BLOCK]
-            noise, label = noise_of(self.config.seed, f"toy/forward/{sde}", block, 1), labels(block, len(x))
+            noise = noise_of(self.config.seed, f"toy/forward/{sde}", block, 1)
+            label = labels(block, len(x), n)
             forward(x, levels, lambda i: noise(i)[: len(x)], lambda i, y: up.add(i, f[i] * y, label))  # noqa: B023
         seen = [0] * len(levels)
 
         def watch(level: int, x: Tensor) -> None:
-            down.add(level, f[level] * x, labels(seen[level], len(x)))
+            down.add(level, f[level] * x, labels(seen[level], len(x), n))
             seen[level] += 1
 
         self._points(kind, sde, self.settings.method, self.settings.n_levels[sde], n, watch)
@@ -192,6 +198,15 @@ class Sampling:
         """Training points spread evenly over the ensemble."""
         rows = np.linspace(0, len(self.data) - 1, min(len(self.data), self.settings.n_calibration))
         return torch.from_numpy(self.data.phi[rows.astype(np.int64)])
+
+    def _other_points(self) -> tuple[Tensor, NDArray[np.int64] | None]:
+        """Points for the forward weights, and their chains: fresh draws, or data not used to calibrate."""
+        n, law = min(len(self.data), self.settings.n_calibration), self.data.action
+        if isinstance(law, RealQuartic | TwoPeak):
+            seed = (self.config.seed + stream_id("toy/forward weights")) % 2**64
+            return torch.from_numpy(draw_toy(law, n, seed)), None
+        rows = (np.arange(n) * len(self.data)) // n + len(self.data) // (2 * n)
+        return torch.from_numpy(self.data.phi[rows]), self.data.chain[rows]
 
     def _there(self, name: str) -> bool:
         path = self.out / name / "manifest.json"

@@ -200,23 +200,38 @@ def _scan_lines(summary: dict[str, Any]) -> list[str]:
     return ["", f"other samplers, pulls against the {summary['against']}:", *aligned(rows)]
 
 
-def _tail(summary: dict[str, Any]) -> list[str]:
-    lines = [""]
+def sample_lines(summary: dict[str, Any]) -> list[str]:
+    """Efficiency of the Metropolis correction, samples moved into the data's box, weight beyond the strip."""
+    lines = []
     for name, column in summary["columns"].items():
         about = column["about"]
         if "acceptance" in about:
-            forward = format_value(about["ess_forward"], about["ess_forward_error"])
-            ess = f"ESS/N {about['ess']:.3f} (reverse), {forward} (forward)"
-            lines.append(f"{name}: acceptance {about['acceptance']:.3f}, {ess} of the learned energy")
-            if min(about["ess"], about["ess_forward"]) < MIN_ESS:
-                lines.append(f"warning: {ess}: the learned energy is low where no data are; train longer")
+            lines += _efficiency(name, about)
         if about.get("clamped"):
             lines.append(f"{name}: {about['clamped']} of {column['n']} brought back into the box of the data")
         if column["beyond_strip"] is not None:
             found, n = column["beyond_strip"], column["n"]
             largest = f"data: {found['expected']:.1f}; largest {found['largest']:.5f}"
             lines.append(f"{name}: {found['count']} of {n} beyond |y| = {found['y_minus']:.5f} ({largest})")
-    lines += summary["diagnostics"].get("lines", [])
+    return lines
+
+
+def _efficiency(name: str, about: dict[str, Any]) -> list[str]:
+    forward = format_value(about["ess_forward"], about["ess_forward_error"])
+    ess = f"ESS/N {about['ess']:.3f} (reverse), {forward} (forward, on noised data)"
+    lines = [f"{name}: acceptance {about['acceptance']:.3f}, {ess} of the learned energy"]
+    if about["ess"] < MIN_ESS:
+        lines.append(f"warning: reverse ESS/N below {MIN_ESS}: few paths carry the weight; train longer")
+    if about["ess_forward"] < MIN_ESS:
+        lines.append(
+            f"warning: forward ESS/N below {MIN_ESS}: proposals lack weight where the data are; "
+            f"more metropolis_levels, or train longer"
+        )
+    return lines
+
+
+def _tail(summary: dict[str, Any]) -> list[str]:
+    lines = ["", *sample_lines(summary), *summary["diagnostics"].get("lines", [])]
     if summary["ensemble_verdict"]:
         lines.append(f"complex Langevin: {summary['ensemble_verdict']}")
     lines.append("seconds: " + ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items()))

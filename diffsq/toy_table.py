@@ -21,6 +21,7 @@ from lattice.statistics import jackknife_errors
 ORDERS = (2, 4, 6, 8)
 N_BLOCKS = 256
 MIN_BLOCKS = 16
+TAUS = 20  # of 2 tau_int in a block of a Metropolis chain, at least
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
 
@@ -40,7 +41,10 @@ def blocks_of(ensemble: Ensemble) -> NDArray[np.int64]:
         return np.asarray(index * min(N_BLOCKS, len(chains)) // len(chains))
     if len(ensemble) < MIN_BLOCKS:
         raise InputError(f"{len(ensemble)} configurations are too few for errors; {MIN_BLOCKS} or more")
-    return np.asarray(np.arange(len(ensemble)) * min(N_BLOCKS, len(ensemble)) // len(ensemble))
+    a = (ensemble.attrs.get("about") or {}).get("acceptance", 1.0)
+    long = int(len(ensemble) * a / (2 - a) / TAUS)  # independence Metropolis: 2 tau_int = (2 - a)/a
+    blocks = max(MIN_BLOCKS, min(N_BLOCKS, long if a < 1 else len(ensemble)))
+    return np.asarray(np.arange(len(ensemble)) * blocks // len(ensemble))
 
 
 def estimates(

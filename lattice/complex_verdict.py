@@ -51,6 +51,7 @@ from lattice.toys import Complexified
 GATE = 4.5  # sigma: some ten numbers are looked at
 MAX_STEP_PULL = 1.5  # own errors from the limit; their difference is known to about 0.3 of them
 MIN_EXPONENT = 3.5  # of the drift tail; power laws of cubic and exponential drifts have 4/3 and 2
+FAR = 0.011  # weight beyond a cut-off from which a plateau may begin
 PLATEAU = 0.5  # what |B| must lose when the weight beyond the cut-off falls tenfold
 MIN_CHAINS = 16
 Check = dict[str, Any]
@@ -100,6 +101,7 @@ def verdict(
         step_check,
         _starts_check(averages, data.chain),
         _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"),
+        _cut_check(curves, n),
     ]
     failed = [check for check in checks if not check["passed"]]
     wrong = power or any(not check["passed"] for check in boundary_checks)
@@ -159,7 +161,7 @@ def _boundary_check(name: str, curve: Curves, n: int) -> Check:
     weight, cuts = np.array(curve["Re"]["weight"]), curve["Re"]["Y"]
     best = (-1.0, 0.0, 0.0, cuts[-1], "Re")
     for i in range(len(b) - 3):  # weights are a factor sqrt(10) apart, the last one is 0
-        if weight[i] > 0.011 or abs(b[i + 2]) < PLATEAU * abs(b[i]):
+        if weight[i] > FAR or abs(b[i + 2]) < PLATEAU * abs(b[i]):
             continue
         for part in ("Re", "Im"):
             value, error = curve[part]["value"][i + 2], curve[part]["error"][i + 2]
@@ -172,6 +174,14 @@ def _boundary_check(name: str, curve: Curves, n: int) -> Check:
         return _check(label, b[-1].real, curve["Re"]["error"][-1], 0.0, True, "falls to zero")
     word = "consistent with zero" if passed else "a plateau that is not zero"
     return _check(label, value, error, 0.0, passed, f"{word}, {sigmas:.1f} sigma at Y = {cut:.3g}")
+
+
+def _cut_check(curves: dict[str, Curves], n: int) -> Check:
+    """Cut-offs with so little beyond them that a boundary term could be told from an ordinary tail."""
+    curve = next(iter(curves.values()))["Re"]
+    far = sum(weight <= FAR for weight in curve["weight"][:-3])
+    detail = f"{far} cut-offs far out" if far else f"{n} configurations reach too few cut-offs for a plateau"
+    return _check("cut-offs", float(far), None, 1.0, far > 0, detail)
 
 
 def _schwinger_dyson(curves: dict[str, Curves]) -> Check:

@@ -78,7 +78,8 @@ def test_trusted_where_the_moments_are_right_and_only_there(case: Case, tmp_path
     assert found["reason"]
     names = [check["name"].split(" Re ")[0].split(" Im ")[0] for check in found["checks"]]
     assert names == [
-        "drift tail", "boundary term", "boundary term", "Schwinger-Dyson", "step size", "starts", "escapes"
+        "drift tail", "boundary term", "boundary term", "Schwinger-Dyson", "step size", "starts", "escapes",
+        "cut-offs",
     ]  # fmt: skip
 
 
@@ -113,6 +114,10 @@ def test_each_check_catches_its_own_trouble() -> None:
     assert not check(starts, "starts")["passed"]
 
     assert not check(verdict(ensemble_of(z, action), escapes=1), "escapes")["passed"]
+
+    few = verdict(ensemble_of(z[:400], action))  # nothing is far out among so few
+    assert not check(few, "cut-offs")["passed"]
+    assert few["verdict"] == "doubtful"
 
     rng = np.random.default_rng(2)
     spikes = np.where(rng.random(len(z)) < 0.003, 3 * rng.random(len(z)) ** (-1 / 2), 1.0)

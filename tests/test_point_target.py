@@ -108,6 +108,14 @@ def test_bad_points_are_refused(points: np.ndarray, what: str) -> None:
         check_points(points)
 
 
+def test_a_law_of_one_variable_in_two_is_refused() -> None:
+    flat = np.stack([RNG.normal(size=100), 1e-9 * RNG.normal(size=100)], 1)
+    with pytest.raises(InputError, match="hardly varies"):
+        check_points(flat)
+    with pytest.raises(InputError, match=r"noise of 1e-05 is too fine .* sigma_min"):
+        table(RNG.normal(size=(100, 1)), 1e-5)
+
+
 def test_an_outlier_is_named() -> None:
     points = np.concatenate([RNG.normal(size=(100, 2)), [[1e6, 0.0]]])
     with pytest.raises(InputError, match="outliers"):

@@ -185,6 +185,13 @@ def test_damaged_folders_are_refused(tmp_path: Path) -> None:
         load_points(tmp_path)
 
 
+@pytest.mark.parametrize("n_nodes", [71, 100])
+def test_any_number_of_nodes(n_nodes: int, tmp_path: Path) -> None:
+    """Guards are shared by eight nodes, the last of them by what is left."""
+    settings = with_(kind="energy", n_steps=60, n_sigma=8, n_nodes=n_nodes, batch_size=512)
+    assert torch.isfinite(train_points(POINTS[:1000], settings, 1, tmp_path).log_rho).all()
+
+
 def test_bad_data_and_settings_are_refused(tmp_path: Path) -> None:
     points = POINTS[:1000].clone()
     points[7] = float("nan")

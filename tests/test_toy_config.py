@@ -66,13 +66,20 @@ def test_a_real_number_is_a_complex_one() -> None:
     ("override", "words"),
     [
         ("n_parts=2", "n_parts is for real models"),
-        ("training.sigma_max=0.08", "metropolis_sigma must lie in the range learned"),
+        ("sampling.metropolis_sigma=0.001", "metropolis_sigma must lie in the range learned, 0.01 to inf"),
         ("ensemble.tau=0.05", "at most tau/4"),
         ("sampling.scan={flow: [1]}", "sampling.scan.flow.0: must be greater than or equal to 4"),
         ("sampling.n_levels={ve: 20, vpp: 3}", "sampling.n_levels"),
-        ("sampling.sde=[ve, vp]", "sampling.n_levels has no entry for vp"),
+        ("sampling.n_levels={ve: 20}", "sampling.n_levels has no entry for vp"),
     ],
 )
 def test_settings_that_do_not_fit_each_other(override: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         load_run_config(CONFIGS / "cl_quartic.yaml", [override])
+
+
+def test_a_score_model_alone_needs_no_metropolis() -> None:
+    """The published noise range, sigma from 1 to 10, has no room for ten times the lowest level."""
+    overrides = ["models=[score]", "training.sigma_min=1", "training.sigma_max=10"]
+    assert load_run_config(CONFIGS / "cl_quartic.yaml", overrides).models == ("score",)
+    load_run_config(CONFIGS / "cl_quartic.yaml", ["sampling.metropolis_sigma=0.001", "models=[score]"])

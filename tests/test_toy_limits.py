@@ -13,7 +13,7 @@ from diffsq.analytic import TwoPeakScore
 from diffsq.point_table import Tabulated
 from diffsq.points import PointModel
 from diffsq.sde import VESDE
-from diffsq.toy_limits import limit_cells, limit_lines, limits, pushed
+from diffsq.toy_limits import limit_cells, limit_lines, limits, many_steps, pushed
 
 
 class Exact(PointModel):
@@ -40,7 +40,7 @@ def test_a_gaussian_is_reproduced() -> None:
 
 def test_steps_and_last_level_go_to_the_exact_cumulants() -> None:
     model = Exact().requires_grad_(False)
-    rows, low = limits({"score": model}, {"ve": 64}, 2**15 + 1), model.sigma_min
+    rows, low = limits({"score": model}, {"ve": 64}), model.sigma_min
     by = {(row["of"], row["n_levels"], row["epsilon"]): np.array(row["kappa"]) for row in rows}
     steps = [np.abs(by["N", n, low] - by["N", None, low]).max() for n in (32, 64, 128)]
     assert steps[0] > 8 * steps[1]  # fourth order
@@ -59,3 +59,24 @@ def test_the_table() -> None:
     assert cells[2] == ["score", "ve", "N", "infinity", "0.01", "1", "2", "3", "4"]
     assert "infinity" in limit_lines(rows, exact)[-1]
     assert limit_lines([], exact) == []
+
+
+def test_no_limit_before_the_steps_converge() -> None:
+    numbers, end = [12, 24, 48], np.array([1.0, -2.0])
+    good = [end + 50.0 / (n - 1) ** 4 for n in numbers]
+    found = many_steps(numbers, good)
+    assert found is not None
+    assert np.abs(found - end).max() < 1e-12
+    assert many_steps(numbers, [end + 5.0 / n for n in numbers]) is None
+    few = limits({"score": Exact().requires_grad_(False)}, {"ve": 4}, 2**12 + 1)
+    assert [row["kappa"] for row in few if row["n_levels"] is None][0] is None
+    assert limit_cells(few, {f"kappa{n}": [0.0, 0.0] for n in (2, 4, 6, 8)})[5][5:] == ["-"] * 4
+
+
+def test_the_last_level_stays_in_the_range_learned() -> None:
+    model = Exact().requires_grad_(False)
+    model.set_gaussian(torch.tensor([[KAPPA[0]]]), 0.3, 1.0)
+    rows = limits({"score": model}, {"ve": 8}, 2**10 + 1)
+    assert [row["epsilon"] for row in rows if row["of"] == "epsilon"] == pytest.approx([0.3, 0.6, None])
+    model.set_gaussian(torch.tensor([[KAPPA[0]]]), 0.6, 1.0)
+    assert len(limits({"score": model}, {"ve": 8}, 2**10 + 1)) == 5

@@ -18,7 +18,7 @@ from diffsq.report.reader import Absent, NotRun, RunFolder
 from diffsq.report.sections import Draw, section
 from diffsq.toy_config import ToyConfig, load_run_config
 from diffsq.toy_limits import limit_cells
-from diffsq.toy_summary import pulls, strip
+from diffsq.toy_summary import pulls, sample_lines, strip
 from diffsq.toy_table import NAMES, parts, show
 from lattice.ensemble import read_ensemble
 from lattice.files import write_atomic
@@ -65,7 +65,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "columns": list(summary["columns"]), "rows": _rows(summary),
         "baseline": "the data the models learned from" if summary["against"] == "data" else "the exact value",
         "scan": summary["scan"], "limits": limit_cells(summary["limits"], summary["exact"]),
-        "lines": summary["diagnostics"].get("lines", []), **run_tail(run),
+        "lines": [*sample_lines(summary), *summary["diagnostics"].get("lines", [])], **run_tail(run),
     }  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
                 "label": f"{name}: acceptance", "value": f"{column['about']['acceptance']:.3f}",
                 "note": "of the learned energy",
             })  # fmt: skip
-    return tiles[:6]
+    return tiles[:9]
 
 
 def _rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
