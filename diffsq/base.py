@@ -217,10 +217,11 @@ class RegressionBase(nn.Module):
         xk = p.modes(phi + sigma * eps)
         target, z = self.target(p.modes(phi), p.modes(grad), xk, s)
         own, _ = self.features(xk, self.normalised(xk, s), s)
-        f = torch.cat([own, z.to(torch.complex64)[:, None]], 1)
-        x, t = (_as_samples(q) for q in (f, target.to(torch.complex64)[:, None]))
-        a = (x @ x.mT).double().permute(1, 2, 0)
-        b = (x @ t.mT)[..., 0].double().T
+        # double: features are alike, and what a free field leaves of target - z must be nothing
+        f = torch.cat([own.to(z.dtype), z[:, None]], 1)
+        x, t = (_as_samples(q) for q in (f, target[:, None]))
+        a = (x @ x.mT).permute(1, 2, 0)
+        b = (x @ t.mT)[..., 0].T
         half = p.index.shape
         return (
             p.class_mean(a.reshape(*a.shape[:-1], *half)).movedim(-1, 0),
