@@ -113,6 +113,13 @@ def test_pull_by_hand_and_against_monte_carlo_without_reference() -> None:
     assert np.isnan(pull({"value": None, "error": None}, truth))
 
 
+@pytest.fixture
+def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made but not written as SVG, which takes most of the time and is tested above."""
+    monkeypatch.setattr("diffsq.plots.to_svg", lambda figure, name: "<svg></svg>")
+
+
+@pytest.mark.usefixtures("plain_figures")
 def test_missing_stages_are_named(run: Path, tmp_path: Path) -> None:
     partial = tmp_path / "partial"
     shutil.copytree(
@@ -129,6 +136,7 @@ def test_missing_stages_are_named(run: Path, tmp_path: Path) -> None:
     assert "not run yet: diffsq ensemble" in build_report(tmp_path / "empty").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("plain_figures")
 def test_damaged_stage_is_said_not_hidden(run: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged, ignore=shutil.ignore_patterns("train", "summary.json", "report.html"))
