@@ -21,6 +21,7 @@ from lattice.statistics import jackknife_errors
 ORDERS = (2, 4, 6, 8)
 N_BLOCKS = 256
 MIN_BLOCKS = 16
+ROUNDING = 1e-12  # of quadrature
 TAUS = 20  # of 2 tau_int in a block of a Metropolis chain, at least
 Floats = NDArray[np.float64]
 Complexes = NDArray[np.complex128]
@@ -93,12 +94,14 @@ def _numbers(moments: Complexes, noise2: float) -> Complexes:
 
 
 def exact_numbers(action: Any) -> dict[str, list[float]]:
-    """The same numbers by quadrature: name -> [re, im]."""
+    """The same numbers by quadrature: name -> [re, im], zero where they are rounding."""
     from lattice.toy_exact import toy_cumulants, toy_moments
 
     kappa = toy_cumulants(action, ORDERS[-1])
     values = np.concatenate([toy_moments(action, ORDERS), kappa[[order - 1 for order in ORDERS]]])
-    return {name: [float(v.real), float(v.imag)] for name, v in zip(NAMES, values, strict=True)}
+    pairs = np.stack([values.real, values.imag], 1)
+    pairs[np.abs(pairs) < ROUNDING] = 0.0
+    return dict(zip(NAMES, pairs.tolist(), strict=True))
 
 
 def parts(name: str, is_complex: bool) -> list[tuple[str, int]]:
