@@ -26,7 +26,9 @@ class Targets:
     weight (J, d) of the squared errors of f: rho^2 sigma^2/v, the rate |D - D*|^2/c of the path KL (mean 1).
     share (J, M) in [0, 1] of that weight given to the error of g: n/(n + 30) with n data points within reach,
     for -ln p_sigma of few is biased. guard_u (J, K, d), guard_g (J, K): points where there are no data, with
-    a floor of the density as target, and hardly any weight: between data and nowhere E must not fall.
+    a floor of the density as target, and hardly any weight: between data and nowhere E must not fall. Their
+    errors count in nats, guard_weight (J,) = rho^2 up to 1: where rho is small, in units of rho they would
+    outweigh the data.
     """
 
     sigma: Tensor
@@ -37,6 +39,7 @@ class Targets:
     share: Tensor
     guard_u: Tensor
     guard_g: Tensor
+    guard_weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def prepared(model: PointModel, raw: Raw) -> Targets:
     return Targets(
         sigma, u.float(), (f / rho[:, None, None]).float(), (g / rho[:, None]).float(),
         (weight / weight.mean()).float(), raw.share.float(), guard_u.float(),
-        (guard_g / rho[:, None]).float(),
+        (guard_g / rho[:, None]).float(), (rho**2).clamp_max(1).float(),
     )  # fmt: skip
 
 
@@ -115,7 +118,7 @@ def _level(
     each = energy_weight * weight.mean() * targets.share[j].double()[:, None]
     gram, moment = h.T @ (each * h), h.T @ (each * g[:, None])
     h = network.features(targets.guard_u[j], t).double()
-    one = energy_weight * GUARD * weight.mean() * len(u) / len(h)
+    one = energy_weight * GUARD * targets.guard_weight[j].double() * weight.mean() * len(u) / len(h)
     gram, moment = gram + one * h.T @ h, moment + one * h.T @ targets.guard_g[j].double()[:, None]
     for axis in range(model.dim):
         direction = torch.zeros_like(u)

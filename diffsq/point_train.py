@@ -36,10 +36,9 @@ from lattice.rng import normals, uniforms
 SCHEMA = f"diffsq-points/{VERSION}"
 STDS = 10.0  # sigma_max in standard deviations of the data, where it is not given
 WARMUP = 50  # steps
-LAW = 4  # of the training for given settings and data: raise it with any change of what is learned
+LAW = 5  # of the training for given settings and data: raise it with any change of what is learned
 GUARDS = 8  # training points per guard point
 FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
-LEAST = 1e-30  # of a guard's density: heavy tails have guards where even the Gaussian is zero
 FLOOR = 1e-5  # weight of a Gaussian added to the law where a guard asks for it
 MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data within this many std
 
@@ -149,9 +148,9 @@ class PointTrainer:
             guard_x[level] = place
             own = found.density_at(place)
             known = self._share(own, found.sigma)
-            there = known * own + (1 - known) * wide.density_at(place)
-            there += FLOOR * self._gaussian(place, found.sigma)
-            guard_energy[level] = -np.log(np.maximum(there, LEAST))
+            with np.errstate(divide="ignore"):  # no density at all: the floor alone
+                there = np.log(known * own + (1 - known) * wide.density_at(place))
+            guard_energy[level] = -np.logaddexp(there, math.log(FLOOR) + self._gaussian(place, found.sigma))
             if self.settings.target == "noisy":
                 x[level], mean[level] = self._noised(level, found.sigma, m)
                 energy[level], share[level] = 0.0, 0.0  # plain score matching knows no energy
@@ -174,9 +173,9 @@ class PointTrainer:
         return found
 
     def _gaussian(self, x: Floats, sigma: float) -> Floats:
-        """Density of N(0, Sigma + sigma^2) at x (n, d)."""
+        """ln of the density of N(0, Sigma + sigma^2) at x (n, d)."""
         u, root = self.model.whitened(torch.from_numpy(x), torch.tensor([sigma], dtype=torch.float64))
-        found: Floats = torch.exp(-gaussian_energy(u, root)).numpy()
+        found: Floats = -gaussian_energy(u, root).numpy()
         return found
 
     def _noised(self, level: int, sigma: float, n: int) -> tuple[Floats, Floats]:
@@ -250,7 +249,8 @@ class PointTrainer:
             level, row = level[some], row[some] // GUARDS
             t = self.model.position(sigma[some]).float()
             guard = self.model.network(targets.guard_u[level, row], t)[:, 0] - targets.guard_g[level, row]
-            rate = torch.cat([rate, len(rate) / len(guard) * GUARD * each[some] * guard**2])
+            share = len(rate) / len(guard) * GUARD * targets.guard_weight[level] * each[some]
+            rate = torch.cat([rate, share * guard**2])
         loss = rate.sum() / n
         if not torch.isfinite(loss):
             worst = float(sigma[int(torch.nan_to_num(rate.detach(), nan=math.inf)[:n].argmax())])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_points import KAPPA, TwoPeak, two_peak_points, with_errors
+from small_points import KAPPA, TwoPeak, random_points, two_peak_points, with_errors
 
 from diffsq import point_solve, point_train
 from diffsq.checkpoint import read_lines
@@ -92,6 +93,27 @@ def test_guards_ask_for_the_law_itself_where_there_are_data(tmp_path: Path) -> N
         off.append(float((energy + TwoPeak().log_density(x, float(level)))[inside].abs().mean()))
     assert off[0] < 0.15
     assert off[1] > 3 * off[0]
+
+
+def test_guards_leave_the_tails_of_a_gaussian_alone(tmp_path: Path) -> None:
+    """There rho is small: guards that count in its units pull the learned law in from four widths on."""
+    normal, off = random_points(2**17, 1, 1.0), []
+    for name in ("nats", "rho"):
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "rho":
+                plain = point_train.prepared
+                ones = torch.ones(TINY.n_sigma)
+                patch.setattr(point_train, "prepared", lambda m, r: replace(plain(m, r), guard_weight=ones))  # noqa: B023
+            model = train_points(normal, with_(kind="energy", n_steps=100), 1, tmp_path / name)
+        errors = []
+        for sigma in (0.3, 1.0, 3.0):
+            root = torch.sqrt(model.variance + sigma**2)
+            u = torch.tensor([[3.0], [4.0], [4.5]], dtype=torch.float64)
+            score = model.score(u * root, torch.tensor([sigma], dtype=torch.float64))
+            errors.append((score * root / u + 1).abs().mean())
+        off.append(float(torch.stack(errors).mean()))
+    assert off[0] < 0.02
+    assert off[1] > 2.5 * off[0]
 
 
 @pytest.mark.parametrize("kind", ["score", "energy"])
