@@ -1,7 +1,7 @@
 """The stages of a run, in order: each is skipped, resumed, run or refused.
 
-A finished stage whose key (diffsq.records) is unchanged is skipped after its files are verified; an
-interrupted one resumes; a different key is refused, naming each value that changed.
+A finished stage whose key (diffsq.run_folder.records) is unchanged is skipped after its files are verified;
+an interrupted one resumes; a different key is refused, naming each value that changed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from diffsq.check_command import check_options
-from diffsq.config import Config, resolved_yaml
-from diffsq.records import (
+from diffsq.checks.perform import check_options
+from diffsq.config.config import Config, resolved_yaml
+from diffsq.config.toy import ToyConfig
+from diffsq.run_folder.records import (
     FOLDER,
     INPUTS,
     PRODUCT,
@@ -29,20 +30,19 @@ from diffsq.records import (
     stage_record,
     verify,
 )
+from diffsq.run_folder.summary import table_text
+from diffsq.run_folder.toy_summary import toy_table_text
 from diffsq.stages import require_certificate
-from diffsq.summary import table_text
-from diffsq.toy_config import ToyConfig
-from diffsq.toy_summary import toy_table_text
 from lattice.errors import InputError
 from lattice.files import read_json, run_lock, write_atomic
-from lattice.parallel import Team
+from lattice.processes import Team
 from lattice.progress import Progress, Silent
 
 __all__ = ["FOLDER", "PRODUCT", "STAGES", "Run", "certificate_of", "final_text", "open_config", "perform",
-           "plan", "read_records", "require_certificate", "run_stages"]  # fmt: skip
+           "plan", "read_records", "require_certificate", "run"]  # fmt: skip
 
 
-def run_stages(
+def run(
     config: Config | ToyConfig,
     folder: Path,
     stages: Sequence[str] = STAGES,
@@ -81,7 +81,7 @@ def run_stages(
 def plan(
     config: Config | ToyConfig, folder: Path, stages: Sequence[str] = STAGES, restart: str | None = None
 ) -> dict[str, str]:
-    """What `run_stages` would do, touching nothing: stage -> "run", "resume", "skip" or "refuse: why"."""
+    """What `run` would do, touching nothing: stage -> "run", "resume", "skip" or "refuse: why"."""
     run = Run(config, folder, records=read_records(folder))
     dropped = STAGES[STAGES.index(restart) :] if restart else ()
     for stage in dropped:

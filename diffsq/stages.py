@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from diffsq.config import Config
-from diffsq.records import Run, certificate_of, hashes
+from diffsq.config.config import Config
+from diffsq.run_folder.records import Run, certificate_of, hashes
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress
@@ -18,7 +18,7 @@ def _config(run: Run) -> Config:
 
 
 def _ensemble(run: Run, progress: Progress) -> str:
-    from lattice.generate import generate
+    from lattice.simulation.monte_carlo import generate
 
     out, config = run.out("ensemble"), _config(run)
     if config.source is not None:
@@ -32,8 +32,8 @@ def _ensemble(run: Run, progress: Progress) -> str:
 
 def _taken_ensemble(run: Run, config: Config, source: Path) -> str:
     """Copy an ensemble made elsewhere (`diffsq import`, another run) with its certificate into the run."""
-    from lattice.certificate import certify
-    from lattice.ensemble import read_ensemble, write_ensemble
+    from lattice.certificates.monte_carlo import certify
+    from lattice.ensembles.ensemble import read_ensemble, write_ensemble
 
     ensemble = read_ensemble(source, config.build_action())
     if ensemble.shape != tuple(config.lattice.shape):
@@ -55,43 +55,43 @@ def _taken_ensemble(run: Run, config: Config, source: Path) -> str:
 
 
 def _train(run: Run, progress: Progress) -> str:
-    from diffsq.train import train
-    from lattice.ensemble import read_ensemble
+    from diffsq.training.lattice import train
+    from lattice.ensembles.ensemble import read_ensemble
 
     require_certificate(run)
     config = _config(run)
-    train(
-        config, read_ensemble(run.out("ensemble")), run.out("train"), progress=progress, device=run.device
-    )
+    train(config, read_ensemble(run.out("ensemble")), run.out("train"), progress=progress, device=run.device)
     model = {k: v for k, v in hashes(run, "train").items() if "/model/" in k}
     return sha256_text(canonical_json(model))
 
 
 def _sample(run: Run, progress: Progress) -> str:
-    from diffsq.sample import sample
-    from lattice.ensemble import read_ensemble
+    from diffsq.exactness.efficiency import diagnose
+    from diffsq.sampling.sample import sample
+    from lattice.ensembles.ensemble import read_ensemble
 
     sample(
         _config(run), run.out("train") / "model", read_ensemble(run.out("ensemble")), run.out("sample"),
         progress=progress, device=run.device,
     )  # fmt: skip
+    diagnose(run.out("sample"), _config(run).seed)
     return read_ensemble(run.out("sample")).identity
 
 
 def _measure(run: Run, progress: Progress) -> str:
-    from diffsq.check_command import perform_check
-    from diffsq.summary import summarize
+    from diffsq.checks.perform import check
+    from diffsq.run_folder.summary import summarize
 
     config = _config(run)
     for name, options in config.checks.items():
-        perform_check(name, run.folder, options, run.device, progress)
+        check(name, run.folder, options, run.device, progress)
     summary = summarize(config, run.folder, run.seconds())
     write_json(run.folder / "summary.json", summary)
     return sha256_file(run.folder / "summary.json")
 
 
 def _report(run: Run, progress: Progress) -> str:
-    from diffsq.report import build_report
+    from diffsq.report.page import build_report
 
     build_report(run.folder)
     return sha256_file(run.folder / "report.html")

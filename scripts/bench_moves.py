@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffsq import moves
-from diffsq.block_move import BlockPath, Tiling, block_moves
-from diffsq.checks.workbench import Workbench, open_run
-from diffsq.moves import Move, State, nearest_level
-from lattice.notation import aligned, format_value
+from diffsq.exactness import moves
+from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
+from diffsq.exactness.moves import Move, State, nearest_level
+from diffsq.run_folder.finished import Workbench, open_run
 from lattice.progress import Silent
-from lattice.statistics import EstimatorError, gamma_method
-from lattice.thermalise import Thermalisation, thermalise
+from lattice.simulation.thermalise import Thermalisation, thermalise
+from lattice.statistics.gamma import EstimatorError, gamma_method
+from lattice.statistics.notation import aligned, format_value
 
 SEED = 77
 HEAD = ["lattice", "move", "sigma", "acceptance", "tau_int M^2", "tau_int S", "CPU s/step/chain", "cost/HMC"]

@@ -34,24 +34,23 @@ if __name__ == "__main__":  # costs are per core
 import numpy as np
 import torch
 from bench_updates import machine, machine_line
-from numpy.typing import NDArray
 
-from lattice.action import ScalarPhi4
-from lattice.cluster import swendsen_wang_update, wolff_update
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, write_atomic, write_json
-from lattice.fourier import measured_inverse_mass
-from lattice.hmc import hmc_trajectory
-from lattice.integrator import scheme
-from lattice.langevin import langevin_update
-from lattice.local import metropolis_sweep, overrelaxation_sweep
-from lattice.notation import format_value
 from lattice.rng import uniforms
-from lattice.starts import start_fields, start_names
-from lattice.statistics import EstimatorError, gamma_method
-from lattice.tuning import scaled_steps
+from lattice.simulation.starts import start_fields, start_names
+from lattice.simulation.tuning import scaled_steps
+from lattice.statistics.gamma import EstimatorError, gamma_method
+from lattice.statistics.notation import format_value
+from lattice.updates.cluster import swendsen_wang_update, wolff_update
+from lattice.updates.fourier import measured_inverse_mass
+from lattice.updates.hmc import hmc_trajectory
+from lattice.updates.integrator import scheme
+from lattice.updates.langevin import langevin_update
+from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
 
-Floats = NDArray[np.float64]
 Recipe = dict[str, dict[str, Any]]  # the updates of one trajectory in their order, with their settings
 Sweep = Callable[[Floats, int], tuple[Floats, dict[str, float]]]  # (phi, trajectory) -> (phi', acceptances)
 OBSERVABLES = ("M2", "absM", "S")

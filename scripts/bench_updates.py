@@ -49,20 +49,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lattice import hmc
-from lattice.action import ScalarPhi4
-from lattice.cluster import swendsen_wang_update, wolff_update
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
 from lattice.files import write_json
-from lattice.fourier import measured_inverse_mass
-from lattice.hmc import hmc_trajectory, hmc_trajectory_torch
-from lattice.integrator import evolve, schedule
-from lattice.kernels import neighbour_table
-from lattice.langevin import langevin_update
-from lattice.local import metropolis_sweep, overrelaxation_sweep
 from lattice.rng import compiled
-from lattice.starts import start_fields
+from lattice.simulation.starts import start_fields
+from lattice.updates import hmc
+from lattice.updates.cluster import swendsen_wang_update, wolff_update
+from lattice.updates.fourier import measured_inverse_mass
+from lattice.updates.hmc import hmc_trajectory, hmc_trajectory_torch
+from lattice.updates.integrator import evolve, schedule
+from lattice.updates.kernels.layout import neighbour_table
+from lattice.updates.langevin import langevin_update
+from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
 
-Floats = NDArray[np.float64]
 KAPPA, LAM = 0.27088, 0.022  # the critical point, where clusters are large and updates are needed most
 SEED, STEPS, EPS, CLUSTERS = 1, 40, 0.1, 10
 GOAL = {"hmc": 5e8, "compiled hmc": 5.0, "compiled wolff": 20.0}
@@ -419,7 +419,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def leapfrog_steps(
     action: ScalarPhi4, phi: torch.Tensor, p: torch.Tensor, steps: int, compile_step: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`lattice.integrator.evolve` with one fused kick and drift per call, compiled if asked."""
+    """`lattice.updates.integrator.evolve` with one fused kick and drift per call, compiled if asked."""
 
     def kick_drift(f: torch.Tensor, p: torch.Tensor, kick: torch.Tensor, drift: torch.Tensor) -> Any:
         p = p - kick * action.grad(f)
@@ -469,9 +469,7 @@ def cuda_table(results: list[dict[str, Any]]) -> str:
              "|---|---|---|---|---|---|"]  # fmt: skip
     for r in results:
         update, md, fast = (float(np.median(r["rates"][name])) for name in ("update", "md", "md compiled"))
-        lines.append(
-            f"| {r['L']} | {r['chains']} | {update:.3g} | {md:.3g} | {fast:.3g} | {fast / md:.1f} |"
-        )
+        lines.append(f"| {r['L']} | {r['chains']} | {update:.3g} | {md:.3g} | {fast:.3g} | {fast / md:.1f} |")
     return "\n".join(lines)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lattice.action import ScalarPhi4
-from lattice.cluster import wolff_update
-from lattice.hmc import hmc_trajectory
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.updates.cluster import wolff_update
+from lattice.updates.hmc import hmc_trajectory
 
 MU, WIDTH = 1.0, 0.5  # peaks of the two-peak density 1/2 [N(MU, WIDTH^2) + N(-MU, WIDTH^2)]
 

@@ -38,7 +38,7 @@ if __name__ == "__main__":
     import torch
 
     import lattice.progress
-    from diffsq.cli import main
+    from diffsq.commands.main import main
 
     torch.set_num_threads(1)
     killer = Killer(sys.argv[1], int(sys.argv[2]))

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.base import RegressionBase
-from diffsq.kernel import Noise
-from diffsq.momentum import Momenta, propagator
-from diffsq.score import IDENTITY, N_CHANNEL, N_CONDITION, ScoreModel, Symmetry
-from diffsq.unet import UNet
-from lattice.action import ScalarPhi4
-from lattice.cluster import wolff_update
-from lattice.exact import free_propagator
-from lattice.hmc import hmc_trajectory
+from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
+from diffsq.models.momentum import Momenta, propagator
+from diffsq.models.protocol import Noise
+from diffsq.models.regression import RegressionBase
+from diffsq.models.symmetry import IDENTITY, Symmetry
+from diffsq.models.unet import UNet
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.exact.scalar import free_propagator
 from lattice.rng import normals
+from lattice.updates.cluster import wolff_update
+from lattice.updates.hmc import hmc_trajectory
 
 Shape = tuple[int, ...]
 
@@ -47,13 +48,13 @@ def geometric(n: int, low: float, high: float) -> Tensor:
     return torch.cat([torch.zeros(1, dtype=torch.float64), rest.double()])
 
 
-def free_model(shape: Shape, kappa: float, sigma_max: float = 8.0) -> ScoreModel:
+def free_model(shape: Shape, kappa: float, sigma_max: float = 8.0) -> LatticeScore:
     """The exact score of the free field."""
     momenta = Momenta(shape)
     g = torch.from_numpy(free_propagator(kappa, shape))[..., : shape[-1] // 2 + 1]
     base = RegressionBase(momenta, 8)
     base.set_gaussian(momenta.class_mean(g), 0.05, sigma_max)
-    return ScoreModel(base, None)
+    return LatticeScore(base, None)
 
 
 @lru_cache(maxsize=8)
@@ -70,7 +71,7 @@ def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps:
     return torch.from_numpy(phi * sign.reshape(n, *[1] * len(shape)))
 
 
-def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 20) -> ScoreModel:
+def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 20) -> LatticeScore:
     """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it."""
     shape = tuple(phi.shape[1:])
     momenta = Momenta(shape)
@@ -79,10 +80,10 @@ def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int 
     base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
     base.set_action(action, 1.2 * float(phi.abs().max()))
     base.fit(phi, action.grad, noise_of("test/fit", len(phi), shape))
-    return ScoreModel(base, UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None).eval()
+    return LatticeScore(base, UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None).eval()
 
 
-def spoil(model: ScoreModel, size: float, seed: int = 2) -> ScoreModel:
+def spoil(model: LatticeScore, size: float, seed: int = 2) -> LatticeScore:
     """Random weights of standard deviation `size` in the U-Net's heads: a bad, sizable score error."""
     assert model.unet is not None
     generator = torch.Generator().manual_seed(seed)
@@ -94,6 +95,6 @@ def spoil(model: ScoreModel, size: float, seed: int = 2) -> ScoreModel:
     return model
 
 
-def levels_of(model: ScoreModel, n: int) -> Tensor:
+def levels_of(model: LatticeScore, n: int) -> Tensor:
     """n levels over the model's noise range."""
     return geometric(n, float(model.base.log_sigma[0].exp()), float(model.base.log_sigma[-1].exp()))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.points import PointModel
+from diffsq.models.points import PointModel
 from lattice.rng import normals, uniforms
 
 MU, S0 = 1.0, 0.25

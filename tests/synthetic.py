@@ -6,14 +6,15 @@ log-weight is the exact ratio; the training curves and path KL are invented.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
-from lattice.action import FreeScalar
-from lattice.ensemble import Ensemble, write_ensemble
+from lattice.actions.phi4 import FreeScalar
+from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.files import write_json
-from lattice.measure import measure
+from lattice.observables.measure import measure
 
 SHAPE, KAPPA, N = (8, 8), 0.22, 1024
 VOLUME = 64
@@ -239,3 +240,21 @@ def synthetic_run(folder: Path) -> Path:
         },
     )
     return folder
+
+
+GENERATED: dict[str, Any] = {
+    "sampler": "path", "law": 1, "process": "ve", "model": "a" * 64, "training_ensemble": "b" * 64,
+    "levels": [0.0, 0.2, 0.5, 1.0, 2.0, 4.0], "n_calibration": 512, "stream": "sample",
+}  # fmt: skip
+
+
+def weighted_sample(seed: int, first: int = 0, n: int = 400, kappa: float = KAPPA, **other: Any) -> Ensemble:
+    """Samples number first, first + 1, ... of a seed: proposals somewhat off, and their exact log-weights."""
+    g = propagator()
+    q = g * (1 + (0.1 + 0.05 * (seed % 2)) * np.exp(-khat2()))  # the seed is part of the law
+    phi = draw(np.random.default_rng([seed, first]), q, n)
+    log_w = log_density(phi, g) - log_density(phi, q) + 0.5 * np.log(2 * np.pi * g).sum()
+    return Ensemble.from_fields(
+        phi, FreeScalar(kappa), trajectory=first + np.arange(n), log_weight=log_w,
+        attrs={"generated": {**GENERATED, "seed": seed, **other}},
+    )  # fmt: skip

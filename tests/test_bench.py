@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 import torch
 
-from lattice.action import ScalarPhi4
-from lattice.cluster import WOLFF, wolff_update
+from lattice.actions.phi4 import ScalarPhi4
 from lattice.errors import InputError
-from lattice.integrator import evolve
-from lattice.kernels import neighbour_table
 from lattice.rng import normals, uniforms
+from lattice.updates.cluster import WOLFF, wolff_update
+from lattice.updates.integrator import evolve
+from lattice.updates.kernels.layout import neighbour_table
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 ACTION, SHAPE, SEED = ScalarPhi4(0.27088, 0.022), (8, 6), 5
 
 
@@ -159,7 +159,7 @@ def test_cuda_is_asked_for_in_vain(updates: ModuleType, capsys: pytest.CaptureFi
 
 def test_every_candidate_is_exact_on_one_site_pairs(tau: ModuleType) -> None:
     """Recipes call what they name: a 2 x 2 lattice at kappa = 0 has <phi^2> of the one-site integral."""
-    from lattice.exact import one_site_moments
+    from lattice.exact.scalar import one_site_moments
 
     action, shape, n = ScalarPhi4(0.0, 0.1), (2, 2), 512
     (exact,) = one_site_moments(action, (2,))

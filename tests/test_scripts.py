@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "test")] + [ROOT / ".ci" / "run"]
 
 

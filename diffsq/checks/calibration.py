@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from diffsq import sampler
-from diffsq.calibration import (
+from diffsq.analysis.calibration import (
     SPACING,
     PathRanks,
     Stream,
@@ -25,12 +24,13 @@ from diffsq.calibration import (
     plain_draw,
     ranks,
 )
-from diffsq.checks.workbench import Workbench
 from diffsq.plots.style import GREY, INK, RAW, WEIGHTED, new_figure, styled
-from diffsq.uniformity import Uniformity, holm, sensitivity, uniformity
+from diffsq.run_folder.finished import Workbench
+from diffsq.sampling import steps
 from lattice.errors import InputError
-from lattice.notation import aligned, format_value
 from lattice.progress import Progress
+from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.uniformity import Uniformity, holm, sensitivity, uniformity
 
 ALPHA = 1e-3  # of the whole family of one kind of ranks: a calibrated sampler fails once in a thousand seeds
 DEFAULT_LEVELS = (0.05, 0.25, 0.7)  # fractions of N: small, middle and large sigma
@@ -53,7 +53,7 @@ def run(
     False takes fields of all chains, where the held-out ones give too few. Raises `InputError` for a level
     that the path does not have, an unknown or deterministic method, or too few fields.
     """
-    if method != "path" and method not in sampler.STEPS:
+    if method != "path" and method not in steps.STEPS:
         raise InputError(f"method must be path, euler or pc, got {method!r}")
     if n_fields < 10:
         raise InputError(f"n_fields must be at least 10, got {n_fields}")
@@ -102,7 +102,7 @@ def _ranks_at(
         return path_ranks(
             bench.path, level, phi, bench.action.action, statistics, n_draws, stream, bench.frames(), done
         )
-    step, grid = sampler.STEPS[method], bench.path.kernel.levels
+    step, grid = steps.STEPS[method], bench.path.kernel.levels
     draw = plain_draw(step, bench.model, grid, level, stream, bench.frames())
     return PathRanks(ranks(draw, phi, float(grid[level]), statistics, n_draws, stream, done), {}, 1.0)
 

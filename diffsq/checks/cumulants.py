@@ -1,9 +1,9 @@
 """Cumulants of the field through the run's own process: per site, of M and per momentum mode.
 
 Forward: held-out fields noised to every level, against the curve from their own kappa_n(0) (the formulas are
-those of `diffsq.cumulant_flow`). Backward: the run's path sampler, raw at every level, and at t = 0 the run's
-samples raw and corrected by their weights, against the training ensemble. sde = ve and vp are two pictures of
-one path, in x and in f x with f = 1/sqrt(1 + sigma^2).
+those of `diffsq.process.cumulants`). Backward: the run's path sampler, raw at every level, and at t = 0 the
+run's samples raw and corrected by their weights, against the training ensemble. sde = ve and vp are two
+pictures of one path, in x and in f x with f = 1/sqrt(1 + sigma^2).
 
     phi     every site, averaged over them          k1, k2   (2/V)^{1/2} Re, Im phi~(k), two smallest |k|
     M       (1/V) sum_x phi_x, noise sigma^2/V      uv       the same, largest |k|; 1/V where k = -k
@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.checks.workbench import Workbench
-from diffsq.cumulant_flow import (
+from diffsq.plots.cumulants import draw_observables
+from diffsq.process.cumulants import (
     MIN_BLOCKS,
     Curve,
     Tally,
@@ -37,15 +37,16 @@ from diffsq.cumulant_flow import (
     slices,
     watch_into,
 )
-from diffsq.plots.cumulants import draw_observables
-from diffsq.sde import SDES
-from lattice.checks import sigmas_of
-from lattice.ensemble import Ensemble
+from diffsq.process.sde import SDES
+from diffsq.run_folder.finished import Workbench
+from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.notation import aligned, format_value
-from lattice.observables import momentum_classes
+from lattice.observables.scalar import momentum_classes
 from lattice.progress import Progress
-from lattice.statistics import jackknife_errors, normalised_weights
+from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.pulls import sigmas_of
+from lattice.statistics.weights import normalised_weights
 
 BATCH = 64
 CHUNK = 4096  # stored fields at a time

@@ -13,16 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffsq.checks.workbench import Workbench
-from diffsq.exactness import ln_z, ln_z_forward
-from diffsq.free_energy import path_bennett
+from diffsq.exactness.free_energy import path_bennett
+from diffsq.exactness.weights import ln_z, ln_z_forward
 from diffsq.plots.style import BLUE, GREEN, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
-from diffsq.sample import BLOCK
+from diffsq.run_folder.finished import Workbench
+from diffsq.sampling.sample import BLOCK
 from lattice.errors import InputError
-from lattice.integration import Node, thermodynamic_integration
-from lattice.notation import aligned, format_value
 from lattice.progress import Progress
-from lattice.statistics import check_log_weights
+from lattice.scans.thermodynamic_integration import Node, thermodynamic_integration
+from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.weights import check_log_weights
 
 LIMIT = 4.0  # standard deviations
 SEED_OF_INTEGRAL = 0x5EED  # keeps its simulations apart from the ensemble's, which may have the same seed
@@ -93,9 +93,7 @@ def _node(node: Node) -> dict[str, float]:
     }
 
 
-def _forward(
-    bench: Workbench, progress: Progress, n: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _forward(bench: Workbench, progress: Progress, n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Log-weights of held-out fields noised forward, and the chains of the fields."""
     phi, chain = bench.held_out_fields(n)
     progress.start(len(phi), "forward weights")

@@ -1,8 +1,8 @@
 """What the score has learned: the force per momentum shell, the couplings, and the running of the action.
 
-Held-out fields are noised to each level sigma; `diffsq.effective_action` has the identities. Verdict: at the
-smallest sigma, the smallest trained one, kappa, 1 - 2 lam and lam agree with the action within
-max(4 errors, 2 %), provided that 4 errors are below 10 %; else there is none.
+Held-out fields are noised to each level sigma; `diffsq.analysis.effective_action` has the identities.
+Verdict: at the smallest sigma, the smallest trained one, kappa, 1 - 2 lam and lam agree with the action
+within max(4 errors, 2 %), provided that 4 errors are below 10 %; else there is none.
 """
 
 from typing import Any
@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from diffsq.checks.workbench import Workbench
-from diffsq.effective_action import (
+from diffsq.analysis.effective_action import (
     BARE,
     EXTENDED,
     Noised,
@@ -24,10 +23,11 @@ from diffsq.effective_action import (
     read_couplings,
 )
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
-from lattice.action import ScalarPhi4
+from diffsq.run_folder.finished import Workbench
+from lattice.actions.phi4 import ScalarPhi4
 from lattice.errors import InputError
-from lattice.notation import aligned, format_value
 from lattice.progress import Progress
+from lattice.statistics.notation import aligned, format_value
 
 AGREE, N_SIGMA, DECISIVE = 0.02, 4.0, 0.10
 WIDEST = 2.0  # largest sigma by default, in standard deviations of the field at a site

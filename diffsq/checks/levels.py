@@ -12,18 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from torch import Tensor
 
-from diffsq.checks.workbench import Workbench
-from diffsq.exactness import Floats, forward_ess, jackknife
-from diffsq.kernel import calibrated
-from diffsq.law import levels_of
-from diffsq.localise import divergence_below, shares
-from diffsq.path import ReversePath
+from diffsq.analysis.localise import divergence_below, shares
+from diffsq.exactness.weights import forward_ess
+from diffsq.models.momentum import shells
 from diffsq.plots.style import BLUE, GREEN, INK, VERMILLION, light_grid, new_figure, styled
-from diffsq.validation import shells
+from diffsq.run_folder.finished import Workbench
+from diffsq.sampling.lattice_kernel import calibrated
+from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.levels import levels_of
+from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.notation import format_value
 from lattice.progress import Progress
-from lattice.statistics import effective_sample_size
+from lattice.statistics.blocks import jackknife_of
+from lattice.statistics.notation import format_value
+from lattice.statistics.weights import effective_sample_size
 
 BLOCK = 64
 PLACEMENTS = ("ve", "vp", "adapted")
@@ -62,7 +64,7 @@ def run(
         progress.update(len(rows))
     progress.close()
     difference = torch.cat(parts).numpy()
-    below = [jackknife(lambda d: 0.25 * float(d.var()), column, chain=chain) for column in difference.T]
+    below = [jackknife_of(lambda d: 0.25 * float(d.var()), column, chain=chain) for column in difference.T]
     noise = bench.noise("check/levels/shares", np.arange(len(phi)))
     found = shares(path, phi, bench.action.action, noise, bench.frames(), index)
     return {
@@ -123,8 +125,8 @@ def _efficiency(bench: Workbench, path: ReversePath, n: int) -> dict[str, Any]:
     down, up = torch.cat(reverse).numpy(), torch.cat(forward).numpy()
     ess, ess_error = effective_sample_size(down)
     other, other_error = forward_ess(up, chain)
-    kl_down, error_down = jackknife(half_variance, down)
-    kl_up, error_up = jackknife(half_variance, up, chain=chain)
+    kl_down, error_down = jackknife_of(half_variance, down)
+    kl_up, error_up = jackknife_of(half_variance, up, chain=chain)
     return {
         "ess": ess, "ess_error": ess_error, "ess_forward": other, "ess_forward_error": other_error,
         "kl": 0.5 * (kl_down + kl_up), "kl_error": 0.5 * float(np.hypot(error_down, error_up)),

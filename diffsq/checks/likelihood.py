@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.checks.workbench import Workbench
-from diffsq.exactness import acceptance, jackknife, ln_z, log_mean_exp
-from diffsq.likelihood import flow_sample, hutchinson_probes, kept_noise_bias, noisy_acceptance
+from diffsq.exactness.weights import acceptance, ln_z, log_mean_exp
 from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, light_grid, new_figure, styled
-from diffsq.sde import VESDE
+from diffsq.process.sde import VESDE
+from diffsq.run_folder.finished import Workbench
+from diffsq.sampling.likelihood import flow_sample, hutchinson_probes, kept_noise_bias, noisy_acceptance
+from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.notation import aligned, format_value
 from lattice.progress import Progress
-from lattice.statistics import check_log_weights, effective_sample_size
+from lattice.statistics.blocks import jackknife_of
+from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.weights import check_log_weights, effective_sample_size
 
-Floats = NDArray[np.float64]
 EXACT_UP_TO = 100  # sites
 LIMIT = 4.0  # standard deviations
 BATCH = 64
@@ -50,7 +50,7 @@ def run(
     action, phi, flow, coarse, noisy = _draw(bench, progress, n_fields, n_levels, n_estimates, exact)
     noise = noisy - (flow if exact else noisy.mean(0))
     spread = float(np.sqrt((noise**2).sum() / (noise.size if exact else noise.size - n_fields)))
-    step, step_error = jackknife(
+    step, step_error = jackknife_of(
         lambda rows: log_mean_exp(rows[:, 0]) - log_mean_exp(rows[:, 1]), np.stack([flow, coarse], 1)
     )
     found = {"flow": _about(flow), "one_probe": _about(noisy[0]), "path": _about(path)}
@@ -114,9 +114,9 @@ def _draw(
     for start in batches:
         index = np.arange(start, min(start + BATCH, n_fields))
         noise = bench.noise("check/likelihood/start", index)(0)
-        signs = hutchinson_probes(
-            bench.seed, "check/likelihood/probe", index, n_estimates, model.shape
-        ).to(bench.device)
+        signs = hutchinson_probes(bench.seed, "check/likelihood/probe", index, n_estimates, model.shape).to(
+            bench.device
+        )
 
         def log_q(at: Tensor, probes: Tensor | None, z: Tensor = noise) -> tuple[Tensor, Tensor]:
             return flow_sample(model, at, z, probes=probes, frame=bench.frames()(0), done=progress.update)

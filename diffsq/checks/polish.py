@@ -13,13 +13,8 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from diffsq import sampler
-from diffsq.checks.workbench import Workbench
-from diffsq.momentum import Momenta
-from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
-from diffsq.polish import (
+from diffsq.analysis.polish import (
     OBSERVABLES,
     RESOLVED,
     Reference,
@@ -31,16 +26,19 @@ from diffsq.polish import (
     quarter_period,
     steps_for,
 )
-from diffsq.sample import BLOCK
-from diffsq.validation import shells
+from diffsq.models.momentum import Momenta, shells
+from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
+from diffsq.run_folder.finished import Workbench
+from diffsq.sampling import steps
+from diffsq.sampling.sample import BLOCK
+from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.notation import aligned, format_value
 from lattice.progress import Progress
 from lattice.rng import uniforms
+from lattice.statistics.notation import aligned, format_value
 
-Floats = NDArray[np.float64]
 CONTROL_LIMIT = 5.0
-SAMPLERS = ("path", *sampler.STEPS)
+SAMPLERS = ("path", *steps.STEPS)
 REFERENCES = ("ensemble", "weighted")
 MARKERS = "os^Dv<>p"
 LABELS = {
@@ -134,7 +132,7 @@ def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progre
     for first in range(0, n, BLOCK):
         noise = bench.noise("check/polish/noise", np.arange(first, first + BLOCK))
         start = bench.model.momenta.colour(noise(2 * n_levels), bench.model.base.g + levels[-1] ** 2)
-        x = sampler.run(sampler.STEPS[method], bench.model, start, levels, noise, bench.frames())
+        x = steps.run(steps.STEPS[method], bench.model, start, levels, noise, bench.frames())
         parts.append(x.cpu())
         progress.update()
     phi: Floats = torch.cat(parts)[:n].numpy()

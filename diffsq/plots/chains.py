@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from diffsq.plots.estimators import Array, Autocorrelation
+from diffsq.plots.estimators import Autocorrelation
 from diffsq.plots.style import BLUE, COLD, GREY, HOT, INK, light_grid, new_figure, styled
+from lattice.arrays import Floats
 
 Band = tuple[float, float]
 
@@ -66,7 +67,7 @@ def thermalisation(
 _KINDS = (("hot", HOT, (0, ())), ("cold", COLD, (0, (5, 1))), ("wall", GREY, (0, (1, 1))))
 
 
-def _histories(axes: Axes, data: Array, start: Sequence[str]) -> None:
+def _histories(axes: Axes, data: Floats, start: Sequence[str]) -> None:
     time = np.arange(1, len(data) + 1)
     edges = np.unique(np.geomspace(1, len(data) + 1, 60).round().astype(int))
     for kind, colour, dash in _KINDS:
@@ -139,6 +140,6 @@ def autocorrelation(
     return figure
 
 
-def _band(axes: Axes, x: ArrayLike, value: Array, error: Array, colour: str) -> None:
+def _band(axes: Axes, x: ArrayLike, value: Floats, error: Floats, colour: str) -> None:
     axes.fill_between(x, value - error, value + error, color=colour, alpha=0.25, linewidth=0)
     axes.plot(x, value, color=colour)

@@ -16,7 +16,7 @@ POWERS = (4 / 3, 2)  # tails of P(|K| > k) where cubic and exponential drifts ar
 def drift_histogram(verdict: Mapping[str, Any]) -> Figure:
     """Density of the drift magnitude u = |K| on log-log axes, and Hill's exponent of its tail.
 
-    verdict: the JSON of `lattice.complex_verdict.verdict`.
+    verdict: the JSON of `lattice.certificates.complex_langevin.verdict`.
     """
     figure = new_figure(9.6, 4.0)
     left, right = figure.subplots(1, 2)

@@ -10,8 +10,8 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from numpy.typing import NDArray
 
 from diffsq.plots.style import BLUE, INK, VERMILLION, light_grid, new_figure, styled
+from lattice.arrays import Floats
 
-Floats = NDArray[np.float64]
 NAMES = {"ve": "variance expanding", "vp": "variance preserving"}
 SIDES: tuple[str, ...] = ("forward", "backward")
 SIGMA = r"noise level $\sigma$"

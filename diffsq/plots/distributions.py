@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
-from diffsq.plots.estimators import Array, Curve, curve_ratio, histogram_density
+from diffsq.plots.estimators import Curve, curve_ratio, histogram_density
 from diffsq.plots.style import (
     BLUE,
     INK,
@@ -20,6 +20,7 @@ from diffsq.plots.style import (
     new_figure,
     styled,
 )
+from lattice.arrays import Floats
 
 STYLES = {
     "raw": ("raw", RAW, "s", -0.18),
@@ -69,8 +70,8 @@ def two_point_function(monte_carlo: Curve, samples: Mapping[str, Curve] | None =
     """G(k) against khat^2 for Monte Carlo and for ``samples`` ("raw", "weighted"), with the ratio to Monte
     Carlo below.
 
-    ``x`` of the curves is khat^2, k = 0 included: G, G_error of ``lattice.measure.two_point``.  The zero
-    mode stands at the left edge of a log axis.
+    ``x`` of the curves is khat^2, k = 0 included: G, G_error of ``lattice.observables.measure.two_point``.
+    The zero mode stands at the left edge of a log axis.
     """
     positive = monte_carlo.x[monte_carlo.x > 0]
     first = float(positive.min()) if positive.size else 1.0
@@ -189,7 +190,7 @@ def log_weights(
     return figure
 
 
-def _identities(u: Mapping[str, Array], ess: Mapping[str, tuple[float, float]] | None) -> list[str]:
+def _identities(u: Mapping[str, Floats], ess: Mapping[str, tuple[float, float]] | None) -> list[str]:
     one = {"reverse": np.exp(u["reverse"]), "forward": np.exp(-u["forward"])}
     exponent = {"reverse": r"\langle e^{u}\rangle_R", "forward": r"\langle e^{-u}\rangle_F"}
     means = [rf"${exponent[s]} = {v.mean():.3f} \pm {v.std() / np.sqrt(len(v)):.3f}$" for s, v in one.items()]

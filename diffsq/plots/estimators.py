@@ -11,35 +11,34 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.statistics import jackknife_errors
-
-Array = NDArray[np.float64]
+from lattice.statistics.blocks import jackknife_errors
 
 
 @dataclass(frozen=True)
 class Curve:
     """Points ``x`` (m,) with ``value`` (m,) and one-sigma ``error`` (m,)."""
 
-    x: Array
-    value: Array
-    error: Array
+    x: Floats
+    value: Floats
+    error: Floats
 
 
 @dataclass(frozen=True)
 class Autocorrelation:
     """rho(t) and tau_int(W) for t, W = 0..t_max, each (t_max + 1,), with their statistical errors."""
 
-    rho: Array
-    rho_error: Array
-    tau_int: Array
-    tau_int_error: Array
+    rho: Floats
+    rho_error: Floats
+    tau_int: Floats
+    tau_int_error: Floats
 
 
 N_BLOCKS = 100
 
 
-def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Array, Array]:
+def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Floats, Floats]:
     """Value and jackknife error, (m,) each, of sum numerator / sum denominator from block sums (b, m), (b,).
 
     Leaving out a block from both keeps the fluctuation of the denominator (the sum of weights).
@@ -54,7 +53,7 @@ def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Array
     return value, jackknife_errors(left_out)
 
 
-def _weights_and_blocks(n: int, log_weight: ArrayLike | None) -> tuple[Array, NDArray[np.int64]]:
+def _weights_and_blocks(n: int, log_weight: ArrayLike | None) -> tuple[Floats, NDArray[np.int64]]:
     """Weights (n,) scaled to max 1, and each configuration's block (n,), at most ``N_BLOCKS``."""
     if n < 2:
         raise InputError(f"a jackknife error needs at least 2 configurations, got {n}")
@@ -133,7 +132,7 @@ def autocorrelation_function(replicas: Sequence[ArrayLike], t_max: int) -> Autoc
     return Autocorrelation(rho[: t_max + 1], rho_error, tau, tau_error)
 
 
-def _rho_variance(rho: Array, t_max: int, n_total: int) -> Array:
+def _rho_variance(rho: Floats, t_max: int, n_total: int) -> Floats:
     """(1/N) sum_{k>=1} [rho(k+t) + rho(k-t) - 2 rho(k) rho(t)]^2, rho(-t) = rho(t), for t = 0..t_max."""
     reach = len(rho) - 1 - t_max
     k = np.arange(1, reach + 1)

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from diffsq.learned_action import DROP, LearnedAction
+from diffsq.analysis.learned_action import DROP, LearnedAction
 from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, light_grid, new_figure, styled
-
-Floats = NDArray[np.float64]
+from lattice.arrays import Floats
 
 
 @styled
@@ -25,9 +23,7 @@ def figure(found: Sequence[LearnedAction], titles: Sequence[str]) -> Figure:
         above.set_ylim(one.action.min() - 0.8, one.action.min() + DROP + 1.0)
         _draw(below, one, one.noised)
         weighty = one.density > math.exp(-4) * one.density.max()
-        top = max(
-            float(np.abs(one.learned - one.noised + s * one.spread)[weighty].max()) for s in (-1, 1)
-        )
+        top = max(float(np.abs(one.learned - one.noised + s * one.spread)[weighty].max()) for s in (-1, 1))
         top = 1.3 * max(top, float(np.abs(one.action - one.noised)[weighty].max()))
         below.set(ylim=(-top, top), xlabel=r"$\phi$")
     grid[0, 0].set_ylabel(r"$S(\phi)$")

@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diffsq.plots.style import BASE, BLUE, INK, MODEL, WIENER, light_grid, new_figure, styled
-from lattice.notation import format_value
-
-Array = NDArray[np.float64]
+from lattice.arrays import Floats
+from lattice.statistics.notation import format_value
 
 
 @styled
@@ -114,7 +113,7 @@ def level_variance(sigma: ArrayLike, variance: ArrayLike) -> Figure:
     return figure
 
 
-def _stem(axes: Axes, sigma: Array, value: Array, label: str) -> None:
+def _stem(axes: Axes, sigma: Floats, value: Floats, label: str) -> None:
     positive = sigma > 0
     place = np.where(
         positive, sigma, sigma[positive].min() / 2 if positive.any() else 1.0

@@ -10,10 +10,10 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from diffsq.plots.estimators import Curve
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
-from lattice.crossings import ISING, curve_fit, dimensionless
-from lattice.notation import format_value
-from lattice.scaling import MIN_POINTS, CurveFit
-from lattice.scan_table import CERTIFIED, extents, tau_trajectories
+from lattice.scans.crossings import ISING, curve_fit, dimensionless
+from lattice.scans.scaling import MIN_POINTS, CurveFit
+from lattice.scans.table import CERTIFIED, extents, tau_trajectories
+from lattice.statistics.notation import format_value
 
 SERIES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v"), (GREY, "P"))
 FIELD = r"[$\kappa$–$\lambda$ field]"
@@ -58,9 +58,10 @@ def binder_crossing(
 ) -> Figure:
     """U_L(kappa) with its fits (bands: one error) and the crossings of each size with the next larger one.
 
-    ``curves`` is keyed by the label of each size, ``block`` is one of `lattice.crossings.binder_crossings`.
-    The vertical band is the extrapolated kappa_c (from U_L = U* where that is known, else from crossings), or
-    the crossing of the two largest sizes that meet; ``star`` draws a known limit of U_L.
+    ``curves`` is keyed by the label of each size, ``block`` is one of
+    `lattice.scans.crossings.binder_crossings`. The vertical band is the extrapolated kappa_c (from U_L = U*
+    where that is known, else from crossings), or the crossing of the two largest sizes that meet; ``star``
+    draws a known limit of U_L.
     """
     figure = new_figure(10.6, 5.2)
     axes = figure.subplots()

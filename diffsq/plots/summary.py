@@ -73,9 +73,7 @@ def overview(
     return figure
 
 
-def draw_pulls(
-    axes: Axes, labels: Sequence[str], pulls: Mapping[str, Sequence[float]], against: str
-) -> None:
+def draw_pulls(axes: Axes, labels: Sequence[str], pulls: Mapping[str, Sequence[float]], against: str) -> None:
     """The content of `pull_chart` on given axes."""
     rows = np.arange(len(labels))[::-1]
     values = np.array([list(column) for column in pulls.values()], dtype=np.float64).reshape(

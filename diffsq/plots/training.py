@@ -1,8 +1,4 @@
-"""What the network learned: loss, and path KL gained in training by noise level and momentum shell.
-
-The posterior variance of F is unknown, so no absolute path KL can be measured per noise level; what one
-predictor gains over another can.  All gains are in nats per field and positive where the later one is better.
-"""
+"""Training losses of several models in one figure."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,12 +6,41 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from diffsq.plots.style import BASE, BLUE, GREY, INK, MODEL, light_grid, new_figure, styled
-from lattice.notation import format_value
+from diffsq.plots.style import (
+    BASE,
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    MODEL,
+    PURPLE,
+    VERMILLION,
+    light_grid,
+    new_figure,
+    styled,
+)
+from lattice.arrays import Floats
+from lattice.statistics.notation import format_value
 
-Array = NDArray[np.float64]
+SERIES = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (GREY, "-"))
+
+
+@styled
+def losses(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
+    """Loss against step of each model, name -> (step (n,), loss (n,)), both axes as they serve."""
+    figure = new_figure(8.2, 3.8)
+    axes = figure.subplots()
+    for i, (name, (step, loss)) in enumerate(curves.items()):
+        colour, dash = SERIES[i % len(SERIES)]
+        axes.plot(step, loss, dash, color=colour, linewidth=1.4, label=name)
+    axes.set(yscale="log", xlabel="step", ylabel="loss")
+    axes.legend(ncols=2)
+    light_grid(axes)
+    return figure
+
+
 SIGMA = r"noise level $\sigma$ [$\kappa$–$\lambda$ field]"
 
 
@@ -57,7 +82,7 @@ def training_history(
     return figure
 
 
-def _loss(axes: Axes, step: Array, loss: Array) -> None:
+def _loss(axes: Axes, step: Floats, loss: Floats) -> None:
     axes.plot(step, loss, color=GREY, alpha=0.45, linewidth=0.8, label="minibatch")
     if len(loss) > 10:
         width = max(len(loss) // 40, 3)

@@ -14,14 +14,12 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
-from diffsq.names import CHECK_NAMES
-from lattice.ensemble import Ensemble, read_ensemble
+from diffsq.config.names import CHECK_NAMES
+from lattice.arrays import Floats
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.files import read_json
-
-Array = NDArray[np.float64]
 
 
 class Absent(Exception):
@@ -78,7 +76,7 @@ class RunFolder:
         return read_ensemble(self.path / "ensemble")
 
     @cached_property
-    def thermalisation(self) -> tuple[Array, Array, list[str]]:
+    def thermalisation(self) -> tuple[Floats, Floats, list[str]]:
         """|M| and s, (n_therm, n_chains) each, and every chain's start."""
         data, attrs = self._hdf5("ensemble", "therm.h5", ("abs_magnetization", "action_density"))
         starts = attrs.get("start", "[]")
@@ -125,7 +123,7 @@ class RunFolder:
         return {name: read_json(path) for name, path in found.items() if path.is_file()}
 
     @cached_property
-    def sequence(self) -> tuple[Array, Array]:
+    def sequence(self) -> tuple[Floats, Floats]:
         """Frames (n, *shape) and their sigma (n,)."""
         data, _ = self._hdf5("sample", "sequence.h5", ("phi", "sigma"))
         return data[0], data[1]
@@ -142,7 +140,7 @@ class RunFolder:
     def _json(self, stage: str, name: str) -> dict[str, Any]:
         return read_json(self._file(stage, name))
 
-    def _hdf5(self, stage: str, name: str, datasets: tuple[str, ...]) -> tuple[list[Array], dict[str, Any]]:
+    def _hdf5(self, stage: str, name: str, datasets: tuple[str, ...]) -> tuple[list[Floats], dict[str, Any]]:
         path = self._file(stage, name)
         try:
             with h5py.File(path, "r", locking="best-effort") as file:

@@ -12,13 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffsq import plots
-from diffsq.check_command import MODULES
-from diffsq.report.reader import Absent, Array, NotRun, RunFolder
+from diffsq.checks.perform import MODULES
+from diffsq.report.reader import Absent, NotRun, RunFolder
 from diffsq.report.tables import COLUMNS, comparison, number, pretty, reference_values
-from lattice import measure
-from lattice.ensemble import Ensemble
+from lattice.arrays import Floats
+from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.statistics import gamma_method
+from lattice.observables import measure
+from lattice.statistics.gamma import gamma_method
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def _curve(table: Mapping[str, Any]) -> plots.Curve:
     return plots.Curve(x, value, error)
 
 
-def _series(ensemble: Ensemble) -> Array:
+def _series(ensemble: Ensemble) -> Floats:
     """M ordered by chain and trajectory, so that jackknife blocks hold neighbours in Monte Carlo time."""
     return ensemble.series["magnetization"][np.concatenate(ensemble.replicas())]
 

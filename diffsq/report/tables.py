@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lattice.notation import format_value, in_short_table, parse_value
+from lattice.observables.names import in_short_table
+from lattice.statistics.notation import format_value, parse_value
 
 COLUMNS = {"training": "Monte Carlo", "raw": "raw", "weighted": "weighted", "metropolis": "Metropolis"}
 
@@ -46,7 +47,7 @@ LABELS = {
 
 
 def label_of(name: str) -> Label:
-    """The label of any observable of ``lattice.measure``; its bare name if it is not known.
+    """The label of any observable of ``lattice.observables.measure``; its bare name if it is not known.
 
     >>> label_of("kappa8_m_ratio").html, label_of("phi4").html, label_of("new").html
     ('κ<sub>8</sub>/κ<sub>2</sub>⁴ of <i>M</i>', '⟨φ⁴⟩', 'new')

@@ -10,18 +10,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffsq import plots
-from diffsq.checkpoint import read_lines
-from diffsq.plots import complex_langevin, cumulants, learned_action, points
-from diffsq.plots.losses import losses
-from diffsq.report import fill, run_tail
+from diffsq.analysis.flow_limits import limit_cells
+from diffsq.config.toy import ToyConfig, load_run_config
+from diffsq.plots import complex_langevin, complex_plane, cumulants, learned_action
+from diffsq.plots.training import losses
+from diffsq.report.page import fill, run_tail
 from diffsq.report.reader import Absent, NotRun, RunFolder
 from diffsq.report.sections import Draw, section
-from diffsq.toy_config import ToyConfig, load_run_config
-from diffsq.toy_limits import limit_cells
-from diffsq.toy_summary import pulls, sample_lines, strip
-from diffsq.toy_table import NAMES, parts, show
-from lattice.ensemble import read_ensemble
+from diffsq.run_folder.toy_summary import pulls, sample_lines, strip
+from diffsq.training.checkpoint import read_lines
+from lattice.ensembles.ensemble import read_ensemble
 from lattice.files import write_atomic
+from lattice.observables.moments import NAMES, parts, show
 
 FORMULAS = {
     "complex_gaussian": "S = ½ σ<sub>0</sub> z²", "complex_quartic": "S = ½ σ<sub>0</sub> z² + ¼ λ z⁴",
@@ -136,9 +136,6 @@ def _symbol(label: str, summary: Mapping[str, Any]) -> str:
     return f"{part} {symbol}" if part else symbol
 
 
-# --- the figures ------------------------------------------------------------------------------------------
-
-
 def _sections(summary: Mapping[str, Any]) -> list[tuple[str, str, Draw]]:
     first: list[tuple[str, str, Draw]] = [
         ("drift", "Drift histogram", lambda run: complex_langevin.drift_histogram(run.certificate)),
@@ -153,9 +150,9 @@ def _sections(summary: Mapping[str, Any]) -> list[tuple[str, str, Draw]]:
 
 
 def _plane(run: RunFolder) -> Figure:
-    from diffsq.point_checks import log_density_map
-    from diffsq.point_train import load_points
-    from diffsq.toy_diagnostics import drift_of
+    from diffsq.analysis.fokker_planck import log_density_map
+    from diffsq.checks.toy_diagnostics import drift_of
+    from diffsq.models.files import load_points
 
     data, learned = run.ensemble, None
     name = next(name for name in run.summary["columns"] if name != "data")
@@ -167,7 +164,7 @@ def _plane(run: RunFolder) -> Figure:
         learned = log_density_map(model, drift_of(data.action), (-x, x, -y, y), sigma)
     config = load_run_config(run.path / "config.yaml")
     assert isinstance(config, ToyConfig)
-    return points.density_map(data.phi, samples, learned, strip=strip(data, config))
+    return complex_plane.density_map(data.phi, samples, learned, strip=strip(data, config))
 
 
 def _flow(run: RunFolder) -> Figure:
@@ -175,7 +172,7 @@ def _flow(run: RunFolder) -> Figure:
 
 
 def _action(run: RunFolder) -> Figure:
-    from diffsq.toy_diagnostics import learned_action as found
+    from diffsq.checks.toy_diagnostics import learned_action as found
 
     config = load_run_config(run.path / "config.yaml")
     assert isinstance(config, ToyConfig)

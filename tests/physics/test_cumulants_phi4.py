@@ -9,9 +9,10 @@ import pytest
 import torch
 from small_models import equilibrium, levels_of, noise_of, phi4_model, still
 
-from diffsq.analytic import SAMPLERS, TwoPeakScore, noise_levels, point_noise, sample_points
+from diffsq.analysis.sampler_errors import SAMPLERS, noise_levels, point_noise, sample_points
 from diffsq.checks.cumulants import observables
-from diffsq.cumulant_flow import (
+from diffsq.models.two_peak import TwoPeakScore
+from diffsq.process.cumulants import (
     Tally,
     consistent,
     estimate,
@@ -23,12 +24,13 @@ from diffsq.cumulant_flow import (
     slices,
     watch_into,
 )
-from diffsq.kernel import calibrated
-from diffsq.path import ReversePath
-from diffsq.sde import SDES
-from lattice.action import ScalarPhi4
-from lattice.statistics import normalised_weights
-from lattice.toys import TwoPeak, draw_toy
+from diffsq.process.sde import SDES
+from diffsq.sampling.lattice_kernel import calibrated
+from diffsq.sampling.lattice_path import ReversePath
+from lattice.actions.one_variable import TwoPeak
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.simulation.exact_draws import draw_toy
+from lattice.statistics.weights import normalised_weights
 
 LAW = TwoPeakScore(1.0, 0.25)
 EVEN = (2, 4, 6, 8)

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from diffsq.config import Config, load_config
-from diffsq.exactness import ln_z, metropolis_ensemble
-from diffsq.sample import sample
-from diffsq.train import train
-from lattice.action import ScalarPhi4
-from lattice.ensemble import Ensemble
-from lattice.generate import generate
-from lattice.measure import measure
-from lattice.notation import parse_value
+from diffsq.config.config import Config, load_config
+from diffsq.exactness.weights import ln_z, metropolis_ensemble
+from diffsq.sampling.sample import sample
+from diffsq.training.lattice import train
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.ensembles.ensemble import Ensemble
+from lattice.observables.measure import measure
+from lattice.simulation.monte_carlo import generate
+from lattice.statistics.notation import parse_value
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET = (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lattice.ensemble import read_ensemble
+from lattice.ensembles.ensemble import read_ensemble
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/tiny.yaml"

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffsq.cli import main
-from diffsq.toy_summary import toy_table_text
-from lattice.ensemble import read_ensemble
-from lattice.toys import Complexified
+from diffsq.commands.main import main
+from diffsq.run_folder.toy_summary import toy_table_text
+from lattice.actions.complexified import Complexified
+from lattice.ensembles.ensemble import read_ensemble
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

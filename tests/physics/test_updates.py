@@ -13,15 +13,15 @@ import pytest
 import scipy.stats
 import torch
 
-from lattice.action import FreeScalar, ScalarPhi4
-from lattice.cluster import swendsen_wang_update, wolff_update
-from lattice.exact import free_propagator, small_lattice
-from lattice.fourier import free_inverse_mass
-from lattice.hmc import hmc_trajectory
-from lattice.integrator import evolve
-from lattice.langevin import langevin_update
-from lattice.local import metropolis_sweep, overrelaxation_sweep
+from lattice.actions.phi4 import FreeScalar, ScalarPhi4
+from lattice.exact.scalar import free_propagator, small_lattice
 from lattice.rng import normals, uniforms
+from lattice.updates.cluster import swendsen_wang_update, wolff_update
+from lattice.updates.fourier import free_inverse_mass
+from lattice.updates.hmc import hmc_trajectory
+from lattice.updates.integrator import evolve
+from lattice.updates.langevin import langevin_update
+from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
 
 MALA_STEP = 0.15
 

@@ -1,0 +1,1 @@
+"""What a model has learned and where its sampler fails; no files."""

@@ -1,0 +1,110 @@
+"""Where the efficiency of a path sampler is lost: by noise level, and by momentum shell.
+
+By level. From an equilibrium field x_0 noised to x_n, its own path below n and a fresh reverse draw from the
+same x_n have log-weights whose unknown part, ln p_n(x_n), is common to both. Their mean difference
+
+    J_n = E[log w_{<n}(forward path) - log w_{<n}(reverse draw)],
+    log w_{<n} = -S(x_0) + sum_{m<n} (log F - log R),
+
+is the symmetrised divergence of the two laws of the path below n given x_n, J_n/2 its path KL (mean of both
+directions; for Gaussian log-weights a quarter of the difference's variance, which is less noisy). It vanishes
+for exact steps, and its growth with n says which levels lose what.
+
+By shell. log w is a sum of terms a over levels and shells (log F and log R are sums over modes, minus the
+same for the Gaussian process with propagator G, which is exact) and of a rest with the action. For exact
+steps all of it adds up to a constant, so Cov(a, log w) is a fair share of Var(log w): the shares add up to
+the whole. Single shares can be negative: what one shell gets wrong another may compensate.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsq.models.protocol import Frames, Noise
+from diffsq.models.zero_mode import log_gauss
+from diffsq.sampling.lattice_path import ActionFunction, ReversePath, ReverseStep
+
+
+@torch.no_grad()
+def divergence_below(
+    path: ReversePath, phi: Tensor, action: ActionFunction, up: Noise, down: Noise, frames: Frames,
+    marks: list[int],
+) -> Tensor:  # fmt: skip
+    """Log-weight differences whose mean is J_n, at levels n in `marks`: (n_fields, len(marks)).
+
+    phi (n_fields, *shape) from equilibrium; up(step) the noise of the forward paths, down(i) of the i-th
+    reverse step drawn.
+    """
+    own, x, drawn, found = -action(phi), phi, 0, []
+    for step in range(max(marks)):
+        x_high = x + (path.kernel.levels[step + 1] ** 2 - path.kernel.levels[step] ** 2).sqrt() * up(step)
+        law = path.reverse(x_high, step, frames(step))
+        own = own + path.log_forward(x, x_high, step) - path.log_reverse(x, law, step)
+        x = x_high
+        if step + 1 in marks:
+            y, fresh = x, torch.zeros_like(own)
+            for n in reversed(range(step + 1)):
+                law = path.reverse(y, n, frames(n))
+                y_low = path.draw(law, down(drawn), n)
+                fresh = fresh + path.log_forward(y_low, y, n) - path.log_reverse(y_low, law, n)
+                y, drawn = y_low, drawn + 1
+            found.append(own - (fresh - action(y)))
+    return torch.stack(found, 1)
+
+
+@dataclass
+class Shares:
+    """Cov(a, log w) by level and shell (N, n_shells), of the action's rest, and their sum Var(log w)."""
+
+    table: Tensor
+    rest: float
+    variance: float
+
+
+@torch.no_grad()
+def shares(
+    path: ReversePath, phi: Tensor, action: ActionFunction, noise: Noise, frames: Frames, shell: Tensor
+) -> Shares:
+    """Shares of Var(log w) over forward paths of equilibrium fields phi (n, *shape).
+
+    `shell` (n_class,) is the shell of each momentum class.
+    """
+    kernel, x, terms = path.kernel, phi, []
+    log_w = -action(phi)
+    for step in range(kernel.n_levels):
+        x_high = x + (kernel.levels[step + 1] ** 2 - kernel.levels[step] ** 2).sqrt() * noise(step)
+        law = path.reverse(x_high, step, frames(step))
+        log_w = log_w + path.log_forward(x, x_high, step) - path.log_reverse(x, law, step)
+        terms.append(_by_shell(path, x, x_high, law, step, shell))
+        x = x_high
+    log_w = log_w - path.log_start(x)
+    centred = log_w - log_w.mean()
+    a = torch.stack(terms, 1)  # (n, N, n_shells)
+    table = torch.einsum("n,nls->ls", centred, a - a.mean(0)) / (len(phi) - 1)
+    variance = float(log_w.var())
+    return Shares(table, variance - float(table.sum()), variance)
+
+
+def _by_shell(
+    path: ReversePath, x: Tensor, x_high: Tensor, law: ReverseStep, step: int, shell: Tensor
+) -> Tensor:
+    """log F - log R of a step less that of the Gaussian process, but for constants: (n, n_shells)."""
+    p, kernel = path.momenta, path.kernel
+    levels = kernel.levels
+    white, c = path.whitened(x, law, step), kernel.variance[step]
+    jump, low, high = p.modes(x_high - x), p.modes(x), p.modes(x_high)
+    g = path.model.base.g
+    chi2 = (
+        -(jump.abs() ** 2) / (levels[step + 1] ** 2 - levels[step] ** 2)
+        + white.abs() ** 2 / p.expand(c)
+        - low.abs() ** 2 / p.expand(g + levels[step] ** 2)
+        + high.abs() ** 2 / p.expand(g + levels[step + 1] ** 2)
+    )
+    classes = 0.5 * p.class_sum(p.weight * chi2)
+    z = white[..., 0, 0].real
+    classes[:, 0] += log_gauss(z, c[0]) - law.zero.log_density(z)
+    # the determinant of the modulation belongs to all modes alike
+    classes = classes + 0.5 * law.tilt.flatten(1).sum(1)[:, None] * p.multiplicity / p.volume
+    out = classes.new_zeros(len(x), int(shell.max()) + 1)
+    return out.index_add(1, shell, classes)

@@ -1,0 +1,135 @@
+"""One check of a finished run: its options, its numbers and its figure into RUN/checks."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import time
+import types
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from diffsq.config.names import CHECK_NAMES
+from diffsq.config.yaml_file import Loader
+from lattice.errors import InputError
+
+if TYPE_CHECKING:
+    from lattice.progress import Progress
+
+
+MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
+
+
+def check(
+    name: str, folder: Path, options: dict[str, Any], device: str, progress: Progress
+) -> dict[str, Any]:
+    """Run one check of the run in `folder`, write checks/NAME.json and NAME.png there, return the content.
+
+    Raises `InputError` for options that the check does not have, and for a run that is not finished.
+    """
+    from diffsq.run_folder.finished import open_run
+    from lattice.files import code_version, write_json
+
+    module = importlib.import_module(MODULES[name])
+    check_options(name, options)
+    bench = open_run(folder, device)
+    started = time.monotonic()
+    result = module.run(bench, progress, **options)
+    content = {
+        "check": name,
+        "passed": result["passed"],
+        "options": {**_defaults(module.run), **options},
+        "samples": bench.samples.identity,
+        "seconds": round(time.monotonic() - started, 2),
+        "code": code_version(),
+        "text": module.text(result),
+        "result": result,
+    }
+    write_json(folder / "checks" / f"{name}.json", content)
+    _write_figure(folder / "checks" / f"{name}.png", module.figure(result))
+    return content
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Refuse options that the check NAME does not have, and values of another type than its own."""
+    run = importlib.import_module(MODULES[name]).run
+    for key, value in options.items():
+        _check_option(key, value, run, name)
+
+
+def read_options(settings: Sequence[str], run: Callable[..., Any], name: str) -> dict[str, Any]:
+    """`--set NAME=VALUE` (values are YAML) as keyword arguments of the check's `run`, after its annotations.
+
+    Raises `InputError` for what is not NAME=VALUE, for a name that `run` does not have and for a value of
+    another type than its own.
+
+    >>> def run(bench, progress, n_fields: int = 256, levels: list[int] | None = None): ...
+    >>> read_options(["n_fields=100", "levels=[1, 5]"], run, "calibration")
+    {'n_fields': 100, 'levels': [1, 5]}
+    """
+    known, options = _defaults(run), {}
+    for setting in settings:
+        key, equals, text = (part.strip() for part in setting.partition("="))
+        if not equals or not key:
+            raise InputError(f"--set takes NAME=VALUE, such as {next(iter(known), 'n')}=...; got {setting!r}")
+        try:
+            value = yaml.load(text, Loader=Loader)
+        except yaml.YAMLError:
+            raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
+        kind = _check_option(key, value, run, name)
+        if kind is float or typing.get_origin(kind) is tuple:
+            value = float(value) if kind is float else tuple(value)
+        options[key] = value
+    return options
+
+
+def _check_option(key: str, value: Any, run: Callable[..., Any], name: str) -> Any:
+    """The annotated type of an option, once it and its value are sound."""
+    known = _defaults(run)
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}"
+        raise InputError(f"the check {name} has no option {key}; {hint}")
+    kind = typing.get_type_hints(run).get(key, Any)
+    if not fits(value, kind):
+        words = inspect.formatannotation(kind)
+        raise InputError(f"the option {key} of the check {name} must be {words}, got {value!r}")
+    return kind
+
+
+def _defaults(run: Callable[..., Any]) -> dict[str, Any]:
+    parameters = inspect.signature(run).parameters.items()
+    return {name: p.default for name, p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a YAML value is of the annotated type: numbers, text, truth values, lists of them, or None.
+
+    >>> fits(3, float), fits(True, int), fits([1, 2], list[int] | None), fits([1.5], list[int])
+    (True, False, True, False)
+    """
+    if kind is Any:
+        return True
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, each) for each in inside)
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, list | tuple) and all(fits(each, inside[0]) for each in value)
+    if kind in (None, type(None)):
+        return value is None
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, int | float)
+    return isinstance(value, kind)
+
+
+def _write_figure(path: Path, figure: Any) -> None:
+    from lattice.files import write_atomic
+
+    write_atomic(path, lambda file: figure.savefig(file, format="png"))

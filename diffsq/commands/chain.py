@@ -1,0 +1,99 @@
+"""`diffsq chain CONFIG`: a Markov chain of diffusion moves on a finished run, and what it measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lattice.errors import InputError
+
+SECTIONS = ("seed", "action", "lattice", "ensemble", "sde", "model", "training", "sampling")
+SHOWN = ("magnetization", "abs_magnetization", "susceptibility_full", "action_density", "phi2")
+
+
+def chain_command(args: argparse.Namespace) -> int:
+    """chain CONFIG. Makes, continues or reads RUN/chain and prints acceptance and tau_int."""
+    from diffsq.commands.session import limit_threads, load, pick_device
+    from diffsq.config.config import Config
+
+    limit_threads(args.threads)
+    config = load(args)
+    if not isinstance(config, Config):
+        raise InputError("diffsq chain makes chains of phi^4 fields; a run on one variable has none")
+    folder = args.run or Path("runs") / config.name
+    from diffsq.run_folder.chain import chain
+    from diffsq.run_folder.finished import open_run
+    from lattice.files import changed_values, run_lock
+    from lattice.progress import make_progress
+
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder}: no finished run here; `diffsq run {args.config}` makes it")
+    with run_lock(folder):
+        bench = open_run(folder, pick_device(args.device))
+        made, asked = (
+            {name: value for name, value in c.model_dump(mode="json").items() if name in SECTIONS}
+            for c in (bench.config, config)
+        )
+        changed = changed_values(made, asked)
+        if changed:
+            raise InputError(f"{folder}: was made with other settings: {'; '.join(changed)}")
+        ensemble = chain(bench, config.chain, folder / "chain", make_progress(args.quiet))
+    result = summary(ensemble)
+    print(json.dumps(result, indent=1) if args.json else text(result))
+    return 0
+
+
+def summary(ensemble: Any) -> dict[str, Any]:
+    """Acceptance of every kind of move with its error, and value, error and tau_int of observables."""
+    from lattice.observables.measure import measure
+    from lattice.statistics.gamma import EstimatorError, gamma_method
+
+    rates: dict[str, list[float | None]] = {}
+    for name, series in ensemble.series.items():
+        if not name.startswith("accepted_"):
+            continue
+        error: float | None = None
+        try:
+            error = gamma_method([series[index] for index in ensemble.replicas()]).error
+        except EstimatorError:
+            pass  # always accepted, or too short
+        rates[name.removeprefix("accepted_")] = [float(series.mean()), error]
+    table = measure(ensemble, two_point=False)
+    return {
+        "shape": list(ensemble.shape),
+        "n_chains": len(ensemble.replicas()),
+        "n_steps": int(ensemble.trajectory.max()),
+        "start": ensemble.attrs["start"],
+        "n_therm": ensemble.attrs["n_therm"],
+        "acceptance": rates,
+        "observables": {name: table["observables"][name] for name in SHOWN},
+        "tau_convention": table["tau_convention"],
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """What the command prints."""
+    from lattice.statistics.notation import aligned, format_value
+
+    rows = [["observable", "value", "tau_int"]]
+    for name, entry in result["observables"].items():
+        cells = [
+            format_value(entry[a], entry[b]) for a, b in (("value", "error"), ("tau_int", "tau_int_error"))
+        ]
+        rows.append([name, *cells])
+    extents = "x".join(map(str, result["shape"]))
+    start = f"{result['n_therm']} HMC trajectories" if result["start"] == "hmc" else f"the {result['start']}"
+    lines = [
+        f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}",
+        *(
+            f"acceptance {name}: {rate:g}"
+            if error is None
+            else f"acceptance {name}: {format_value(rate, error)}"
+            for name, (rate, error) in result["acceptance"].items()
+        ),
+        *aligned(rows),
+        f"{result['tau_convention']}, in steps (one cycle of moves)",
+    ]
+    return "\n".join(lines)

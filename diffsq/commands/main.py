@@ -1,0 +1,87 @@
+"""The `diffsq` command.
+
+Its words are in `diffsq.commands.arguments`.  Everything heavy is imported inside the commands, so that
+`diffsq --help` answers at once.
+
+Exit codes: 0 done; 1 a negative answer (`compare`: differ, `ensemble`: certificate or a scan's point failed,
+`import`: refused, `check`, `doctor`: failed); 2 an error, one line on standard error; 130 interrupted.
+DIFFSQ_TRACEBACK=1 shows the traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from diffsq.commands.arguments import build_parser
+from diffsq.commands.data import compare_command, export_command, import_command
+from diffsq.commands.run import report_command, stage_command
+from diffsq.commands.session import limit_threads, say_error, words
+from lattice.errors import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    traceback = os.environ.get("DIFFSQ_TRACEBACK") == "1"
+    try:
+        args = build_parser().parse_args(argv)
+        code = _together(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        if traceback:
+            raise
+        return say_error("interrupted; the same command continues", 130)
+    except BrokenPipeError:  # `diffsq measure ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except (InputError, OSError, MemoryError, ArithmeticError) as error:
+        if traceback:
+            raise
+        return say_error(words(error), 2)
+
+
+def _together(args: argparse.Namespace) -> int:
+    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles.
+
+    A failing process 0 just ends: torchrun then ends the others, which may be in the middle of anything.
+    """
+    args.team = None
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return COMMANDS[args.command](args)
+    limit_threads(getattr(args, "threads", None))
+    from lattice.processes import team_from_environment
+    from lattice.simulation.monte_carlo import serve
+
+    args.team = team_from_environment()
+    if args.team.rank:
+        serve(args.team)
+        return 0
+    code = COMMANDS[args.command](args)
+    args.team.tell(None)
+    args.team.close()
+    return code
+
+
+def doctor_command(args: argparse.Namespace) -> int:
+    """doctor [FOLDER]."""
+    from diffsq.commands.doctor import examine
+
+    return 0 if examine(args.folder) else 1
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    **dict.fromkeys(("run", "ensemble", "train", "sample"), stage_command),
+    "measure": lambda args: import_module("diffsq.commands.measure").measure_command(args),
+    "compare": compare_command,
+    "import": import_command,
+    "export": export_command,
+    "report": report_command,
+    "check": lambda args: import_module("diffsq.commands.check").check_command(args),
+    "chain": lambda args: import_module("diffsq.commands.chain").chain_command(args),
+    "doctor": doctor_command,
+}

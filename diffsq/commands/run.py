@@ -1,0 +1,78 @@
+"""`diffsq run`, `ensemble`, `train`, `sample` and `report`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from diffsq.commands.session import limit_threads, load, pick_device, print_plan, to_stderr
+from diffsq.config.names import STAGE_NAMES
+from lattice.errors import InputError
+
+
+def stage_command(args: argparse.Namespace) -> int:
+    """run, ensemble, train, sample."""
+    limit_threads(args.threads)
+    if args.command == "ensemble":
+        from diffsq.commands.scan import is_scan, scan_command
+
+        if is_scan(args):
+            return scan_command(args)
+        if args.submit is not None or args.keep_fields or args.collect:
+            raise InputError(
+                "--submit, --collect and --keep-fields are for a scan; give --scan or a file of points"
+            )
+    config, name = load(args), args.command
+    from diffsq import pipeline
+    from diffsq.run_folder.toy_summary import certificate_text
+
+    folder = args.run or Path("runs") / config.name
+    stages = pipeline.STAGES if name == "run" else (name,)
+    if (
+        args.restart is not None
+        and name != "run"
+        and STAGE_NAMES.index(args.restart) < STAGE_NAMES.index(name)
+    ):
+        raise InputError(
+            f"--restart {args.restart} would discard what `diffsq {name}` needs; use `diffsq run`"
+        )
+    if args.dry_run:
+        print_plan(config, folder, pipeline.plan(config, folder, stages, args.restart))
+        return 0
+    from lattice.progress import make_progress
+
+    say: Callable[[str], None] = (lambda text: None) if args.quiet else to_stderr
+    pipeline.run(
+        config, folder, stages, progress=make_progress(args.quiet), device=pick_device(args.device),
+        accept_uncertified=args.accept_uncertified, restart=args.restart, say=say, team=args.team,
+    )  # fmt: skip
+    if name in ("run", "sample"):
+        from diffsq.exactness.efficiency import warnings_of
+
+        for line in warnings_of(folder / pipeline.FOLDER["sample"]):
+            to_stderr(f"diffsq: warning: {line}")
+    if name == "run":
+        print(pipeline.final_text(folder))
+    elif name == "ensemble":
+        from lattice.certificates.check import format_certificate
+
+        certificate = pipeline.certificate_of(folder)
+        words = certificate_text if "tau_int" not in certificate else format_certificate
+        print(words(certificate))
+        return 0 if certificate["passed"] else 1
+    else:
+        print(f"{name}: done, in {folder / pipeline.FOLDER[name]}")
+    return 0
+
+
+def report_command(args: argparse.Namespace) -> int:
+    """report RUN."""
+    from diffsq import pipeline
+    from lattice.progress import make_progress
+
+    config = pipeline.open_config(args.run)
+    say: Callable[[str], None] = (lambda text: None) if args.quiet else to_stderr
+    pipeline.run(config, args.run, ("measure", "report"), progress=make_progress(args.quiet), say=say)
+    print(args.run / "report.html")
+    return 0

@@ -1,0 +1,99 @@
+"""What the commands share: device, threads, config and ensemble read, words for a person."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lattice.errors import InputError
+
+if TYPE_CHECKING:
+    from diffsq.config.config import Config
+    from diffsq.config.toy import ToyConfig
+    from lattice.ensembles.ensemble import Ensemble
+
+
+def pick_device(name: str) -> str:
+    """The torch device to use; `InputError` when it is not there.
+
+    >>> pick_device("cpu")
+    'cpu'
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device must be cpu, cuda, cuda:N or auto, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device must be cpu, cuda, cuda:N or auto, got {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name}: PyTorch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
+    return name
+
+
+def load(args: argparse.Namespace) -> Config | ToyConfig:
+    stray = [text for text in args.set if "=" not in text]
+    if stray:
+        raise InputError(f"--set takes KEY=VALUE, got {stray[0]!r} (a config file goes before --set)")
+    from diffsq.config.toy import load_run_config
+
+    return load_run_config(args.config, args.set)
+
+
+def limit_threads(n: int | None) -> None:
+    if n is None:
+        return
+    if n < 1:
+        raise InputError(f"--threads must be at least 1, got {n}")
+    for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # read when torch and numba are imported, later
+        os.environ[name] = str(n)
+    import torch
+
+    torch.set_num_threads(n)
+
+
+def read(path: Path) -> Ensemble:
+    from lattice.ensembles.ensemble import read_ensemble
+
+    if (path / "stages.json").exists():
+        raise InputError(
+            f"{path} is a run folder; name one of its ensembles: {path / 'ensemble'} or {path / 'samples'}"
+        )
+    return read_ensemble(path)
+
+
+def print_plan(config: Config | ToyConfig, folder: Path, plan: dict[str, str]) -> None:
+    from diffsq.config.config import resolved_yaml
+
+    print(f"{resolved_yaml(config)}\n# would do, in {folder}:")
+    for stage, action in plan.items():
+        print(f"#   {stage:<9} {action}")
+
+
+def to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def words(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, InputError):
+        place = f" ({error.filename})" if error.filename else ""
+        if error.errno == errno.ENOSPC:
+            return f"no space left on the disk{place}; make some, then the same command continues"
+        return f"{error.strerror or error}{place}"
+    if isinstance(error, MemoryError):
+        return "not enough memory; a smaller lattice, batch or ensemble is needed"
+    return str(error)
+
+
+def say_error(text: str, code: int) -> int:
+    print(f"diffsq: error: {' '.join(text.split())}", file=sys.stderr)
+    return code

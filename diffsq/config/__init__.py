@@ -1,0 +1,1 @@
+"""A run's YAML as typed sections; imports no torch."""

@@ -1,0 +1,95 @@
+"""What every section of a config is, and how pydantic's findings become one line naming the dotted key."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lattice.errors import InputError
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """``; did you mean ...?``, or what is known where nothing is near.
+
+    >>> nearest("kapa", ["kappa", "lam"])
+    '; did you mean kappa?'
+    """
+    section = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    close = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(key, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(siblings)}"
+
+
+class Section(BaseModel):
+    """Unknown keys, NaN and infinity are errors; values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict -> {"dotted.key": leaf}.
+
+    >>> flatten({"a": {"b": 1, "c": [2]}, "d": None})
+    {'a.b': 1, 'a.c': [2], 'd': None}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def one_line(error: ValidationError, model: type[BaseModel]) -> str:
+    """The most telling of pydantic's findings: unknown keys first, they explain the missing ones."""
+    findings = sorted(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", e["type"] == "missing"))
+    lines = [_finding(e, model) for e in findings]
+    # A missing key is news only if nothing else is wrong: with `kapa` reported, "kappa is missing" is noise.
+    more = sum(e["type"] != "missing" for e in findings[1:])
+    return " ".join(lines[0].split()) + (f" (and {more} more)" if more else "")
+
+
+def _finding(error: Any, model: type[BaseModel]) -> str:
+    path = ".".join(_keys(error["loc"], model))
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {path}{_suggest(path, model)}"
+    if error["type"] == "missing":
+        return f"{path} is missing from the config"
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
+        return str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
+    message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
+    return f"{path}: {message}, got {error['input']!r}"
+
+
+def _keys(loc: Sequence[str | int], model: type[BaseModel]) -> list[str]:
+    """The dotted key of a finding, without the tags that pydantic puts in for the members of a union."""
+    known = {part for key in _known_keys(model) for part in key.split(".")}
+    return [str(part) for i, part in enumerate(loc) if not (i == 1 and len(loc) > 2 and part not in known)]
+
+
+def _suggest(path: str, model: type[BaseModel]) -> str:
+    known = list(_known_keys(model))
+    section, _, leaf = path.rpartition(".")
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
+    close = difflib.get_close_matches(leaf, siblings, n=1) or difflib.get_close_matches(
+        path, known, n=1, cutoff=0.75
+    )
+    if close:
+        return f"; did you mean {siblings.get(close[0], close[0])}?"
+    elsewhere = [key for key in known if key.rpartition(".")[2] == leaf]
+    if elsewhere:
+        return f"; did you mean {elsewhere[0]}?"
+    return f"; known {'in ' + section if section else 'sections'}: {', '.join(siblings)}"
+
+
+def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for kind in (field.annotation, *get_args(field.annotation)):  # a union: the sections in it
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _known_keys(kind, f"{prefix}{name}.")

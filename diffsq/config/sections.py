@@ -1,0 +1,219 @@
+"""What a Markov chain of `diffsq chain` is made of: the `chain` section of a run's config.
+
+Kept apart from diffsq.run_folder.chain so that reading a config needs neither torch nor numba nor HDF5.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from diffsq.config.section import Section
+from lattice.errors import InputError
+from lattice.statistics.notation import parse_value
+
+MIN_EXTENT, MAX_EXTENT = 4, 4096
+
+
+class LatticeConfig(Section):
+    """Periodic lattice, two extents (the score network is two-dimensional)."""
+
+    shape: tuple[int, ...]
+
+    @field_validator("shape")
+    @classmethod
+    def _even_extents(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) != 2:
+            raise InputError(f"lattice.shape must be two extents such as [16, 16], got {list(shape)}")
+        for extent in shape:
+            if extent % 2 or not MIN_EXTENT <= extent <= MAX_EXTENT:
+                raise InputError(
+                    f"lattice.shape: extents must be even, {MIN_EXTENT} to {MAX_EXTENT}, got {list(shape)}"
+                )
+        return shape
+
+
+class SdeConfig(Section):
+    """Noise-to-signal ratio from sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble.
+
+    "ve" variance-expanding: levels geometric in sigma; "vp" variance-preserving: levels uniform in its time.
+    """
+
+    kind: Literal["ve", "vp"] = "ve"
+    sigma_min: float = Field(default=0.2, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SdeConfig:
+        if self.sigma_max is not None and self.sigma_max <= self.sigma_min:
+            raise InputError(
+                f"sde.sigma_max must exceed sde.sigma_min = {self.sigma_min}, got {self.sigma_max}"
+            )
+        return self
+
+
+class ModelConfig(Section):
+    """The score model: n_levels resolutions of the U-Net; n_sigma noise levels of the regression base, each
+    fitted to n_fit training fields."""
+
+    channels: int = Field(default=8, ge=0, le=1024)
+    n_levels: int = Field(default=3, ge=1, le=8)
+    n_sigma: int = Field(default=32, ge=4)
+    n_fit: int = Field(default=4096, ge=1)
+
+
+class TrainingConfig(Section):
+    """Denoising score matching: Adam steps with warm-up, exponential moving average, held-out validation."""
+
+    n_steps: int = Field(default=3000, ge=0)
+    batch_size: int = Field(default=128, ge=1)
+    learning_rate: float = Field(default=5e-3, gt=0)
+    ema_decay: float = Field(default=0.995, ge=0, lt=1)
+    warmup: int = Field(default=100, ge=0)
+    validation_fraction: float = Field(default=0.125, gt=0, le=0.5)
+    validate_every: int = Field(default=250, ge=1)
+    checkpoint_every: int = Field(default=250, ge=1)
+
+
+class SamplingConfig(Section):
+    """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE).
+
+    n_calibration: training fields on which the variance of the reverse kernel of "path" is measured.
+    placement of the levels: "sde", where the process puts them, or "adapted" to the posterior (placement.py).
+    """
+
+    n_samples: int = Field(default=8192, ge=20, le=10**9)
+    n_levels: int = Field(default=40, ge=2)
+    n_forward: int = Field(default=2048, ge=20)
+    n_calibration: int = Field(default=8192, ge=64)
+    method: Literal["path", "euler", "pc", "heun"] = "path"
+    placement: Literal["sde", "adapted"] = "sde"
+
+
+class ReferenceConfig(Section):
+    """Known results ``NAME: value(error)`` at one point; used only when the run is at that point."""
+
+    kappa: float
+    lam: float = Field(ge=0)
+    shape: tuple[int, ...]
+    values: dict[str, str]
+
+    @field_validator("values")
+    @classmethod
+    def _readable(cls, values: dict[str, str]) -> dict[str, str]:
+        for name, text in values.items():
+            try:
+                parse_value(text)
+            except ValueError as error:
+                raise InputError(f"reference.values.{name} must look like 0.7617(7), got {text!r}") from error
+        return values
+
+
+Extents = tuple[int, int]
+
+
+class ChainParameters(BaseModel):
+    """Moves cycled in order; one step, after which every chain is saved, is one cycle."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    moves: tuple[Literal["independence", "denoise", "hmc", "wolff", "overrelaxation"], ...] = Field(
+        ("denoise",), min_length=1, max_length=20, description="cycled in this order"
+    )
+    depth: float | None = Field(
+        None, gt=0, description="noise width sigma up to which `denoise` goes (nearest level); null: all"
+    )
+    block: Extents | None = Field(
+        None, description="`denoise` proposes a block of sites in each window of the run's lattice; null: all"
+    )
+    shape: Extents | None = Field(
+        None, description="the chain's lattice, a multiple of the run's own; null: the run's own"
+    )
+    n_chains: int = Field(16, ge=2, le=2**16, multiple_of=2, description="independent chains")
+    n_steps: int = Field(500, ge=1, le=2**24, description="cycles, each saved")
+    start: Literal["hmc", "ensemble", "samples"] = Field(
+        "hmc", description="n_therm trajectories; held-out training chains; the run's raw samples"
+    )
+    n_therm: int = Field(
+        500, ge=10, le=2**24, description="HMC + Wolff trajectories before, also to tune the move `hmc`"
+    )
+    n_clusters: int = Field(2, ge=1, le=10000, description="clusters of one `wolff` move")
+    n_calibration: int = Field(
+        1024, ge=64, description="training fields on which the block kernel's tilt is measured"
+    )
+
+
+class PointTraining(BaseModel):
+    """Network, noise range and optimisation; noise is in the units of the points."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["score", "energy"] = Field("energy", description="vector field, or gradient of an energy")
+    width: int = Field(64, ge=4, le=1024, description="units of each hidden layer")
+    depth: int = Field(3, ge=2, le=8, description="hidden layers")
+    sigma_min: float = Field(0.01, gt=0, description="lowest noise level")
+    sigma_max: float | None = Field(
+        None, gt=0, description="highest noise level; null: ten standard deviations of the data"
+    )
+    n_sigma: int = Field(96, ge=8, le=1024, description="noise levels trained on, geometric")
+    n_nodes: int = Field(2**14, ge=64, le=2**22, description="training points of each noise level")
+    n_steps: int = Field(2000, ge=0, le=10**7, description="optimiser steps")
+    batch_size: int = Field(4096, ge=8, le=2**20, description="points per step")
+    learning_rate: float = Field(2e-3, gt=0, description="of the first step; falls to zero")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="memory of the average of weights")
+    target: Literal["gridded", "noisy"] = Field(
+        "gridded", description="E[x_0|x] summed over the data set, or x_0 itself (plain score matching)"
+    )
+    energy_weight: float = Field(
+        1.0, ge=0, description="of the squared error of the energy itself beside that of the score"
+    )
+    solve: bool = Field(True, description="end with the last layer solved exactly, by least squares")
+    checkpoint_every: int = Field(500, ge=1, description="steps")
+
+
+Process = Literal["ve", "vp"]
+METROPOLIS_SIGMA = 10.0  # in lowest noise levels: below, the energy is steep and poorly known
+Method = Literal["flow", "path", "euler", "pc", "heun"]
+
+
+class PointSampling(Section):
+    """Global sampling: `n_samples` of each model by `method`, through the levels of each process in `sde`,
+    `n_levels` of them (a number, or one for each).
+
+    scan: further samplers METHOD: [N, ...] with `n_scan` samples each, so that the error of the sampler can
+    be told from that of the model. n_metropolis: paths of `metropolis_levels` levels offered to the
+    Metropolis correction of an energy model, at the noise metropolis_sigma (null: 10 training.sigma_min,
+    or the middle of the range of ln sigma where that is less).
+    n_calibration: points on which the kernel of "path" is measured.
+    """
+
+    n_samples: int = Field(default=10**6, ge=1000, le=2**25)
+    n_levels: dict[Process, Annotated[int, Field(ge=4, le=100_000)]] = {"ve": 24, "vp": 48}
+    method: Method = "flow"
+    sde: tuple[Process, ...] = ("ve", "vp")
+    n_metropolis: int = Field(default=10**6, ge=1000, le=10**9)
+    metropolis_levels: int = Field(default=40, ge=4, le=100_000)
+    metropolis_sigma: float | None = Field(default=None, gt=0)
+    n_calibration: int = Field(default=65536, ge=1000)
+    scan: dict[Method, tuple[Annotated[int, Field(ge=4, le=100_000)], ...]] = Field(default_factory=dict)
+    n_scan: int = Field(default=100_000, ge=1000, le=2**25)
+
+    @field_validator("n_levels", mode="before")
+    @classmethod
+    def _one_for_each(cls, n_levels: Any) -> Any:
+        return n_levels if isinstance(n_levels, dict) else {"ve": n_levels, "vp": n_levels}
+
+    @field_validator("sde")
+    @classmethod
+    def _some_process(cls, sde: tuple[str, ...]) -> tuple[str, ...]:
+        if not sde or len(set(sde)) < len(sde):
+            raise InputError(f"sampling.sde must be [ve], [vp] or [ve, vp], got {list(sde)}")
+        return sde
+
+    @model_validator(mode="after")
+    def _levels_for_each(self) -> PointSampling:
+        missing = [sde for sde in self.sde if sde not in self.n_levels]
+        if missing:
+            raise InputError(f"sampling.n_levels has no entry for {', '.join(missing)}")
+        return self

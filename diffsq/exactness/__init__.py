@@ -1,0 +1,1 @@
+"""What makes an imperfect sampler exact: weights, Metropolis, moves."""

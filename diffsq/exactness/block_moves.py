@@ -1,0 +1,302 @@
+"""Noise-denoise Metropolis on blocks of sites: exact on any lattice, with an acceptance that knows no volume.
+
+The lattice is tiled by windows of the model's own shape, at a random offset. In each, a block B in the middle
+is proposed anew given all other sites O, which stay as they are: windows share no site, so all blocks move at
+once, each accepted on its own. Given phi_O the target is pi(phi_B | phi_O) prod_n F(x_{n+1}^B | x_n^B).
+
+    forward   x_n = x_{n-1} + noise on the whole window, n = 1 ... s, from x_0 = phi; x^O is kept
+    reverse   R_B(x_n^B | x_{n+1}, phi_O) = N(x^B + rho (D' - x^B), e^{t/2} (rho sigma_n^2 + rho^2 K) e^{t/2})
+              with  D' = D_B - e^{t/2} K P_BO e^{-t/2} (phi_O - D_O),  K = P_BB^-1,  P = 1/C(k)
+    accept    min(1, e^{l' - l}),  l = -S(phi) + sum_{n<s} (log F - log R_B)
+
+D is the denoiser of the window taken as periodic, C(k) its posterior variance at sigma_{n+1}, t a modulation
+by the local field as in diffsq.sampling.lattice_path. D' and K are mean and covariance of phi_B under the
+Gaussian posterior N(D, C) conditioned on the clean outside, so x_n^B is a Brownian bridge between x_{n+1}^B
+and that. For a Gaussian theory R_B is the exact reverse of the block's conditional process (P is the action's
+matrix plus 1/sigma^2: it is local, the window's seam does not matter) and every proposal is accepted. For any
+other D, C and t the move is exact all the same: R_B depends on x^B, and on what the move does not change. The
+wrap-around of a window on a larger lattice is wrong physics at its edge only, and costs efficiency only. The
+change of S is that of the periodic window, as no block touches the window's edge.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsq.exactness.moves import MoveInfo, State, in_groups, metropolis
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.protocol import Frames, Noise
+from diffsq.models.symmetry import Symmetry
+from diffsq.sampling.lattice_kernel import shrink
+from diffsq.sampling.lattice_path import ActionFunction
+from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
+from lattice.rng import normals, uniforms
+
+STEP, LARGEST = 0.02, 1.0  # of a tilt: in the parabola through three likelihoods, and altogether
+
+
+@dataclass
+class BlockLaw:
+    """R_B( . | x_{n+1}, phi_O): mean and tilt (n, n_sites)."""
+
+    mean: Tensor
+    tilt: Tensor
+
+
+@dataclass
+class BlockStep:
+    """One reverse step: noise widths, P (*half), K and the Cholesky factor of rho sigma_n^2 + rho^2 K."""
+
+    high: Tensor
+    delta: Tensor
+    rho: Tensor
+    precision: Tensor
+    covariance: Tensor
+    factor: Tensor
+    tilt: float = 0.0
+    tilt_mean: float = 0.0
+
+
+class BlockPath:
+    """Forward and reverse chains of a block in the middle of a window; see the module's formulas.
+
+    levels (s + 1,) from 0, the chain's depth is s. Raises `InputError` for a block that is larger than the
+    model's window.
+    """
+
+    def __init__(self, model: LatticeScore, levels: Tensor, block: tuple[int, ...]) -> None:
+        window = model.shape
+        if len(block) != len(window) or any(not 1 <= b <= w for b, w in zip(block, window, strict=True)):
+            raise InputError(
+                f"block must be extents from 1 to those of the model's lattice {list(window)}, "
+                f"got {list(block)}"
+            )
+        self.model, self.momenta, self.block = model, model.momenta, tuple(block)
+        middle = tuple(slice((w - b) // 2, (w - b) // 2 + b) for w, b in zip(window, block, strict=True))
+        mask = torch.zeros(window, dtype=torch.bool, device=levels.device)
+        mask[middle] = True
+        self.mask = mask
+        self.sites = mask.flatten().nonzero()[:, 0]
+        self.steps = [self._step(low, high) for low, high in pairwise(levels)]
+
+    @property
+    def n_sites(self) -> int:
+        """Sites of the block."""
+        return len(self.sites)
+
+    def _step(self, low: Tensor, high: Tensor) -> BlockStep:
+        c = self.model.posterior_variance(high[None])[0].clone()
+        c[0] = self.model.base.wiener(high[None])[1][0, 0]  # not the law of z in an undecided lattice
+        precision = self.momenta.expand(1 / c)
+        one = torch.zeros(self.n_sites, self.momenta.volume, dtype=c.dtype, device=c.device)
+        one[torch.arange(self.n_sites), self.sites] = 1.0
+        one = one.reshape(-1, *self.model.shape)
+        inner = self.inside(self.momenta.fields(precision * self.momenta.modes(one)))
+        covariance = torch.linalg.inv(0.5 * (inner + inner.T))
+        covariance = 0.5 * (covariance + covariance.T)
+        rho = 1 - low**2 / high**2
+        noise = rho * low**2 * torch.eye(self.n_sites, dtype=c.dtype, device=c.device)
+        factor = torch.linalg.cholesky(noise + rho**2 * covariance)
+        return BlockStep(high, high**2 - low**2, rho, precision, covariance, factor)
+
+    def inside(self, x: Tensor) -> Tensor:
+        """The block's values: (n, *window) -> (n, n_sites)."""
+        return x.flatten(1)[:, self.sites]
+
+    def replaced(self, x: Tensor, values: Tensor) -> Tensor:
+        """x with the block's values replaced: (n, *window), (n, n_sites) -> (n, *window)."""
+        return x.flatten(1).index_copy(1, self.sites, values).reshape(x.shape)
+
+    def reverse(self, x: Tensor, phi: Tensor, step: int, frame: Symmetry) -> BlockLaw:
+        """R_B(x_n^B | x_{n+1} = x, phi_O) for n = `step`; the block's values of phi do not matter."""
+        d, h = self._denoised(x, step, frame)
+        at = self.steps[step]
+        return self._law(x, phi, d, at.tilt * (h - at.tilt_mean), step)
+
+    def _denoised(self, x: Tensor, step: int, frame: Symmetry) -> tuple[Tensor, Tensor]:
+        d, log_variance = self.model.denoise(
+            self.momenta.modes(x), self.steps[step].high.expand(len(x)), frame
+        )
+        return self.momenta.fields(d), log_variance
+
+    def _law(self, x: Tensor, phi: Tensor, d: Tensor, tilt: Tensor, step: int) -> BlockLaw:
+        at, p = self.steps[step], self.momenta
+        missed = torch.where(self.mask, 0.0, (phi - d) * torch.exp(-0.5 * tilt))
+        pull = self.inside(p.fields(at.precision * p.modes(missed)))
+        inner, value = self.inside(tilt), self.inside(x)
+        informed = self.inside(d) - torch.exp(0.5 * inner) * (pull @ at.covariance)
+        return BlockLaw(value + at.rho * (informed - value), inner)
+
+    def draw(self, law: BlockLaw, noise: Tensor, step: int) -> Tensor:
+        """Values (n, n_sites) from R_B, from white noise (n, n_sites)."""
+        return law.mean + torch.exp(0.5 * law.tilt) * (noise @ self.steps[step].factor.T)
+
+    def log_reverse(self, low: Tensor, law: BlockLaw, step: int) -> Tensor:
+        """log R_B of the block's values low (n, n_sites): (n,)."""
+        factor = self.steps[step].factor
+        residual = (low - law.mean) * torch.exp(-0.5 * law.tilt)
+        white = torch.linalg.solve_triangular(factor, residual.T, upper=False)
+        log_det = 2 * factor.diagonal().log().sum() + law.tilt.sum(1)
+        out: Tensor = -0.5 * ((white**2).sum(0) + log_det + self.n_sites * math.log(2 * math.pi))
+        return out
+
+    def log_forward(self, low: Tensor, high: Tensor, step: int) -> Tensor:
+        """log F of the block's values, both (n, n_sites): (n,)."""
+        delta = self.steps[step].delta
+        chi2 = ((high - low) ** 2).sum(1) / delta
+        out: Tensor = -0.5 * (chi2 + self.n_sites * torch.log(2 * math.pi * delta))
+        return out
+
+    @torch.no_grad()
+    def propose(
+        self, phi: Tensor, action: ActionFunction, up: Noise, down: Noise, frames: Frames
+    ) -> tuple[Tensor, Tensor]:
+        """Windows with new blocks (n, *window), and their log acceptance ratios l' - l (n,).
+
+        up(n) (n, *window) and down(n) (n, n_sites) are standard normal.
+        """
+        trail = [phi]
+        for n, at in enumerate(self.steps):
+            trail.append(trail[n] + at.delta.sqrt() * up(n))
+        ratio, new = action(phi), trail[-1]
+        for n in reversed(range(len(self.steps))):
+            high, low = self.inside(trail[n + 1]), self.inside(trail[n])
+            law = self.reverse(trail[n + 1], phi, n, frames(n))
+            ratio = ratio - self.log_forward(low, high, n) + self.log_reverse(low, law, n)
+            law = self.reverse(new, phi, n, frames(n))
+            low = self.draw(law, down(n), n)
+            ratio = ratio + self.log_forward(low, self.inside(new), n) - self.log_reverse(low, law, n)
+            new = self.replaced(trail[n], low)
+        return new, ratio - action(new)
+
+    @torch.no_grad()
+    def calibrate(
+        self,
+        phi: Tensor,
+        noise: Noise,
+        frames: Frames,
+        done: Callable[[], None] = lambda: None,
+        chunk: int = 128,
+    ) -> None:
+        """Fit the tilt of each step to training fields phi (n, *window), in place, by likelihood.
+
+        Two Newton steps, by parabolas through log R_B at tilts b and b +- STEP. noise(step) (n, *window).
+        """
+        x = phi
+        for n, at in enumerate(self.steps):
+            high = x + at.delta.sqrt() * noise(n)
+            parts = [self._denoised(part, n, frames(n)) for part in torch.split(high, chunk)]
+            d, h = (torch.cat(column) for column in zip(*parts, strict=True))
+            mean = h.mean()
+
+            def likelihood(b: float, x: Tensor = x, high: Tensor = high, n: int = n) -> Tensor:
+                law = self._law(high, phi, d, b * (h - mean), n)  # noqa: B023 - used in this turn only
+                return self.log_reverse(self.inside(x), law, n).sum()
+
+            best = torch.zeros((), dtype=x.dtype, device=x.device)
+            for _ in range(2):
+                minus, zero, plus = (likelihood(float(best) + s * STEP) for s in (-1, 0, 1))
+                curvature = ((2 * zero - plus - minus) / STEP**2).clamp_min(1.0)
+                best = (best + (plus - minus) / (2 * STEP) / curvature).clamp(-LARGEST, LARGEST)
+            at.tilt, at.tilt_mean = float(shrink(best, 1 / curvature).nan_to_num()), float(mean)
+            x = high
+            done()
+
+    def tilts(self) -> list[list[float]]:
+        """Tilt and tilt_mean of each step: what `calibrate` found."""
+        return [[at.tilt, at.tilt_mean] for at in self.steps]
+
+    def set_tilts(self, tilts: list[list[float]]) -> None:
+        """Undo `tilts`."""
+        for at, (tilt, mean) in zip(self.steps, tilts, strict=True):
+            at.tilt, at.tilt_mean = tilt, mean
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Disjoint windows that cover a periodic lattice, or `InputError` where it is no multiple of them."""
+
+    shape: tuple[int, ...]
+    window: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 2 or any(n % w for n, w in zip(self.shape, self.window, strict=False)):
+            raise InputError(
+                f"lattice extents must be multiples of the model's own {list(self.window)} for block moves, "
+                f"got {list(self.shape)}"
+            )
+
+    @property
+    def n_windows(self) -> int:
+        """Windows in the lattice."""
+        return math.prod(self.shape) // math.prod(self.window)
+
+    def check_block(self, block: tuple[int, ...]) -> None:
+        """`InputError` for a block beyond its window, or at the edge of one smaller than the lattice.
+
+        >>> Tiling((8, 4), (4, 4)).check_block((2, 4))
+        """
+        for b, w, n in zip(block, self.window, self.shape, strict=True):
+            if b > w or (b > w - 2 and n > w):
+                raise InputError(
+                    f"block {list(block)} must fit into the window {list(self.window)}, with a rim of one "
+                    "site where the lattice is larger"
+                )
+
+    def index(self, offset: Integers) -> Integers:
+        """Site numbers of the windows shifted by offset (n, 2): (n, n_windows, *window)."""
+        rows, columns = (
+            (np.arange(extent) + offset[:, mu, None]).reshape(len(offset), -1, w) % extent
+            for mu, (extent, w) in enumerate(zip(self.shape, self.window, strict=True))
+        )
+        sites = rows[:, :, None, :, None] * self.shape[1] + columns[:, None, :, None, :]
+        return sites.reshape(len(offset), self.n_windows, *self.window)
+
+
+def block_moves(
+    path: BlockPath,
+    tiling: Tiling,
+    action: ActionFunction,
+    frames: Frames,
+    state: State,
+    *,
+    seed: int,
+    chains: Integers,
+    step: int,
+) -> tuple[State, MoveInfo]:
+    """One proposal for the block of every window: state of any lattice that `tiling` covers; paths are lost.
+
+    Info: log_ratio (n, n_windows). Raises `InputError` for a ratio that is not finite, or an unfit block.
+    """
+    tiling.check_block(path.block)
+    n, n_windows, depth = len(chains), tiling.n_windows, len(path.steps)
+    offset = (uniforms(seed, "chain/block/offset", chains, step, 2) * tiling.window).astype(np.int64)
+    sites = tiling.index(offset).reshape(n, -1)
+    flat = state.phi.reshape(n, -1)
+    windows = np.take_along_axis(flat, sites, 1).reshape(-1, *tiling.window)
+    names = (chains[:, None] * n_windows + np.arange(n_windows)).reshape(-1)
+
+    def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        def noise(name: str, shape: tuple[int, ...]) -> Noise:
+            def draw(level: int) -> Tensor:
+                keys = (seed, f"chain/block/{name}", index.cpu().numpy(), step * depth + level)
+                return torch.from_numpy(normals(*keys, math.prod(shape))).reshape(-1, *shape).to(phi.device)
+
+            return draw
+
+        return path.propose(phi, action, noise("up", tiling.window), noise("down", (path.n_sites,)), frames)
+
+    proposal, ratio = in_groups(propose, path.mask.device, windows, names)
+    accepted, info = metropolis("block", ratio.reshape(n, n_windows), seed, chains, step)
+    chosen = np.where(accepted.reshape(-1, 1, 1), proposal, windows).reshape(n, -1)
+    moved: Floats = np.empty_like(flat)
+    np.put_along_axis(moved, sites, chosen, 1)
+    return State.of(moved.reshape(state.phi.shape)), info

@@ -1,0 +1,136 @@
+"""How efficient the path sampler is: ESS both ways, acceptance, ln Z, absolute path KL, variance by level.
+
+Below MIN_ESS the weights are still exact, but their averages and errors hang on few configurations;
+`warnings` then says what to change. For Gaussian log-weights of variance v: ESS/N = e^-v and path KL = v/2,
+and KL = c V is extensive: at a fixed c per site every global sampler fails at some volume V.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffsq.exactness.weights import acceptance, forward_ess, ln_z, ln_z_forward
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.files import read_json, write_json
+from lattice.observables.measure import MIN_ESS
+from lattice.statistics.blocks import jackknife_of
+from lattice.statistics.notation import format_value
+from lattice.statistics.weights import effective_sample_size
+
+FIRST_LEVEL = 0.25  # share of the variance of log w above which the first level is the one to blame
+SMALL_KL = 2e-3  # nats per site: good scores reach about 1e-3 at criticality, so volume is then the cause
+
+
+def diagnose(folder: Path, seed: int) -> dict[str, Any]:
+    """The efficiency of the samples in `folder`, written to its diagnostics.json."""
+    samples = read_ensemble(folder)
+    generated = samples.attrs["generated"]
+    found: dict[str, Any] = {"levels": generated["levels"], "method": generated["sampler"]}
+    if samples.log_weight is not None:
+        found |= path_diagnostics(samples, read_json(folder / "forward.json"), seed)
+    write_json(folder / "diagnostics.json", found)
+    return found
+
+
+def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener."""
+    assert samples.log_weight is not None
+    reverse = samples.log_weight
+    z, z_error = ln_z(reverse)
+    ess, ess_error = effective_sample_size(reverse)
+    held_out = np.array(forward["model"])
+    chain = np.array(forward["chain"])
+    ess_forward, ess_forward_error = forward_ess(held_out, chain)
+    z_forward, z_forward_error = ln_z_forward(held_out, chain)
+    kl: dict[str, Any] = {
+        name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward
+    }
+    if "base" in forward:
+        difference = np.array(forward["base"]) - held_out
+        kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
+    increments = np.array(forward["increments"])
+    found = {
+        "reverse": {
+            "ess": ess,
+            "ess_error": ess_error,
+            "kl": z - float(reverse.mean()),
+            "log_weight": reverse.tolist(),
+        },
+        "forward": {
+            "ess": ess_forward,
+            "ess_error": ess_forward_error,
+            "kl": float(held_out.mean()) - z,
+            "ln_z": z_forward,
+            "ln_z_error": z_forward_error,
+            "log_weight": held_out.tolist(),
+        },
+        "acceptance": acceptance(reverse, seed),
+        "ln_z": z,
+        "ln_z_error": z_error,
+        "kl": kl,
+        "per_level": {
+            "sigma": samples.attrs["generated"]["levels"][1:],
+            "variance": increments.var(0).tolist(),
+        },
+    }
+    volume, n_calibration = math.prod(samples.shape), samples.attrs["generated"].get("n_calibration")
+    return {**found, "warnings": warnings(found, len(samples), volume, n_calibration)}
+
+
+def warnings(diagnostics: dict[str, Any], n: int, volume: int, n_calibration: int | None = None) -> list[str]:
+    """One line per warning, empty when both ESS/N, reverse and forward, are at least MIN_ESS.
+
+    diagnostics: as `path_diagnostics` returns them, of `n` samples on `volume` sites. The first line states
+    the ESS, the others the advice that fits: thin tails, the first level, or the number of levels.
+    """
+    reverse, forward = (
+        (diagnostics[way]["ess"], diagnostics[way]["ess_error"]) for way in ("reverse", "forward")
+    )
+    if min(reverse[0], forward[0]) >= MIN_ESS:
+        return []
+    sigma, variance = (diagnostics["per_level"][name] for name in ("sigma", "variance"))
+    lines = [
+        f"ESS/N: reverse {_shown(*reverse)}, forward {_shown(*forward)}, below {MIN_ESS:g}: exact still, but "
+        f"averages and their errors rest on few of the {n} configurations"
+    ]
+    if reverse[0] / 2 - forward[0] > 3 * math.hypot(reverse[1] / 2, forward[1]):
+        now = f" (now {n_calibration})" if n_calibration else ""
+        lines.append(
+            "the forward ESS is far below the reverse one: the proposal has thin tails, and the reverse ESS "
+            f"flatters; raise ensemble.n_configs and sampling.n_calibration{now}"
+        )
+    if variance[0] > FIRST_LEVEL * sum(variance):
+        lines.append(
+            f"the first level carries {variance[0] / sum(variance):.0%} of the variance of log w; lower "
+            f"sde.sigma_min (now {sigma[0]:.3g})"
+        )
+    if len(lines) == 1:
+        lines += _levels_or_volume(len(sigma), diagnostics["kl"]["model"], volume)
+    return lines
+
+
+def _levels_or_volume(n_levels: int, kl: float, volume: int) -> list[str]:
+    lines = [
+        f"raise sampling.n_levels (now {n_levels}): the path KL falls like 1/N until the score's own error "
+        "is left; `diffsq check levels RUN` shows which of the two it is"
+    ]
+    if kl < SMALL_KL * volume:
+        lines.append(
+            f"the path KL is small, c = {kl / volume:.2g} per site, but extensive: c V = {kl:.2g} on "
+            f"{volume} sites; block moves (`diffsq chain` with chain.block) keep their acceptance"
+        )
+    return lines
+
+
+def warnings_of(samples: Path) -> list[str]:
+    """The warnings in the diagnostics.json of a samples folder; none for a sampler without log-weights."""
+    if not (samples / "diagnostics.json").is_file():  # a run on one variable
+        return []
+    found: list[str] = read_json(samples / "diagnostics.json").get("warnings", [])
+    return found
+
+
+def _shown(value: float, error: float) -> str:
+    return format_value(value, error) if error > 0 else f"{value:.3g}"

@@ -1,0 +1,254 @@
+"""Markov chain moves with a diffusion model, exact for any score: independence; noise and denoise; others.
+
+Levels 0 = sigma_0 < ... < sigma_N, forward chain F, reverse chain R and start law p as in
+diffsq.sampling.lattice_path. Fields carry a noise path: the extended target is pi(x_0) prod_n F(x_{n+1} |
+x_n), pi = e^{-S}/Z.
+
+    independence    a whole path from p(x_N) prod R replaces the present one with probability min(1, w'/w),
+                    w the weight of a path (Tierney, Ann. Stat. 22 (1994) 1701). A field that another move has
+                    changed has lost its path; a new one, drawn forward from F, is a Gibbs step.
+    noise_denoise   x_1 ... x_s drawn forward from x_0, x_{s-1}' ... x_0' backward by R from x_s' = x_s,
+                    accepted with min(1, e^{l' - l}),  l = -S(x_0) + sum_{n<s} (log F - log R).
+
+A kernel takes a state and the keys of its random numbers and returns a state and what it did:
+`kernel(state, seed=, chains=, step=) -> (state, info)`. One list of them, cycled, is one chain: HMC, clusters
+and overrelaxation are wrapped the same way. Accept steps are float64, their uniforms keyed by (seed, stream,
+chain, step), and fields are handled `GROUP` at a time, whatever the number of chains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffsq.models.protocol import Frames
+from diffsq.sampling.lattice_path import ActionFunction, ReversePath
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
+from lattice.rng import normals, uniforms
+from lattice.updates.cluster import wolff_update
+from lattice.updates.hmc import hmc_trajectory
+from lattice.updates.local import overrelaxation_sweep
+
+GROUP = 16  # fields evaluated together: with groups of fixed size, sums do not depend on the number of chains
+
+
+@dataclass(frozen=True)
+class State:
+    """Fields phi (n, *shape) float64, and log w (n,) of the noise path that each carries; NaN: no path."""
+
+    phi: Floats
+    log_w: Floats
+
+    @classmethod
+    def of(cls, phi: Floats, log_w: Floats | None = None) -> State:
+        """Fields without paths, unless their log-weights are given.
+
+        >>> State.of(np.zeros((2, 4, 4))).log_w
+        array([nan, nan])
+        """
+        return cls(phi, np.full(len(phi), np.nan) if log_w is None else log_w)
+
+
+@dataclass(frozen=True)
+class MoveInfo:
+    """What a move did, per chain: accepted (n,), the fraction of its proposals; log_ratio (n, n_proposals).
+
+    Moves without an accept step have accepted 1 and a log_ratio without columns.
+    """
+
+    accepted: Floats
+    log_ratio: Floats
+
+
+class Move(Protocol):
+    """One kernel of a chain, its parameters already given."""
+
+    def __call__(self, state: State, *, seed: int, chains: Integers, step: int) -> tuple[State, MoveInfo]: ...
+
+
+def independence(
+    path: ReversePath,
+    action: ActionFunction,
+    frames: Frames,
+    state: State,
+    *,
+    seed: int,
+    chains: Integers,
+    step: int,
+) -> tuple[State, MoveInfo]:
+    """Independence Metropolis on whole paths. Raises `InputError` for a weight that is NaN or infinite."""
+    lost, device = np.isnan(state.log_w), path.kernel.levels.device
+    log_w = state.log_w.copy()
+    if lost.any():
+        log_w[lost], _ = in_groups(
+            lambda phi, index: path.weigh(phi, action, *_keyed(path, "forward", frames, seed, index, step)),
+            device, state.phi[lost], chains[lost],
+        )  # fmt: skip
+    proposal, log_new = in_groups(
+        lambda index: path.sample(action, *_keyed(path, "reverse", frames, seed, index, step)),
+        device, chains,
+    )  # fmt: skip
+    accepted, info = metropolis("independence", log_new - log_w, seed, chains, step)
+    phi = np.where(accepted.reshape(-1, *[1] * len(path.model.shape)), proposal, state.phi)
+    return State(phi, np.where(accepted, log_new, log_w)), info
+
+
+def noise_denoise(
+    path: ReversePath,
+    action: ActionFunction,
+    frames: Frames,
+    depth: int,
+    state: State,
+    *,
+    seed: int,
+    chains: Integers,
+    step: int,
+) -> tuple[State, MoveInfo]:
+    """Noise up to level `depth` (1 ... N) and back, on the whole lattice; the path is lost.
+
+    Raises `InputError` for a ratio that is NaN or infinite, or a depth outside 1 ... N.
+    """
+    check_depth(depth, path.kernel.n_levels)
+
+    def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        up, _ = _keyed(path, "up", frames, seed, index, step)
+        down, _ = _keyed(path, "down", frames, seed, index, step)
+        trail = [phi]
+        for n in range(depth):
+            delta = path.kernel.levels[n + 1] ** 2 - path.kernel.levels[n] ** 2
+            trail.append(trail[n] + delta.sqrt() * up(n))
+        ratio, new = action(phi), trail[depth]
+        for n in reversed(range(depth)):
+            law = path.reverse(trail[n + 1], n, frames(n))
+            ratio = ratio - path.log_forward(trail[n], trail[n + 1], n) + path.log_reverse(trail[n], law, n)
+            law = path.reverse(new, n, frames(n))
+            low = path.draw(law, down(n), n)
+            ratio = ratio + path.log_forward(low, new, n) - path.log_reverse(low, law, n)
+            new = low
+        return new, ratio - action(new)
+
+    proposal, ratio = in_groups(propose, path.kernel.levels.device, state.phi, chains)
+    accepted, info = metropolis("denoise", ratio, seed, chains, step)
+    return State.of(np.where(accepted.reshape(-1, *[1] * len(path.model.shape)), proposal, state.phi)), info
+
+
+def hmc(
+    action: ScalarPhi4,
+    length: float,
+    n_steps: int,
+    integrator: str,
+    state: State,
+    *,
+    seed: int,
+    chains: Integers,
+    step: int,
+) -> tuple[State, MoveInfo]:
+    """One HMC trajectory (lattice.updates.hmc), its length jittered by 20 %: log_ratio is -dH."""
+    u = float(uniforms(seed, "chain/length", np.zeros(1, dtype=np.int64), step, 1)[0, 0])
+    phi, info = hmc_trajectory(
+        action, state.phi, seed=seed, chains=chains, trajectory=step, length=length * (0.8 + 0.4 * u),
+        n_steps=n_steps, integrator=integrator,
+    )  # fmt: skip
+    return State.of(phi), MoveInfo(info.accepted.astype(np.float64), -info.dH[:, None])
+
+
+def wolff(
+    action: ScalarPhi4, n_clusters: int, state: State, *, seed: int, chains: Integers, step: int
+) -> tuple[State, MoveInfo]:
+    """Wolff clusters, then a random global sign (lattice.simulation.trajectory says why)."""
+    phi, _ = wolff_update(action, state.phi, seed=seed, chains=chains, trajectory=step, n_clusters=n_clusters)
+    flip = uniforms(seed, "chain/flip", chains, step, 1) < 0.5
+    return State.of(np.where(flip.reshape(-1, *[1] * (phi.ndim - 1)), -phi, phi)), always(len(phi))
+
+
+def overrelaxation(
+    action: ScalarPhi4, n_sweeps: int, state: State, *, seed: int, chains: Integers, step: int
+) -> tuple[State, MoveInfo]:
+    """Overrelaxation sweeps (lattice.updates.local)."""
+    phi, info = overrelaxation_sweep(
+        action, state.phi, seed=seed, chains=chains, trajectory=step, n_sweeps=n_sweeps
+    )
+    return State.of(phi), replace(always(len(phi)), accepted=info.acceptance)
+
+
+def always(n: int) -> MoveInfo:
+    """The info of a move without an accept step, for n chains."""
+    return MoveInfo(np.ones(n), np.empty((n, 0)))
+
+
+def metropolis(
+    name: str, log_ratio: Floats, seed: int, chains: Integers, step: int
+) -> tuple[NDArray[np.bool_], MoveInfo]:
+    """Accept each proposal with min(1, e^{log_ratio}): log_ratio (n,) or (n, n_proposals), one row per chain.
+
+    The uniforms belong to (seed, "chain/NAME/accept", chain, step). Raises `InputError` for NaN or infinity.
+    """
+    if not np.isfinite(log_ratio).all():
+        bad = int((~np.isfinite(log_ratio)).sum())
+        raise InputError(
+            f"{name} move, step {step}: {bad} proposal weights are NaN or infinite; retrain the model"
+        )
+    rows = log_ratio.reshape(len(log_ratio), -1)
+    accepted = np.log(uniforms(seed, f"chain/{name}/accept", chains, step, rows.shape[1])) < rows
+    return accepted.reshape(log_ratio.shape), MoveInfo(accepted.mean(axis=1), rows)
+
+
+def in_groups(
+    function: Callable[..., Sequence[Tensor]], device: torch.device, *arrays: Floats | Integers
+) -> tuple[Floats, ...]:
+    """`function` of tensors cut from `arrays` (n, ...) `GROUP` rows at a time, results joined: (n, ...).
+
+    The last group is filled up with copies of its last row. Tensors are on `device`.
+    """
+    n = len(arrays[0])
+    parts: list[Sequence[Tensor]] = []
+    with torch.no_grad():
+        for start in range(0, n, GROUP):
+            rows = np.minimum(np.arange(start, start + GROUP), n - 1)
+            parts.append(function(*(torch.from_numpy(array[rows]).to(device) for array in arrays)))
+    return tuple(torch.cat(list(column))[:n].cpu().numpy() for column in zip(*parts, strict=True))
+
+
+def nearest_level(levels: Tensor, sigma: float | None) -> int:
+    """The level 1 ... N whose noise is nearest to `sigma` (as a ratio), N for None.
+
+    Raises `InputError` for a sigma beyond the levels.
+
+    >>> levels = torch.tensor([0.0, 0.2, 0.4, 0.8, 1.6])
+    >>> nearest_level(levels, 0.5), nearest_level(levels, None)
+    (2, 4)
+    """
+    if sigma is None:
+        return len(levels) - 1
+    low, high = float(levels[1]), float(levels[-1])
+    if not 0.99 * low <= sigma <= 1.01 * high:
+        raise InputError(f"depth must be a noise width sigma from {low:.4g} to {high:.4g}, got {sigma:g}")
+    return 1 + int((levels[1:].log() - np.log(sigma)).abs().argmin())
+
+
+def check_depth(depth: int, n_levels: int) -> None:
+    """`InputError` unless depth is a level above 0."""
+    if not 1 <= depth <= n_levels:
+        raise InputError(f"depth must be a level from 1 to {n_levels}, got {depth}")
+
+
+def _keyed(
+    path: ReversePath, name: str, frames: Frames, seed: int, index: Tensor, step: int
+) -> tuple[Callable[[int], Tensor], Frames]:
+    """Noise of the chains `index` at `step`, a function of the level: its counter is step (N + 1) + level."""
+    chains, shape = index.cpu().numpy(), path.model.shape
+
+    def noise(level: int) -> Tensor:
+        counter = step * (path.kernel.n_levels + 1) + level
+        eps = normals(seed, f"chain/path/{name}", chains, counter, path.momenta.volume)
+        return torch.from_numpy(eps).reshape(len(chains), *shape).to(path.kernel.levels.device)
+
+    return noise, frames

@@ -1,0 +1,86 @@
+"""From log-weights to exact answers: partition function, forward ESS, path KL, independence Metropolis.
+
+Reverse weights w come from the sampler: E_R[w] = Z. Forward weights belong to equilibrium fields noised
+forward: E_F[1/w] = 1/Z and E_F[w] = E_R[w^2]/Z, hence ESS/N = E_R[w]^2/E_R[w^2] = 1/(E_F[w] E_F[1/w]). A
+proposal with thin tails can show a fine reverse ESS for a long time; the forward one collapses at once.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lattice.arrays import Floats
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
+from lattice.rng import uniforms
+from lattice.statistics.blocks import jackknife_of
+from lattice.statistics.weights import check_log_weights
+
+
+def log_mean_exp(log_weight: Floats) -> float:
+    """log of the mean of e^{log_weight}, without overflow."""
+    top = float(log_weight.max())
+    return top + float(np.log(np.mean(np.exp(log_weight - top))))
+
+
+def ln_z(log_weight: Floats) -> tuple[float, float]:
+    """ln Z from reverse log-weights (n,), with its jackknife_of error: Z = E_R[w].
+
+    >>> round(float(np.exp(ln_z(np.log(np.array([1.0, 3.0, 1.0, 3.0])))[0])), 12)
+    2.0
+    """
+    return jackknife_of(log_mean_exp, check_log_weights(log_weight))
+
+
+def ln_z_forward(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> tuple[float, float]:
+    """ln Z from forward log-weights (n,) of equilibrium fields of these chains, 1/Z = E_F[1/w]."""
+    return jackknife_of(lambda lw: -log_mean_exp(-lw), check_log_weights(log_weight), chain=chain)
+
+
+def forward_ess(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> tuple[float, float]:
+    """ESS/N = 1/(E_F[w] E_F[1/w]) from forward log-weights (n,), with its jackknife_of error over chains."""
+
+    def estimate(log_w: Floats) -> float:
+        return float(np.exp(-log_mean_exp(log_w) - log_mean_exp(-log_w)))
+
+    return jackknife_of(estimate, check_log_weights(log_weight), chain=chain)
+
+
+def independence_metropolis(log_weight: Floats, seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The independence-Metropolis chain of proposals with log-weights (n,), accepted with min(1, w'/w).
+
+    Returns indices (n,) of the state after each proposal, starting in proposal 0, and accepted (n,), the
+    first True. All proposals must come from one law; the random number of proposal i depends on (seed, i)
+    only. Tierney, Ann. Stat. 22 (1994) 1701.
+    """
+    log_weight = check_log_weights(log_weight)
+    log_u = np.log(uniforms(seed, "exactness/metropolis", np.array([0]), 0, len(log_weight))[0])
+    indices = np.zeros(len(log_weight), dtype=np.int64)
+    accepted = np.ones(len(log_weight), dtype=bool)
+    for i in range(1, len(log_weight)):
+        accepted[i] = log_u[i] < log_weight[i] - log_weight[indices[i - 1]]
+        indices[i] = i if accepted[i] else indices[i - 1]
+    return indices, accepted
+
+
+def acceptance(log_weight: Floats, seed: int) -> float:
+    """Acceptance of `independence_metropolis`, the first proposal not counted."""
+    return float(independence_metropolis(log_weight, seed)[1][1:].mean())
+
+
+def metropolis_ensemble(ensemble: Ensemble, seed: int) -> Ensemble:
+    """The independence-Metropolis chain of a weighted ensemble, as one Markov chain without weights.
+
+    Raises `InputError` for an ensemble without log-weights.
+    """
+    if ensemble.log_weight is None:
+        raise InputError("this ensemble has no log-weights: Metropolis needs samples of the path sampler")
+    if isinstance((ensemble.attrs.get("generated") or {}).get("seed"), list):
+        raise InputError("samples of several seeds are proposals of several laws: Metropolis needs one seed")
+    indices, accepted = independence_metropolis(ensemble.log_weight, seed)
+    chain = ensemble.select(indices)
+    chain.log_weight = None
+    chain.chain = np.zeros(len(indices), dtype=np.int64)
+    chain.trajectory = np.arange(len(indices), dtype=np.int64)
+    chain.series = {**chain.series, "accepted": accepted.astype(np.float64)}
+    chain.attrs = {**chain.attrs, "metropolis": {"seed": seed, "acceptance": float(accepted[1:].mean())}}
+    return chain

@@ -1,0 +1,1 @@
+"""What is learned: D(x, sigma), score, energy."""

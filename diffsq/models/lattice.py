@@ -1,0 +1,100 @@
+"""The score model: D(x, sigma) = W x + sqrt(C) [regression base + periodic U-Net], score = (D - x)/sigma^2.
+
+Wiener filter and regression are closed-form (base.py); the U-Net is a residual on them, in units of the
+Wiener posterior standard deviation sqrt(C), so that an untrained network is the regression and a Gaussian
+theory is exact before any training. Everything is odd under phi -> -phi; lattice symmetries that the U-Net
+lacks (odd translations, reflections, exchange of axes) are restored by evaluating it on a transformed copy,
+see `Symmetry`.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from diffsq.models.momentum import Momenta
+from diffsq.models.regression import RegressionBase, bounded
+from diffsq.models.symmetry import IDENTITY, Symmetry, shared
+from diffsq.models.unet import UNet
+
+VERSION = 3  # of the function D for given weights: raise it with any change
+N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
+
+
+class LatticeScore(nn.Module):
+    """Preconditioned score network for one lattice shape and one coupling point.
+
+    `unet` = None leaves the closed-form base. `gain` (n_sigma, n_class) is the further fraction of the Wiener
+    posterior variance that the U-Net explains, measured on training data after the fit.
+    """
+
+    gain: Tensor
+
+    def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
+        super().__init__()
+        self.base = base
+        self.unet = unet
+        self.register_buffer("gain", torch.zeros_like(base.explained))
+
+    @property
+    def momenta(self) -> Momenta:
+        """The lattice's momentum classes."""
+        return self.base.momenta
+
+    @property
+    def sigma_data(self) -> Tensor:
+        """Standard deviation of the field at a site, sqrt(<phi^2>)."""
+        return ((self.momenta.multiplicity * self.base.g).sum() / self.momenta.volume).sqrt()
+
+    @property
+    def log_range(self) -> float:
+        """ln(sigma_max^2/sigma_min^2), the length of the path in the variable of the path KL."""
+        return 2 * float(self.base.log_sigma[-1] - self.base.log_sigma[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lattice."""
+        return self.momenta.shape
+
+    def condition(self, u: Tensor, sigma: Tensor) -> Tensor:
+        """Even conditioning vector of the U-Net: noise level and squared magnetisation: (n, N_CONDITION)."""
+        low, high = self.base.log_sigma[0], self.base.log_sigma[-1]
+        t = (2 * (sigma.log() - low) / (high - low) - 1).float()
+        m2 = bounded(u.mean((-1, -2)) ** 2, 3.0)
+        angles = [math.pi * n * t / 2 for n in (1, 2)]
+        waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+        return torch.stack([t, *waves, m2, m2 * t, m2 * m2 / 3], -1)
+
+    def network(self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry) -> Tensor:
+        """U-Net output in position space, units of sqrt(C), float32: (n, *shape)."""
+        assert self.unet is not None
+        scaled = x / torch.sqrt(self.sigma_data**2 + sigma**2)[:, None, None]
+        mean = bounded(u.mean((-1, -2), keepdim=True), 3.0).expand_as(u)
+        h = torch.stack([scaled.float(), u, mean, self.momenta.fields(base).float()], 1)
+        out: Tensor = symmetry.inverse(self.unet(symmetry(h), self.condition(u, sigma)))
+        return out
+
+    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
+        """D(x, sigma) in momentum space, and the log-variance of the site posterior.
+
+        xk (n, *half) complex128 modes of x, sigma (n,) -> (n, *half) complex128, (n, *shape) float64.
+        """
+        one = shared(sigma)
+        w, c = (self.momenta.expand(q) for q in self.base.wiener(one))
+        u = self.base.normalised(xk, one)
+        correction, log_variance = self.base(xk, u, one)
+        if self.unet is not None:
+            local = self.network(self.momenta.fields(xk), u, correction, sigma, frame)
+            correction = correction + self.momenta.modes(local.double())
+        return w * xk + c.sqrt() * correction, log_variance
+
+    def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
+        """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""
+        d, _ = self.denoise(self.momenta.modes(x), sigma, frame)
+        return (self.momenta.fields(d) - x) / sigma[:, None, None] ** 2
+
+    def posterior_variance(self, sigma: Tensor) -> Tensor:
+        """Mean squared error of the denoiser per momentum class: (n,) -> (n, n_class)."""
+        _, c = self.base.wiener(sigma)
+        explained = self.base.at(self.base.explained + self.gain, sigma)
+        return c * (1 - explained).clamp_min(1e-3)

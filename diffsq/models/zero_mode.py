@@ -1,0 +1,101 @@
+"""The zero mode z = sqrt(V) M alone: its denoiser, and its reverse step, where one Gaussian is not enough.
+
+Between the two peaks of P(M) the sign of the clean zero mode is undecided and its posterior bimodal: a
+Gaussian step gives the less likely side a vanishing probability, and equilibrium paths that took it an
+unbounded weight. With q the probability of the less likely sign in the one-mode model, the residual
+about the mean of the step is
+
+    (1 - q) N(0, v) + q N(shift, v'),
+
+the means of both components such that (without local modulation of the variance) the whole has the mean that
+the score model predicts.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+TWO_PEAKS = 0.7
+BEYOND = 1.2  # range of the zero mode's histogram, over the largest |z| seen
+EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
+
+
+class ZeroModeDenoiser(nn.Module):
+    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the symmetrised histogram of z in the training
+    ensemble.
+
+    Bins of width h are smoothed to Gaussians of variance h^2, for which the posterior mean is closed-form.
+    """
+
+    centre: Tensor
+    log_p: Tensor
+    width2: Tensor
+
+    def __init__(self, n_bins: int = 200) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(n_bins, dtype=torch.float64))
+        self.register_buffer("log_p", torch.zeros(n_bins, dtype=torch.float64))
+        self.register_buffer("width2", torch.ones((), dtype=torch.float64))
+
+    def fit(self, z: Tensor) -> None:
+        """Set the histogram from the zero modes z (n,) of the training fields."""
+        n_bins = len(self.centre)
+        top = BEYOND * float(z.abs().max())
+        width = 2 * top / n_bins
+        counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top) + EMPTY_BIN
+        self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
+        self.log_p.copy_(torch.log(counts / counts.sum()))
+        self.width2.fill_(width**2)
+
+    def two_peaks(self) -> bool:
+        """Whether P(M) is split or flat: <|z|>^2/<z^2> is 0.64 for a Gaussian and 1 for two sharp peaks."""
+        p = self.log_p.exp()
+        return bool((p * self.centre.abs()).sum() ** 2 > TWO_PEAKS * (p * self.centre**2).sum() * p.sum())
+
+    def _components(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Posterior probabilities and means of the bins (n, n_bins), and the variance inside a bin (n,)."""
+        variance = (self.width2 + sigma**2)[:, None]
+        offset = z[:, None] - self.centre
+        p = torch.softmax(self.log_p - offset**2 / (2 * variance), 1)
+        return p, self.centre + self.width2 / variance * offset, self.width2 * sigma**2 / variance[:, 0]
+
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """Noisy z (n,), sigma (n,) -> posterior mean (n,)."""
+        p, inside, _ = self._components(z, sigma)
+        return (p * inside).sum(1)
+
+    def posterior(self, z: Tensor, sigma: Tensor) -> "ZeroModePosterior":
+        """Posterior of the clean zero mode given noisy z (n,), sigma (n,), split by its sign."""
+        p, inside, within = self._components(z, sigma)
+        positive = (p * (self.centre > 0)).sum(1)
+        side = torch.where(positive < 0.5, 1.0, -1.0).to(p.dtype)  # the sign that is less likely
+        minor = p * (self.centre * side[:, None] > 0)
+        q = minor.sum(1)
+
+        def mean_variance(w: Tensor) -> tuple[Tensor, Tensor]:
+            w = w / w.sum(1, keepdim=True).clamp_min(1e-300)
+            mean = (w * inside).sum(1)
+            return mean, (w * (inside - mean[:, None]) ** 2).sum(1) + within
+
+        return ZeroModePosterior(q, *mean_variance(minor), mean_variance(p - minor)[1], mean_variance(p)[1])
+
+
+@dataclass
+class ZeroModePosterior:
+    """The less likely sign of the clean zero mode: probability q, mean and variance; all (n,).
+
+    `major_variance` is the variance given the other sign, `variance` that of the whole posterior.
+    """
+
+    q: Tensor
+    minor_mean: Tensor
+    minor_variance: Tensor
+    major_variance: Tensor
+    variance: Tensor
+
+
+def log_gauss(z: Tensor, variance: Tensor) -> Tensor:
+    """log N(z; 0, variance)."""
+    return -0.5 * (z**2 / variance + torch.log(2 * math.pi * variance))

@@ -1,0 +1,1 @@
+"""The noising process, and what it does to cumulants."""

@@ -1,0 +1,269 @@
+"""Cumulants kappa_n(t) along the forward and the backward process: formulas, and estimates with errors.
+
+With W[J] = ln <e^{J x}> = sum_n kappa_n J^n/n! and x(t) = f [x(0) + sigma eps] (`diffsq.process.sde`)
+
+    W_t[J] = W_0[f J] + 1/2 Xi J^2,   Xi = f^2 sigma^2,     kappa_n(t) = f^n [kappa_n(0) + delta_{n2} sigma^2]
+
+(Aarts, Habibi, Wang, Zhou 2410.21212, sec. 3). The variance-expanding process (f = 1) conserves every
+kappa_{n>2}; the variance-preserving one forgets them as f^n. Two estimates along the forward process:
+
+    noised samples          kappa_n of f (x_0 + sigma eps): error ~ f^n (kappa_2 + sigma^2)^{n/2} sqrt(n!/N)
+    exact noise average     the formula above with the sample's own kappa_n(0): error f^n delta kappa_n(0)
+
+The first tests the process; where sigma is large it says nothing about kappa_n(0), and its error shows that.
+The second is the expectation of the first over the noise (to order 1/N), without the noise of the noise.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffsq.process.sde import VESDE, VPSDE
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.cumulants import cumulants_from_moments
+from lattice.statistics.pulls import sigmas_of
+
+Functional = Callable[[NDArray[Any]], NDArray[Any]]
+"""W(J) for J (n,), real or complex -> (n,)."""
+Watch = Callable[[int, Tensor], None]
+"""watch(n, x_n) sees the fields x_n (n_samples, ...) at level n, in the samplers' variable x/f."""
+ORDERS = (2, 3, 4, 5, 6, 7, 8)
+MIN_BLOCKS = 10  # fewer give no error worth a pull
+
+
+def signal(sde: VESDE | VPSDE, levels: Tensor) -> Floats:
+    """f at the noise levels sigma (n_levels,), 0 included: 1, or 1/sqrt(1 + sigma^2) (VP)."""
+    if isinstance(sde, VESDE):
+        return np.ones(len(levels))
+    return sde.signal(sde.time(levels.double().cpu())).numpy()
+
+
+def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:
+    """kappa_1..kappa_n (..., n_levels, n) at signal f and noise level sigma (n_levels,) from those at t = 0.
+
+    kappa (..., n): at t = 0. noise: variance of the observable per unit sigma^2, 1 for a site or an
+    orthonormal mode and 1/V for M.
+
+    >>> flow(np.array([0.0, 1.0, 0.0, -2.0]), np.array([0.5]), np.array([3.0]))
+    array([[ 0.   ,  2.5  ,  0.   , -0.125]])
+    """
+    start = np.asarray(kappa, dtype=np.float64)[..., None, :] * np.ones((len(f), 1))
+    start[..., 1] += noise * np.asarray(sigma) ** 2
+    n = np.arange(1, start.shape[-1] + 1)
+    out: Floats = start * np.asarray(f)[:, None] ** n
+    return out
+
+
+def noised_functional(w0: Functional, f: float, sigma: float) -> Functional:
+    """W_t[J] = W_0[f J] + 1/2 f^2 sigma^2 J^2."""
+    return lambda j: w0(f * j) + 0.5 * (f * sigma * j) ** 2
+
+
+def functional_of(x: Floats, p: Floats) -> Functional:
+    """W[J] = ln sum_i p_i e^{J x_i} / sum_i p_i: nodes x (n,) and weights p (n,), of quadrature or a sample.
+
+    Raises `InputError` for weights that are negative or not finite, or whose sum is zero.
+    """
+    if not (np.isfinite(x).all() and np.isfinite(p).all() and p.min() >= 0 and p.sum() > 0):
+        raise InputError("W[J] needs finite nodes x and finite weights p >= 0 with a positive sum")
+    weight = p / p.sum()
+    return lambda j: np.log(np.exp(np.multiply.outer(np.asarray(j), x)) @ weight)
+
+
+def cumulants_of(w: Functional, n_max: int, radius: float = 0.5, n_nodes: int = 64) -> Floats:
+    """kappa_1..kappa_n_max (n_max,) of W by Cauchy's formula on |J| = radius.
+
+    radius: inside the disk where <e^{J x}> has no zero or pole: the error is (radius/nearest)^n_nodes of
+    truncation and 1e-16 n!/radius^n of rounding.
+
+    >>> np.round(cumulants_of(lambda j: -np.log(1 - j), 5), 10)              # Exp(1): (n - 1)!
+    array([ 1.,  1.,  2.,  6., 24.])
+    """
+    angle = 2 * math.pi * np.arange(n_nodes) / n_nodes
+    coefficients = np.fft.fft(w(radius * np.exp(1j * angle))).real / n_nodes
+    n = np.arange(1, n_max + 1)
+    scale = np.array([math.factorial(int(i)) / radius**i for i in n])
+    out: Floats = coefficients[1 : n_max + 1] * scale
+    return out
+
+
+class Tally:
+    """Sums of x^p, p = 1..n_max, at each level and for each block of samples: what the jackknife needs.
+
+    Fields may come in any order and split; block (n,) is the block of each sample, which is left out whole
+    (its chain, where the samples are autocorrelated). Powers of fields (n, ...) are averaged over all axes
+    but the first: sites, or the real modes of one class.
+    """
+
+    def __init__(self, n_levels: int, n_blocks: int, n_max: int = ORDERS[-1]) -> None:
+        if n_blocks < MIN_BLOCKS:
+            raise InputError(f"jackknife errors need {MIN_BLOCKS} or more blocks of samples, got {n_blocks}")
+        self.sums = np.zeros((n_levels, n_blocks, n_max))
+        self.counts = np.zeros((n_levels, n_blocks))
+
+    def add(
+        self, level: int, x: Tensor | Floats, block: NDArray[np.int64], weight: Floats | None = None
+    ) -> None:
+        """Count fields x (n, ...) at a level, with importance weights (n,) if they have any.
+
+        Raises `InputError` for values that are not finite.
+        """
+        n_blocks, n_max = self.counts.shape[1], self.sums.shape[2]
+        field = np.asarray(x.cpu() if isinstance(x, Tensor) else x, dtype=np.float64).reshape(len(x), -1)
+        if not np.isfinite(field).all():
+            raise InputError(f"NaN or infinite values at level {level}: the process ran away")
+        w = np.ones(len(field)) if weight is None else weight
+        self.counts[level] += np.bincount(block, w, n_blocks)
+        power = np.ones_like(field)
+        for p in range(n_max):
+            power *= field
+            mean = power[:, 0] if power.shape[1] == 1 else power.mean(axis=1)
+            self.sums[level, :, p] += np.bincount(block, w * mean, n_blocks)
+
+    def replicas(self, z2: bool = False) -> tuple[Floats, Floats]:
+        """kappa_1..kappa_n_max of all samples (n_levels, n_max), and without each block (n_levels, b, n_max).
+
+        z2: odd moments have their exact value 0, for a law symmetric under x -> -x (see
+        `lattice.statistics.cumulants.cumulant_ratio_z2`: in two peaks far less noisy). Raises `InputError`
+        for a level without samples.
+        """
+        used = self.counts.sum(axis=0) > 0
+        sums, counts = self.sums[:, used], self.counts[:, used]
+        if used.sum() < MIN_BLOCKS or not counts.sum(axis=1).min() > 0:
+            n = int(used.sum())
+            raise InputError(f"every level needs samples in {MIN_BLOCKS} or more blocks, got {n}")
+        total, number = sums.sum(axis=1), counts.sum(axis=1)
+        moments = total / number[:, None]
+        without = (total[:, None] - sums) / (number[:, None] - counts)[..., None]
+        if z2:
+            moments[..., ::2], without[..., ::2] = 0.0, 0.0
+        return cumulants_from_moments(moments).real, cumulants_from_moments(without).real
+
+    def curve(self, sigma: Floats, orders: Sequence[int] = ORDERS, z2: bool = False) -> "Curve":
+        """kappa_n and jackknife errors at the levels sigma (n_levels,)."""
+        value, without = self.replicas(z2)
+        return Curve.of(sigma, orders, value, without)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """kappa_n at noise levels sigma (n_levels,): value and error (n_levels, n_orders)."""
+
+    sigma: Floats
+    orders: tuple[int, ...]
+    value: Floats
+    error: Floats
+
+    @classmethod
+    def of(cls, sigma: Floats, orders: Sequence[int], value: Floats, without: Floats) -> "Curve":
+        """From kappa_1.. (n_levels, n_max) and the same without each block (n_levels, b, n_max)."""
+        columns = columns_of(orders, value.shape[-1])
+        error = jackknife_errors(without, -2)
+        return cls(np.asarray(sigma), tuple(orders), value[:, columns], error[:, columns])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        return {"value": self.value.tolist(), "error": self.error.tolist()}
+
+
+def columns_of(orders: Sequence[int], n_max: int) -> list[int]:
+    """Columns of kappa_1..kappa_n_max that hold these orders; `InputError` for others than 1..n_max."""
+    if not orders or not all(1 <= n <= n_max for n in orders):
+        raise InputError(f"orders must be among 1..{n_max}, got {list(orders)}")
+    return [n - 1 for n in orders]
+
+
+def estimate(
+    x: Tensor | Floats,
+    orders: Sequence[int] = ORDERS,
+    *,
+    z2: bool = False,
+    block: NDArray[np.int64] | None = None,
+    weight: Floats | None = None,
+    n_blocks: int = 100,
+) -> tuple[Floats, Floats]:
+    """kappa_n of samples x (n, ...) and errors, each (n_orders,); block (n,): chains, else n_blocks slices.
+
+    >>> x = np.random.default_rng(1).exponential(size=(40000, 1))
+    >>> value, error = estimate(x, (2, 3, 4))
+    >>> bool((np.abs(value - [1.0, 2.0, 6.0]) < 4 * error).all())
+    True
+    """
+    labels = slices(len(x), n_blocks) if block is None else np.unique(block, return_inverse=True)[1]
+    tally = Tally(1, int(labels.max()) + 1)
+    tally.add(0, x, labels, weight)
+    curve = tally.curve(np.zeros(1), orders, z2)
+    return curve.value[0], curve.error[0]
+
+
+def slices(n: int, n_blocks: int = 100) -> NDArray[np.int64]:
+    """Block of each of n independent samples, n_blocks contiguous slices."""
+    return np.arange(n) * min(n_blocks, n) // n
+
+
+def watch_into(tally: Tally, f: Floats, block: NDArray[np.int64], basis: Tensor | None = None) -> Watch:
+    """A watch that counts f x, x in the samplers' variable; basis (V, m): projections instead of sites."""
+
+    def watch(n: int, x: Tensor) -> None:
+        seen = x if basis is None else x.flatten(1) @ basis.to(x)
+        tally.add(n, f[n] * seen, block)
+
+    return watch
+
+
+def forward(x: Tensor, levels: Tensor, noise: Callable[[int], Tensor], watch: Watch) -> None:
+    """Noise fields x (n, ...) up through levels (N+1,), as a process: noise(n) is that of the step from n."""
+    watch(0, x)
+    for n in range(len(levels) - 1):
+        x = x + (levels[n + 1] ** 2 - levels[n] ** 2).sqrt() * noise(n)
+        watch(n + 1, x)
+
+
+def exact_average(
+    tally: Tally, f: Floats, sigma: Floats, orders: Sequence[int] = ORDERS, z2: bool = False,
+    noise: float = 1.0,
+) -> Curve:  # fmt: skip
+    """The forward curve with the noise averaged exactly, from the samples of level 0 of a tally."""
+    value, without = tally.replicas(z2)
+    return Curve.of(
+        sigma, orders, flow(value[0], f, sigma, noise), flow(without[0], f, sigma, noise).swapaxes(0, 1)
+    )
+
+
+def forward_pulls(
+    tally: Tally, f: Floats, sigma: Floats, orders: Sequence[int] = ORDERS, z2: bool = False,
+    noise: float = 1.0,
+) -> Floats:  # fmt: skip
+    """Sigmas between noised samples and the formula, (n_levels - 1, n_orders), both from the same x_0.
+
+    What the two have in common, the sample's kappa_n(0), drops out of the jackknife error of the difference;
+    few blocks count as Student's t.
+    """
+    columns = columns_of(orders, tally.sums.shape[2])
+    value, without = tally.replicas(z2)
+    off = (value - flow(value[0], f, sigma, noise))[1:, columns]
+    spread = (without - flow(without[0], f, sigma, noise).swapaxes(0, 1))[1:][..., columns]
+    error, dof = jackknife_errors(spread, -2), without.shape[1] - 1
+    return np.array([[sigmas_of(o, e, dof) for o, e in zip(*row)] for row in zip(off, error)])
+
+
+def consistent(pulls: Floats, gate: float = 4.5) -> tuple[bool, float]:
+    """Whether the largest of the pulls is within the gate, counting how many there are; and its p-value.
+
+    Bonferroni: n p(largest) against p(gate), p two-sided and normal.
+
+    >>> consistent(np.array([1.0, 4.6]))[0], consistent(np.array([4.6]))[0]
+    (True, False)
+    """
+    if not np.isfinite(pulls).all():
+        return False, 0.0
+    p = min(1.0, pulls.size * 2 * float(scipy.stats.norm.sf(np.abs(pulls).max())))
+    return p >= 2 * float(scipy.stats.norm.sf(gate)), p

@@ -1,0 +1,1 @@
+"""What a run folder holds: records, the finished run, its chain and summary."""

@@ -1,0 +1,301 @@
+"""Markov chains of diffusion moves, HMC and clusters: set up from a finished run, stored, resumed.
+
+A chain's folder is an ordinary ensemble: shards, and a manifest written last. Its state is the last field of
+every chain, the log-weight of its noise path where the cycle ends with one, and the step number; all random
+numbers are keyed by (seed, stream, chain, step). A chain that was killed anywhere and started again writes
+the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffsq.config.sections import ChainParameters
+from diffsq.exactness import moves as kernels
+from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
+from diffsq.exactness.moves import Move, State, nearest_level
+from diffsq.run_folder.finished import Workbench
+from diffsq.sampling.lattice_path import VERSION
+from lattice.arrays import Floats
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.errors import InputError
+from lattice.files import canonical_json, changed_values, read_json, sha256_file, sha256_text, write_json
+from lattice.progress import Progress, Silent
+from lattice.simulation.thermalise import (
+    Thermalisation,
+    read_thermalisation,
+    thermalise,
+    write_thermalisation,
+)
+
+SHARD_BYTES = 2**24
+SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
+WEIGHTED = "path_log_weight"  # series of a cycle that ends with an independence move
+Cycle = Sequence[tuple[str, Move]]
+
+
+def one_cycle(cycle: Cycle, state: State, seed: int, step: int) -> tuple[State, dict[str, Floats]]:
+    """All moves once: the state, and the acceptance (n,) of each kind of move, averaged over its places.
+
+    Chains are numbered 0 ... n - 1. The moves' own step number is step * len(cycle) + place.
+    """
+    chains = np.arange(len(state.phi), dtype=np.int64)
+    found: dict[str, list[Floats]] = {}
+    for place, (name, move) in enumerate(cycle):
+        state, info = move(state, seed=seed, chains=chains, step=step * len(cycle) + place)
+        found.setdefault(name, []).append(info.accepted)
+    return state, {name: np.mean(rates, axis=0) for name, rates in found.items()}
+
+
+def run_chain(
+    writer: EnsembleWriter, cycle: Cycle, start: State, n_steps: int, seed: int, progress: Progress
+) -> Ensemble:
+    """n_steps cycles of every chain, all saved: trajectory 1 ... n_steps, `start` itself is not.
+
+    Series: `accepted`, the mean over the kinds of moves, and `accepted_NAME` of each; path_log_weight where
+    the cycle ends with an independence move. Shards already there are kept and gone on from.
+    """
+    state, n = start, len(start.phi)
+    size = max(1, min(SHARD_STEPS, SHARD_BYTES // start.phi.nbytes))
+    progress.start(n_steps, "chain")
+    try:
+        for k, first in enumerate(range(0, n_steps, size)):
+            steps = range(first, min(first + size, n_steps))
+            kept = writer.verified(k)
+            if kept is not None:
+                weights = kept.series.get(WEIGHTED)
+                state = State.of(kept.phi[-n:], None if weights is None else weights[-n:])
+                progress.update(len(steps))
+                continue
+            state = _one_shard(writer, k, cycle, state, steps, seed, progress)
+    finally:
+        progress.close()
+    return writer.read()
+
+
+def _one_shard(
+    writer: EnsembleWriter, k: int, cycle: Cycle, state: State, steps: range, seed: int, progress: Progress
+) -> State:
+    n = len(state.phi)
+    rows: dict[str, list[Floats]] = {}
+    fields = []
+    for step in steps:
+        state, rates = one_cycle(cycle, state, seed, step)
+        rates = {"accepted": np.mean(list(rates.values()), axis=0)} | {
+            f"accepted_{name}": rate for name, rate in rates.items()
+        }
+        if not np.isnan(state.log_w).any():
+            rates[WEIGHTED] = state.log_w
+        for name, rate in rates.items():
+            rows.setdefault(name, []).append(rate)
+        fields.append(state.phi)
+        progress.update(1, acceptance=float(rates["accepted"].mean()))
+    writer.append(
+        k,
+        phi=np.concatenate(fields),
+        chain=np.tile(np.arange(n, dtype=np.int64), len(steps)),
+        trajectory=np.repeat(np.array(steps, dtype=np.int64) + 1, n),
+        series={name: np.concatenate(values) for name, values in rows.items()},
+        state={"step": steps[-1] + 1, "fields": "the last configuration of every chain in /phi"},
+    )
+    return state
+
+
+def chain(
+    bench: Workbench, settings: ChainParameters, out: Path, progress: Progress | None = None
+) -> Ensemble:
+    """Make (or go on making, or just read) the chain of a finished run in the folder `out`.
+
+    Its model, its calibrated path and its tuned ensemble parameters are used. Raises `InputError` for
+    settings that do not fit each other or the run, a folder that holds another chain, and weights that are
+    NaN or infinite.
+    """
+    bar = progress or Silent()
+    shape = settings.shape or bench.model.shape
+    check_settings(bench, settings)
+    request = _request(bench, settings, shape)
+    _check_request(out, request)
+    if not (out / "request.json").exists():
+        write_json(out / "request.json", request)
+    if (out / "manifest.json").exists():
+        return read_ensemble(out, bench.action)
+    seed = chain_seed(bench.seed)
+    therm = None
+    if settings.start == "hmc" or "hmc" in settings.moves:
+        therm = _thermalised(bench, settings, shape, seed, out, request, bar)
+    cycle = _cycle(bench, settings, shape, therm, out, request, bar)
+    start = _start(bench, settings, therm)
+    attrs = {
+        "algorithm": {"name": "+".join(settings.moves), "parameters": request["chain"]},
+        "seed": bench.seed,
+        "n_therm": settings.n_therm if settings.start == "hmc" else 0,
+        "start": settings.start,
+        "model": request["model"],
+    }
+    writer = EnsembleWriter(out, bench.action, shape, sha256_text(canonical_json(request)), attrs)
+    ensemble = run_chain(writer, cycle, start, settings.n_steps, seed, bar)
+    writer.finish({"request": request})
+    return ensemble
+
+
+def check_settings(bench: Workbench, settings: ChainParameters) -> None:
+    """`InputError` unless the chain's settings fit each other and the run."""
+    own, moves = bench.model.shape, settings.moves
+    shape = settings.shape or own
+    if settings.block is not None:
+        if "denoise" not in moves:
+            raise InputError("chain.block is for the move denoise, which chain.moves does not list")
+        try:
+            Tiling(shape, own).check_block(settings.block)
+        except InputError as error:
+            raise InputError(f"chain: {error}") from None
+    if shape != own:
+        whole = [m for m in moves if m == "independence" or (m == "denoise" and settings.block is None)]
+        if whole:
+            raise InputError(
+                f"chain.shape {list(shape)} is not the run's own {list(own)}: {whole[0]} moves whole fields "
+                "of that; use denoise with chain.block, hmc, wolff or overrelaxation"
+            )
+        if settings.start != "hmc":
+            raise InputError(f"chain.start must be hmc on another lattice than the run's own {list(own)}")
+    if settings.start != "hmc":
+        found = len(bench.samples) if settings.start == "samples" else len(bench.held_out())
+        if found < settings.n_chains:
+            raise InputError(
+                f"chain.n_chains is {settings.n_chains}, but start {settings.start} has only {found} fields"
+            )
+    try:
+        nearest_level(bench.path.kernel.levels, settings.depth)
+    except InputError as error:
+        raise InputError(f"chain.{error}") from None
+
+
+def chain_seed(seed: int) -> int:
+    """The seed of a run's chains: the training ensemble has used the HMC streams of the run's own.
+
+    >>> chain_seed(1) == chain_seed(2)
+    False
+    """
+    return int(sha256_text(f"chain/{seed}")[:15], 16)
+
+
+def _request(bench: Workbench, settings: ChainParameters, shape: tuple[int, ...]) -> dict[str, Any]:
+    samples = bench.folder / "samples"
+    return {
+        "action": bench.action.as_dict(),
+        "shape": list(shape),
+        "seed": bench.seed,
+        "law": VERSION,
+        "model": read_json(bench.folder / "train" / "model" / "model.json")["sha256"],
+        "kernel": sha256_file(samples / "kernel.safetensors"),
+        "ensemble": bench.ensemble.identity,
+        "samples": bench.samples.identity if settings.start == "samples" else None,
+        "chain": settings.model_dump(mode="json"),
+    }
+
+
+def _check_request(out: Path, request: dict[str, Any]) -> None:
+    path = out / "request.json"
+    changed = changed_values(read_json(path), request) if path.exists() else []
+    if changed:
+        raise InputError(
+            f"{out}: holds a chain made with other settings: {'; '.join(changed)}; remove this folder to "
+            "make it anew"
+        )
+
+
+def _thermalised(
+    bench: Workbench,
+    settings: ChainParameters,
+    shape: tuple[int, ...],
+    seed: int,
+    out: Path,
+    request: dict[str, Any],
+    bar: Progress,
+) -> Thermalisation:
+    """Hot, cold and domain-wall starts, HMC tuned for this lattice, clusters: made, or read from therm.h5."""
+    path = out / "therm.h5"
+    if path.exists():
+        try:
+            return read_thermalisation(path)[0]
+        except InputError:
+            pass  # damaged: the same numbers are made again
+    params = bench.config.ensemble.model_copy(
+        update={"n_chains": settings.n_chains, "n_therm": settings.n_therm, "update": "hmc",
+                "acceleration": "none", "n_clusters": max(1, bench.config.ensemble.n_clusters)}
+    )  # fmt: skip
+    try:
+        therm = thermalise(bench.action, shape, params, seed, bar)
+    finally:
+        bar.close()
+    write_thermalisation(path, therm, request)
+    return therm
+
+
+def _start(bench: Workbench, settings: ChainParameters, therm: Thermalisation | None) -> State:
+    if settings.start == "hmc":
+        assert therm is not None
+        return State.of(therm.phi)
+    source = bench.samples if settings.start == "samples" else bench.held_out()
+    n = settings.n_chains
+    if settings.start == "samples":
+        weights = None if source.log_weight is None else source.log_weight[:n]
+        return State.of(source.phi[:n], weights)
+    rows = np.linspace(0, len(source) - 1, n).astype(np.int64)
+    return State.of(source.phi[rows])
+
+
+def _cycle(
+    bench: Workbench,
+    settings: ChainParameters,
+    shape: tuple[int, ...],
+    therm: Thermalisation | None,
+    out: Path,
+    request: dict[str, Any],
+    bar: Progress,
+) -> Cycle:
+    """The moves of one cycle with their parameters bound."""
+    path, action, frames = bench.path, bench.action, bench.frames()
+    depth = nearest_level(path.kernel.levels, settings.depth)
+    known: dict[str, Move] = {
+        "independence": partial(kernels.independence, path, action.action, frames),
+        "denoise": partial(kernels.noise_denoise, path, action.action, frames, depth),
+        "wolff": partial(kernels.wolff, action, settings.n_clusters),
+        "overrelaxation": partial(kernels.overrelaxation, action, 1),
+    }
+    if therm is not None:
+        integrator, tuned = bench.config.ensemble.integrator, therm.settings
+        known["hmc"] = partial(kernels.hmc, action, tuned.length, tuned.n_steps, integrator)
+    if settings.block is not None:
+        block = BlockPath(bench.model, path.kernel.levels[: depth + 1], settings.block)
+        _calibrated(bench, block, settings.n_calibration, out, request, bar)
+        tiling = Tiling(shape, bench.model.shape)
+        known["denoise"] = partial(block_moves, block, tiling, action.action, frames)
+    return [(name, known[name]) for name in settings.moves]
+
+
+def _calibrated(
+    bench: Workbench, block: BlockPath, n: int, out: Path, request: dict[str, Any], bar: Progress
+) -> None:
+    """Fit the block kernel's tilts to training fields, or read them back from block.json."""
+    key = sha256_text(canonical_json(request))
+    found = read_json(out / "block.json") if (out / "block.json").exists() else {}
+    if found.get("key") != key:
+        train, _ = bench.ensemble.split_chains(bench.config.training.validation_fraction)
+        rows = np.linspace(0, len(train) - 1, min(n, len(train))).astype(np.int64)
+        phi = torch.from_numpy(train.phi[rows]).to(bench.device)
+        bar.start(len(block.steps), "block kernel")
+        try:
+            noise = bench.noise("chain/block/calibrate", np.arange(len(phi)))
+            block.calibrate(phi, noise, bench.frames(), lambda: bar.update())
+        finally:
+            bar.close()
+        found = {"key": key, "tilts": block.tilts()}
+        write_json(out / "block.json", found)
+    block.set_tilts(found["tilts"])

@@ -1,0 +1,222 @@
+"""The run folder's bookkeeping: what each stage was made with, whether it still holds, and the seconds spent.
+
+`stages.json` records for each stage the config values and input identities it was made with, their hash (the
+stage key), the sha256 of every file, and the seconds spent over all resumes.  Two settings mixed in one
+folder are the mistake that no later check can see, so whatever differs is named here, key by key.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffsq.config.config import Config
+from diffsq.config.section import flatten
+from diffsq.config.toy import ToyConfig, load_run_config
+from lattice.errors import InputError
+from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lattice.processes import Team
+from lattice.progress import Progress, Silent
+
+STAGES = ("ensemble", "train", "sample", "measure", "report")
+SCHEMA = {
+    "ensemble": 1,
+    "train": 1,
+    "sample": 1,
+    "measure": 1,
+    "report": 1,
+}  # raise when a stage's meaning changes
+FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
+PRODUCT = {"measure": "summary.json", "report": "report.html"}
+INPUTS: dict[str, tuple[str, ...]] = {
+    "ensemble": (),
+    "train": ("ensemble",),
+    "sample": ("ensemble", "train"),
+    "measure": ("ensemble", "train", "sample"),
+    "report": ("measure",),
+}
+SAVE_EVERY = 5.0  # seconds between updates of the time spent
+
+
+@dataclass
+class Run:
+    """One run folder opened for work; make it with `run`, which holds the lock."""
+
+    config: Config | ToyConfig
+    folder: Path
+    progress: Progress = field(default_factory=Silent)
+    device: str = "cpu"
+    accept_uncertified: bool = False
+    say: Callable[[str], None] = print
+    records: dict[str, Any] = field(default_factory=dict)
+    verified: set[str] = field(default_factory=set)
+    team: Team | None = None
+
+    def out(self, stage: str) -> Path:
+        return self.folder / FOLDER[stage]
+
+    def save_records(self) -> None:
+        write_json(self.folder / "stages.json", self.records)
+
+    def seconds(self) -> dict[str, float]:
+        return {stage: self.records[stage]["seconds"] for stage in STAGES if stage in self.records}
+
+
+class StageClock:
+    """A `Progress` that passes everything on and keeps the stage's seconds on disk, so kill -9 loses few."""
+
+    def __init__(self, run: Run, stage: str) -> None:
+        self._run, self._record = run, run.records[stage]
+        self._before, self._begun = float(self._record["seconds"]), time.monotonic()
+        self._saved = self._begun
+
+    def start(self, total: int, label: str, done: int = 0) -> None:
+        self._run.progress.start(total, label, done)
+
+    def update(self, n: int = 1, **info: object) -> None:
+        self._run.progress.update(n, **info)
+        if time.monotonic() - self._saved >= SAVE_EVERY:
+            self.stop()
+            self._run.save_records()
+
+    def close(self) -> None:
+        self._run.progress.close()
+
+    def stop(self) -> None:
+        self._saved = time.monotonic()
+        self._record["seconds"] = round(self._before + self._saved - self._begun, 2)
+
+
+def stage_record(run: Run, stage: str) -> dict[str, Any]:
+    """A new record of `stage`, its key from config and inputs; `InputError` if an input is missing."""
+    inputs = {}
+    for name in INPUTS[stage]:
+        have = run.records.get(name)
+        if have is None or not have["complete"]:
+            raise InputError(
+                f"{stage} needs a finished {name} stage in {run.folder}; `diffsq run` makes all in order"
+            )
+        verify(run, name)
+        inputs[name] = have["identity"]
+    if stage == "ensemble" and run.config.source is not None:
+        inputs["source"] = _source_now(run, Path(run.config.source))
+    content = {"schema": SCHEMA[stage], "config": settings(run.config, stage), "input": inputs}
+    if stage in run.config.law:
+        content["law"] = run.config.law[stage]
+    return {**content, "key": sha256_text(canonical_json(content)), "seconds": 0.0, "complete": False}
+
+
+def source_identity(source: Path) -> str:
+    """The identity of an ensemble made elsewhere, from its files as they are now; `InputError` when it is
+    not a finished ensemble."""
+    from lattice.ensembles.manifest import read_manifest, shards_identity
+
+    if source.is_dir():
+        names = [record["name"] for record in read_manifest(source)["shards"]]
+        return shards_identity([sha256_file(source / name) for name in names])
+    return shards_identity([sha256_file(source)])
+
+
+def _source_now(run: Run, source: Path) -> str:
+    have = run.records.get("ensemble")
+    if not source.exists() and have is not None and have["complete"] and "source" in have["input"]:
+        return str(have["input"]["source"])  # the run has its own copy
+    return source_identity(source)
+
+
+def check_unchanged(run: Run, stage: str) -> None:
+    """Refuse a folder whose `stage` was made with other settings, naming each changed key, old and new.
+
+    `measure` and `report` cost seconds and lose nothing: they are simply made again.
+    """
+    have = run.records.get(stage)
+    if have is None or stage not in FOLDER:
+        return
+    new = flatten(settings(run.config, stage))
+    old = flatten(have["config"])
+    changed = [
+        f"{k} (was {old.get(k)}, now {new.get(k)})" for k in {**old, **new} if old.get(k) != new.get(k)
+    ]
+    if changed:
+        raise InputError(refusal(run, stage, changed))
+
+
+def verify(run: Run, stage: str) -> None:
+    """Check that every file of a finished stage is the one it wrote; `InputError` names the first bad one."""
+    if stage in run.verified:
+        return
+    for name, digest in run.records[stage]["files"].items():
+        path = run.folder / name
+        if not path.is_file() or sha256_file(path) != digest:
+            what = "was changed since it was written (sha256 differs)" if path.is_file() else "is gone"
+            raise InputError(f"{path} {what}; restore it, or make it again with --restart {stage}")
+    run.verified.add(stage)
+
+
+def discard(run: Run, stage: str) -> None:
+    """Remove what `stage` and the stages after it made, and their records."""
+    for name in STAGES[STAGES.index(stage) :]:
+        if name in FOLDER:
+            shutil.rmtree(run.out(name), ignore_errors=False) if run.out(name).exists() else None
+        else:
+            (run.folder / PRODUCT[name]).unlink(missing_ok=True)
+        run.records.pop(name, None)
+    run.save_records()
+
+
+def read_records(folder: Path) -> dict[str, Any]:
+    """The stage records of a run folder; empty for a new one."""
+    path = folder / "stages.json"
+    records = read_json(path) if path.exists() else {}
+    for stage, record in records.items():
+        if (
+            stage not in STAGES
+            or not isinstance(record, dict)
+            or not {"key", "config", "input", "seconds", "complete"} <= record.keys()
+            or not isinstance(record["config"], dict)
+            or not isinstance(record["input"], dict)
+            or not isinstance(record["seconds"], int | float)
+            or (record["complete"] and not isinstance(record.get("files"), dict))
+            or (record["complete"] and not isinstance(record.get("identity"), str))
+        ):
+            raise InputError(f"{path}: damaged record of stage {stage!r}; choose another --run folder")
+    return records
+
+
+def open_config(folder: Path) -> Config | ToyConfig:
+    """The config a run folder was made with; `InputError` when it is not a run folder."""
+    if not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} is not a run folder (no config.yaml in it)")
+    return load_run_config(folder / "config.yaml")
+
+
+def certificate_of(folder: Path) -> dict[str, Any]:
+    """The certificate of a run's ensemble: {"passed", "checks": [...], ...}."""
+    return read_json(folder / "ensemble" / "certificate.json")
+
+
+def settings(config: Config | ToyConfig, stage: str) -> dict[str, Any]:
+    """The sections of the config that a stage is made with."""
+    full = json.loads(config.model_dump_json())
+    return {section: full[section] for section in config.sections[stage]}
+
+
+def hashes(run: Run, stage: str) -> dict[str, str]:
+    """Relative path -> sha256 of the files a stage made."""
+    if stage in PRODUCT:
+        paths = [run.folder / PRODUCT[stage]]
+    else:
+        paths = sorted(p for p in run.out(stage).rglob("*") if p.is_file() and not p.name.endswith(".tmp"))
+    return {str(p.relative_to(run.folder)): sha256_file(p) for p in paths}
+
+
+def refusal(run: Run, stage: str, changed: Sequence[str]) -> str:
+    return (
+        f"{run.folder}: its {stage} stage was made with other settings: {'; '.join(changed)}. Choose another "
+        f"folder with --run, or make it again from there with --restart {stage}"
+    )

@@ -1,0 +1,1 @@
+"""From noise to fields: steps, flows, the weighted reverse chain."""

@@ -1,0 +1,253 @@
+"""The variances of the reverse steps, measured on noised training fields.
+
+With bridge = rho_n sigma_n^2 the noise of the Brownian bridge and C(k) what the denoiser leaves open,
+
+    c_n(k) = (bridge + rho_n^2 C) e^{share delta},      share_n(k) = rho_n^2 C / (bridge + rho_n^2 C).
+
+Measured in every step are the mode variances (log c_n(k) exceeds its prediction by share delta), the strength
+b of the local modulation (proportional to the share too), and the law of the zero mode. All of them are then
+fitted, over all steps together, by functions smooth in k and ln sigma: every number fitted to n fields costs
+1/(2 n) nats of path KL per step, which for free numbers in every step was a third of the total.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.momentum import Momenta
+from diffsq.models.protocol import Frames, Noise
+from diffsq.models.symmetry import Symmetry
+from diffsq.models.zero_mode import ZeroModePosterior
+from diffsq.sampling.zero_mode_step import fit_variance, zero_mode_law
+from lattice.errors import InputError
+
+N_K, N_SIGMA = 4, 7  # polynomials in ln(1 + k^2) and in ln sigma
+WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has an unbounded weight
+
+
+@dataclass
+class Kernel:
+    """Variances of the N reverse steps, float64.
+
+    levels (N+1,); variance c_n(k) (N, n_class); tilt b and tilt_mean <h> (N,); zero_slope, zero_mean,
+    two_peaks (N,): law of the zero mode, see diffsq.models.zero_mode.
+    """
+
+    levels: Tensor
+    variance: Tensor
+    tilt: Tensor
+    tilt_mean: Tensor
+    coupling: Tensor
+    zero_slope: Tensor
+    zero_mean: Tensor
+    two_peaks: Tensor
+
+    @property
+    def n_levels(self) -> int:
+        """N."""
+        return len(self.tilt)
+
+    @classmethod
+    def predicted(cls, model: LatticeScore, levels: Tensor) -> "Kernel":
+        """From the model's own posterior variance C(k), without modulation."""
+        bridge, posterior = parts(model, levels)
+        return cls(levels, bridge[:, None] + posterior, *torch.zeros(6, len(bridge)).to(bridge))
+
+
+@dataclass
+class Coupling:
+    """Noise of one sublattice fed to the other: field-dependent covariance between sites, at first order.
+
+    A local excess delta of the curvature changes C(k) to C - C delta C; a local modulation of the variance
+    gives only its diagonal. The part between even and odd sites is a triangular map of white noise,
+    eps_odd += (Q h Q eps_even)_odd with Q = sqrt(C(k)/mean C): its determinant is one, its inverse a
+    subtraction.
+    """
+
+    momenta: Momenta
+    filter: Tensor
+    h: Tensor
+    even: Tensor
+
+    @classmethod
+    def of(cls, model: LatticeScore, sigma: Tensor, h: Tensor, frame: Symmetry) -> "Coupling":
+        """At noise sigma (scalar), h (n, *shape) with its strength, sublattices as seen in `frame`."""
+        p = model.momenta
+        _, c = model.base.wiener(sigma[None])
+        q = (c[0] / ((p.multiplicity * c[0]).sum() / p.volume)).sqrt()
+        rows, columns = (torch.arange(n, device=h.device) for n in p.shape)
+        even = frame.inverse(((rows[:, None] + columns) % 2 == 0).to(h.dtype)[None])[0]
+        return cls(p, p.expand(q), h, even)
+
+    def __call__(self, eps: Tensor) -> Tensor:
+        """(n, *shape) -> what the even sites of eps add to the odd ones."""
+        p = self.momenta
+        inner = p.fields(self.filter * p.modes(self.even * eps))
+        return (1 - self.even) * p.fields(self.filter * p.modes(self.h * inner))
+
+
+def parts(model: LatticeScore, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """The two parts of c_n(k): the bridge's (N,) and the posterior's, rho_n^2 C(k), (N, n_class)."""
+    rho = (levels[1:] ** 2 - levels[:-1] ** 2) / levels[1:] ** 2
+    return rho * levels[:-1] ** 2, rho[:, None] ** 2 * model.posterior_variance(levels[1:])
+
+
+@dataclass
+class _Step:
+    """What one step of the calibration measured."""
+
+    ratio: Tensor  # log of measured over predicted c_n(k) (n_class,)
+    b: Tensor
+    curvature: Tensor
+    coupling: Tensor
+    coupling_weight: Tensor
+    h_mean: Tensor
+    zero_fraction: float
+    zero_mean: float
+    zero_ratio: Tensor
+
+
+@torch.no_grad()
+def calibrated(
+    model: LatticeScore,
+    levels: Tensor,
+    phi: Tensor,
+    noise: Noise,
+    frames: Frames,
+    done: Callable[[], None] = lambda: None,
+    chunk: int = 256,
+) -> Kernel:
+    """The kernel of levels (N+1,), measured on training fields phi (n, *shape).
+
+    `done` is called after each step. Raises `InputError` when the model gives NaN or infinity.
+    """
+    kernel, x, measured = Kernel.predicted(model, levels), phi, []
+    bridge, _ = parts(model, levels)
+    mixed = model.base.zero_mode.two_peaks()
+    for step in range(kernel.n_levels):
+        x_high = x + (levels[step + 1] ** 2 - levels[step] ** 2).sqrt() * noise(step)
+        found = _residuals(model, levels, step, x, x_high, frames(step), chunk)
+        couple = Coupling.of(model, levels[step + 1], found[1] - found[1].mean(), frames(step))
+        measured.append(_measure(model.momenta, kernel.variance[step], bridge[step], mixed, couple, *found))
+        x = x_high
+        done()
+    return _smoothed(model, kernel, measured, len(phi), mixed)
+
+
+def _residuals(
+    model: LatticeScore, levels: Tensor, step: int, x: Tensor, x_high: Tensor, frame: Symmetry, chunk: int
+) -> tuple[Tensor, Tensor, ZeroModePosterior, Tensor, Tensor]:
+    """x_n minus the mean of the step, h; of the zero mode its posterior and the denoiser's value; rho."""
+    p, rho = model.momenta, 1 - levels[step] ** 2 / levels[step + 1] ** 2
+    residual, h, z, d0 = [], [], [], []
+    for low, high in zip(torch.split(x, chunk), torch.split(x_high, chunk), strict=True):
+        xk = p.modes(high)
+        d, log_variance = model.denoise(xk, levels[step + 1].expand(len(high)), frame)
+        residual.append(low - p.fields(xk + rho * (d - xk)))
+        h.append(log_variance)
+        z.append(xk[..., 0, 0].real)
+        d0.append(d[..., 0, 0].real)
+    missed = torch.cat(residual)
+    if not torch.isfinite(missed).all():
+        raise InputError(
+            f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
+        )
+    posterior = model.base.zero_mode.posterior(torch.cat(z), levels[step + 1].expand(len(x)))
+    return missed, torch.cat(h), posterior, torch.cat(d0), rho
+
+
+def _measure(
+    p: Momenta, predicted: Tensor, bridge: Tensor, mixed: bool, couple: Coupling,
+    residual: Tensor, h: Tensor, posterior: ZeroModePosterior, d0: Tensor, rho: Tensor,
+) -> _Step:  # fmt: skip
+    h_mean = h.mean()
+    b, curvature, white = _fit_tilt(p, residual, h - h_mean)
+    ratio = (p.class_mean(white.abs() ** 2).mean(0) / predicted).log()
+    shift, law = zero_mode_law(posterior, d0, rho, bridge, mixed)
+    fraction, mean, variance = fit_variance(white[..., 0, 0].real - shift, law, bridge)
+    eps = p.fields(white / p.expand(predicted * ratio.exp()).sqrt())
+    response = couple(eps)
+    weight = (response**2).sum()
+    coupling = (eps * response).sum() / weight.clamp_min(1e-12)
+    return _Step(
+        ratio, b, curvature, coupling, weight, h_mean, fraction, mean, (variance / predicted[0]).log()
+    )
+
+
+def _fit_tilt(p: Momenta, residual: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Two Newton steps on the likelihood of b, mode variances refitted at each: b, curvature, white modes."""
+    b = curvature = h.new_zeros(())
+    for _ in range(2):
+        white = residual * torch.exp(-0.5 * b * h)
+        c = p.expand(p.power(white).mean(0))
+        pull, hw = p.fields(p.modes(white) / c), h * white
+        gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
+        curvature = 0.25 * (h * hw * pull).sum() + 0.25 * (hw * p.fields(p.modes(hw) / c)).sum()
+        b = b + gradient / curvature.clamp_min(1e-12)
+    return b, curvature, p.modes(residual * torch.exp(-0.5 * b * h))
+
+
+def _smoothed(model: LatticeScore, kernel: Kernel, steps: list[_Step], n: int, mixed: bool) -> Kernel:
+    """The kernel from smooth functions fitted to all steps."""
+    p, levels = model.momenta, kernel.levels
+    bridge, posterior = parts(model, levels)
+    share = posterior / kernel.variance
+    low, high = model.base.log_sigma[0], model.base.log_sigma[-1]
+    t = (2 * (levels[1:].log() - low) / (high - low) - 1).clamp(-1, 1)
+    in_sigma = [torch.cos(q * torch.arccos(t)) for q in range(min(N_SIGMA, len(t)))]
+    in_k = p.chebyshev(min(N_K, p.n_class))
+
+    ratio = torch.stack([s.ratio for s in steps])
+    weight = 0.5 * n * p.multiplicity * share**2
+    weight[:, 0] = 0  # the zero mode has its own
+    basis = [q[:, None] * k for q in in_sigma for k in in_k]
+    delta = smooth_fit(ratio / share, weight, basis)
+    zero_ratio = torch.stack([s.zero_ratio for s in steps])
+    delta[:, 0] = smooth_fit(zero_ratio / share[:, 0], 0.5 * n * share[:, 0] ** 2, in_sigma)
+    kernel.variance = kernel.variance * torch.exp(share * delta) + WIDER * posterior
+
+    mean_share = (p.multiplicity * share).sum(1) / p.volume
+    b, curvature = (torch.stack([getattr(s, name) for s in steps]) for name in ("b", "curvature"))
+    kernel.tilt = mean_share * smooth_fit(b / mean_share, curvature * mean_share**2, in_sigma)
+    kernel.tilt_mean = torch.stack([s.h_mean for s in steps])
+    value, weight = (
+        torch.stack([getattr(s, name) for s in steps]) for name in ("coupling", "coupling_weight")
+    )
+    kernel.coupling = mean_share * smooth_fit(value / mean_share, weight * mean_share**2, in_sigma)
+
+    fraction = bridge.new_tensor([s.zero_fraction for s in steps])
+    fraction = smooth_fit(fraction, n * share[:, 0] ** 2, in_sigma).clamp(0, 1)
+    kernel.zero_mean = bridge.new_tensor([s.zero_mean for s in steps])
+    own_share = (1 - bridge / kernel.variance[:, 0]).clamp(0, 0.999)
+    kernel.zero_slope = fraction * own_share / kernel.zero_mean
+    kernel.two_peaks = torch.full_like(fraction, float(mixed))
+    return kernel
+
+
+def smooth_fit(y: Tensor, weight: Tensor, basis: list[Tensor]) -> Tensor:
+    """Weighted least squares of y on the functions `basis`, `weight` the inverse variance of y (all alike).
+
+    Each coefficient is shrunk by its own noise. Gram-Schmidt by sums: library least squares differ in the
+    last bit from call to call, and a resumed run must not.
+    """
+    fit, found = torch.zeros_like(y), list[Tensor]()
+    y = torch.where(weight > 0, y, 0)
+    for q in basis:
+        for _ in range(2):  # twice is enough to stay orthogonal
+            for other in found:
+                q = q - (weight * q * other).sum() * other
+        norm = (weight * q**2).sum()
+        if float(norm) <= 1e-12 * float(weight.sum()):
+            continue
+        q = q / norm.sqrt()
+        found.append(q)
+        fit = fit + shrink((weight * y * q).sum(), 1.0) * q
+    return fit
+
+
+def shrink(value: Tensor, variance: Tensor | float) -> Tensor:
+    """An estimate pulled towards zero by its own noise (James and Stein), to zero if not significant."""
+    return value * (1 - variance / value**2).clamp_min(0)

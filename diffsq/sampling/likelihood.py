@@ -1,0 +1,287 @@
+"""Probability-flow likelihood: log q(phi) of the deterministic sampler; what its noise does to Metropolis.
+
+The flow of the score model between sigma = 0 and sigma_N, with t = sigma^2 (Song et al. 2011.13456, eq. 13
+and appendix D.2; Chen et al. 1806.07366 for the density):
+
+    dx/dt = -s(x, t)/2,   s = (D - x)/t,        d log q(x(t))/dt = (1/2) div s,        x_N ~ N(0, G(k) + t_N).
+
+The denoiser is D = W x + sqrt(C) c, c what the regression and the network add to the Wiener filter. Its free
+part is solved in closed form: with one angle per momentum,
+
+    y(k) = x(k)/sqrt(G + t),    theta_k = arctan(sigma/sqrt(G)),    dy(k)/dtheta_k = -c(k),    y_N ~ N(0, 1),
+    log q(phi) = log N(y_N; 0, 1) - sum_k (1/2) ln(G + t_0) - int sum_k dtheta_k dc(k)/dy(k),
+
+exact for a Gaussian theory in a single step. What is left is integrated by Heun's method on the levels, in
+theta, the divergence by the trapezoidal sum over the points reached. The density is that of the differential
+equation: weights from it are unbiased only up to the square of the step (compare two numbers of levels). The
+divergence is exact (V products of a vector with the Jacobian) or Hutchinson's, E[eps^T J eps] = tr J (Commun.
+Stat. Simul. 19 (1990) 433), with probes eps drawn once per solve: the estimate is then the solution of a
+differential equation again, with a limit for small steps. The probes see the correction c only.
+
+Below the smallest sigma the model knows, sigma_1, the true correction vanishes like sigma (the score has a
+limit there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0. A
+flow that starts at a level sigma_0 > 0 gives the density of noised fields.
+
+Why path weights are the default. With log q noisy, Metropolis is biased: E min(1, e^(Delta + eta)) is not
+min(1, e^Delta). If the estimate made with a proposal is kept as long as the chain stays there, the chain is
+exact for the density pi(phi) E[e^eta | phi], and the noise of Hutchinson's estimate does depend on the field:
+E[e^eta | phi] ~ e^(v(phi)/2), v its variance. If it is drawn afresh at every decision, two states exchange in
+the ratio of two smeared acceptances (`noisy_odds`). The weights of `diffsq.sampling.lattice_path` have no
+such noise.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import log_ndtr
+from torch import Tensor
+
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.symmetry import IDENTITY, Symmetry
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.rng import normals, uniforms
+from lattice.statistics.blocks import jackknife_of
+from lattice.statistics.weights import check_log_weights, normalised_weights
+
+MAX_EXACT = 400  # sites; beyond, exact divergences take V^2 numbers per field and evaluation
+
+
+class ProbabilityFlow:
+    """The flow of one score model through levels sigma_0 < ... < sigma_N, sigma_0 >= 0; fields float64.
+
+    levels (N+1,); `frame` is the lattice frame of the U-Net, one for the whole flow. Raises `InputError` for
+    levels that do not increase from 0 or above.
+    """
+
+    def __init__(self, model: LatticeScore, levels: Tensor, frame: Symmetry = IDENTITY) -> None:
+        ordered = levels.dim() == 1 and len(levels) >= 2 and bool((levels.diff() > 0).all())
+        if not (ordered and bool(torch.isfinite(levels).all()) and float(levels[0]) >= 0):
+            raise InputError(
+                f"levels of a flow must increase from sigma_0 >= 0, two or more, got {levels.tolist()[:6]}"
+            )
+        self.model, self.frame, self.momenta = model, frame, model.momenta
+        self.levels = levels.double()
+
+    def angle(self, sigma: Tensor) -> Tensor:
+        """theta_k = arctan(sigma/sqrt(G)) per class: (n_class,)."""
+        return torch.atan(sigma / self.model.base.g.sqrt())
+
+    def to_fields(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """x from y at noise sigma: (n, *shape) -> (n, *shape)."""
+        return self.momenta.colour(y, self.model.base.g + sigma**2)
+
+    def to_normal(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Inverse of `to_fields`."""
+        return self.momenta.colour(x, 1 / (self.model.base.g + sigma**2))
+
+    def log_volume(self, sigma: Tensor) -> Tensor:
+        """sum_k (1/2) ln(G + sigma^2), ln of the volume that `to_fields` makes of a unit: ()."""
+        return 0.5 * (self.momenta.multiplicity * torch.log(self.model.base.g + sigma**2)).sum()
+
+    def correction(self, y: Tensor, sigma: Tensor) -> Tensor:
+        """c(y, sigma) as a real field, (n, *shape)."""
+        smallest = self.model.base.log_sigma[0].exp()
+        if sigma == 0:
+            return torch.zeros_like(y)
+        inside = torch.maximum(sigma, smallest).expand(len(y))
+        w, c = (self.momenta.expand(q) for q in self.model.base.wiener(inside))
+        xk = self.momenta.modes(self.to_fields(y, inside[0]))
+        d, _ = self.model.denoise(xk, inside, self.frame)
+        return (sigma / inside[0]) * self.momenta.fields((d - w * xk) / c.sqrt())
+
+    def divergence(
+        self, y: Tensor, sigma: Tensor, dtheta: Tensor, probes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """c(y, sigma) as in `correction`, and sum_k dtheta_k dc(k)/dy(k), (n,).
+
+        dtheta (n_class,); probes (n_probes, n, *shape), None for the exact trace.
+        """
+        if sigma == 0:
+            return torch.zeros_like(y), y.new_zeros(len(y))
+        eps = self._unit_vectors(y) if probes is None else probes
+        trace = y.new_zeros(len(y))
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            c = self.correction(y, sigma)
+            for e in eps:
+                (pulled,) = torch.autograd.grad(c, y, self._times(dtheta, e), retain_graph=True)
+                trace += (e * pulled).flatten(1).sum(1)
+        return c.detach(), trace if probes is None else trace / len(probes)
+
+    def _unit_vectors(self, y: Tensor) -> Tensor:
+        volume = self.momenta.volume
+        if volume > MAX_EXACT:
+            raise InputError(
+                f"an exact divergence on {volume} sites is too much (at most {MAX_EXACT}); give probes"
+            )
+        unit = torch.eye(volume, dtype=y.dtype, device=y.device).reshape(volume, 1, *self.model.shape)
+        return unit.expand(volume, len(y), *self.model.shape)
+
+    @torch.no_grad()
+    def transport(
+        self,
+        y: Tensor,
+        *,
+        up: bool,
+        probes: Tensor | None = None,
+        done: Callable[[], None] = lambda: None,
+    ) -> tuple[Tensor, Tensor]:
+        """Carry y (n, *shape) from sigma_0 to sigma_N (`up`) or back: y at the other end, and the integral
+        of sum_k dtheta_k dc(k)/dy(k) (n,), taken upwards in both directions. `done` after each step.
+        """
+        n, sign = len(self.levels) - 1, -1.0 if up else 1.0
+        theta = torch.stack([self.angle(sigma) for sigma in self.levels])
+        trace = y.new_zeros(len(y))
+        for step in range(n):
+            here, there = (step, step + 1) if up else (n - step, n - step - 1)
+            c, divergence = self.divergence(y, self.levels[here], self._share(theta, here), probes)
+            dtheta = (theta[there] - theta[here]).abs()
+            moved = y + sign * self._times(dtheta, c)
+            c_there = self.correction(moved, self.levels[there])
+            y = y + 0.5 * sign * self._times(dtheta, c + c_there)
+            trace = trace + divergence
+            done()
+        last = n if up else 0
+        return y, trace + self.divergence(y, self.levels[last], self._share(theta, last), probes)[1]
+
+    def _times(self, q: Tensor, c: Tensor) -> Tensor:
+        return self.momenta.fields(self.momenta.expand(q) * self.momenta.modes(c))
+
+    @staticmethod
+    def _share(theta: Tensor, level: int) -> Tensor:
+        """Weight of a level in the trapezoidal sum over theta (N+1, n_class): (n_class,)."""
+        return 0.5 * (theta[min(level + 1, len(theta) - 1)] - theta[max(level - 1, 0)])
+
+
+def flow_sample(
+    model: LatticeScore,
+    levels: Tensor,
+    noise: Tensor,
+    *,
+    probes: Tensor | None = None,
+    frame: Symmetry = IDENTITY,
+    done: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Tensor]:
+    """Fields at sigma_0 (n, *shape) from white noise (n, *shape) at sigma_N, and log q of each, (n,).
+
+    levels (N+1,) from sigma_0 >= 0; probes (n_probes, n, *shape) for Hutchinson's divergence, None for the
+    exact one. Weights of an action are log w = -S(phi) - log q. Raises `InputError` when not finite.
+    """
+    flow = ProbabilityFlow(model, levels, frame)
+    _check_fields(noise)
+    y, trace = flow.transport(noise, up=False, probes=probes, done=done)
+    log_q = log_normal(noise) - flow.log_volume(flow.levels[0]) - trace
+    return flow.to_fields(y, flow.levels[0]), _checked(log_q)
+
+
+def flow_log_density(
+    model: LatticeScore,
+    levels: Tensor,
+    phi: Tensor,
+    *,
+    probes: Tensor | None = None,
+    frame: Symmetry = IDENTITY,
+    done: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """log q (n,) of given fields at sigma_0 (n, *shape); arguments and errors as for `flow_sample`."""
+    flow = ProbabilityFlow(model, levels, frame)
+    _check_fields(phi)
+    y, trace = flow.transport(flow.to_normal(phi, flow.levels[0]), up=True, probes=probes, done=done)
+    return _checked(log_normal(y) - flow.log_volume(flow.levels[0]) - trace)
+
+
+def log_normal(y: Tensor) -> Tensor:
+    """log N(y; 0, 1) of fields (n, *shape): (n,)."""
+    return -0.5 * (y.flatten(1) ** 2 + math.log(2 * math.pi)).sum(1)
+
+
+def hutchinson_probes(
+    seed: int,
+    stream: str,
+    index: NDArray[np.int64],
+    n_probes: int,
+    shape: tuple[int, ...],
+    kind: Literal["rademacher", "gaussian"] = "rademacher",
+) -> Tensor:
+    """Probes (n_probes, n, *shape) of the fields `index` (n,), a function of (seed, stream, index).
+
+    Signs have the smaller variance: 2 sum_{i != j} J_ij^2 against 2 sum_ij J_ij^2 (J symmetrised).
+
+    >>> hutchinson_probes(1, "doc", np.arange(2), 1, (2, 2)).abs().sum()
+    tensor(8., dtype=torch.float64)
+    """
+    if n_probes < 1 or kind not in ("rademacher", "gaussian"):
+        raise InputError(f"need 1 or more probes, rademacher or gaussian, got {n_probes} and {kind!r}")
+    size = math.prod(shape)
+    draws = [
+        np.where(uniforms(seed, stream, index, probe, size) < 0.5, -1.0, 1.0)
+        if kind == "rademacher"
+        else normals(seed, stream, index, probe, size)
+        for probe in range(n_probes)
+    ]
+    return torch.from_numpy(np.stack(draws)).reshape(n_probes, len(index), *shape)
+
+
+def noisy_acceptance(delta: Floats | float, noise: Floats | float) -> Floats:
+    """E min(1, e^(delta + eta)) for eta ~ N(0, noise^2), in closed form.
+
+    Phi(d/s) + e^(d + s^2/2) Phi(-d/s - s); without noise min(1, e^d).
+
+    >>> [round(float(noisy_acceptance(0.0, s)), 4) for s in (0.0, 0.5, 1.0)]
+    [1.0, 0.8496, 0.7616]
+    """
+    d, s = np.broadcast_arrays(np.asarray(delta, dtype=np.float64), np.asarray(noise, dtype=np.float64))
+    if not (np.isfinite(d).all() and np.isfinite(s).all() and (s >= 0).all()):
+        raise InputError("delta must be finite and the noise a standard deviation >= 0")
+    safe = np.maximum(s, 1e-12)
+    smeared = np.exp(log_ndtr(d / safe)) + np.exp(d + safe**2 / 2 + log_ndtr(-d / safe - safe))
+    return np.asarray(np.where(s > 1e-12, smeared, np.minimum(1.0, np.exp(np.minimum(d, 0.0)))))
+
+
+def noisy_odds(delta: Floats | float, noise: Floats | float) -> Floats:
+    """How often a chain is in B for once in A, ln(w_B/w_A) = delta, when each decision has fresh noise.
+
+    Exact is e^delta; with noise the ratio of the two acceptances, nearer to one.
+
+    >>> round(float(noisy_odds(1.0, 0.0)), 4), round(float(noisy_odds(1.0, 1.0)), 4)
+    (2.7183, 2.0421)
+    """
+    return np.asarray(noisy_acceptance(delta, noise) / noisy_acceptance(-np.asarray(delta), noise))
+
+
+def kept_noise_bias(observable: Floats, log_weight: Floats, noisy: Floats) -> tuple[float, float]:
+    """Bias of <observable> in a Metropolis chain that keeps its noisy log q, and the jackknife error of it.
+
+    observable and exact log_weight (n,) of proposals, noisy (n_estimates, n) the same with independent
+    estimates of log q. The chain is exact for the weights w e^eta, so the bias is the difference of two
+    weighted means over the same proposals.
+    """
+    exact = check_log_weights(log_weight)
+    columns = [observable, normalised_weights(exact), *(normalised_weights(row - exact) for row in noisy)]
+    scale = np.array([float((row - exact).max()) for row in noisy])
+    relative = np.exp(scale - scale.max())  # all estimates in one unit
+
+    def estimate(rows: Floats) -> float:
+        value, weight, factors = rows[:, 0], rows[:, 1], rows[:, 2:] @ relative
+        bent = weight * factors
+        return float((bent * value).sum() / bent.sum() - (weight * value).sum() / weight.sum())
+
+    return jackknife_of(estimate, np.stack(columns, 1))
+
+
+def _check_fields(x: Tensor) -> None:
+    bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
+    if bad:
+        raise InputError(f"{bad} of {len(x)} fields are NaN or infinite")
+
+
+def _checked(log_q: Tensor) -> Tensor:
+    bad = int((~torch.isfinite(log_q)).sum())
+    if bad:
+        raise InputError(f"log q of the flow is NaN or infinite for {bad} of {len(log_q)} fields; retrain")
+    return log_q

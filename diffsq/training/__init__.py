@@ -1,0 +1,1 @@
+"""From an ensemble to a model."""

@@ -1,0 +1,71 @@
+"""Denoising score matching with the path KL itself as the loss, and a target of reduced variance.
+
+The KL between the forward and the model's reverse process is, for N -> infinity (Song et al. 2101.09258,
+theorem 1),
+
+    KL = 1/2 int d(ln sigma^2) sum_k |D(k) - E[phi|x](k)|^2 / sigma^2
+       = 1/2 int d(ln sigma^2) sum_k W(k) |net(k) - E[t|x](k)|^2,        t = (phi - D_base)/sqrt(C),
+
+nats per field, here from sigma_min to sigma_max. The regression target t - beta sqrt(C) z has the same
+conditional mean as t and a fraction of its variance (base.py). The loss is this integral plus the variance
+that is left.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.symmetry import IDENTITY, Symmetry
+
+
+@dataclass
+class Batch:
+    """Noised fields x (n, *shape) float64 at sigma (n,), with the base's and the U-Net's target modes."""
+
+    x: Tensor
+    u: Tensor
+    sigma: Tensor
+    base: Tensor
+    target: Tensor
+    weight: Tensor
+
+    def part(self, rows: slice) -> "Batch":
+        """The samples `rows`."""
+        return Batch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@torch.no_grad()
+def prepare(
+    model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor], sigma: Tensor, eps: Tensor
+) -> Batch:
+    """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode."""
+    p, base = model.momenta, model.base
+    x = phi + sigma[:, None, None] * eps
+    xk = p.modes(x)
+    u = base.normalised(xk, sigma)
+    correction, _ = base(xk, u, sigma)
+    target, z = base.target(p.modes(phi), p.modes(grad(phi)), xk, sigma)
+    target = target - p.expand(base.at(base.beta, sigma)) * z - correction
+    w, _ = base.wiener(sigma)
+    weight = 0.5 * p.expand(w) * p.weight
+    return Batch(x, u, sigma, correction, target.to(torch.complex64), weight.float())
+
+
+def path_kl_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> Tensor:
+    """Integrand of the loss, nats per field and unit of ln sigma^2: (n,)."""
+    net = model.momenta.modes(model.network(batch.x, batch.u, batch.base, batch.sigma, frame))
+    return (batch.weight * (net - batch.target).abs() ** 2).sum((-1, -2))
+
+
+@torch.no_grad()
+def gain_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
+    """Path KL per mode (n, *half) that the U-Net gains over the base, and the explained variance per class.
+
+    |t|^2 - |t - net|^2 averages to the gain in |net - E[t|x]|^2 whatever the noise of the target.
+    """
+    net = model.momenta.modes(model.network(batch.x, batch.u, batch.base, batch.sigma, frame))
+    gain = 2 * (net.conj() * batch.target).real - net.abs() ** 2
+    return batch.weight * gain, model.momenta.class_mean(gain.double())

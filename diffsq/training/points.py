@@ -1,0 +1,246 @@
+"""Training of score and energy models of points: regression on the exact posterior mean, resumable.
+
+Adam on nodes drawn from p_sigma (diffsq.training.posterior_means), all noise levels in every batch, then the
+average of the weights with its last layer solved exactly (diffsq.training.last_layer). The loss is the path
+KL per unit of ln sigma^2, 1/2 |D - D*|^2/c, for an energy model with the squared error of E itself added: a
+small error of its gradient can add up to a large one of the energy. Random numbers are functions of (seed,
+step): a resumed training continues bitwise. A folder holds model.json, weights.safetensors and metrics.jsonl.
+"""
+
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from diffsq.config.sections import PointTraining
+from diffsq.models.files import POINT_SCHEMA, load_points, save_points
+from diffsq.models.points import PointModel, gaussian_energy
+from diffsq.training import checkpoint
+from diffsq.training.last_layer import GUARD, Raw, Targets, prepared, solve_last_layer
+from diffsq.training.loop import warm_average
+from diffsq.training.posterior_means import check_points, draw_nodes, table, tables
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.files import read_json, write_atomic
+from lattice.progress import Progress, Silent
+from lattice.rng import normals, uniforms
+
+STDS = 10.0  # sigma_max in standard deviations of the data, where it is not given
+WARMUP = 50  # steps
+LAW = 5  # of the training for given settings and data: raise it with any change of what is learned
+GUARDS = 8  # training points per guard point
+FEW = 30.0  # data within reach, below which -ln p_sigma is not trusted
+FLOOR = 1e-5  # weight of a Gaussian added to the law where a guard asks for it
+MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data within this many std
+
+
+def train_points(
+    points: Tensor | NDArray[np.float64],
+    settings: PointTraining,
+    seed: int,
+    out: Path,
+    progress: Progress | None = None,
+) -> PointModel:
+    """Train on points (N, d), d = 1 or 2, of a law symmetric under x -> -x; the same call again resumes.
+
+    Raises `InputError` for points that are not finite or of another shape, for a noise range that is empty,
+    and for a loss that is not finite.
+    """
+    data = check_points(np.asarray(points))
+    out.mkdir(parents=True, exist_ok=True)
+    about = {
+        "schema": POINT_SCHEMA, "dim": data.shape[1], "seed": seed,
+        "settings": settings.model_dump(mode="json"),
+        "points": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(), "n_points": len(data),
+        "law": LAW,
+    }  # fmt: skip
+    key = checkpoint.key_of(about)
+    if (out / "model.json").exists() and read_json(out / "model.json").get("key") == key:
+        return load_points(out)
+    model = PointTrainer(data, settings, seed, out, key, progress or Silent()).run()
+    save_points(model, out, {**about, "key": key})
+    return model
+
+
+class PointTrainer:
+    """The state of one training between steps."""
+
+    def __init__(
+        self, data: Floats, settings: PointTraining, seed: int, out: Path, key: str, progress: Progress
+    ) -> None:
+        self.data, self.settings, self.seed = data, settings, seed
+        self.out, self.key, self.progress = out, key, progress
+        high = settings.sigma_max or STDS * float(data.std(0).max())
+        if settings.sigma_min >= high:
+            raise InputError(f"sigma_min = {settings.sigma_min} is not below sigma_max = {high:.4g}")
+        self.sigma = np.geomspace(settings.sigma_min, high, settings.n_sigma)
+        self.model = PointModel(data.shape[1], settings.kind, settings.width, settings.depth)
+        own = torch.from_numpy(data).clone()  # sums are bitwise repeatable in memory that torch has aligned
+        self.model.set_gaussian(own.T @ own / len(own), settings.sigma_min, high)
+        reach = torch.from_numpy(np.abs(data).max(0))
+        self.model.box.copy_(torch.stack([-reach, reach]))
+        self.step = 0
+
+    def run(self) -> PointModel:
+        """Targets, optimisation, closed form."""
+        targets = self.targets()
+        if self.settings.n_steps > 0:
+            self.optimise(targets)
+        if self.settings.solve:
+            solve_last_layer(self.model, targets, self.settings.energy_weight)
+        if not all(torch.isfinite(p).all() for p in self.model.parameters()):
+            raise InputError("the weights are not finite: try a smaller learning_rate, or check the points")
+        return self.model.eval().requires_grad_(False)
+
+    def targets(self) -> Targets:
+        """Nodes drawn from p_sigma at every noise level with their exact targets."""
+        j, m, dim = self.settings.n_sigma, self.settings.n_nodes, self.model.dim
+        x, mean = np.empty((2, j, m, dim))
+        energy, share = np.empty((2, j, m))
+        n_guard = -(-m // GUARDS)
+        guard_x, guard_energy = np.empty((j, n_guard, dim)), np.empty((j, n_guard))
+        width = NEAR * math.sqrt(float(self.model.variance[0]))
+        near = table(self.data, max(self.settings.sigma_min, width))
+        self.progress.start(j, "posterior means")
+        shifts = self._uniforms("shifts", 0, j * dim).reshape(j, dim) - 0.5
+        for level, found in enumerate(tables(self.data, self.sigma, shifts=shifts)):
+            nodes = draw_nodes(found.density, self._uniforms("nodes", level, m))
+            x[level], mean[level], density = found.at(nodes)
+            energy[level] = -np.log(density)
+            share[level] = self._share(density, found.sigma)
+            place = self._guards(level, found.sigma, n_guard)
+            wide = found if found.sigma > near.sigma else near
+            guard_x[level] = place
+            own = found.density_at(place)
+            known = self._share(own, found.sigma)
+            with np.errstate(divide="ignore"):  # no density at all: the floor alone
+                there = np.log(known * own + (1 - known) * wide.density_at(place))
+            guard_energy[level] = -np.logaddexp(there, math.log(FLOOR) + self._gaussian(place, found.sigma))
+            if self.settings.target == "noisy":
+                x[level], mean[level] = self._noised(level, found.sigma, m)
+                energy[level], share[level] = 0.0, 0.0  # plain score matching knows no energy
+            self.progress.update()
+        self.progress.close()
+        arrays = (self.sigma, x, mean, energy, share, guard_x, guard_energy)
+        return prepared(self.model, Raw(*(torch.from_numpy(a).clone() for a in arrays)))
+
+    def _share(self, density: Floats, sigma: float) -> Floats:
+        """n/(n + FEW) with n data points within reach of places where p_sigma is `density`."""
+        reached = 2 * len(self.data) * density * (2 * math.sqrt(math.pi) * sigma) ** self.data.shape[1]
+        found: Floats = reached / (reached + FEW)
+        return found
+
+    def _guards(self, level: int, sigma: float, n: int) -> Floats:
+        """Points anywhere in the data's box, enlarged, and four sigma beyond."""
+        reach = MARGIN * np.abs(self.data).max(0) + 4 * sigma
+        place: Floats = 2 * self._uniforms("guards", level, n * self.model.dim).reshape(n, -1) - 1
+        found: Floats = reach * place
+        return found
+
+    def _gaussian(self, x: Floats, sigma: float) -> Floats:
+        """ln of the density of N(0, Sigma + sigma^2) at x (n, d)."""
+        u, root = self.model.whitened(torch.from_numpy(x), torch.tensor([sigma], dtype=torch.float64))
+        found: Floats = -gaussian_energy(u, root).numpy()
+        return found
+
+    def _noised(self, level: int, sigma: float, n: int) -> tuple[Floats, Floats]:
+        """Plain denoising score matching: points, and the same with noise."""
+        rows = (self._uniforms("rows", level, n) * len(self.data)).astype(np.int64)
+        eps = normals(self.seed, "points/noise", np.array([level]), 0, n * self.model.dim)
+        return self.data[rows] + sigma * eps.reshape(n, -1), self.data[rows]
+
+    def _uniforms(self, stream: str, step: int, n: int) -> Floats:
+        found: Floats = uniforms(self.seed, f"points/{stream}", np.array([0]), step, n)[0]
+        return found
+
+    def optimise(self, targets: Targets) -> None:
+        """Adam with a cosine schedule, from the newest checkpoint on; leaves the average of the weights."""
+        settings, network = self.settings, self.model.network
+        self._initialise(network)
+        average = AveragedModel(network, avg_fn=warm_average(settings.ema_decay))
+        optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, (0.9, 0.99))
+        saved = checkpoint.load_checkpoint(self.out, self.key)
+        if saved is not None:
+            self.step, parts = saved
+            network.load_state_dict(parts["network"])
+            average.load_state_dict(parts["average"])
+            fresh = optimizer.state_dict()
+            optimizer.load_state_dict(checkpoint.unpack_optimizer(fresh, parts.get("optimizer", {})))
+        self._rewind_metrics()
+        self.progress.start(settings.n_steps, f"{settings.kind} model", self.step)
+        begun = time.monotonic()
+        while self.step < settings.n_steps:
+            loss = self._advance(targets, optimizer)
+            average.update_parameters(network)
+            self.step += 1
+            last = self.step == settings.n_steps
+            self.progress.update(1, loss=loss)
+            if self.step % 50 == 0 or last:
+                self._log({"step": self.step, "loss": loss, "seconds": round(time.monotonic() - begun, 2)})
+            if self.step % settings.checkpoint_every == 0 or last:
+                parts = {
+                    "network": checkpoint.parameters(network),
+                    "average": checkpoint.parameters(average),
+                    "optimizer": checkpoint.pack_optimizer(optimizer.state_dict()),
+                }
+                checkpoint.save_checkpoint(self.out, self.step, self.key, parts)
+        self.progress.close()
+        network.load_state_dict(average.module.state_dict())
+
+    def _initialise(self, network: nn.Module) -> None:
+        """PyTorch's default law for linear maps from our own random numbers; the last layer stays zero."""
+        generator = torch.Generator().manual_seed(int(self._uniforms("initialise", 0, 1)[0] * 2**62))
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear):
+                bound = 1 / math.sqrt(layer.in_features)
+                for weight in layer.parameters(recurse=False):
+                    fresh = torch.rand(weight.shape, generator=generator) * 2 - 1
+                    weight.data.copy_(bound * fresh)
+
+    def _advance(self, targets: Targets, optimizer: torch.optim.Optimizer) -> float:
+        settings, n = self.settings, self.settings.batch_size
+        warm = min(1.0, (self.step + 1) / WARMUP)
+        decay = 0.5 * (1 + math.cos(math.pi * self.step / settings.n_steps))
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * decay
+        level = torch.arange(n) * settings.n_sigma // n
+        row = torch.from_numpy((self._uniforms("batch", self.step, n) * settings.n_nodes).astype(np.int64))
+        sigma, weight = targets.sigma[level], targets.weight[level]
+        found, energy = self.model.residual(targets.u[level, row], sigma, create_graph=True)
+        rate = (weight * (found - targets.f[level, row]) ** 2).mean(1)
+        if energy is not None:
+            each = settings.energy_weight * weight.mean(1)
+            rate = rate + each * targets.share[level, row] * (energy - targets.g[level, row]) ** 2
+            some = slice(self.step % GUARDS, None, GUARDS)
+            level, row = level[some], row[some] // GUARDS
+            t = self.model.position(sigma[some]).float()
+            guard = self.model.network(targets.guard_u[level, row], t)[:, 0] - targets.guard_g[level, row]
+            share = len(rate) / len(guard) * GUARD * targets.guard_weight[level] * each[some]
+            rate = torch.cat([rate, share * guard**2])
+        loss = rate.sum() / n
+        if not torch.isfinite(loss):
+            worst = float(sigma[int(torch.nan_to_num(rate.detach(), nan=math.inf)[:n].argmax())])
+            raise InputError(
+                f"the loss is not finite at step {self.step}, sigma = {worst:.4g}; the last checkpoint in "
+                f"{self.out} is kept: try a smaller learning_rate"
+            )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return float(loss.detach())
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with open(self.out / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _rewind_metrics(self) -> None:
+        lines = checkpoint.read_lines(self.out / "metrics.jsonl")
+        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= self.step]
+        write_atomic(self.out / "metrics.jsonl", "".join(kept).encode())

@@ -1,0 +1,1 @@
+"""Actions: S and its gradient, one system a file."""

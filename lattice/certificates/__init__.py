@@ -1,0 +1,1 @@
+"""Is an ensemble right? Verdicts with numbers."""

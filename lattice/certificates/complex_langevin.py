@@ -1,0 +1,248 @@
+r"""Is a complex Langevin run right?  A verdict with its numbers: trusted, doubtful or wrong.
+
+    tail        the magnitude |K| of the drift must fall off faster than any power (Nagata, Nishimura,
+                Shimasaki 1606.07627).  Hill's exponent of P(|K| > k) ~ k^-alpha from the m largest values of
+                the run, m = 10, 30, 100, ...: exponential tails give alpha ~ ln(N/m) or more, power laws a
+                constant.  z^3 drifts that are not confined have alpha = 4/3, the one-link model 2: with
+                v = z^-2 or e^{iz} the drift at infinity is constant in v and the density smooth there.
+    boundary    B_O(Y) = <Theta(Y - |y|) (O'' + K O')> for O = z^2, z^4 (one-link: e^{iz}, e^{2iz}), per site,
+                |y| the largest of the sites (Scherzer, Seiler, Sexty, Stamatescu 1808.05187, 1910.01427).
+                It goes to zero with the weight p beyond Y in a right run; a plateau that is not zero, here a
+                value that loses less than half when p falls tenfold, is a boundary term.
+    Schwinger-Dyson, the same without cut-off: 0 in any stationary state that has these moments.
+    step size   the run's own averages against the limit step -> 0 of runs at larger steps
+    starts      chains from real starts against chains from complex ones
+    escapes     excursions with |K| beyond 1000 drift scales (`lattice.updates.complex_langevin.ESCAPE`)
+
+A power-law tail or a boundary term: wrong.  Anything else that fails: doubtful.  Errors are those of
+independent chains.  A bad region that a run has never met leaves no trace in it: "trusted" is said of
+numbers at the size of their own errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lattice.actions.complexified import Complexified
+from lattice.actions.protocol import Holomorphic
+from lattice.arrays import Complexes, Floats
+from lattice.certificates.drift import (
+    Curves,
+    boundary_density,
+    chain_averages,
+    cut_off,
+    drift_histogram,
+    drift_tail,
+)
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.shards import batches
+from lattice.errors import InputError
+from lattice.statistics.extrapolation import extrapolate_step
+from lattice.statistics.pulls import sigmas_of
+
+GATE = 4.5  # sigma: some ten numbers are looked at
+MAX_STEP_PULL = 1.5  # own errors from the limit; their difference is known to about 0.3 of them
+MIN_EXPONENT = 3.5  # of the drift tail; power laws of cubic and exponential drifts have 4/3 and 2
+FAR = 0.011  # weight beyond a cut-off from which a plateau may begin
+PLATEAU = 0.5  # what |B| must lose when the weight beyond the cut-off falls tenfold
+MIN_CHAINS = 16
+Check = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The run by chains: z (n_chains, n_times, *shape), |K| and |y| (n_chains, n_times), start parity."""
+
+    action: Holomorphic
+    z: Complexes
+    drift: Floats
+    y: Floats
+    chain: NDArray[np.int64]
+
+
+def verdict(
+    ensemble: Ensemble,
+    *,
+    steps: Mapping[str, Any] | None = None,
+    escapes: int = 0,
+) -> dict[str, Any]:
+    """The verdict on a complexified ensemble, JSON data.
+
+    steps: {"step", "order", "sizes": [{"step", "averages": {name: [value, error]}} or {"step", "runaway"}]},
+    the runs at larger steps (`lattice.simulation.complex_langevin` makes them); None: not known, which is
+    doubtful.
+
+    Returns verdict ("trusted", "doubtful", "wrong"), reason (one sentence), passed, checks (each name, value,
+    error, limit, passed, detail), drift_histogram (edges, density, error), tail (m, drift, exponent, error),
+    boundary ("Re z^2", ...: Y, weight, value, error), steps and escapes. Raises `InputError` for an ensemble
+    that is not complexified, has fewer than 16 chains, or chains of different lengths.
+    """
+    data = _data(ensemble)
+    n = data.drift.size
+    tail = drift_tail(data.drift)
+    densities = boundary_density(data.action, data.z)
+    curves = {name: cut_off(density, data.y) for name, density in densities.items()}
+    flat = {f"{part} {name}": curve for name, pair in curves.items() for part, curve in pair.items()}
+    averages = chain_averages(data.action, data.z)
+    tail_check, power = _tail_check(tail)
+    boundary_checks = [_boundary_check(name, curve, n) for name, curve in curves.items()]
+    table, step_check = _step_check(averages, steps)
+    checks = [
+        tail_check,
+        *boundary_checks,
+        _schwinger_dyson(curves),
+        step_check,
+        _starts_check(averages, data.chain),
+        _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"),
+        _cut_check(curves, n),
+    ]
+    failed = [check for check in checks if not check["passed"]]
+    wrong = power or any(not check["passed"] for check in boundary_checks)
+    word = "trusted" if not failed else "wrong" if wrong else "doubtful"
+    reason = "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
+    return {
+        "verdict": word,
+        "reason": reason or "the drift falls off fast, no boundary term, step size and starts agree",
+        "passed": word == "trusted",
+        "checks": checks,
+        "drift_histogram": drift_histogram(data.drift),
+        "tail": tail,
+        "boundary": flat,
+        "steps": table,
+        "escapes": int(escapes),
+    }
+
+
+def _data(ensemble: Ensemble) -> _Data:
+    if not isinstance(ensemble.action, Complexified):
+        raise InputError("a complex Langevin verdict needs an ensemble of complex fields (x + iy)")
+    parts = ensemble.replicas()
+    lengths = {len(part) for part in parts}
+    if len(parts) < MIN_CHAINS or len(lengths) > 1:
+        raise InputError(
+            f"a verdict needs {MIN_CHAINS} or more chains of equal length, got {len(parts)} chains of "
+            f"{min(lengths)} to {max(lengths)} configurations"
+        )
+    order = np.stack(parts)  # (n_chains, n_times)
+    phi = ensemble.phi[order.reshape(-1)]
+    z = phi[:, 0] + 1j * phi[:, 1]
+    action = ensemble.action.inner
+    drift, y = np.empty(len(z)), np.abs(z.imag).reshape(len(z), -1).max(axis=1)
+    for part in batches(z.shape):
+        size = np.abs(action.grad(torch.from_numpy(z[part])).numpy())
+        drift[part] = size.reshape(len(size), -1).max(axis=1)
+    return _Data(
+        action, z.reshape(*order.shape, *z.shape[1:]), drift.reshape(order.shape), y.reshape(order.shape),
+        ensemble.chain[order[:, 0]],
+    )  # fmt: skip
+
+
+def _tail_check(tail: dict[str, list[float]]) -> tuple[Check, bool]:
+    """The check, and whether the tail certainly is a power law."""
+    rows = list(zip(*(tail[key] for key in ("m", "exponent", "error")), strict=True))
+    m, exponent, error = min(rows, key=lambda row: row[1] + 2 * row[2])
+    passed = exponent + 2 * error > MIN_EXPONENT
+    sure = any(a + 3 * e < MIN_EXPONENT for _, a, e in rows)
+    kind = "no power law" if passed else "a power law: the drift does not fall off exponentially"
+    detail = f"P(|K| > k) ~ k^-{exponent:.1f} in the {m:.0f} largest drifts, {kind}"
+    return _check("drift tail", exponent, error, MIN_EXPONENT, passed, detail), sure and not passed
+
+
+def _boundary_check(name: str, curve: Curves, n: int) -> Check:
+    """The most significant value that is part of a plateau, or else the value at the last cut-off."""
+    b = np.array(curve["Re"]["value"]) + 1j * np.array(curve["Im"]["value"])
+    weight, cuts = np.array(curve["Re"]["weight"]), curve["Re"]["Y"]
+    best = (-1.0, 0.0, 0.0, cuts[-1], "Re")
+    for i in range(len(b) - 3):  # weights are a factor sqrt(10) apart, the last one is 0
+        if weight[i] > FAR or abs(b[i + 2]) < PLATEAU * abs(b[i]):
+            continue
+        for part in ("Re", "Im"):
+            value, error = curve[part]["value"][i + 2], curve[part]["error"][i + 2]
+            if error > 0 and abs(value) / error > best[0]:
+                best = (abs(value) / error, value, error, cuts[i + 2], part)
+    sigmas, value, error, cut, part = best
+    passed = sigmas <= GATE
+    label = f"boundary term {part} {name}"
+    if sigmas < 0:
+        return _check(label, b[-1].real, curve["Re"]["error"][-1], 0.0, True, "falls to zero")
+    word = "consistent with zero" if passed else "a plateau that is not zero"
+    return _check(label, value, error, 0.0, passed, f"{word}, {sigmas:.1f} sigma at Y = {cut:.3g}")
+
+
+def _cut_check(curves: dict[str, Curves], n: int) -> Check:
+    """Cut-offs with so little beyond them that a boundary term could be told from an ordinary tail."""
+    curve = next(iter(curves.values()))["Re"]
+    far = sum(weight <= FAR for weight in curve["weight"][:-3])
+    detail = f"{far} cut-offs far out" if far else f"{n} configurations reach too few cut-offs for a plateau"
+    return _check("cut-offs", float(far), None, 1.0, far > 0, detail)
+
+
+def _schwinger_dyson(curves: dict[str, Curves]) -> Check:
+    """The worst component of <O'' + K O'> = 0 without cut-off."""
+    worst, value, error, label = -1.0, 0.0, 0.0, ""
+    for name, pair in curves.items():
+        for part, curve in pair.items():
+            v, e = curve["value"][-1], curve["error"][-1]
+            if e > 0 and abs(v) / e > worst:
+                worst, value, error, label = abs(v) / e, v, e, f"{part} {name}"
+    detail = f"<O'' + K O'> of {label} is {worst:.1f} sigma from 0"
+    return _check("Schwinger-Dyson", value, error, 0.0, worst <= GATE, detail)
+
+
+def _step_check(averages: dict[str, Floats], steps: Mapping[str, Any] | None) -> tuple[dict[str, Any], Check]:
+    """The extrapolations, and the worst of the run's own deviations from its limit."""
+    if steps is None or not steps["sizes"]:
+        return {}, _check("step size", None, None, MAX_STEP_PULL, False, "no runs at other step sizes")
+    lost = [size for size in steps["sizes"] if "runaway" in size]
+    if lost:
+        return dict(steps), _check("step size", None, None, MAX_STEP_PULL, False, lost[0]["runaway"])
+    sizes = [float(steps["step"]), *(float(size["step"]) for size in steps["sizes"])]
+    h = np.array(sizes) ** int(steps["order"])
+    table: dict[str, Any] = {"step": sizes, "order": int(steps["order"]), "limits": {}}
+    worst, why = (-1.0, 0.0, 0.0, ""), ""
+    for name, means in averages.items():
+        own = (float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means)))
+        points = np.array([own, *(size["averages"][name] for size in steps["sizes"])])
+        if not points[:, 1].min() > 0:
+            continue  # a component that vanishes identically
+        fit = extrapolate_step(h, points[:, 0], points[:, 1])
+        pull = abs(own[0] - fit.value) / own[1]
+        table["limits"][name] = {
+            "value": points[:, 0].tolist(), "error": points[:, 1].tolist(), "limit": fit.value,
+            "limit_error": fit.error, "p_value": fit.p_value, "trusted": fit.trusted, "pull": pull,
+        }  # fmt: skip
+        worst = max(worst, (pull, own[0] - fit.value, own[1], name))
+        why = why or ("" if fit.trusted else f"{name}: {fit.reason}")
+    pull, value, error, name = worst
+    detail = why or f"{name} is {pull:.1f} of its errors from the limit step -> 0"
+    return table, _check("step size", value, error, MAX_STEP_PULL, not why and pull <= MAX_STEP_PULL, detail)
+
+
+def _starts_check(averages: dict[str, Floats], chain: NDArray[np.int64]) -> Check:
+    """The worst deviation between chains from real starts (even numbers) and complex ones (odd)."""
+    worst, value, error, label = -1.0, 0.0, 0.0, ""
+    for name, means in averages.items():
+        one, two = means[chain % 2 == 0], means[chain % 2 == 1]
+        if min(len(one), len(two)) < 2:
+            return _check("starts", None, None, GATE, False, "all chains have the same start")
+        e = math.hypot(*(float(x.std(ddof=1)) / math.sqrt(len(x)) for x in (one, two)))
+        pull = sigmas_of(float(one.mean() - two.mean()), e, min(len(one), len(two)) - 1)
+        if pull > worst:
+            worst, value, error, label = pull, float(one.mean() - two.mean()), e, name
+    detail = f"real and complex starts differ by {worst:.1f} sigma in {label}"
+    return _check("starts", value, error, GATE, worst <= GATE, detail)
+
+
+def _check(
+    name: str, value: float | None, error: float | None, limit: float, passed: bool, detail: str
+) -> Check:
+    return {
+        "name": name, "value": value, "error": error, "limit": limit, "passed": bool(passed), "detail": detail
+    }  # fmt: skip

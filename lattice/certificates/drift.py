@@ -1,0 +1,116 @@
+"""What a complex Langevin verdict is made of: averages by chain, the drift's tail and histogram, and boundary
+terms against the cut-off.  `lattice.certificates.complex_langevin` says what they mean and judges them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lattice.actions.protocol import Holomorphic
+from lattice.actions.u1 import OneLink
+from lattice.arrays import Complexes, Floats
+
+DEPTHS = (10, 30, 100, 300, 1000, 3000, 10000)
+MAX_GROUPS, N_BINS = 100, 60
+Curves = dict[str, dict[str, list[float]]]
+
+
+def powers(action: Holomorphic) -> dict[str, tuple[int, bool]]:
+    """The observables of a verdict: name -> (n, whether it is e^{inz} and not z^n)."""
+    if isinstance(action, OneLink):
+        return {"e^{iz}": (1, True), "e^{2iz}": (2, True)}
+    return {"z^2": (2, False), "z^4": (4, False)}
+
+
+def chain_averages(action: Holomorphic, z: Complexes) -> dict[str, Floats]:
+    """The average of every chain over its times and sites, z (n_chains, n_times, *shape) -> (n_chains,), of
+    "Re z^2", "Im z^2", ..."""
+    out: dict[str, Floats] = {}
+    for name, (n, wave) in powers(action).items():
+        means = (np.exp(1j * n * z) if wave else z**n).reshape(len(z), -1).mean(axis=1)
+        out |= {f"Re {name}": means.real, f"Im {name}": means.imag}
+    return out
+
+
+def boundary_density(action: Holomorphic, z: Complexes) -> dict[str, Complexes]:
+    """O'' + K O' averaged over the sites, for O of `powers`: z (n_chains, n_times, *shape) -> (n_chains,
+    n_times).
+
+    >>> from lattice.actions.one_variable import ComplexGaussian
+    >>> boundary_density(ComplexGaussian(1.0), np.array([[2.0 + 0j]]))["z^2"].tolist()     # 2 - 2 z^2
+    [[(-6+0j)]]
+    """
+    shape = z.shape[2:]
+    flat = z.reshape(-1, *shape)
+    drift = -action.grad(torch.from_numpy(flat)).numpy()
+    out = {}
+    for name, (n, wave) in powers(action).items():
+        if wave:
+            density = np.exp(1j * n * flat) * (1j * n * drift - n * n)
+        else:
+            density = n * flat ** (n - 2) * (n - 1 + drift * flat)
+        out[name] = density.reshape(*z.shape[:2], -1).mean(axis=2)
+    return out
+
+
+def drift_tail(drift: Floats) -> dict[str, list[float]]:
+    """Hill's exponent 1/<ln(k/k_m)> over the m largest of drift (n_chains, n_times), m = 10, 30, ... up to a
+    hundredth of all; its error is exponent/sqrt(number of chains among them)."""
+    order = np.argsort(drift, axis=None, kind="stable")[::-1]
+    values, chain = drift.reshape(-1)[order], order // drift.shape[1]
+    out: dict[str, list[float]] = {"m": [], "drift": [], "exponent": [], "error": []}
+    for m in DEPTHS:
+        if m > max(DEPTHS[0], drift.size // 100) or m >= drift.size:
+            break
+        mean = float(np.mean(np.log(values[:m] / values[m])))
+        exponent = 1.0 / max(mean, 1e-12)
+        independent = len(np.unique(chain[:m]))
+        for key, x in zip(out, (m, values[m], exponent, exponent / math.sqrt(independent)), strict=True):
+            out[key].append(float(x))
+    return out
+
+
+def drift_histogram(drift: Floats) -> dict[str, list[float]]:
+    """Density of |K| on a logarithmic grid: edges (n + 1,), density per unit of |K| and error (n,)."""
+    lowest, highest = float(np.quantile(drift, 1e-3)), float(drift.max()) * (1 + 1e-12)
+    if not 0 < lowest < highest:
+        return {"edges": [], "density": [], "error": []}
+    edges = np.geomspace(lowest, highest, N_BINS + 1)
+    counts = np.stack([np.histogram(group, edges)[0] / group.size for group in _groups(drift)])
+    width = np.diff(edges)
+    error = counts.std(axis=0, ddof=1) / math.sqrt(len(counts)) / width
+    return {
+        "edges": edges.tolist(),
+        "density": (counts.mean(axis=0) / width).tolist(),
+        "error": error.tolist(),
+    }
+
+
+def _groups(x: NDArray[Any]) -> list[NDArray[Any]]:
+    """(n_chains, ...) cut into at most MAX_GROUPS groups of chains, of equal size where that is possible."""
+    return np.array_split(x, min(len(x), MAX_GROUPS))
+
+
+def cut_off(density: Complexes, y: Floats) -> Curves:
+    """Re and Im of B(Y) with errors: Y such that the weight beyond is 0.3, 0.1, 0.03, ..., 3/N, 0."""
+    falling = np.sort(y, axis=None)[::-1]
+    n, weights = y.size, []
+    k = 1
+    while (p := 10.0 ** (-k / 2)) * n >= 3:
+        weights.append(p)
+        k += 1
+    cuts = [float(falling[int(p * n)]) for p in weights] + [float(falling[0])]
+    value, error = [], []
+    for cut in cuts:
+        means = np.where(y <= cut, density, 0.0).mean(axis=1)
+        value.append(complex(means.mean()))
+        error.append(complex(means.real.std(ddof=1), means.imag.std(ddof=1)) / math.sqrt(len(means)))
+    common = {"Y": cuts, "weight": [*weights, 0.0]}
+    return {
+        "Re": {**common, "value": [v.real for v in value], "error": [e.real for e in error]},
+        "Im": {**common, "value": [v.imag for v in value], "error": [e.imag for e in error]},
+    }

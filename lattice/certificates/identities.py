@@ -1,0 +1,39 @@
+"""Identities of an ensemble: Schwinger-Dyson per site, and the density of domain walls."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats
+from lattice.ensembles.shards import batches
+
+
+def schwinger_dyson(phi: Floats, action: Action) -> Floats:
+    """(1/V) sum_x phi_x dS/dphi_x of each field (n, *shape) -> (n,); its mean is 1 under exp(-S) (integrate
+    by parts).
+
+    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> schwinger_dyson(np.ones((1, 2, 2)), ScalarPhi4(0.0, 0.0)).tolist()
+    [2.0]
+    """
+    out = np.empty(len(phi))
+    for batch in batches(phi.shape):
+        part = torch.from_numpy(phi[batch])
+        out[batch] = (part * action.grad(part)).mean(dim=tuple(range(1, part.dim()))).numpy()
+    return out
+
+
+def wall_density(phi: Floats) -> Floats:
+    """Fraction of links whose ends differ in sign, of each field (n, *shape) -> (n,).
+
+    >>> wall_density(np.array([[1.0, 1.0, -1.0, -1.0]])).tolist()
+    [0.5]
+    """
+    out = np.empty(len(phi))
+    for batch in batches(phi.shape):
+        up = phi[batch] > 0
+        axes = range(1, up.ndim)
+        out[batch] = sum((up != np.roll(up, 1, axis)).mean(axis=tuple(axes)) for axis in axes) / (up.ndim - 1)
+    return out

@@ -1,0 +1,1 @@
+"""Fields with their history and weights, in memory and on disk."""

@@ -1,0 +1,348 @@
+"""Ensembles: fields with their chain, trajectory and per-configuration series, and the folder they live in.
+
+Monte Carlo and sampled ensembles are the same type; a sampled one has a `log_weight` per configuration. On
+disk an ensemble is a folder of immutable HDF5 shards (lattice.ensembles.shards) and a manifest.json written
+last (lattice.ensembles.manifest).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats, Integers
+from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
+from lattice.ensembles.shards import SERIES, Shard, check_shard, field_series, read_shard, write_shard
+from lattice.errors import InputError
+from lattice.files import canonical_json, code_version, sha256_file, sha256_text, write_json
+
+_SHARD_BYTES = 2**25
+
+
+@dataclass(eq=False)
+class Ensemble:
+    """Configurations of one action on one periodic lattice.
+
+    phi (n, *shape) float64; chain, trajectory (n,) int64; series name -> (n,) float64 with at least action
+    (S, in the kappa-lambda convention), magnetization (M) and phi2; log_weight (n,) or None; attrs: JSON data
+    (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
+    """
+
+    phi: Floats
+    chain: Integers
+    trajectory: Integers
+    series: dict[str, Floats]
+    action: Action
+    log_weight: Floats | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+
+    def __len__(self) -> int:
+        return len(self.phi)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lattice, (L_1, ..., L_d)."""
+        return tuple(self.phi.shape[1:])
+
+    @classmethod
+    def from_fields(
+        cls,
+        phi: npt.ArrayLike,
+        action: Action,
+        chain: npt.ArrayLike | None = None,
+        trajectory: npt.ArrayLike | None = None,
+        log_weight: npt.ArrayLike | None = None,
+        attrs: dict[str, Any] | None = None,
+        series: dict[str, npt.ArrayLike] | None = None,
+    ) -> Ensemble:
+        """An ensemble in memory from fields phi (n, *shape).
+
+        Without `chain` all fields belong to chain 0, without `trajectory` they are numbered in order within
+        their chain. `series` adds per-configuration series (dH, accepted, ...) to the three computed here.
+        Raises InputError on NaN or infinity and on arrays that do not fit each other.
+
+        >>> from lattice.actions.protocol import ScalarPhi4
+        >>> e = Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.27, 0.022), chain=[0, 1, 0, 1])
+        >>> len(e), e.shape, e.trajectory.tolist(), e.series["magnetization"].tolist()
+        (4, (2, 2), [0, 0, 1, 1], [1.0, 1.0, 1.0, 1.0])
+        """
+        fields = np.ascontiguousarray(phi, dtype=np.float64)
+        if not 2 <= fields.ndim <= 5 or fields.size == 0:
+            raise InputError(
+                f"fields must have shape (n, *lattice) with 1 to 4 lattice axes, got {fields.shape}"
+            )
+        n = len(fields)
+        finite = np.isfinite(fields).reshape(n, -1).all(axis=1)
+        if not finite.all():
+            raise InputError(f"NaN or infinity in the field of configuration {int(np.argmin(finite))}")
+        chains = _integers("chain", chain if chain is not None else np.zeros(n), n)
+        times = _integers("trajectory", trajectory if trajectory is not None else _order_in_chain(chains), n)
+        weights = None if log_weight is None else _floats("log_weight", log_weight, n)
+        extra = {name: _floats(name, values, n) for name, values in (series or {}).items()}
+        identity = _fields_identity(fields, chains, times, weights, action)
+        full = {**extra, **field_series(fields, action)}
+        return cls(fields, chains, times, full, action, weights, dict(attrs or {}), identity)
+
+    def select(self, indices: npt.ArrayLike) -> Ensemble:
+        """The configurations `indices` (integers or a mask), in that order; repeats are allowed."""
+        chosen = np.asarray(indices)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
+        if chosen.size == 0:
+            raise InputError("a selection of no configuration is not an ensemble")
+        mark = hashlib.sha256(np.ascontiguousarray(chosen, dtype="<i8").tobytes()).hexdigest()
+        return Ensemble(
+            phi=self.phi[chosen],
+            chain=self.chain[chosen],
+            trajectory=self.trajectory[chosen],
+            series={name: values[chosen] for name, values in self.series.items()},
+            action=self.action,
+            log_weight=None if self.log_weight is None else self.log_weight[chosen],
+            attrs=dict(self.attrs),
+            identity=sha256_text(f"{self.identity}/{mark}"),
+        )
+
+    def split_chains(self, fraction: float) -> tuple[Ensemble, Ensemble]:
+        """(train, held-out): about `fraction` of the chains, at least one, and all of their configurations
+        held out.
+
+        Splitting by whole chains keeps autocorrelated neighbours of a training field out of the held-out set.
+        Raises InputError when there is only one chain or when fraction is not in (0, 1).
+        """
+        chains = np.unique(self.chain)
+        if not 0.0 < fraction < 1.0:
+            raise InputError(f"the held-out fraction must be between 0 and 1, got {fraction}")
+        if len(chains) < 2:
+            raise InputError("an ensemble of one chain cannot be split by chains; make it with two or more")
+        n_held = min(max(1, round(fraction * len(chains))), len(chains) - 1)
+        held = np.isin(self.chain, chains[-n_held:])
+        return self.select(~held), self.select(held)
+
+    def replicas(self) -> list[Integers]:
+        """The indices of each chain's configurations in trajectory order, chains by their numbers."""
+        order = np.lexsort((self.trajectory, self.chain))
+        cuts = np.flatnonzero(np.diff(self.chain[order])) + 1
+        return [part.astype(np.int64) for part in np.split(order, cuts)]
+
+
+class EnsembleWriter:
+    """Writes an ensemble shard by shard into a folder; a shard already there and sound is kept.
+
+    `key` identifies the computation (action, lattice, parameters, seed): a folder with shards of another key
+    is refused. `attrs` is JSON data stored in every shard (algorithm, seed, stream, n_therm, stride,
+    generated, ...).
+    """
+
+    def __init__(
+        self, folder: Path, action: Action, shape: tuple[int, ...], key: str, attrs: dict[str, Any]
+    ) -> None:
+        self.folder, self.action, self.shape, self.key = Path(folder), action, tuple(shape), key
+        self._attrs = {**attrs, "action": action.as_dict(), "key": key, "code": code_version()}
+        self._records: dict[int, dict[str, Any]] = {}
+
+    def path(self, k: int) -> Path:
+        """The file of shard k."""
+        return self.folder / f"shard-{k:04d}.h5"
+
+    def verified(self, k: int) -> Shard | None:
+        """Shard k if it is there and sound, None if it is missing or damaged (it will be made again).
+
+        Raises InputError when it belongs to another computation.
+        """
+        path = self.path(k)
+        if not path.exists():
+            return None
+        try:
+            shard = read_shard(path)
+        except InputError:
+            return None
+        if shard.attrs.get("key") != self.key:
+            raise InputError(f"{path}: made with other parameters; choose another folder, or remove this one")
+        try:
+            check_shard(shard, self.action, str(path))
+        except InputError:
+            return None
+        self._records[k] = {"name": path.name, "n": len(shard.phi), "sha256": sha256_file(path)}
+        return shard
+
+    def append(
+        self,
+        k: int,
+        *,
+        phi: Floats,
+        chain: Integers,
+        trajectory: Integers,
+        series: dict[str, Floats] | None = None,
+        log_weight: Floats | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> bool:
+        """Write shard k: phi (n, *shape), the rest (n,). False if a sound one was there and was kept.
+
+        `series` are the series besides action, magnetization and phi2, which are computed here. Raises
+        InputError on fields that are not finite or do not fit the lattice, and when the folder is full or not
+        writable.
+        """
+        if k in self._records or self.verified(k) is not None:
+            return False
+        path = self.path(k)
+        if phi.shape[1:] != self.shape:
+            raise InputError(f"{path}: fields of shape {phi.shape[1:]} on a lattice {self.shape}")
+        full = {**(series or {}), **field_series(phi, self.action)}
+        shard = Shard(phi, chain, trajectory, full, log_weight, self._attrs, state or {})
+        check_shard(shard, self.action, str(path))
+        write_shard(path, shard)
+        self._records[k] = {"name": path.name, "n": len(phi), "sha256": sha256_file(path)}
+        return True
+
+    def read(self) -> Ensemble:
+        """The ensemble of the shards written or verified so far, read back from the disk and checked."""
+        shards = [self.verified(k) for k in sorted(self._records)]
+        sound = [shard for shard in shards if shard is not None]
+        if len(sound) < len(shards) or not sound:
+            raise InputError(
+                f"{self.folder}: a shard was damaged after it was written; run the same command again"
+            )
+        hashes = [self._records[k]["sha256"] for k in sorted(self._records)]
+        return _assemble(sound, self.action, {"certificate": None}, shards_identity(hashes))
+
+    def finish(self, extras: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Write manifest.json, last of all, and return it. `extras` are further entries (the certificate)."""
+        shards = [self._records[k] for k in sorted(self._records)]
+        if sorted(self._records) != list(range(len(shards))) or not shards:
+            raise InputError(
+                f"{self.folder}: shards {sorted(self._records)} are not a complete sequence from 0"
+            )
+        manifest = new_manifest(self.action, self.shape, self.key, shards, extras or {})
+        write_json(self.folder / "manifest.json", manifest)
+        return manifest
+
+
+def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
+    attrs = {name: value for name, value in ensemble.attrs.items() if name not in ("certificate", "created")}
+    writer = EnsembleWriter(
+        folder, ensemble.action, ensemble.shape, sha256_text(f"fields/{ensemble.identity}"), attrs
+    )
+    step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
+    for k, start in enumerate(range(0, len(ensemble), step)):
+        part = slice(start, start + step)
+        writer.append(
+            k,
+            phi=ensemble.phi[part],
+            chain=ensemble.chain[part],
+            trajectory=ensemble.trajectory[part],
+            series={name: values[part] for name, values in ensemble.series.items() if name not in SERIES},
+            log_weight=None if ensemble.log_weight is None else ensemble.log_weight[part],
+        )
+    return writer.finish({"certificate": ensemble.attrs.get("certificate"), **(extras or {})})
+
+
+def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
+    """Read an ensemble folder (with manifest.json) or a single shard, and check everything that can be
+    checked.
+
+    Checked: schema, types, shapes and sizes before allocating, hashes against the manifest, finite fields,
+    stored series against the fields, and the action against `expect_action`. Raises InputError naming the
+    file, and the configuration where it applies.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path, expect_action)
+    shard = read_shard(path)
+    action = action_of(shard.attrs.get("action"), path, expect_action)
+    check_shard(shard, action, str(path))
+    return _assemble([shard], action, {"certificate": None}, shards_identity([sha256_file(path)]))
+
+
+def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
+    manifest = read_manifest(folder)
+    where = folder / "manifest.json"
+    action = action_of(manifest.get("action"), where, expect_action)
+    shards = []
+    for record in manifest["shards"]:
+        path = folder / record["name"]
+        if not path.is_file():
+            raise InputError(
+                f"{path}: listed in the manifest but missing; remove manifest.json and run again to remake it"
+            )
+        if sha256_file(path) != record["sha256"]:
+            raise InputError(
+                f"{path}: changed since it was written (sha256 is not the manifest's); "
+                "remove it and manifest.json, and run again to remake it"
+            )
+        shard = read_shard(path)
+        action_of(shard.attrs.get("action"), path, action)
+        if list(shard.phi.shape[1:]) != manifest.get("shape"):
+            raise InputError(
+                f"{path}: lattice {shard.phi.shape[1:]}, the manifest says {manifest.get('shape')}"
+            )
+        check_shard(shard, action, str(path))
+        shards.append(shard)
+    identity = shards_identity([record["sha256"] for record in manifest["shards"]])
+    extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
+    return _assemble(shards, action, extra, identity)
+
+
+def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identity: str) -> Ensemble:
+    names, weighted = set(shards[0].series), shards[0].log_weight is not None
+    if any(set(s.series) != names or (s.log_weight is not None) != weighted for s in shards):
+        raise InputError(
+            "the shards of this ensemble do not hold the same series; it was put together by hand"
+        )
+    weights = [s.log_weight for s in shards if s.log_weight is not None]
+    return Ensemble(
+        phi=_join([s.phi for s in shards]),
+        chain=_join([s.chain for s in shards]),
+        trajectory=_join([s.trajectory for s in shards]),
+        series={name: _join([s.series[name] for s in shards]) for name in sorted(names)},
+        action=action,
+        log_weight=_join(weights) if weights else None,
+        attrs={**shards[0].attrs, **extra},
+        identity=identity,
+    )
+
+
+def _join(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _integers(name: str, values: npt.ArrayLike, n: int) -> Integers:
+    raw = np.asarray(values)
+    array = raw.astype(np.int64) if raw.dtype.kind in "iuf" else raw
+    if array.dtype != np.int64 or array.shape != (n,) or not np.array_equal(array, raw):
+        raise InputError(
+            f"{name} must be {n} integers, one per configuration, got shape {raw.shape} of {raw.dtype}"
+        )
+    return array
+
+
+def _floats(name: str, values: npt.ArrayLike, n: int) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (n,) or not np.isfinite(array).all():
+        raise InputError(f"{name} must be {n} finite numbers, one per configuration, got shape {array.shape}")
+    return array
+
+
+def _order_in_chain(chain: Integers) -> Integers:
+    times = np.empty(len(chain), dtype=np.int64)
+    for name in np.unique(chain):
+        rows = np.flatnonzero(chain == name)
+        times[rows] = np.arange(len(rows))
+    return times
+
+
+def _fields_identity(
+    phi: Floats, chain: Integers, trajectory: Integers, weights: Floats | None, action: Action
+) -> str:
+    digest = hashlib.sha256(canonical_json(action.as_dict()).encode())
+    for array in (phi, chain, trajectory, weights):
+        if array is not None:
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

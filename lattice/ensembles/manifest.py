@@ -1,0 +1,94 @@
+"""The manifest.json of an ensemble folder, written last: a folder that has one is complete.
+
+    {"schema", "stage_key", "action", "shape", "n", "shards": [{"name", "n", "sha256"}], "identity",
+     "certificate", "complete", "created", "code", ...}
+
+`identity` is the sha256 of the ordered shard hashes: equal identity, equal fields.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from pathlib import Path
+from typing import Any
+
+from lattice.actions.kinds import action_from_dict
+from lattice.actions.protocol import Action
+from lattice.errors import InputError
+from lattice.files import canonical_json, code_version, read_json, sha256_text
+
+MANIFEST_SCHEMA = "diffsq-manifest/1"
+_SHARD_NAME = re.compile(r"shard-\d{4,9}\.h5")
+
+
+def new_manifest(
+    action: Action, shape: tuple[int, ...], key: str, shards: list[dict[str, Any]], extras: dict[str, Any]
+) -> dict[str, Any]:
+    """The manifest of a complete ensemble of `shards`, each {"name", "n", "sha256"}; `extras` win."""
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "stage_key": key,
+        "action": action.as_dict(),
+        "shape": list(shape),
+        "n": sum(record["n"] for record in shards),
+        "shards": shards,
+        "identity": shards_identity([record["sha256"] for record in shards]),
+        "certificate": None,
+        "complete": True,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code": code_version(),
+        **extras,
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a finished ensemble folder. Raises InputError when missing, unfinished or malformed."""
+    folder = Path(folder)
+    path = folder / "manifest.json"
+    if not path.exists():
+        raise InputError(f"{folder}: {_why_no_manifest(folder)}")
+    manifest = read_json(path)
+    if manifest.get("schema") != MANIFEST_SCHEMA:
+        raise InputError(f"{path}: schema is {manifest.get('schema')!r}, expected {MANIFEST_SCHEMA!r}")
+    shards = manifest.get("shards")
+    if not manifest.get("complete") or not isinstance(shards, list) or not shards:
+        raise InputError(f"{path}: the ensemble is not complete; run the command that makes it again")
+    for record in shards:
+        name = record.get("name") if isinstance(record, dict) else None
+        if (
+            not isinstance(name, str)
+            or not _SHARD_NAME.fullmatch(name)
+            or not isinstance(record.get("sha256"), str)
+        ):
+            raise InputError(f"{path}: malformed list of shards")
+    return manifest
+
+
+def shards_identity(hashes: list[str]) -> str:
+    """The identity of an ensemble: sha256 over its ordered shard hashes."""
+    return sha256_text("\n".join(hashes))
+
+
+def action_of(found: Any, path: Path, expected: Action | None) -> Action:
+    """The action stored in `path`; `InputError` when it is malformed or is not the expected one."""
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: the action is missing")
+    try:
+        action = action_from_dict(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if expected is not None and action.as_dict() != expected.as_dict():
+        raise InputError(
+            f"{path}: action is {canonical_json(found)}, expected {canonical_json(expected.as_dict())}"
+        )
+    return action
+
+
+def _why_no_manifest(folder: Path) -> str:
+    if any(folder.glob("shard-*.h5")):
+        return "this ensemble is not finished; run the command that makes it again, it will resume"
+    for name in ("ensemble", "samples"):
+        if (folder / name / "manifest.json").exists():
+            return f"this is a run folder; name the ensemble in it, {folder / name}"
+    return "no ensemble here (no manifest.json)"

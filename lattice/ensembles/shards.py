@@ -1,0 +1,264 @@
+"""One HDF5 shard of an ensemble: the schema, its writer, and a reader that trusts nothing.
+
+    /phi (n, *shape) float64, one configuration per chunk (few numbers: 4 kB of them), fletcher32,
+            uncompressed (fields are noise)
+    /chain, /trajectory (n,) int64        /log_weight (n,) float64, sampled ensembles only
+    /series/{action, magnetization, phi2, ...} (n,) float64: S, M = (1/V) sum phi, (1/V) sum phi^2, and
+            what the attribute `series` lists besides (dH and accepted for HMC)
+    /state  attributes: what the Markov chain needs to go on from the last configuration of every chain
+    attributes: schema, action, shape, boundary, algorithm, ... (text; everything but plain strings is JSON)
+
+The stored series are the integrity check, as the average plaquette is in the ILDG format: `check_shard`
+computes them again. A shard is made in memory and written at once, so it carries no time stamp and equal
+content gives equal bytes; the date is in the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
+from lattice.files import canonical_json, write_atomic
+
+SCHEMA = "diffsq-ensemble/1"
+SERIES = ("action", "magnetization", "phi2")
+_RTOL = 1e-9
+_CHUNK_BYTES, _FEW = 2**12, 8
+_BATCH_SITES = 2**20
+_SERIES_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_MAX_TEXT = 60_000  # HDF5 attributes in the compact form hold 64 kB
+_PLAIN = {"schema", "boundary", "stream", "key"}  # attributes that are plain strings; all others are JSON
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The content of one shard; arrays as in the schema above, `attrs` and `state` plain JSON data."""
+
+    phi: Floats
+    chain: Integers
+    trajectory: Integers
+    series: dict[str, Floats]
+    log_weight: Floats | None = None
+    attrs: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
+    """The integrity series of fields phi (n, *shape): action S, magnetization M and phi2 = (1/V) sum phi^2,
+    each (n,).
+
+    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
+    {'action': [4.0], 'magnetization': [-1.0], 'phi2': [1.0]}
+    """
+    n = len(phi)
+    out = {name: np.empty(n) for name in SERIES}
+    for batch in batches(phi.shape):
+        part = torch.from_numpy(phi[batch])
+        axes = tuple(range(1, part.dim()))
+        out["action"][batch] = action.action(part).numpy()
+        out["magnetization"][batch] = part.mean(dim=axes).numpy()
+        out["phi2"][batch] = (part * part).mean(dim=axes).numpy()
+    return out
+
+
+def batches(shape: tuple[int, ...]) -> list[slice]:
+    """Slices of the first axis that keep temporaries in the cache; results do not depend on them."""
+    step = max(1, _BATCH_SITES // max(1, int(np.prod(shape[1:]))))
+    return [slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step)]
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """Write a shard atomically. Raises InputError when the folder is full or not writable."""
+    image = _image(shard)
+    write_atomic(path, image)
+
+
+def read_shard(path: Path) -> Shard:
+    """Read a shard: named datasets only, type, shape and size checked before anything is allocated.
+
+    Raises InputError, naming the file, when it is missing, truncated, not HDF5, of another schema, or holds
+    links, virtual, external, compressed or object data where the schema has plain arrays. The physics is not
+    looked at: that is `check_shard`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            return _read(file, path)
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: truncated, damaged or not HDF5 ({reason[:160]})") from error
+
+
+def check_shard(shard: Shard, action: Action, label: str) -> None:
+    """Check finite fields, and the stored series against them (relative 1e-9). `label` names the shard."""
+    finite = np.isfinite(shard.phi).reshape(len(shard.phi), -1).all(axis=1)
+    if not finite.all():
+        raise InputError(f"{label}: NaN or infinity in the field of configuration {int(np.argmin(finite))}")
+    if shard.log_weight is not None and not np.isfinite(shard.log_weight).all():
+        first = int(np.argmin(np.isfinite(shard.log_weight)))
+        raise InputError(f"{label}: log_weight of configuration {first} is not finite")
+    fresh = field_series(shard.phi, action)
+    # sums of V terms of either sign round relative to the sum of their sizes, not to their small total
+    rms = np.sqrt(fresh["phi2"])
+    size = {
+        "action": np.abs(fresh["action"]) + shard.phi[0].size * fresh["phi2"],
+        "magnetization": rms,
+        "phi2": fresh["phi2"],
+    }
+    for name in SERIES:
+        bad = ~(np.abs(shard.series[name] - fresh[name]) <= _RTOL * size[name] + 1e-300)
+        if bad.any():
+            c = int(np.argmax(bad))
+            raise InputError(
+                f"{label}: stored {name} of configuration {c} is {shard.series[name][c]:.12g}, "
+                f"the field gives {fresh[name][c]:.12g}: the file was changed, "
+                f"or its action is not {canonical_json(action.as_dict())}"
+            )
+
+
+def _image(shard: Shard) -> bytes:
+    n, shape = len(shard.phi), shard.phi.shape[1:]
+    attrs = {
+        **shard.attrs,
+        "schema": SCHEMA,
+        "shape": list(shape),
+        "boundary": "periodic",
+        "series": sorted(shard.series),
+    }
+    with h5py.File("shard", "w", driver="core", backing_store=False, track_order=False) as file:
+        rows = 1 if shard.phi[0].size > _FEW else min(n, _CHUNK_BYTES // shard.phi[0].nbytes)
+        file.create_dataset("phi", data=shard.phi, dtype="<f8", chunks=(rows, *shape), fletcher32=True)
+        for name, data in (("chain", shard.chain), ("trajectory", shard.trajectory)):
+            file.create_dataset(name, data=data, dtype="<i8", chunks=(n,), fletcher32=True)
+        for name in sorted(shard.series):
+            file.create_dataset(
+                f"series/{name}", data=shard.series[name], dtype="<f8", chunks=(n,), fletcher32=True
+            )
+        if shard.log_weight is not None:
+            file.create_dataset(
+                "log_weight", data=shard.log_weight, dtype="<f8", chunks=(n,), fletcher32=True
+            )
+        _write_attrs(file, attrs)
+        if shard.state:
+            _write_attrs(file.create_group("state"), shard.state)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _write_attrs(group: h5py.Group, attrs: dict[str, Any]) -> None:
+    for name in sorted(attrs):
+        text = attrs[name] if name in _PLAIN else canonical_json(attrs[name])
+        if len(text) > _MAX_TEXT:
+            raise InputError(f"attribute {name} is too long for an HDF5 attribute ({len(text)} characters)")
+        group.attrs[name] = text
+
+
+def _read(file: h5py.File, path: Path) -> Shard:
+    attrs = _read_attrs(file, path)
+    if attrs.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path}: schema is {attrs.get('schema')!r}, expected {SCHEMA!r}; foreign files go through import"
+        )
+    shape, names = attrs.get("shape"), attrs.get("series")
+    if not (
+        isinstance(shape, list) and 1 <= len(shape) <= 4 and all(isinstance(x, int) and x > 0 for x in shape)
+    ):
+        raise InputError(f"{path}: attribute shape is {shape!r}, expected a list of 1 to 4 positive extents")
+    if not (isinstance(names, list) and all(isinstance(x, str) and _SERIES_NAME.fullmatch(x) for x in names)):
+        raise InputError(f"{path}: attribute series is not a list of names")
+    for name in SERIES:
+        if name not in names:
+            raise InputError(f"{path}: series/{name} is missing")
+    phi = _dataset(file, path, "phi", "<f8", (None, *shape))
+    n = len(phi)
+    return Shard(
+        phi=phi,
+        chain=_dataset(file, path, "chain", "<i8", (n,)),
+        trajectory=_dataset(file, path, "trajectory", "<i8", (n,)),
+        series={name: _dataset(file, path, f"series/{name}", "<f8", (n,)) for name in names},
+        log_weight=_dataset(file, path, "log_weight", "<f8", (n,)) if "log_weight" in file else None,
+        attrs=attrs,
+        state=_read_attrs(_group(file, path, "state"), path) if "state" in file else {},
+    )
+
+
+def _dataset(
+    file: h5py.File, path: Path, name: str, dtype: str, shape: tuple[int | None, ...]
+) -> npt.NDArray[Any]:
+    _hard_links_only(file, path, name)
+    data = file[name]
+    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
+        raise InputError(
+            f"{path}: /{name} is not a plain dataset (groups, virtual and external data are refused)"
+        )
+    if data.dtype != np.dtype(dtype):
+        raise InputError(f"{path}: /{name} has type {data.dtype}, expected {np.dtype(dtype)}")
+    if data.ndim != len(shape) or any(
+        want not in (None, got) for got, want in zip(data.shape, shape, strict=True)
+    ):
+        expected = tuple("n" if extent is None else extent for extent in shape)
+        raise InputError(
+            f"{path}: /{name} has shape {data.shape}, expected ({', '.join(map(str, expected))})"
+        )
+    if data.shape[0] < 1:
+        raise InputError(f"{path}: /{name} holds no configuration")
+    if data.compression is not None or data.scaleoffset is not None:
+        raise InputError(f"{path}: /{name} is compressed; the schema stores plain numbers")
+    if data.nbytes > path.stat().st_size or data.id.get_storage_size() < data.nbytes:
+        raise InputError(
+            f"{path}: /{name} claims {data.nbytes} bytes, more than the file holds: truncated or damaged"
+        )
+    out = np.empty(data.shape, dtype=np.dtype(dtype))
+    data.read_direct(out)
+    return out
+
+
+def _group(file: h5py.File, path: Path, name: str) -> h5py.Group:
+    _hard_links_only(file, path, name)
+    group = file[name]
+    if not isinstance(group, h5py.Group):
+        raise InputError(f"{path}: /{name} is not a group")
+    return group
+
+
+def _hard_links_only(file: h5py.File, path: Path, name: str) -> None:
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):
+        part = "/".join(parts[:depth])
+        link = file.get(part, getlink=True)
+        if link is None:
+            raise InputError(f"{path}: /{part} is missing")
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{path}: /{part} is a link to elsewhere; links are refused")
+
+
+def _read_attrs(group: h5py.Group, path: Path) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name in group.attrs:
+        text = group.attrs[name]
+        if not isinstance(text, str):
+            continue  # not ours: every attribute of the schema is text
+        if name in _PLAIN:
+            out[name] = text
+            continue
+        try:
+            out[name] = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: attribute {name} is not valid JSON") from error
+    return out

@@ -1,0 +1,1 @@
+"""Truth without Monte Carlo: closed forms and quadrature."""

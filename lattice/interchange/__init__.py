@@ -1,0 +1,1 @@
+"""Ensembles from and for other programs."""

@@ -1,0 +1,219 @@
+"""Ensembles for other people's analysis programs: pyerrors and arviz, both optional (diffsq[interop]).
+
+pyerrors: primary averages as Obs, one replica per chain, configuration numbers = trajectory numbers, and
+the derived quantities with their fluctuations, in one .json.gz. The name of the ensemble is taken from its
+identity: pyerrors then knows which exports share configurations and which do not. Its gamma_method subtracts
+the mean of each replica, as gamma_method(..., centre="replica") of lattice.statistics does, and not the
+common mean, which is the default of `diffsq measure`.
+
+arviz: the same series per chain and draw as the posterior group of an InferenceData file (.nc), written with
+xarray, which arviz stands on, and so readable by every version of arviz.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import importlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lattice.arrays import Floats, Integers
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
+from lattice.files import canonical_json, folder_error, write_atomic
+from lattice.observables.scalar import longest_axes, primaries, two_point_series, xi_second_moment
+
+N_MOMENTA = 8
+MIN_PER_REPLICA = 5  # pyerrors takes no fewer
+TAU = "tau_int = 1/2 + sum_t rho(t), in the spacing of the configuration numbers"
+_COLUMNS = {
+    "abs_magnetization": "abs_m",
+    "magnetization": "m1",
+    "m2": "m2",
+    "m4": "m4",
+    "action_density": "s",
+    "phi2": "phi2",
+    "phi4": "phi4",
+}
+
+
+def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = False) -> list[str]:
+    """Write an ensemble for another program and return the paths of the files written.
+
+    kind "pyerrors": `out`.json.gz, a dict of Obs for pyerrors.input.json.load_json_dict: the series of
+    `export_series`, and susceptibility V(<M^2> - <|M|>^2), susceptibility_full V<M^2>, binder, xi_2nd (left
+    out where G(0) <= G(k1)). With log_weight, every average is <w O>/<w> (pyerrors.reweight: the errors of
+    the weights are in it), and the Obs "weight" is w divided by its largest value.
+
+    kind "arviz": `out`.nc, the series of `export_series` with dimensions chain and draw, the draws named by
+    their trajectory numbers; fields=True adds phi (chain, draw, x0, x1, ...). Refused for weighted
+    ensembles: arviz has no weights.
+
+    Configurations that are one per chain are independent and become one chain. Both files carry action,
+    convention, shape and identity, and no name of a user or machine. Raises InputError when the optional
+    library is missing, `out` exists or cannot be written, chains are too short (pyerrors) or of unequal
+    length (arviz).
+    """
+    if kind not in KINDS:
+        raise InputError(f"unknown kind of export {kind!r}; known: {', '.join(KINDS)}")
+    suffix, write = KINDS[kind]
+    if fields and kind != "arviz":
+        raise InputError("fields are exported to arviz only")
+    out = Path(out)
+    if not out.name.endswith(suffix):
+        out = out.with_name(out.name + suffix)
+    if out.exists():
+        raise InputError(f"{out}: is there already; choose another name, or remove it")
+    write(ensemble, out, fields)
+    return [str(out)]
+
+
+def export_series(ensemble: Ensemble) -> dict[str, Floats]:
+    """Per-configuration series (n,) by name.
+
+    abs_magnetization |M|, magnetization M, m2, m4, action_density S/V, phi2, phi4; G_k0, G_k1, ...:
+    |phi~(k)|^2/V averaged over each of the lowest classes of momenta; G_longest: at the smallest momentum
+    along the longest axis, which xi_2nd is made of.
+
+    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> e = Ensemble.from_fields(np.ones((3, 4, 4)), ScalarPhi4(0.2, 0.1))
+    >>> export_series(e)["G_k0"].tolist()
+    [16.0, 16.0, 16.0]
+    """
+    table = primaries(ensemble.phi, ensemble.action)
+    g, _, classes = two_point_series(ensemble.phi, N_MOMENTA)
+    series = {name: table[column] for name, column in _COLUMNS.items()}
+    series |= {f"G_k{i}": np.ascontiguousarray(g[:, i]) for i in range(len(classes))}
+    return {**series, "G_longest": table["g1"]}
+
+
+def _replicas(ensemble: Ensemble) -> list[Integers]:
+    """Index arrays per chain; configurations that are one per chain are one series of independent draws."""
+    everything = [np.arange(len(ensemble), dtype=np.int64)]
+    if ensemble.log_weight is not None:
+        return everything
+    replicas = ensemble.replicas()
+    return everything if all(len(part) == 1 for part in replicas) else replicas
+
+
+def _numbers(ensemble: Ensemble, part: Integers) -> Integers:
+    """Trajectory numbers of a replica, or 1, 2, 3, ... where they do not increase (independent draws)."""
+    times = ensemble.trajectory[part]
+    return times if (np.diff(times) > 0).all() else np.arange(1, len(part) + 1)
+
+
+def _about(ensemble: Ensemble) -> dict[str, Any]:
+    _, _, classes = two_point_series(ensemble.phi[:1], N_MOMENTA)
+    return {
+        "action": ensemble.action.as_dict(),
+        "convention": ensemble.action.as_dict()["convention"],
+        "shape": list(ensemble.shape),
+        "boundary": "periodic",
+        "identity": ensemble.identity,
+        "stride": ensemble.attrs.get("stride"),
+        "tau": TAU,
+        "momenta": {f"G_k{i}": [int(n) for n in members[0]] for i, members in enumerate(classes)},
+    }
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(f"this export needs {error.name or name}: pip install 'diffsq[interop]'") from error
+
+
+def _pyerrors(ensemble: Ensemble, out: Path, fields: bool) -> None:
+    pe, pe_json = _library("pyerrors"), _library("pyerrors.input.json")
+    obs, undefined = _observables(pe, ensemble)
+    about = {**_about(ensemble), "weighted": ensemble.log_weight is not None, "undefined": undefined}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "obs.json.gz"
+        pe_json.dump_dict_to_json(obs, str(path), description=about, indent=0)
+        content = json.loads(gzip.decompress(path.read_bytes()))
+    for private in ("who", "host"):  # pyerrors adds the names of the user and the machine
+        content.pop(private, None)
+    write_atomic(out, gzip.compress(json.dumps(content).encode(), mtime=0))
+
+
+def _observables(pe: Any, ensemble: Ensemble) -> tuple[dict[str, Any], dict[str, str]]:
+    """(name -> Obs, name of a derived quantity -> why it is undefined)."""
+    parts = _replicas(ensemble)
+    shortest = min(len(part) for part in parts)
+    if shortest < MIN_PER_REPLICA:
+        raise InputError(
+            f"a chain of {shortest} configurations: pyerrors needs at least {MIN_PER_REPLICA} in every chain"
+        )
+    digits = max(3, len(str(len(parts) - 1)))
+    names = [f"diffsq-{ensemble.identity[:12]}|r{i:0{digits}d}" for i in range(len(parts))]
+    numbers = [[int(t) for t in _numbers(ensemble, part)] for part in parts]
+
+    def primary(values: Floats) -> Any:
+        return pe.Obs([values[part] for part in parts], names, idl=numbers)
+
+    obs = {name: primary(values) for name, values in export_series(ensemble).items()}
+    if ensemble.log_weight is not None:
+        weight = primary(np.exp(ensemble.log_weight - ensemble.log_weight.max()))
+        obs = dict(zip(obs, pe.reweight(weight, list(obs.values())), strict=True)) | {"weight": weight}
+    volume, length = math.prod(ensemble.shape), ensemble.shape[longest_axes(ensemble.shape)[0]]
+    m2, g0, g1 = obs["m2"], obs["G_k0"], obs["G_longest"]
+    obs["susceptibility"] = volume * (m2 - obs["abs_magnetization"] ** 2)
+    obs["susceptibility_full"] = volume * m2
+    obs["binder"] = 1 - obs["m4"] / (3 * m2**2)
+    if not math.isfinite(xi_second_moment(g0.value, g1.value, length)):
+        return obs, {"xi_2nd": f"G(0) = {g0.value:.6g} is not above G(k1) = {g1.value:.6g}"}
+    obs["xi_2nd"] = (g0 / g1 - 1) ** 0.5 / (2 * math.sin(math.pi / length))
+    return obs, {}
+
+
+def _arviz(ensemble: Ensemble, out: Path, fields: bool) -> None:
+    if ensemble.log_weight is not None:
+        raise InputError(
+            "arviz has no importance weights: export this ensemble to pyerrors, or resample it first "
+            "(diffsq.exactness.weights.independence_metropolis)"
+        )
+    parts = _replicas(ensemble)
+    lengths = {len(part) for part in parts}
+    if len(lengths) > 1:
+        raise InputError(
+            f"chains of {min(lengths)} to {max(lengths)} configurations: arviz needs chains of equal length"
+        )
+    xarray = _library("xarray")
+    _library("h5netcdf")
+    rows = np.stack(parts)
+    data = {name: (("chain", "draw"), values[rows]) for name, values in export_series(ensemble).items()}
+    if fields:
+        axes = [f"x{i}" for i in range(len(ensemble.shape))]
+        data["phi"] = (("chain", "draw", *axes), ensemble.phi[rows])  # type: ignore[assignment]
+    times = np.stack([_numbers(ensemble, part) for part in parts])
+    common = bool((times == times[0]).all())
+    coords = {"chain": np.arange(len(parts)), "draw": times[0] if common else np.arange(times.shape[1])}
+    about = {
+        name: value if isinstance(value, str) else canonical_json(value)
+        for name, value in _about(ensemble).items()
+    }
+    dataset = xarray.Dataset(data, coords, {**about, "inference_library": "diffsq"})
+    tmp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        dataset.to_netcdf(tmp, group="posterior", engine="h5netcdf")
+        os.replace(tmp, out)
+    except OSError as error:
+        raise folder_error(out.parent, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            tmp.unlink()
+
+
+KINDS: dict[str, tuple[str, Callable[[Ensemble, Path, bool], None]]] = {
+    "pyerrors": (".json.gz", _pyerrors),
+    "arviz": (".nc", _arviz),
+}

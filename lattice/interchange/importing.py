@@ -1,0 +1,240 @@
+"""Import of foreign ensembles: read, check against the declared action and a run of our own, write.
+
+A file from elsewhere has neither couplings nor history in it. The user declares the action; the checks are
+identities of exp(-S) (lattice.interchange.identities) and the comparison with a short certified run at the
+same point (lattice.interchange.comparison). What fails is refused, with the observed and the expected
+numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats
+from lattice.certificates.check import GATE, Check, failed_check
+from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.errors import InputError
+from lattice.exact.scalar import free_propagator
+from lattice.files import folder_error, write_json
+from lattice.interchange.comparison import guard_checks, hints, own_run, too_large
+from lattice.interchange.identities import (
+    Rows,
+    chain_checks,
+    content_checks,
+    identity_checks,
+    independence_check,
+    series_of,
+)
+from lattice.interchange.reading import ForeignFields, read_foreign
+from lattice.progress import Progress
+from lattice.statistics.notation import aligned, format_value
+
+
+def import_file(
+    path: Path,
+    action: Action,
+    shape: tuple[int, ...] | None = None,
+    *,
+    dataset: str | None = None,
+    n_chains: int | None = None,
+    stride: int | None = None,
+    out: Path | None = None,
+    accept_uncertified: bool = False,
+    seed: int = 1,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Check the fields in `path` (.npy, .npz, HDF5: see lattice.interchange.reading) as draws from exp(-S) of
+    the declared `action` in the kappa-lambda convention, and write them to the folder `out` if they pass.
+
+    n_chains: the file holds that many chains of equal length, one after the other, configurations evenly
+    spaced, `stride` trajectories apart; None: every configuration is taken as independent, which is checked.
+    seed: of our own short run, made in a temporary folder (seconds to a minute).
+
+    Returns JSON data: passed, reason, file {name, sha256, dataset, dtype, array_shape}, action, shape, n,
+    n_chains, notes, hints, checks (records of lattice.certificates.check), guard (our own run: n,
+    n_independent, passed, and per quantity value, error, own_value, own_error, sigmas; None where the checks
+    of the file alone have failed or the lattice is too large for a run of our own), written (bool), identity
+    (of what was written) and certificate. A file that fails is not an error: it is not written, unless
+    `accept_uncertified`, and then its certificate says that it failed.
+
+    Raises InputError for what cannot be read at all, for an action that has no normalisable distribution, and
+    when `out` is not a new or empty folder.
+    """
+    target = None if out is None else Path(out)
+    _check_target(target)
+    if stride is not None and stride < 1:
+        raise InputError(f"stride must be at least 1 trajectory, got {stride}")
+    found = read_foreign(Path(path), shape, dataset, n_chains)
+    if action.lam <= 0:
+        free_propagator(action.kappa, found.phi.shape[1:])  # refuses what is not normalisable
+    ensemble = _ensemble(found, action, stride)
+    certificate, guard, advice = _certificate(ensemble, found, seed, progress)
+    ensemble.attrs["certificate"] = certificate
+    identity = None
+    if target is not None and (certificate["passed"] or accept_uncertified):
+        identity = _write(ensemble, target)
+    return {
+        "passed": certificate["passed"],
+        "reason": certificate["reason"],
+        "file": found.file,
+        "action": action.as_dict(),
+        "shape": list(ensemble.shape),
+        "n": len(ensemble),
+        "n_chains": _known_chains(found),
+        "notes": found.notes,
+        "hints": advice,
+        "checks": certificate["checks"],
+        "guard": guard,
+        "written": identity is not None,
+        "identity": identity,
+        "certificate": certificate,
+    }
+
+
+def format_import(result: dict[str, Any]) -> str:
+    """The result of `import_file` for a terminal: what was read, observed beside expected, the verdict."""
+    file, guard = result["file"], result["guard"]
+    lattice = "x".join(map(str, result["shape"]))
+    chains = f"in {result['n_chains']} chains" if result["n_chains"] else "taken as independent"
+    name = file["name"] + (f":{file['dataset']}" if file["dataset"] else "")
+    couplings = f"kappa = {result['action']['kappa']:g}, lam = {result['action']['lam']:g}"
+    lines = [
+        f"{name}: {result['n']} configurations on {lattice}, {chains}, {file['dtype']}",
+        f"declared: {result['action']['kind']}, {couplings} ({result['action']['convention']} convention)",
+    ]
+    lines += [f"note: {note}" for note in result["notes"]]
+    if guard is not None:
+        independent = guard["n_independent"]
+        known = f", {independent:.0f} of them independent" if independent is not None else ""
+        lines.append(f"our own run: {guard['n']} configurations{known}")
+    rows = [["", "check", "file", "expected", ""]]
+    for check in result["checks"]:
+        verdict = "passed" if check["passed"] else "FAILED"
+        rows.append([verdict, check["name"], _observed(check), check["expected"], check["detail"]])
+    lines += aligned(rows)
+    lines += [f"hint: {hint}" for hint in result["hints"]]
+    return "\n".join([*lines, _verdict(result)])
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    if result["passed"]:
+        return "ACCEPTED"
+    failed = [check for check in result["checks"] if not check["passed"]]
+    numbers = [f"{c['name']} {_observed(c) or c['detail']}, expected {c['expected']}" for c in failed[:3]]
+    more = [f"{len(failed) - 3} more above"] if len(failed) > 3 else []
+    written = " WRITTEN ALL THE SAME, as uncertified" if result["written"] else ""
+    return f"REFUSED: {'; '.join(numbers + more)}{written}"
+
+
+def _observed(check: Check) -> str:
+    if check["value"] is None:
+        return ""
+    return format_value(check["value"], check["error"]) if check["error"] else f"{check['value']:.6g}"
+
+
+def _known_chains(found: ForeignFields) -> int | None:
+    """The number of chains if there are chains: as many chains as configurations are independent draws."""
+    return None if found.n_chains == len(found.phi) else found.n_chains
+
+
+def _ensemble(found: ForeignFields, action: Action, stride: int | None) -> Ensemble:
+    n, n_chains = len(found.phi), _known_chains(found)
+    if n_chains is None:
+        chain, trajectory = np.arange(n), np.zeros(n, dtype=np.int64)
+    else:
+        per_chain = n // n_chains
+        chain = np.repeat(np.arange(n_chains), per_chain)
+        trajectory = np.tile((stride or 1) * np.arange(1, per_chain + 1), n_chains)
+    origin = {key: found.file[key] for key in ("name", "sha256", "dataset")}
+    attrs: dict[str, Any] = {"algorithm": {"name": "imported", "file": origin}}
+    if stride is not None:
+        attrs["stride"] = stride
+    return Ensemble.from_fields(found.phi, action, chain, trajectory, attrs=attrs)
+
+
+def _certificate(
+    ensemble: Ensemble, found: ForeignFields, seed: int, progress: Progress | None
+) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
+    """(certificate, our own run, hints)."""
+    rows = None if _known_chains(found) is None else ensemble.replicas()
+    checks = content_checks(ensemble.phi, rows)
+    parts: dict[str, Any] = {}
+    guard, advice = None, []
+    if len(ensemble) < 2:
+        checks.append(failed_check("own run", "certified", "one configuration cannot be compared"))
+    else:
+        series = series_of(ensemble.phi, ensemble.action)
+        if rows is None:
+            checks.append(independence_check(series))
+        else:
+            parts = chain_checks(ensemble, series)
+            checks += parts["checks"]
+        checks += identity_checks(series, rows)
+        if any(not check["passed"] for check in checks):
+            found.notes.append("the checks of the file alone have failed: no run of our own was made")
+        else:
+            compared, guard = _compared(ensemble, series, rows, seed, progress)
+            checks += compared
+        failed = {check["name"] for check in checks if not check["passed"]}
+        advice = hints(ensemble.phi, ensemble.action, series, rows, failed)
+    failures = [check["name"] for check in checks if not check["passed"]]
+    by_name = {check["name"]: check for check in checks}
+    identity = by_name.get("Schwinger-Dyson")
+    certificate = {
+        "passed": not failures,
+        "reason": f"failed: {', '.join(failures)}" if failures else "",
+        "checks": checks,
+        "tau_int": parts.get("tau_int", {"unit": "saved configurations"}),
+        "n": len(ensemble),
+        "n_chains": len(np.unique(ensemble.chain)),
+        "n_independent": parts.get("n_independent") if rows is not None else float(len(ensemble)),
+        "acceptance": None,
+        "exp_minus_dH": None,
+        "schwinger_dyson": identity and {"value": identity["value"], "error": identity["error"]},
+        "gate": GATE,
+        "origin": {key: found.file[key] for key in ("sha256", "dataset")} | {"file": found.file["name"]},
+        "guard": guard,
+    }
+    return certificate, guard, advice
+
+
+def _compared(
+    ensemble: Ensemble, series: dict[str, Floats], rows: Rows, seed: int, progress: Progress | None
+) -> tuple[list[Check], dict[str, Any] | None]:
+    """The checks against our own run, and what is kept of it; a lattice too large for one is a failure."""
+    if reason := too_large(ensemble.shape):
+        return [failed_check("own run", "certified", reason)], None
+    own = own_run(ensemble.action, ensemble.shape, seed, progress)
+    checks, table = guard_checks(series, rows, own)
+    kept = {key: own.attrs["certificate"][key] for key in ("n_independent", "passed", "reason")}
+    kept |= {key: own.attrs[key] for key in ("algorithm", "seed")}
+    return checks, {"n": len(own), **kept, "quantities": table}
+
+
+def _check_target(target: Path | None) -> None:
+    if target is None:
+        return
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: is a file; choose a new folder")
+    if target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target}: is not empty; choose a new folder")
+
+
+def _write(ensemble: Ensemble, target: Path) -> str:
+    """Write beside the target and rename: a kill leaves no folder that looks like an ensemble."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        write_json(beside / "certificate.json", ensemble.attrs["certificate"])
+        manifest = write_ensemble(ensemble, beside)
+        os.replace(beside, target)
+    except OSError as error:
+        raise folder_error(target, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return str(manifest["identity"])

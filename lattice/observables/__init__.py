@@ -1,0 +1,1 @@
+"""What is measured, by kind of field, and the table."""

@@ -1,0 +1,45 @@
+"""Names of observables: which the short table shows, and how they scale with the field."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from lattice.errors import InputError
+
+_LONG = re.compile(r"kappa\d.*")
+_SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio")
+
+
+def in_short_table(name: str) -> bool:
+    """Whether tables for a reader show this observable of `lattice.observables.measure`; the JSON has all of
+    them.
+
+    Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1).
+
+    >>> [in_short_table(name) for name in ("binder", "kappa4_ratio", "kappa3", "kappa8_k1_ratio")]
+    [True, True, False, False]
+    """
+    return _LONG.fullmatch(name) is None or _SHORT.fullmatch(name) is not None
+
+
+# action_density: S is the same number in all conventions, they share its constant (no lambda V)
+_POWERS = {"abs_magnetization": 1, "magnetization": 1, "phi2": 2, "phi4": 4, "susceptibility": 2,
+           "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0}  # fmt: skip
+_CUMULANT = re.compile(r"kappa([1-8])(?:_m|_k1|_k2)?(_ratio(?:_z2)?)?")
+
+
+def field_power(name: str) -> int:
+    """How many powers of the field an observable of `lattice.observables.measure` has.
+
+    >>> field_power("susceptibility"), field_power("kappa6"), field_power("kappa6_ratio")
+    (2, 6, 0)
+    """
+    if name in _POWERS:
+        return _POWERS[name]
+    match = _CUMULANT.fullmatch(name)
+    if match is None:
+        close = difflib.get_close_matches(name, _POWERS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
+        raise InputError(f"unknown observable reference.values.{name}{hint}")
+    return 0 if match.group(2) else int(match.group(1))

@@ -1,0 +1,1 @@
+"""Many couplings, and what they say together."""

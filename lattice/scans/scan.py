@@ -1,0 +1,269 @@
+"""A scan: many small ensembles, each made, certified and measured in a folder of its own.
+
+    <run>/scan/scan.json             all results so far, rewritten after every point
+    <run>/scan/<point>/request.json  what was asked for; another request under the same name is refused
+    <run>/scan/<point>/result.json   certificate, observables, seconds; a point that has it is finished
+    <run>/scan/<point>/failure.json  why the last attempt failed, until the next one begins
+    <run>/scan/<point>/ensemble/     the shards, while the point is being made; kept only on request
+
+A point that is killed goes on where it was, because `generate` does. A point that fails is listed with its
+reason and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lattice.actions.protocol import Action
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
+from lattice.files import changed_values, code_version, read_json, remove_leftovers, run_lock, write_json
+from lattice.observables.measure import measure
+from lattice.processes import Team
+from lattice.progress import Clock, Labelled, Progress, Silent
+from lattice.scans.crossings import QUANTITIES, binder_crossings
+from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line
+from lattice.simulation.monte_carlo import generate
+from lattice.simulation.parameters import MonteCarlo
+
+POINT_SCHEMA = "diffsq-scan-point/1"
+SCAN_SCHEMA = "diffsq-scan/1"
+_STOPS_A_POINT = (InputError, OSError, MemoryError, ArithmeticError)
+
+
+@dataclass(frozen=True)
+class ScanPoint:
+    """One ensemble of a scan: `name` is its folder and, with the seed of the scan, fixes its random numbers.
+
+    `note` is JSON data that is passed on into the result (a published reference, for example).
+    """
+
+    name: str
+    action: Action
+    shape: tuple[int, ...]
+    params: MonteCarlo
+    note: Any = None
+
+
+def point_name(shape: Sequence[int], kappa: float, lam: float) -> str:
+    """The usual name of a point.
+
+    >>> point_name((32, 32), 0.27, 0.022), point_name((64, 8), 0.27, 0.022)
+    ('L32_kappa0.27_lam0.022', 'L64x8_kappa0.27_lam0.022')
+    """
+    return f"L{extents(shape)}_kappa{kappa:.12g}_lam{lam:.12g}"
+
+
+def point_seed(seed: int, name: str) -> int:
+    """The seed of one point. Points with a common seed would share their random numbers: chains at nearby
+    couplings then move together, and the errors of a fit through them would be wrong.
+
+    >>> point_seed(1, "L8_kappa0.27_lam0.022") != point_seed(1, "L8_kappa0.271_lam0.022")
+    True
+    """
+    return int.from_bytes(hashlib.sha256(f"scan/{seed}/{name}".encode()).digest()[:8], "big")
+
+
+def run_scan(
+    points: Sequence[ScanPoint],
+    out: Path,
+    seed: int,
+    *,
+    keep_fields: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    team: Team | None = None,
+    collect: bool = False,
+) -> dict[str, Any]:
+    """Make, resume or skip every point in order, in `out`/scan; the content of scan.json is returned.
+
+    {"schema", "seed", "code", "points": [result, ...], "crossings": see `crossings`}.
+    A result is {"name", "status": "certified" | "not certified" | "failed", "reason", "request", "note"} and,
+    unless it failed, {"identity", "certificate", "algorithm", "stride", "observables", "n", "tau_unit",
+    "tau_convention", "method", "seconds" (wall clock of making and certifying the ensemble, over all
+    sessions), "cpu_seconds" (of this process, all threads), "fields_kept", "code"}.
+
+    Without keep_fields the configurations of a point are removed once its result is on the disk; asking for
+    them later makes the same configurations again. `say` gets one line per point. The chains of each point
+    are split over a `team` (under which a point that fails while all are at work on it stops the scan).
+    With `collect` nothing is made: what is finished is read, every other point is "failed".
+
+    Raises InputError, before any work, when two points share a name or when a point of that name was made
+    with another request (each change is named), and when `out` is in use or cannot be written. Whatever stops
+    a single point (InputError, disk, memory, arithmetic) makes it "failed".
+    """
+    folder, bar = Path(out) / "scan", progress or Silent()
+    _check_names(points)
+    with run_lock(Path(out)):
+        for point in points:
+            _check_request(folder / point.name, _request(point, seed))
+        results: list[dict[str, Any]] = []
+        scan: dict[str, Any] = {"schema": SCAN_SCHEMA, "seed": seed, "code": code_version(),
+                                "points": results, "crossings": []}  # fmt: skip
+        for k, point in enumerate(points):
+            label = f"[{k + 1}/{len(points)}] {point.name}"
+            own_bar = Labelled(bar, label)
+            here = folder / point.name
+            results.append(
+                read_point(point, here, seed)
+                if collect
+                else make_point(point, here, seed, keep_fields, own_bar, team)
+            )
+            write_json(folder / "scan.json", scan)
+            say(f"{label}: {result_line(results[-1])}")
+        scan["crossings"] = [block for name in QUANTITIES for block in binder_crossings(results, name)]
+        write_json(folder / "scan.json", scan)
+    return scan
+
+
+def make_point(
+    point: ScanPoint,
+    folder: Path,
+    seed: int,
+    keep_fields: bool = False,
+    progress: Progress | None = None,
+    team: Team | None = None,
+) -> dict[str, Any]:
+    """Make, resume or skip one point in its own `folder`; its result, also when it failed (see `run_scan`).
+
+    Several processes may each make points of one scan: a point that another is making fails with that reason.
+    Whatever goes wrong, an exception of a program error too, is left in failure.json.
+    """
+    bar = progress or Silent()
+    try:
+        _check_request(folder, _request(point, seed))
+        with run_lock(folder), _failure_on_disk(folder):
+            result = _one_point(point, folder, seed, keep_fields, bar, team)
+        return {**result, "name": point.name, "note": point.note}
+    except _STOPS_A_POINT as error:
+        if team is not None and team.size > 1 and team.busy:
+            raise  # the other processes are in the middle of this point
+        return _failed(point, seed, _reason(error))
+    finally:
+        bar.close()
+
+
+def read_point(point: ScanPoint, folder: Path, seed: int) -> dict[str, Any]:
+    """The result of a point that is finished; any other is "failed", for the reason its maker left or because
+    it is not finished (not begun, at work, or killed). Nothing is made or changed."""
+    try:
+        _check_request(folder, _request(point, seed))
+        if (folder / "result.json").exists():
+            return {**_stored(folder / "result.json"), "name": point.name, "note": point.note}
+        if not (folder / "failure.json").exists():
+            return _failed(point, seed, "not finished")
+        return _failed(point, seed, str(read_json(folder / "failure.json").get("reason")))
+    except InputError as error:
+        return _failed(point, seed, _reason(error))
+
+
+@contextlib.contextmanager
+def _failure_on_disk(folder: Path) -> Iterator[None]:
+    """Keep the reason of a failure for a later `read_point`: a task of an array has no terminal."""
+    (folder / "failure.json").unlink(missing_ok=True)
+    try:
+        yield
+    except Exception as error:
+        with contextlib.suppress(InputError):  # on a full disk there is no room for this either
+            write_json(folder / "failure.json", {"reason": _reason(error)})
+        raise
+
+
+def _failed(point: ScanPoint, seed: int, reason: str) -> dict[str, Any]:
+    return {"name": point.name, "note": point.note, "status": FAILED, "reason": reason,
+            "request": _request(point, seed)}  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    text, told = " ".join(str(error).split()), isinstance(error, InputError | OSError)
+    return text if text and told else f"{type(error).__name__} {text}".strip()
+
+
+def _stored(path: Path) -> dict[str, Any]:
+    result = read_json(path)
+    if result.get("schema") != POINT_SCHEMA or "status" not in result:
+        raise InputError(f"{path}: not the result of a scan point; remove it to make the point again")
+    return result
+
+
+def _one_point(
+    point: ScanPoint, folder: Path, seed: int, keep_fields: bool, bar: Progress, team: Team | None
+) -> dict[str, Any]:
+    fields, path = folder / "ensemble", folder / "result.json"
+    if path.exists() and (not keep_fields or (fields / "manifest.json").exists()):
+        result = _stored(path)
+    else:
+        remove_leftovers(folder)
+        request = _request(point, seed)
+        write_json(folder / "request.json", request)
+        clock = Clock(bar, folder / "seconds.json")
+        try:
+            ensemble = generate(
+                point.action, point.shape, point.params, request["seed"], fields, progress=clock, team=team
+            )
+        finally:
+            clock.stop()
+        result = _result(ensemble, request, clock, keep_fields)
+        write_json(path, result)
+    if fields.exists() and not keep_fields:
+        shutil.rmtree(fields)
+    return result
+
+
+def _result(ensemble: Ensemble, request: dict[str, Any], clock: Clock, keep_fields: bool) -> dict[str, Any]:
+    table = measure(ensemble, two_point=False)
+    certificate = ensemble.attrs["certificate"]
+    return {
+        "schema": POINT_SCHEMA,
+        "status": CERTIFIED if certificate["passed"] else UNCERTIFIED,
+        "reason": certificate["reason"],
+        "request": request,
+        "identity": ensemble.identity,
+        "n": len(ensemble),
+        "observables": table["observables"],
+        "tau_unit": table["tau_unit"],
+        "tau_convention": table["tau_convention"],
+        "method": table["method"],
+        "stride": int(ensemble.attrs["stride"]),
+        "algorithm": ensemble.attrs["algorithm"],
+        "certificate": certificate,
+        "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
+        "fields_kept": keep_fields,
+        "code": code_version(),
+    }
+
+
+def _request(point: ScanPoint, seed: int) -> dict[str, Any]:
+    return {
+        "action": point.action.as_dict(),
+        "shape": [int(extent) for extent in point.shape],
+        "seed": point_seed(seed, point.name),
+        "ensemble": point.params.model_dump(mode="json"),
+    }
+
+
+def _check_names(points: Sequence[ScanPoint]) -> None:
+    seen: set[str] = set()
+    for point in points:
+        if point.name in seen:
+            raise InputError(f"two points of the scan are called {point.name}; each needs its own name")
+        seen.add(point.name)
+
+
+def _check_request(folder: Path, request: dict[str, Any]) -> None:
+    """Refuse a folder that was begun with another request, naming each change."""
+    if not (folder / "request.json").exists():
+        return
+    changed = changed_values(read_json(folder / "request.json"), request)
+    if changed:
+        raise InputError(
+            f"{folder}: this point was made with other settings: {'; '.join(changed)}; "
+            "choose another run folder, or remove this one"
+        )

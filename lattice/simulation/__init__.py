@@ -1,0 +1,1 @@
+"""From an action to a certified ensemble in a folder, resumable."""

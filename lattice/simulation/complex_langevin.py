@@ -1,0 +1,288 @@
+"""Complex Langevin ensembles: thermalise, run, write shards, run at larger steps, judge; the same call again
+resumes.
+
+A folder holds request.json, shard-*.h5, steps.json (the runs at larger steps), certificate.json (the
+verdict) and, last, manifest.json. Shards are those of any ensemble: phi (n, 2, *shape) with axis 1 = (x, y),
+and the series action (Re S), action_im, drift (max_x |S'|). Every random number is a function of (seed,
+stream, chain, trajectory number), so a run killed anywhere and started again writes the same bytes as one
+that was not.
+
+Chains start at random, normal with `start_width`: even ones on the real axis, odd ones in the complex plane.
+The drift scale of the adaptive step is three times the median of |K|, over the chains at the ends of the
+trajectories, averaged over the second quarter of thermalisation, and fixed from there on.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lattice.actions.complexified import Complexified
+from lattice.actions.phi4 import ComplexPhi4
+from lattice.actions.protocol import Holomorphic, check_shape
+from lattice.arrays import Complexes, Floats, Integers
+from lattice.certificates.complex_langevin import verdict
+from lattice.certificates.drift import chain_averages
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.shards import Shard
+from lattice.errors import InputError
+from lattice.exact.complex_phi4 import complex_propagator
+from lattice.files import canonical_json, changed_values, read_json, remove_leftovers, sha256_text, write_json
+from lattice.progress import Progress, Silent
+from lattice.rng import normals
+from lattice.simulation.parameters import ComplexLangevin
+from lattice.updates.complex_langevin import (
+    ESCAPE,
+    ComplexInfo,
+    Runaway,
+    complex_langevin_update,
+    largest_drift,
+    wrapped,
+)
+
+RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"
+START = "complex_langevin/start"
+SCALE = 3.0  # drift scale over the median of |K|
+_COUNTERS = ("substeps", "shrunken", "escapes")
+
+
+def generate_complex(
+    action: Holomorphic,
+    shape: tuple[int, ...],
+    params: ComplexLangevin,
+    seed: int,
+    out: Path,
+    progress: Progress | None = None,
+) -> Ensemble:
+    """Make (or go on making, or just read) the complex Langevin ensemble of `action` in the folder `out`.
+
+    shape: of the complex lattice, () (or (1,)) for a one-variable model, whose ensemble has shape (2,). The
+    verdict is in ensemble.attrs["certificate"]; a bad one is not an error here. Hold `run_lock` on the run
+    folder around this. Raises InputError when a chain runs away (naming the chain, trajectory and substep),
+    when `out` holds an ensemble made with other parameters (each is named), and when it cannot be written.
+    """
+    out, bar = Path(out), progress or Silent()
+    shape = _complex_shape(action, shape)
+    field = Complexified(action)
+    request = {
+        "action": field.as_dict(),
+        "shape": list(shape),
+        "seed": seed,
+        "ensemble": params.model_dump(mode="json"),
+    }
+    _check_request(out, request)
+    if (out / "manifest.json").exists():
+        return read_ensemble(out, field)
+    remove_leftovers(out)
+    if not (out / "request.json").exists():
+        write_json(out / "request.json", request)
+    run = _Run(action, shape, params, seed, bar)
+    writer = EnsembleWriter(out, field, (2, *shape), sha256_text(canonical_json(request)), run.attrs())
+    try:
+        totals, scale = run.shards(writer)
+        steps = run.larger_steps(out / "steps.json", scale)
+    finally:
+        bar.close()
+    ensemble = writer.read()
+    certificate = verdict(ensemble, steps=steps, escapes=int(totals["escapes"]))
+    certificate["run"] = {**totals, "drift_scale": scale, "adaptive": params.adaptive}
+    write_json(out / "certificate.json", certificate)
+    manifest = writer.finish({"request": request, "certificate": read_json(out / "certificate.json")})
+    ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
+    return ensemble
+
+
+class _Run:
+    """One request: its chains, thermalised or resumed, and its shards."""
+
+    def __init__(
+        self, action: Holomorphic, shape: tuple[int, ...], params: ComplexLangevin, seed: int,
+        bar: Progress,
+    ) -> None:  # fmt: skip
+        self.action, self.shape, self.params, self.seed, self.bar = action, shape, params, seed, bar
+
+    def attrs(self) -> dict[str, Any]:
+        """What every shard says of its origin."""
+        return {
+            "algorithm": {"name": "complex-langevin", "parameters": self.params.model_dump(mode="json")},
+            "seed": self.seed,
+            "stream": RNG,
+            "n_therm": self.params.n_therm,
+            "stride": 1,
+        }
+
+    def shards(self, writer: EnsembleWriter) -> tuple[dict[str, float], float]:
+        """All shards; the counters of the whole run and its drift scale."""
+        params = self.params
+        chains = np.arange(params.n_chains, dtype=np.int64)
+        totals: dict[str, float] = {**dict.fromkeys(_COUNTERS, 0), "largest_drift": 0.0}
+        z: Complexes | None = None
+        trajectory, scale = params.n_therm, 0.0
+        per_shard = params.times_per_shard(math.prod(self.shape))
+        for k, first in enumerate(range(0, params.n_times, per_shard)):
+            n_times = min(per_shard, params.n_times - first)
+            kept = writer.verified(k)
+            if kept is None:
+                if z is None:
+                    z, scale = self.thermalised(chains)
+                self.bar.start(params.n_saved, "configurations", first * params.n_chains)
+                z, kept = self.one_shard(writer, k, n_times, z, chains, trajectory, scale)
+            else:
+                last = kept.phi[-params.n_chains :]
+                z = last[:, 0] + 1j * last[:, 1]
+            trajectory, scale = int(kept.state["trajectory"]), float(kept.state["drift_scale"])
+            for name in _COUNTERS:
+                totals[name] += int(kept.state[name])
+            totals["largest_drift"] = max(totals["largest_drift"], float(kept.state["largest_drift"]))
+        self.bar.close()
+        return totals, scale
+
+    def thermalised(self, chains: Integers, step: float | None = None) -> tuple[Complexes, float]:
+        """The chains after thermalisation, and the drift scale."""
+        params = self.params
+        z = start_fields(self.action, self.shape, chains, self.seed, params.start_width)
+        seen: list[float] = []
+        scale = _scale(self.action, z)
+        quarter = params.n_therm // 4
+        self.bar.start(params.n_therm, "thermalisation")
+        for t in range(params.n_therm):
+            z, _ = self.update(z, chains, t, scale, step)
+            if t < 2 * quarter:
+                seen.append(_scale(self.action, z))
+                scale = float(np.mean(seen[quarter:])) if len(seen) > quarter else seen[-1]
+            self.bar.update(1)
+        self.bar.close()
+        return z, scale
+
+    def update(
+        self, z: Complexes, chains: Integers, trajectory: int, scale: float, step: float | None = None
+    ) -> tuple[Complexes, ComplexInfo]:
+        params = self.params
+        return complex_langevin_update(
+            self.action, z, seed=self.seed, chains=chains, trajectory=trajectory, tau=params.tau,
+            step=step or params.step, drift_scale=scale if params.adaptive else None,
+            imaginary_noise=params.imaginary_noise, scheme=params.scheme, escape=ESCAPE * scale,
+        )  # fmt: skip
+
+    def one_shard(
+        self, writer: EnsembleWriter, k: int, n_times: int, z: Complexes, chains: Integers, trajectory: int,
+        scale: float,
+    ) -> tuple[Complexes, Shard]:  # fmt: skip
+        """The next n_times of all chains, written; the last fields, and the shard read back."""
+        params = self.params
+        fields = np.empty((n_times, params.n_chains, 2, *self.shape))
+        counts, largest = dict.fromkeys(_COUNTERS, 0), 0.0
+        for t in range(n_times):
+            z, info = self.update(z, chains, trajectory + t, scale)
+            fields[t, :, 0], fields[t, :, 1] = z.real, z.imag
+            for name in _COUNTERS:
+                counts[name] += int(getattr(info, name).sum())
+            largest = max(largest, float(info.drift.max()))
+            self.bar.update(params.n_chains, escapes=counts["escapes"], drift=largest)
+        phi = fields.reshape(-1, 2, *self.shape)
+        numbers = np.arange(trajectory + 1, trajectory + n_times + 1)
+        writer.append(
+            k,
+            phi=phi,
+            chain=np.tile(chains, n_times),
+            trajectory=np.repeat(numbers, params.n_chains),
+            series=complex_series(self.action, phi),
+            state={
+                "trajectory": int(numbers[-1]), "seed": self.seed, "rng": RNG, "drift_scale": scale, **counts,
+                "largest_drift": largest, "fields": "the last configuration of every chain in /phi",
+            },
+        )  # fmt: skip
+        shard = writer.verified(k)
+        if shard is None:
+            raise InputError(f"{writer.path(k)}: damaged while it was written; run the same command again")
+        return z, shard
+
+    def larger_steps(self, path: Path, scale: float) -> dict[str, Any]:
+        """The averages at the larger steps, one size after the other, kept in steps.json."""
+        params = self.params
+        found = read_json(path)["sizes"] if path.exists() else []
+        n_times = max(1, math.ceil(params.step_fraction * params.n_times))
+        for i, step in enumerate(params.extrapolation_steps):
+            if i >= len(found):
+                found.append({"step": step, **self._averages(i, step, n_times, scale)})
+                write_json(path, {"sizes": found})
+        return {"step": params.step, "order": params.order, "sizes": found}
+
+    def _averages(self, i: int, step: float, n_times: int, scale: float) -> dict[str, Any]:
+        n = self.params.n_chains
+        chains = np.arange((i + 1) * n, (i + 2) * n, dtype=np.int64)  # no noise in common with another run
+        total: dict[str, Floats] = {}
+        try:
+            z, _ = self.thermalised(chains, step)
+            self.bar.start(n_times, f"step {step:g}")
+            for t in range(n_times):
+                z, _ = self.update(z, chains, self.params.n_therm + t, scale, step)
+                for name, mean in chain_averages(self.action, z[:, None]).items():
+                    total[name] = total.get(name, 0.0) + mean / n_times
+                self.bar.update(1)
+        except Runaway as error:
+            return {"runaway": str(error)}
+        finally:
+            self.bar.close()
+        return {
+            "averages": {
+                name: [float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)] for name, x in total.items()
+            }
+        }
+
+
+def start_fields(
+    action: Holomorphic, shape: tuple[int, ...], chains: Integers, seed: int, width: float
+) -> Complexes:
+    """Start fields (n, *shape): normal numbers of this width, real for even chains, complex for odd ones."""
+    numbers = width * normals(seed, START, chains, 0, 2 * math.prod(shape)).reshape(len(chains), 2, *shape)
+    numbers[chains % 2 == 0, 1] = 0.0
+    return wrapped(action, numbers[:, 0] + 1j * numbers[:, 1])
+
+
+def complex_series(action: Holomorphic, phi: Floats) -> dict[str, Floats]:
+    """action_im = Im S and drift = max_x |S'| of fields phi (n, 2, *shape), each (n,)."""
+    z = phi[:, 0] + 1j * phi[:, 1]
+    imaginary: Floats = action.action(torch.from_numpy(z)).imag.numpy()
+    return {"action_im": imaginary, "drift": largest_drift(action, z)}
+
+
+def _scale(action: Holomorphic, z: Complexes) -> float:
+    """Three times the median of |K|, never quite 0."""
+    return SCALE * max(float(np.median(largest_drift(action, z))), 1e-6)
+
+
+def _complex_shape(action: Holomorphic, shape: tuple[int, ...]) -> tuple[int, ...]:
+    shape = tuple(int(extent) for extent in shape)
+    if not isinstance(action, ComplexPhi4):
+        if shape not in ((), (1,)):
+            raise InputError(
+                f"{type(action).__name__} is a model of one variable: lattice.shape is [1], got {list(shape)}"
+            )
+        return ()
+    check_shape(shape)
+    if len(shape) > 3:
+        raise InputError(f"a complex lattice has 1 to 3 dimensions (x and y take an axis), got {shape}")
+    if action.lam == 0:
+        complex_propagator(action, shape)  # refuses what is not damped
+    return shape
+
+
+def _check_request(out: Path, request: dict[str, Any]) -> None:
+    """Refuse a folder whose ensemble was asked for with other parameters, naming each of them."""
+    for name in ("manifest.json", "request.json"):
+        if not (out / name).exists():
+            continue
+        content = read_json(out / name)
+        found = content if name == "request.json" else content.get("request")
+        if not isinstance(found, dict):
+            raise InputError(f"{out}: holds an ensemble not made by this command; choose another folder")
+        if changed := changed_values(found, request):
+            raise InputError(
+                f"{out}: holds an ensemble made with other parameters: {'; '.join(changed)}; "
+                "choose another run folder, or remove this one"
+            )

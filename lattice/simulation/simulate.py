@@ -1,0 +1,48 @@
+"""From an action to a certified ensemble, by whichever method the parameters name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lattice.ensembles.ensemble import Ensemble
+from lattice.processes import Team
+from lattice.progress import Progress
+from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
+
+
+def simulate(
+    action: Any,
+    shape: tuple[int, ...],
+    parameters: MonteCarlo | ComplexLangevin | ExactDraws,
+    *,
+    seed: int,
+    out: str | Path,
+    progress: Progress | None = None,
+    team: Team | None = None,
+) -> Ensemble:
+    """The ensemble of `action` on a periodic lattice of `shape` in the folder `out`; () is one variable.
+
+    `MonteCarlo`: HMC and its kin for a real action; `ComplexLangevin`: z = x + iy of a holomorphic one, with
+    its verdict; `ExactDraws`: independent draws of a real one-variable law. The same call again resumes, or
+    reads what is there. The certificate is in ensemble.attrs["certificate"]; a bad one is not an error here.
+    `team`: processes that share a Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made
+    with other parameters (each is named), when it cannot be written, and when the action does not fit.
+
+    >>> import tempfile
+    >>> from lattice.actions.one_variable import TwoPeak
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     len(simulate(TwoPeak(1.0, 0.25), (), ExactDraws(n_configs=1000), seed=1, out=out))
+    1000
+    """
+    if isinstance(parameters, MonteCarlo):
+        from lattice.simulation.monte_carlo import generate
+
+        return generate(action, shape, parameters, seed, Path(out), progress=progress, team=team)
+    if isinstance(parameters, ComplexLangevin):
+        from lattice.simulation.complex_langevin import generate_complex
+
+        return generate_complex(action, shape, parameters, seed, Path(out), progress=progress)
+    from lattice.simulation.exact_draws import generate_draws
+
+    return generate_draws(action, parameters, seed, Path(out))

@@ -1,0 +1,146 @@
+"""From a start to equilibrium: the tuning of the update, and the history and state that are kept."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.files import canonical_json, write_atomic
+from lattice.processes import Team
+from lattice.progress import Progress
+from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.starts import has_walls, start_fields, start_names
+from lattice.simulation.trajectory import Settings, one_trajectory
+from lattice.simulation.tuning import Tuner
+from lattice.updates.fourier import free_inverse_mass, measured_inverse_mass
+
+SCHEMA = "diffsq-thermalisation/2"
+HISTORY = ("magnetization", "abs_magnetization", "action_density", "dH", "accepted")
+
+
+@dataclass(frozen=True)
+class Thermalisation:
+    """What thermalisation leaves: phi (n_chains, *shape), the frozen settings, and the history.
+
+    history: magnetization, abs_magnetization, action_density, dH, accepted, each (n_therm, n_chains), and
+    start, a list of "hot", "cold" or "wall" per chain.
+    """
+
+    phi: Floats
+    settings: Settings
+    history: dict[str, Any]
+
+
+def thermalise(
+    action: Action,
+    shape: tuple[int, ...],
+    params: MonteCarlo,
+    seed: int,
+    progress: Progress,
+    team: Team | None = None,
+) -> Thermalisation:
+    """Run `n_therm` trajectories from hot, cold and domain-wall starts; the update is tuned in the first
+    40 %. Under a team each process moves its share of the chains, and all return the same."""
+    team, n, volume = team or Team(), params.n_chains, math.prod(shape)
+    own = team.share(n)
+    phi, chains = start_fields(action, shape, n, seed)[own], np.arange(n, dtype=np.int64)[own]
+    tuner, inverse_mass = Tuner(params, max(shape)), first_inverse_mass(action, shape, params)
+    history: dict[str, Any] = {name: np.empty((params.n_therm, n)) for name in HISTORY}
+    progress.start(params.n_therm, "thermalisation")
+    for t in range(params.n_therm):
+        settings = Settings(tuner.length, tuner.n_steps, inverse_mass)
+        phi, dH, accepted = one_trajectory(action, phi, seed, params, t, settings, chains)
+        m = phi.reshape(len(phi), -1).mean(axis=1)
+        s = action.action(torch.from_numpy(phi)).numpy() / volume
+        rows = team.gather(np.stack([m, np.abs(m), s, dH, accepted], axis=1), n)
+        for name, row in zip(HISTORY, rows.T, strict=True):
+            history[name][t] = row
+        tuner.observe(rows[:, 3], rows[:, 4], rows[:, 0] ** 2, rows[:, 2])
+        if tuner.measure_modes:
+            inverse_mass = measured_inverse_mass(team.gather(phi, n))
+        progress.update(1, acceptance=float(rows[:, 4].mean()), n_steps=tuner.n_steps)
+    progress.close()
+    history["start"] = start_names(n, has_walls(action, shape, n))
+    return Thermalisation(team.gather(phi, n), Settings(tuner.length, tuner.n_steps, inverse_mass), history)
+
+
+def first_inverse_mass(action: Action, shape: tuple[int, ...], params: MonteCarlo) -> Floats | None:
+    """The free propagator with the tree-level mass, at least pi/L: what acceleration starts from."""
+    if params.acceleration == "none":
+        return None
+    kappa, dim = abs(action.kappa), len(shape)
+    if kappa == 0:
+        return np.ones(shape)
+    mass2 = max((1.0 - 2.0 * action.lam) / kappa - 2.0 * dim, (math.pi / max(shape)) ** 2)
+    return free_inverse_mass(action.kappa, shape, kappa * (mass2 + 2.0 * dim))
+
+
+def write_thermalisation(path: Path, therm: Thermalisation, request: dict[str, Any]) -> None:
+    """Write therm.h5, atomically: the history, the fields to go on from, `request` and the settings."""
+    with h5py.File("therm", "w", driver="core", backing_store=False) as file:
+        for name in HISTORY:
+            file.create_dataset(name, data=therm.history[name], dtype="<f8", chunks=True, fletcher32=True)
+        file.create_dataset(
+            "state/phi", data=therm.phi, dtype="<f8", chunks=(1, *therm.phi.shape[1:]), fletcher32=True
+        )
+        if therm.settings.inverse_mass is not None:
+            file.create_dataset("state/inverse_mass", data=therm.settings.inverse_mass, dtype="<f8")
+        file.attrs["schema"] = SCHEMA
+        file.attrs["start"] = canonical_json(therm.history["start"])
+        file.attrs["length"], file.attrs["n_steps"] = therm.settings.length, therm.settings.n_steps
+        file.attrs["request"] = canonical_json(request)
+        file.flush()
+        image = bytes(file.id.get_file_image())
+    write_atomic(path, image)
+
+
+def read_thermalisation(path: Path) -> tuple[Thermalisation, dict[str, Any]]:
+    """(thermalisation, request) from therm.h5. Raises InputError when missing, damaged or of other schema."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            if file.attrs.get("schema") != SCHEMA:
+                raise InputError(f"{path}: schema is {file.attrs.get('schema')!r}, expected {SCHEMA!r}")
+            history: dict[str, Any] = {name: _plain(file, path, name) for name in HISTORY}
+            history["start"] = json.loads(file.attrs["start"])
+            phi = _plain(file, path, "state/phi")
+            modes = _plain(file, path, "state/inverse_mass") if "inverse_mass" in file["state"] else None
+            settings = Settings(float(file.attrs["length"]), int(file.attrs["n_steps"]), modes)
+            request = json.loads(file.attrs["request"])
+    except InputError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: truncated, damaged or not HDF5 ({' '.join(str(error).split())[:160]})"
+        ) from error
+    shape = history["dH"].shape
+    if len(shape) != 2 or any(history[name].shape != shape for name in HISTORY) or len(phi) != shape[1]:
+        raise InputError(f"{path}: histories and fields do not fit each other")
+    if len(history["start"]) != shape[1]:
+        raise InputError(f"{path}: {len(history['start'])} starts for {shape[1]} chains")
+    if not (np.isfinite(phi).all() and isinstance(request, dict) and settings.n_steps > 0):
+        raise InputError(f"{path}: the stored state is not finite or not complete")
+    return Thermalisation(phi, settings, history), request
+
+
+def _plain(file: h5py.File, path: Path, name: str) -> Floats:
+    for part in (name.split("/")[0], name):
+        if not isinstance(file.get(part, getlink=True), h5py.HardLink):
+            raise InputError(f"{path}: /{part} is missing or a link")
+    data = file[name]
+    plain = isinstance(data, h5py.Dataset) and not data.is_virtual and not data.external
+    if not plain or data.dtype != np.dtype("<f8") or data.nbytes > path.stat().st_size:
+        raise InputError(f"{path}: /{name} is not a plain float64 dataset")
+    return np.asarray(data[...], dtype=np.float64)

@@ -1,0 +1,79 @@
+"""One trajectory of an ensemble's Markov chain: the amplitudes, overrelaxation, clusters, a global sign.
+
+With cluster updates goes phi -> -phi with probability one half: deep in the broken phase every Wolff update
+flips nearly the whole lattice, and an even number of them would never change the sign of M. The stream
+"ensemble/flip" draws it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
+from lattice.rng import uniforms
+from lattice.simulation.parameters import MonteCarlo
+from lattice.updates.cluster import swendsen_wang_update, wolff_update
+from lattice.updates.hmc import hmc_trajectory
+from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is tuned and then frozen: HMC length and step number, inverse_mass (*shape) or None."""
+
+    length: float
+    n_steps: int
+    inverse_mass: Floats | None = None
+
+
+def one_trajectory(
+    action: Action,
+    phi: Floats,
+    seed: int,
+    params: MonteCarlo,
+    trajectory: int,
+    settings: Settings,
+    chains: Integers,
+) -> tuple[Floats, Floats, Floats]:
+    """Trajectory number `trajectory` of `chains` (n,): phi (n, *shape) -> (phi', dH (n,), accepted (n,)).
+
+    The length is jittered, one draw for all chains, so that no mode of a nearly free field comes back to
+    where it was (Mackenzie, Phys. Lett. B226 (1989) 369). A local update has dH = 0 and its acceptance as
+    `accepted`.
+    """
+    if not isinstance(action, ScalarPhi4):
+        raise InputError(f"the compiled updates know phi4 and free actions only, not {type(action).__name__}")
+    keys: dict[str, Any] = {"seed": seed, "chains": chains, "trajectory": trajectory}
+    if params.update == "hmc":
+        u = float(uniforms(seed, "hmc/length", np.zeros(1, dtype=np.int64), trajectory, 1)[0, 0])
+        phi, info = hmc_trajectory(
+            action,
+            phi,
+            **keys,
+            length=settings.length * (1.0 + params.length_jitter * (2.0 * u - 1.0)),
+            n_steps=settings.n_steps,
+            integrator=params.integrator,
+            inverse_mass=settings.inverse_mass,
+        )
+        # a trajectory that ran off was rejected: weight exp(-dH) = 0
+        dH = np.where(np.isfinite(info.dH), info.dH, np.inf)
+        accepted = np.asarray(info.accepted, dtype=np.float64)
+    else:
+        phi, local = metropolis_sweep(action, phi, **keys, width=params.metropolis_width)
+        dH, accepted = np.zeros(len(phi)), local.acceptance
+    if params.n_overrelax:
+        phi, _ = overrelaxation_sweep(action, phi, **keys, n_sweeps=params.n_overrelax)
+    if params.n_clusters:
+        if params.cluster == "wolff":
+            phi, _ = wolff_update(action, phi, **keys, n_clusters=params.n_clusters)
+        else:
+            phi, _ = swendsen_wang_update(action, phi, **keys)
+        flip = uniforms(seed, "ensemble/flip", chains, trajectory, 1)[:, 0] < 0.5
+        phi = np.where(flip.reshape(-1, *[1] * (phi.ndim - 1)), -phi, phi)
+    return phi, dH, accepted

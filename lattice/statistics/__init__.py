@@ -1,0 +1,1 @@
+"""From series to value(error); knows no field."""

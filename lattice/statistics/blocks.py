@@ -1,0 +1,62 @@
+"""Blocks of a series, and errors by leaving one out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
+from lattice.statistics.gamma import MIN_REPLICA, EstimatorError
+
+
+def jackknife_error(left_out: npt.ArrayLike) -> float:
+    """Error of an estimate from its values (b,) without each of b blocks: sqrt((b-1)/b sum (x - mean)^2).
+
+    >>> round(jackknife_error([2.5, 2.0, 1.5]), 6)       # means of 1, 2, 3 without each: 1/sqrt(3)
+    0.57735
+    """
+    values = np.asarray(left_out, dtype=np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise InputError(f"a jackknife error needs two or more blocks, got values of shape {values.shape}")
+    return float(jackknife_errors(values))
+
+
+def jackknife_errors(left_out: Floats, axis: int = 0) -> Floats:
+    """`jackknife_error` of many estimates at once; left_out (..., b, ...), its blocks along `axis`."""
+    out: Floats = np.sqrt((left_out.shape[axis] - 1) * left_out.var(axis=axis))
+    return out
+
+
+def block_edges(n: int, n_blocks: int) -> Integers:
+    """Where each of n_blocks nearly equal contiguous blocks of n configurations begins."""
+    if n_blocks < 2:
+        raise InputError(f"n_blocks must be at least 2, got {n_blocks}")
+    if n < 2 * MIN_REPLICA:
+        raise EstimatorError(f"series too short: {n} configurations, the jackknife needs {2 * MIN_REPLICA}")
+    blocks = min(n_blocks, n)
+    return np.asarray(np.arange(blocks) * n // blocks, dtype=np.int64)
+
+
+def jackknife_of(
+    estimate: Callable[[Floats], float],
+    data: Floats,
+    n_blocks: int = 100,
+    chain: NDArray[np.int64] | None = None,
+) -> tuple[float, float]:
+    """`estimate` of the data (n, ...) and its jackknife_of error.
+
+    Correlated data come with their `chain` (n,): whole chains are left out, or a twentieth of the data where
+    there are fewer than ten chains.
+    """
+    labels = np.array([]) if chain is None else np.unique(chain)
+    if len(labels) >= 10:
+        blocks = [np.flatnonzero(chain == label) for label in labels]
+    else:
+        n_blocks = n_blocks if chain is None else 20
+        blocks = np.array_split(np.arange(len(data)), min(n_blocks, len(data)))
+    values = np.array([estimate(np.delete(data, block, axis=0)) for block in blocks])
+    return estimate(data), jackknife_error(values)

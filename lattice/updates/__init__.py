@@ -1,0 +1,1 @@
+"""One Markov step of a batch of chains: phi -> (phi', info)."""

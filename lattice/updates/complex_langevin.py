@@ -1,0 +1,268 @@
+r"""Complex Langevin: the stochastic process of a complex action in the complex plane of each variable,
+
+    dz = K dt + sqrt(2 N_R) dW_R + i sqrt(2 N_I) dW_I,    K = -S'(z),    N_R = 1 + N_I,   N_I >= 0
+
+(Parisi, Phys. Lett. B 131 (1983) 393; Klauder, Phys. Rev. A 29 (1984) 2036; with imaginary noise: Aarts,
+Seiler, Stamatescu 0912.3360).  Averages of holomorphic functions of z are those of the weight exp(-S) on
+the real axis, if the law of z falls off fast enough: whether it does is judged by
+`lattice.certificates.complex_langevin`.
+
+Every update moves each chain by exactly the Langevin time tau, so that stored fields are equally spaced and
+averages need no weights.  The substeps are adaptive, chain by chain (Aarts, James, Seiler, Stamatescu
+0912.0617): eps = step * min(1, drift_scale/max_x |K_x|), the last one cut to end on tau; drift_scale = None
+is a fixed step.  Two schemes:
+
+    euler   z' = z + eps K(z) + w                                        averages wrong by O(eps)
+    heun    z' = z + eps/2 [K(z) + K(z + eps K(z) + w)] + w              by O(eps^2) (additive noise)
+
+Re z of an action with a `period` is brought back into [-period/2, period/2) at the end of an update.
+
+Random numbers: (seed, "complex_langevin/real" or "/imaginary", chain, trajectory) at position
+substep * V + site.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic
+from lattice.actions.phi4 import ComplexPhi4
+from lattice.actions.protocol import Holomorphic
+from lattice.actions.u1 import OneLink
+from lattice.arrays import Complexes, Floats, Integers
+from lattice.errors import InputError
+from lattice.rng import check_counters, normals, stream_id
+from lattice.updates.kernels import complex_langevin as complex_langevin_kernels
+from lattice.updates.kernels import layout
+
+REAL, IMAGINARY = "complex_langevin/real", "complex_langevin/imaginary"
+ESCAPE = 1e3  # an excursion with |K| above this many drift scales is an escape
+LIMIT = 1e8  # |x| or |y| beyond which a chain counts as lost
+Scheme = Literal["heun", "euler"]
+
+
+class Runaway(InputError):
+    """A chain left the range of numbers; the line names it, the trajectory and the substep."""
+
+
+@dataclass(frozen=True)
+class ComplexInfo:
+    """Per chain, each (n,): the largest |K| of any site and substep, the numbers of substeps, of those made
+    shorter by the drift, and of escapes (upward crossings of |K| = escape)."""
+
+    drift: Floats
+    substeps: Integers
+    shrunken: Integers
+    escapes: Integers
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one update needs besides the fields, checked."""
+
+    keys: NDArray[np.uint64]
+    seed: int
+    trajectory: int
+    tau: float
+    step: float
+    scale: float
+    escape: float
+    noise: tuple[float, float]
+    heun: bool
+
+
+def complex_langevin_update(
+    action: Holomorphic | RealQuartic,
+    z: Complexes,
+    *,
+    seed: int,
+    chains: Integers,
+    trajectory: int,
+    tau: float,
+    step: float,
+    drift_scale: float | None = None,
+    imaginary_noise: float = 0.0,
+    scheme: Scheme = "heun",
+    escape: float | None = None,
+    n_threads: int | None = None,
+) -> tuple[Complexes, ComplexInfo]:
+    """Langevin time `tau` of every chain: z (n, *shape) complex128 -> (z', info); the input is left alone.
+
+    A one-variable model has z (n,). `escape` is the |K| above which an excursion counts as an escape, by
+    default `ESCAPE` drift scales (none are counted with a fixed step). Every number depends on (seed, chain,
+    trajectory) only, never on the batch or the threads. Raises `InputError` for bad shapes, dtypes, counters,
+    steps or noise, an action without a compiled drift, and where a chain runs away: a site that is not finite
+    or beyond 1e8; the line names the first such chain, the trajectory and the substep, counted from 0.
+
+    >>> z, info = complex_langevin_update(ComplexQuartic(1 + 1j, 1.0), np.zeros(3, complex), seed=1,
+    ...                                   chains=np.arange(3), trajectory=0, tau=1.0, step=0.1)
+    >>> z.shape, info.substeps.tolist(), info.escapes.tolist()
+    ((3,), [10, 10, 10], [0, 0, 0])
+    """
+    a1, a3, hop, beta, sine = _coefficients(action)
+    run = _check(z, seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
+    n, shape = len(z), z.shape[1:]
+    rows = layout.neighbour_table(shape) if hop and shape else np.empty((1, 0), dtype=np.uint64)
+    flat = np.ascontiguousarray(z).reshape(n, -1)
+    out, largest = np.empty_like(flat), np.zeros(n)
+    counts, runaway = np.zeros((n, 3), dtype=np.int64), np.full(n, -1, dtype=np.int64)
+    threads = layout.available_threads(n_threads)
+    block = max(1, -(-n // (4 * threads)))
+
+    def part(start: int) -> None:
+        complex_langevin_kernels.complex_block(
+            flat, out, largest, counts, runaway, run.keys, start, min(start + block, n), rows,
+            complex(a1), float(a3), float(hop), complex(beta), sine, run.tau, run.step, run.scale, run.escape,
+            LIMIT, *run.noise, run.heun, np.uint64(seed), np.uint64(stream_id(REAL)),
+            np.uint64(stream_id(IMAGINARY)), np.uint64(trajectory),
+        )  # fmt: skip
+
+    layout.run_threaded(part, range(0, n, block), threads)
+    _refuse_runaways(runaway, run)
+    result = wrapped(action, out.reshape(z.shape))
+    return result, ComplexInfo(largest, counts[:, 0], counts[:, 1], counts[:, 2])
+
+
+def complex_langevin_update_torch(
+    action: Holomorphic | RealQuartic,
+    z: Tensor,
+    *,
+    seed: int,
+    chains: Integers,
+    trajectory: int,
+    tau: float,
+    step: float,
+    drift_scale: float | None = None,
+    imaginary_noise: float = 0.0,
+    scheme: Scheme = "heun",
+    escape: float | None = None,
+) -> tuple[Tensor, ComplexInfo]:
+    """The same update in plain tensors, for any holomorphic action: z (n, *shape) complex128.
+
+    Same random numbers, hence equal to the kernel up to rounding. Raises as the kernel does.
+    """
+    run = _check(z.numpy(), seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
+    n, volume = len(z), math.prod(z.shape[1:])
+    noise, per_site = _Noise(run, tuple(z.shape)), (n, *[1] * (z.dim() - 1))
+    t, largest = np.zeros(n), np.zeros(n)
+    counts, outside, active = np.zeros((n, 3), dtype=np.int64), np.zeros(n, bool), np.ones(n, bool)
+    runaway, k = np.full(n, -1, dtype=np.int64), 0
+    while active.any():
+        drift = -action.grad(z)
+        size = drift.abs().reshape(n, max(1, volume)).amax(dim=1).numpy()
+        largest = np.where(active, np.fmax(largest, size), largest)
+        counts[:, 2] += active & (size > run.escape) & ~outside
+        outside = np.where(active, size > run.escape, outside)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            eps = np.where(size > run.scale, run.step * (run.scale / size), run.step)
+        last = eps >= (run.tau - t) * (1.0 - 1e-9)
+        counts[:, 1] += active & ~last & (eps < run.step)
+        eps = np.where(active, np.where(last, run.tau - t, eps), 0.0)
+        h = torch.from_numpy(eps).reshape(per_site)
+        w = h.sqrt() * noise(k)
+        new = z + h * drift + w
+        if run.heun:
+            new = z + 0.5 * h * (drift - action.grad(new)) + w
+        z = torch.where(torch.from_numpy(active).reshape(per_site), new, z)
+        counts[:, 0] += active
+        flat = torch.view_as_real(z).reshape(n, -1)
+        lost = active & ~(flat.abs() < LIMIT).all(dim=1).numpy()
+        runaway[lost] = k
+        active, t, k = active & ~last & ~lost, t + eps, k + 1
+    _refuse_runaways(runaway, run)
+    final = torch.from_numpy(wrapped(action, z.numpy()))
+    return final, ComplexInfo(largest, counts[:, 0], counts[:, 1], counts[:, 2])
+
+
+class _Noise:
+    """w(k): the noise of substep k with its widths, complex (n, *shape)."""
+
+    def __init__(self, run: _Run, shape: tuple[int, ...]) -> None:
+        self.run, self.shape, self.have = run, shape, 0
+        self.volume = math.prod(shape[1:])
+
+    def __call__(self, k: int) -> Tensor:
+        while k >= self.have:
+            self.have = max(2 * self.have, math.ceil(self.run.tau / self.run.step) + 1)
+            size = self.have * self.volume
+            run, chains = self.run, self.run.keys.astype(np.int64)
+            self.re, self.im = (
+                width * normals(run.seed, name, chains, run.trajectory, size)
+                for width, name in zip(run.noise, (REAL, IMAGINARY), strict=True)
+            )
+        part = slice(k * self.volume, (k + 1) * self.volume)
+        return torch.from_numpy(self.re[:, part] + 1j * self.im[:, part]).reshape(self.shape)
+
+
+def wrapped(action: Holomorphic | RealQuartic, z: Complexes) -> Complexes:
+    """z with Re z in [-period/2, period/2) where the action has a period."""
+    if action.period is None:
+        return z
+    half = 0.5 * action.period
+    x = np.remainder(z.real + half, action.period) - half
+    return np.asarray(x + 1j * z.imag)
+
+
+def largest_drift(action: Holomorphic | RealQuartic, z: Complexes) -> Floats:
+    """max_x |S'(z)_x| of each field z (n, *shape) -> (n,)."""
+    size: Floats = np.abs(action.grad(torch.from_numpy(z)).numpy())
+    return np.asarray(size.reshape(len(z), -1).max(axis=1))
+
+
+_DRIFTS: dict[type, Callable[[Any], tuple[complex, float, float, complex, bool]]] = {
+    ComplexGaussian: lambda a: (a.sigma0, 0.0, 0.0, 0.0, False),
+    ComplexQuartic: lambda a: (a.sigma0, a.lam, 0.0, 0.0, False),
+    RealQuartic: lambda a: (a.mu2, a.g / 6.0, 0.0, 0.0, False),
+    ComplexPhi4: lambda a: (2.0 * a.mass, 4.0 * a.lam, 2.0 * a.kappa, 0.0, False),
+    OneLink: lambda a: (0.0, 0.0, 0.0, a.beta, True),
+}
+
+
+def _coefficients(action: Any) -> tuple[complex, float, float, complex, bool]:
+    if type(action) not in _DRIFTS:
+        raise InputError(f"no compiled drift for {type(action).__name__}; use complex_langevin_update_torch")
+    return _DRIFTS[type(action)](action)
+
+
+def _check(
+    z: Complexes, seed: int, chains: Integers, trajectory: int, tau: float, step: float,
+    scale: float | None, imaginary_noise: float, scheme: str, escape: float | None,
+) -> _Run:  # fmt: skip
+    if z.dtype != np.complex128 or z.ndim < 1:
+        raise InputError(f"complex fields must be complex128 (n, *shape), got {z.dtype} {z.shape}")
+    keys = check_counters(seed, chains, trajectory)
+    if len(keys) != len(z):
+        raise InputError(f"chains must name every field: {len(z)} fields, {len(keys)} chains")
+    for name, value in (("tau", tau), ("step", step), ("drift_scale", 1.0 if scale is None else scale)):
+        if not (math.isfinite(value) and value > 0):
+            raise InputError(f"{name} of complex Langevin must be a positive number, got {value}")
+    if not (math.isfinite(imaginary_noise) and imaginary_noise >= 0):
+        raise InputError(f"imaginary_noise must be a number >= 0, got {imaginary_noise}")
+    if scheme not in ("heun", "euler"):
+        raise InputError(f"scheme must be 'heun' or 'euler', got {scheme!r}")
+    limit = escape if escape is not None else math.inf if scale is None else ESCAPE * scale
+    return _Run(
+        keys=keys, seed=seed, trajectory=trajectory, tau=float(tau), step=float(step),
+        scale=math.inf if scale is None else float(scale), escape=float(limit),
+        noise=(math.sqrt(2.0 * (1.0 + imaginary_noise)), math.sqrt(2.0 * imaginary_noise)),
+        heun=scheme == "heun",
+    )  # fmt: skip
+
+
+def _refuse_runaways(first: Integers, run: _Run) -> None:
+    lost = np.flatnonzero(first >= 0)
+    if lost.size:
+        c = lost[0]
+        raise Runaway(
+            f"complex Langevin ran away in {lost.size} of {len(first)} chains: chain {run.keys[c]} is not "
+            f"finite or beyond {LIMIT:g} after substep {first[c]} of trajectory {run.trajectory}; "
+            f"use a step below {run.step:g}" + (", or an adaptive one" if math.isinf(run.scale) else "")
+        )

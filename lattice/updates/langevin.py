@@ -1,0 +1,158 @@
+"""Stochastic quantization: Langevin dynamics in a fifth time tau (Parisi, Wu, Sci. Sin. 24 (1981) 483),
+
+    dphi = -dS/dphi dtau + sqrt(2) dW,
+
+by Euler-Maruyama, phi' = phi - h dS/dphi + sqrt(2 h) eta (Ito, order 1).  That samples S + (h/4) sum_x
+[2 d^2S/dphi_x^2 - (dS/dphi_x)^2] + O(h^2) in place of S (Batrouni et al., PRD 32 (1985) 2736), a bias which
+`lattice.simulation.stochastic_quantization` removes; with lam > 0 fields beyond phi^2 ~ 1/(2 lam h) run away
+at any h, which small steps make rare.  With an accept step (MALA: Roberts, Tweedie, Bernoulli 2 (1996) 341)
+it is exact at any h. MALA is HMC of one leapfrog step of size sqrt(2 h), its momenta the noise: the logarithm
+of the proposal ratio is the change of p^2/2, so that -dH is the logarithm of the acceptance ratio.
+
+Random numbers: (seed, "langevin/noise", chain, trajectory), at position step * V + site, and (seed,
+"langevin/accept", chain, trajectory), at position step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.protocol import Action, check_shape
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.rng import check_counters, normals, stream_id, uniforms
+from lattice.updates.batch import check_fields
+from lattice.updates.kernels import langevin as langevin_kernels
+from lattice.updates.kernels import layout
+
+NOISE, ACCEPT = "langevin/noise", "langevin/accept"
+
+
+@dataclass(frozen=True)
+class LangevinInfo:
+    """accepted (n, n_steps) bool; dH (n, n_steps) = -ln(acceptance ratio).  All True and None without one."""
+
+    dH: Floats | None  # noqa: N815 - the field's name
+    accepted: NDArray[np.bool_]
+
+
+def langevin_update(
+    action: Action,
+    phi: Floats,
+    *,
+    seed: int,
+    chains: NDArray[np.int64],
+    trajectory: int,
+    step: float,
+    n_steps: int = 1,
+    metropolis: bool = False,
+    n_threads: int | None = None,
+    block: int | None = None,
+) -> tuple[Floats, LangevinInfo]:
+    """`n_steps` steps of size `step` in tau: phi (n, *shape) -> (phi', info); the input is left alone.
+
+    With `metropolis` each step is accepted or rejected, and one whose energy is not finite is rejected.
+    Every number depends on (seed, chain, trajectory) only, never on the batch, the block or the threads.
+    Raises `InputError` for bad shapes, dtypes, counters or steps, and, without the accept step, where a
+    field runs away (it names the first such chain and its step, counted from 0).
+
+    >>> phi, info = langevin_update(ScalarPhi4(0.27, 0.022), np.zeros((2, 4, 4)), seed=1, chains=np.arange(2),
+    ...                             trajectory=0, step=0.05, n_steps=10, metropolis=True)
+    >>> phi.shape, info.dH.shape, bool(info.accepted.mean() > 0.5)
+    ((2, 4, 4), (2, 10), True)
+    """
+    if not isinstance(action, ScalarPhi4):
+        raise InputError(f"no compiled kernel for {type(action).__name__}; use langevin_update_torch")
+    phi = check_fields(phi)
+    n, shape = len(phi), phi.shape[1:]
+    keys = _check(seed, chains, trajectory, n, shape, step, n_steps)
+    threads = layout.available_threads(n_threads)
+    block = min(block or (32 if phi[0].size <= 2048 else 16), -(-n // threads))
+    flat = phi.reshape(n, -1)
+    out, runaway = np.empty_like(flat), np.full(n, -1, dtype=np.int64)
+    dh, accepted = np.empty((n, n_steps if metropolis else 0)), np.ones((n, n_steps), dtype=np.bool_)
+
+    def run(start: int) -> None:
+        langevin_kernels.langevin_block(
+            flat, out, dh, accepted, runaway, keys, start, min(start + block, n), shape[-1],
+            layout.neighbour_table(shape[:-1]), float(action.kappa), float(action.lam), float(step),
+            n_steps, metropolis, np.uint64(seed), np.uint64(stream_id(NOISE)), np.uint64(stream_id(ACCEPT)),
+            np.uint64(trajectory),
+        )  # fmt: skip
+
+    layout.run_threaded(run, range(0, n, block), threads)
+    _refuse_runaways(runaway, keys, step, trajectory)
+    return out.reshape(phi.shape), LangevinInfo(dh if metropolis else None, accepted)
+
+
+def langevin_update_torch(
+    action: Action,
+    phi: Tensor,
+    *,
+    seed: int,
+    chains: NDArray[np.int64],
+    trajectory: int,
+    step: float,
+    n_steps: int = 1,
+    metropolis: bool = False,
+) -> tuple[Tensor, LangevinInfo]:
+    """The same update in plain tensors, for any action and device: phi (n, *shape) float64.
+
+    Same random numbers, hence equal to the kernel up to rounding.  The acceptance is written as the ratio
+    of proposal densities, where the kernel computes dH of a leapfrog step: their equality is tested.
+    """
+    n, shape = phi.shape[0], tuple(phi.shape[1:])
+    keys = _check(seed, chains, trajectory, n, shape, step, n_steps)
+    noise = normals(seed, NOISE, chains, trajectory, n_steps * math.prod(shape)).reshape(n, n_steps, *shape)
+    u = uniforms(seed, ACCEPT, chains, trajectory, n_steps)
+    dh, accepted = np.empty((n, n_steps)), np.ones((n, n_steps), dtype=np.bool_)
+    runaway = np.full(n, -1, dtype=np.int64)
+    for k in range(n_steps):
+        eta = torch.from_numpy(noise[:, k]).to(phi.device)
+        new = phi - step * action.grad(phi) + math.sqrt(2.0 * step) * eta
+        if metropolis:
+            back = phi - new + step * action.grad(new)  # sqrt(2 h) times the noise of the reverse move
+            ratio = (back * back / (4.0 * step) - 0.5 * eta * eta).sum(dim=tuple(range(1, phi.dim())))
+            dh[:, k] = (action.action(new) - action.action(phi) + ratio).cpu().numpy()
+            with np.errstate(over="ignore"):
+                accepted[:, k] = np.isfinite(dh[:, k]) & (u[:, k] < np.exp(-dh[:, k]))
+            keep = torch.from_numpy(accepted[:, k].copy()).to(phi.device)
+            phi = torch.where(keep.reshape(n, *[1] * len(shape)), new, phi)
+        else:
+            phi = new
+            lost = ~torch.isfinite(phi).reshape(n, -1).all(dim=1).cpu().numpy()
+            runaway[lost & (runaway < 0)] = k
+    _refuse_runaways(runaway, keys, step, trajectory)
+    return phi, LangevinInfo(dh if metropolis else None, accepted)
+
+
+def _check(
+    seed: int, chains: NDArray[np.int64], trajectory: int, n: int, shape: tuple[int, ...], step: float,
+    n_steps: int,
+) -> NDArray[np.uint64]:  # fmt: skip
+    check_shape(shape)
+    keys = check_counters(seed, chains, trajectory)
+    if len(keys) != n:
+        raise InputError(f"chains must name every field: {n} fields, {len(keys)} chains")
+    if not (math.isfinite(step) and step > 0):
+        raise InputError(f"Langevin step must be a positive number, got {step}")
+    if not (n_steps >= 1 and n_steps * math.prod(shape) < 2**32):
+        raise InputError(f"n_steps must be >= 1 and n_steps * V < 2^32, got {n_steps} on {tuple(shape)}")
+    return keys
+
+
+def _refuse_runaways(first: NDArray[np.int64], keys: NDArray[np.uint64], step: float, traj: int) -> None:
+    lost = np.flatnonzero(first >= 0)
+    if lost.size:
+        c = lost[0]
+        raise InputError(
+            f"Langevin ran away in {lost.size} of {len(first)} chains: chain {keys[c]} is not finite after "
+            f"step {first[c]} of trajectory {traj}; use a step below {step:g}, or metropolis=True"
+        )

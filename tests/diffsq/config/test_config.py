@@ -1,0 +1,170 @@
+"""Configuration: what is accepted, and the one line that each mistake gets."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffsq.config.config import Config, config_from_dict, load_config, resolved_yaml
+from diffsq.config.scan_file import is_points_file, load_scan
+from diffsq.config.toy import load_run_config
+from lattice.errors import InputError
+
+DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(path, overrides)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_demo_is_the_point_of_the_reference() -> None:
+    config = load_config(DEMO)
+    assert (config.action.kappa, config.action.lam, config.lattice.shape) == (0.27, 0.022, (16, 16))
+    assert config.active_reference() is not None
+    assert config.training.learning_rate == 2e-3  # "2e-3" is text in YAML 1.1
+
+
+def test_reference_of_another_point_is_not_used() -> None:
+    for change in ("action.kappa=0.26", "action.lam=0.03", "lattice.shape=[32,16]"):
+        assert load_config(DEMO, [change]).active_reference() is None
+
+
+def test_resolved_yaml_reads_back_to_the_same_config(tmp_path: Path) -> None:
+    config = load_config(DEMO, ["training.learning_rate=1e-3", "sde.sigma_max=40"])
+    path = tmp_path / "again.yaml"
+    path.write_text(resolved_yaml(config))
+    assert load_config(path) == config
+    assert resolved_yaml(load_config(path)) == resolved_yaml(config)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "'1e-3'", "0.001", ".1e-2", "1.0e-03"])
+def test_floats_in_every_spelling(config_file: Path, text: str) -> None:
+    assert load_config(config_file, [f"training.learning_rate={text}"]).training.learning_rate == 1e-3
+
+
+def test_a_whole_number_may_be_written_as_a_power_of_ten(config_file: Path) -> None:
+    assert load_config(config_file, ["sampling.n_samples=1e4"]).sampling.n_samples == 10000
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("action.kapa=0.2", "unknown key action.kapa; did you mean action.kappa?"),
+        ("lattice.shap=[8,8]", "did you mean lattice.shape?"),
+        ("trainig.n_steps=5", "unknown key trainig; did you mean training?"),
+        ("kappa=0.2", "unknown key kappa; did you mean action.kappa?"),
+        ("ensemble.n_config=5", "did you mean ensemble.n_configs?"),
+        ("model.zzz=1", "unknown key model.zzz; known in model: channels"),
+    ],
+)
+def test_unknown_keys_name_the_nearest(config_file: Path, override: str, expected: str) -> None:
+    assert expected in refusal(config_file, override)
+
+
+@pytest.mark.parametrize(
+    ("override", "fragments"),
+    [
+        ("action.lam=-0.1", ["action.lam", "greater than or equal to 0", "-0.1"]),
+        ("action.kappa=.nan", ["action.kappa", "finite"]),
+        ("action.kappa=abc", ["action.kappa", "abc"]),
+        ("action.kind=phi6", ["action.kind", "phi4", "phi6"]),
+        ("lattice.shape=[7,8]", ["lattice.shape", "even", "[7, 8]"]),
+        ("lattice.shape=[0,8]", ["lattice.shape", "4 to", "[0, 8]"]),
+        ("lattice.shape=[8]", ["lattice.shape", "two extents"]),
+        ("lattice.shape=[18,16]", ["extent 18", "divisible by 4", "16 or 20", "n_levels"]),
+        ("lattice.shape=8", ["lattice.shape", "8"]),
+        ("training.batch_size=0", ["training.batch_size", "greater", "0"]),
+        ("training.ema_decay=1", ["training.ema_decay", "less than 1"]),
+        ("sampling.method=euleer", ["sampling.method", "'euler'", "euleer"]),
+        ("sampling.n_samples=1.5", ["sampling.n_samples", "1.5"]),
+        ("sde.sigma_max=0.1", ["sde.sigma_max", "sde.sigma_min", "0.1"]),
+        ("seed=-1", ["seed", "-1"]),
+        ("name=../up", ["name", "../up"]),
+        ("name.x=1", ["name", "not a section"]),
+        ("kappa", ["key.path=value"]),
+        ("lattice.shape=[8", ["lattice.shape", "YAML"]),
+    ],
+)
+def test_each_bad_value_gets_one_line(config_file: Path, override: str, fragments: list[str]) -> None:
+    text = refusal(config_file, override)
+    for fragment in fragments:
+        assert fragment in text
+
+
+def test_free_theory_is_bounded_and_interacting_one_is_not(config_file: Path) -> None:
+    assert "(-0.25, 0.25)" in refusal(config_file, "action.lam=0", "action.kappa=0.25")
+    assert load_config(config_file, ["action.lam=0", "action.kappa=0.2499"]).build_action().lam == 0
+    assert load_config(config_file, ["action.kappa=2.0"]).action.kappa == 2.0
+    assert "kind free" in refusal(config_file, "action.kind=free")
+
+
+def test_missing_keys_are_named(settings: dict[str, Any]) -> None:
+    del settings["action"]["kappa"]
+    with pytest.raises(InputError, match=r"^action\.kappa is missing"):
+        config_from_dict(settings)
+
+
+def test_interacting_action_needs_its_lam(settings: dict[str, Any]) -> None:
+    del settings["action"]["lam"]
+    with pytest.raises(InputError, match=r"action\.lam is missing"):
+        config_from_dict(settings)
+
+
+def test_reference_values_must_carry_errors_as_the_field_writes_them(settings: dict[str, Any]) -> None:
+    settings["reference"] = {"kappa": 0.25, "lam": 0.1, "shape": [8, 8], "values": {"binder": "nonsense"}}
+    with pytest.raises(InputError, match=r"reference\.values\.binder .* 0\.7617\(7\)"):
+        config_from_dict(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [
+        ("name: [", "line"),
+        ("- a\n- b\n", "mapping"),
+        ("", "mapping"),
+        ("name: a\nname: b\n", "twice"),
+    ],
+)
+def test_files_that_are_not_a_config(tmp_path: Path, text: str, fragment: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    assert fragment in refusal(path)
+
+
+def test_missing_and_unreadable_files(tmp_path: Path, config_file: Path) -> None:
+    assert "did you mean" in refusal(tmp_path / "smal.yaml")
+    assert "no such config file" in refusal(tmp_path / "nowhere" / "x.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "not a text file" in refusal(tmp_path / "binary.yaml")
+
+
+def test_reading_a_config_needs_nothing_heavy() -> None:
+    code = "import sys, diffsq.config; sys.exit(bool({'torch', 'numba', 'h5py', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=DEMO.parents[1], check=False).returncode == 0
+
+
+def test_configs_are_immutable(settings: dict[str, Any]) -> None:
+    config: Config = config_from_dict(settings)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_of_the_project_loads_and_says_what_was_seen(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if is_points_file(path):
+        assert load_scan(path, []).name == path.stem
+    else:
+        config = load_run_config(path)
+        assert config.name == path.stem
+        if isinstance(config, Config):
+            assert config.reference is None or config.active_reference() is not None
+    assert path.stem == "tiny" or "# Last seen: 2 cores" in text
