@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.phi4 import ComplexPhi4
-from lattice.actions.protocol import Holomorphic
+from lattice.actions.protocol import Action
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats
 from lattice.ensembles.ensemble import Ensemble
@@ -69,7 +69,7 @@ def complex_table(ensemble: Ensemble) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def primaries(action: Holomorphic, z: Complexes) -> dict[str, Complexes]:
+def primaries(action: Action, z: Complexes) -> dict[str, Complexes]:
     """The series whose means everything is made of: z (n, *shape) -> complex (n,) each."""
     if isinstance(action, OneLink):
         return {f"e^{{{_wave(n)}iz}}": np.exp(1j * n * z) for n in range(1, N_WAVES + 1)}
@@ -86,7 +86,7 @@ def primaries(action: Holomorphic, z: Complexes) -> dict[str, Complexes]:
     }
 
 
-def definitions(action: Holomorphic, shape: tuple[int, ...]) -> Known:
+def definitions(action: Action, shape: tuple[int, ...]) -> Known:
     """The rows of the table by name."""
     if isinstance(action, OneLink):
         return _one_link(action)
@@ -116,7 +116,7 @@ def even_cumulant(even_moments: Complexes) -> complex:
     return complex(cumulants_from_moments(moments)[-1])
 
 
-def _sd_coefficients(action: Holomorphic) -> tuple[complex, float]:
+def _sd_coefficients(action: Action) -> tuple[complex, float]:
     """z S' = c2 z^2 + c4 z^4, read off S' at two points."""
     at = action.grad(torch.tensor([1.0, 2.0], dtype=torch.complex128)).numpy()
     c4 = complex(at[1] - 2 * at[0]) / 6
