@@ -25,14 +25,16 @@ from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, changed_values, read_json, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent
+from lattice.requests import refuse_changes, stored_request
 from lattice.simulation.thermalise import (
     Thermalisation,
     read_thermalisation,
     thermalise,
     write_thermalisation,
 )
+from lattice.simulation.trajectory import Recipe
 
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
@@ -120,7 +122,7 @@ def chain(
     shape = settings.shape or bench.model.shape
     check_settings(bench, settings)
     request = _request(bench, settings, shape)
-    _check_request(out, request)
+    refuse_changes(out, stored_request(out), request, "holds a chain", "; remove this folder to make it anew")
     if not (out / "request.json").exists():
         write_json(out / "request.json", request)
     if (out / "manifest.json").exists():
@@ -200,16 +202,6 @@ def _request(bench: Workbench, settings: ChainParameters, shape: tuple[int, ...]
     }
 
 
-def _check_request(out: Path, request: dict[str, Any]) -> None:
-    path = out / "request.json"
-    changed = changed_values(read_json(path), request) if path.exists() else []
-    if changed:
-        raise InputError(
-            f"{out}: holds a chain made with other settings: {'; '.join(changed)}; remove this folder to "
-            "make it anew"
-        )
-
-
 def _thermalised(
     bench: Workbench,
     settings: ChainParameters,
@@ -231,7 +223,7 @@ def _thermalised(
                 "acceleration": "none", "n_clusters": max(1, bench.config.ensemble.n_clusters)}
     )  # fmt: skip
     try:
-        therm = thermalise(bench.action, shape, params, seed, bar)
+        therm = thermalise(Recipe(bench.action, shape, params, seed), bar)
     finally:
         bar.close()
     write_thermalisation(path, therm, request)
