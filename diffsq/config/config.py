@@ -51,7 +51,7 @@ class Config(Section):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)
-    action: ActionConfig
+    action: ActionConfig | None  # null: that of the ensemble, a user's own
     lattice: LatticeConfig
     ensemble: MonteCarlo
     sde: SdeConfig = SdeConfig()
@@ -75,7 +75,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         bound = 1 / (2 * len(self.lattice.shape))
-        if self.action.lam == 0 and abs(self.action.kappa) >= bound:
+        if self.action is not None and self.action.lam == 0 and abs(self.action.kappa) >= bound:
             raise InputError(
                 f"action.kappa must be within (-{bound:g}, {bound:g}) when lam = 0 (the free action is "
                 f"unbounded below otherwise), got {self.action.kappa:g}"
@@ -101,14 +101,18 @@ class Config(Section):
     def build_action(self) -> ScalarPhi4:
         from lattice.actions.kinds import action_from_dict
 
+        if self.action is None:
+            raise InputError("action is null in the config: this needs one of lattice's own kinds")
         built: Any = action_from_dict(self.action.model_dump())
         return built  # type: ignore[no-any-return]
 
     def active_reference(self) -> ReferenceConfig | None:
         """The reference values if they were measured at this run's couplings and shape, else None."""
-        ref = self.reference
-        here = (self.action.kappa, self.action.lam, self.lattice.shape)
-        return ref if ref is not None and (ref.kappa, ref.lam, ref.shape) == here else None
+        ref, action = self.reference, self.action
+        if ref is None or action is None:
+            return None
+        here = (action.kappa, action.lam, self.lattice.shape)
+        return ref if (ref.kappa, ref.lam, ref.shape) == here else None
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -158,6 +158,8 @@ def scan_points(config: Config, words: Sequence[str]) -> list[ScanPoint]:
     from lattice.actions.protocol import check_shape
     from lattice.scans.scan import ScanPoint, point_name
 
+    if config.action is None:
+        raise InputError("--scan varies the couplings of the config's action, which is null")
     ranges = scan_ranges(words)
     shapes = [(int(n),) * len(config.lattice.shape) for n in ranges.get("L", ())] or [config.lattice.shape]
     lams, kappas = ranges.get("lam", [config.action.lam]), ranges.get("kappa", [config.action.kappa])

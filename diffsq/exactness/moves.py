@@ -29,7 +29,7 @@ from torch import Tensor
 
 from diffsq.models.protocol import Frames
 from diffsq.sampling.lattice_path import ActionFunction, ReversePath
-from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
@@ -141,7 +141,7 @@ def noise_denoise(
 
 
 def hmc(
-    action: ScalarPhi4,
+    action: Action,
     length: float,
     n_steps: int,
     integrator: str,
@@ -161,7 +161,7 @@ def hmc(
 
 
 def wolff(
-    action: ScalarPhi4, n_clusters: int, state: State, *, seed: int, chains: Integers, step: int
+    action: Action, n_clusters: int, state: State, *, seed: int, chains: Integers, step: int
 ) -> tuple[State, MoveInfo]:
     """Wolff clusters, then a random global sign (lattice.simulation.trajectory says why)."""
     phi, _ = wolff_update(action, state.phi, seed=seed, chains=chains, trajectory=step, n_clusters=n_clusters)
@@ -170,7 +170,7 @@ def wolff(
 
 
 def overrelaxation(
-    action: ScalarPhi4, n_sweeps: int, state: State, *, seed: int, chains: Integers, step: int
+    action: Action, n_sweeps: int, state: State, *, seed: int, chains: Integers, step: int
 ) -> tuple[State, MoveInfo]:
     """Overrelaxation sweeps (lattice.updates.local)."""
     phi, info = overrelaxation_sweep(

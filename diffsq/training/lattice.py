@@ -70,14 +70,21 @@ def train(
 
 
 def describe(config: Config, ensemble: Ensemble) -> dict[str, Any]:
-    """What a trained model is bound to, as stored in model.json."""
-    if ensemble.shape != tuple(config.lattice.shape):
-        raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
-    if ensemble.action.as_dict() != config.build_action().as_dict():
-        raise InputError(f"the ensemble's action is {ensemble.action.as_dict()}, not the config's")
+    """What a trained model is bound to, as stored in model.json; a config without action or lattice takes the
+    ensemble's."""
+    action, shape = ensemble.action, ensemble.shape
+    if action.field != "real" or action.components or not action.even or len(shape) != 2:
+        raise InputError(
+            f"the lattice score is odd in one real field in two dimensions: it needs an even action (even = "
+            f"True says so), not {action} on {shape}"
+        )
+    if config.lattice is not None and shape != tuple(config.lattice.shape):
+        raise InputError(f"the ensemble is {shape}, the config says {config.lattice.shape}")
+    if config.action is not None and action.as_dict() != config.build_action().as_dict():
+        raise InputError(f"the ensemble's action is {action.as_dict()}, not the config's")
     full = config.model_dump(mode="json")
     return {
-        "action": ensemble.action.as_dict(),
+        "action": action.as_dict(),
         "sde": full["sde"],
         "sizes": {name: full["model"][name] for name in ("channels", "n_levels", "n_sigma")},
         "ensemble": ensemble.identity,
