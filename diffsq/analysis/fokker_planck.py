@@ -152,3 +152,8 @@ def log_density_map(
         "x": gx, "y": gy, "log_p": log_p.reshape(n, n), "places": places, "drift": drift(places),
     }  # fmt: skip
     return {name: value.numpy() for name, value in found.items()}
+
+
+def drift_of(action: Any) -> Callable[[Tensor], Tensor]:
+    """K = -S'(x + iy) as a field (n, 2) -> (n, 2)."""
+    return lambda x: -action.grad(x)

@@ -8,6 +8,8 @@ Actions are known up to a constant: every curve is shifted so that its differenc
 vanishes. A curve is only as good as the data around it: where e^{-S} is small nothing was learned.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +54,12 @@ class LearnedAction:
     def as_dict(self) -> dict[str, Any]:
         """JSON data."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LearnedAction:
+        """What `as_dict` gave."""
+        fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**fields)
 
 
 def support(action: Action, n: int = 401, drop: float = DROP) -> Floats:

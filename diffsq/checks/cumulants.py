@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.plots.cumulants import draw_observables
+from diffsq.analysis.point_cumulants import flows
+from diffsq.plots.cumulants import draw_flows, draw_observables
 from diffsq.process.cumulants import (
     MIN_BLOCKS,
     Curve,
@@ -38,7 +39,7 @@ from diffsq.process.cumulants import (
     watch_into,
 )
 from diffsq.process.sde import SDES
-from diffsq.run_folder.finished import Workbench
+from diffsq.run_folder.finished import PointBench, Workbench
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.observables.scalar import momentum_classes
@@ -103,7 +104,7 @@ def real_modes(shape: tuple[int, ...], members: Sequence[tuple[int, ...]]) -> ND
 
 
 def run(
-    bench: Workbench,
+    bench: Workbench | PointBench,
     progress: Progress,
     n_fields: int = 2048,
     n_samples: int = 1024,
@@ -111,6 +112,10 @@ def run(
     sde: str = "ve",
 ) -> dict[str, Any]:
     """kappa_n(t) of n_fields held-out fields forward and n_samples of the path sampler backward."""
+    if isinstance(bench, PointBench):
+        bench.real_only("cumulants")
+        bench.draws.progress = progress
+        return {"passed": None, "flows": flows(bench.draws)}
     if sde not in SDES:
         raise InputError(f"sde must be one of {', '.join(SDES)}, got {sde!r}")
     if n_fields < 20 * MIN_BLOCKS or n_samples < 20 * MIN_BLOCKS:
@@ -248,6 +253,8 @@ def _gate(pulls: NDArray[np.float64]) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """kappa_n(0) of ensemble, raw and corrected samples with pulls, ratios, and the largest forward pulls."""
+    if "flows" in result:
+        return "\n".join(_flow_line(flow) for flow in result["flows"])
     rows = [["", "n", "ensemble", "raw", "corrected", "forward, largest pull"]]
     ratios = [["", "ratio", "ensemble", "raw", "corrected"]]
     for name, entry in result["observables"].items():
@@ -283,4 +290,11 @@ def text(result: dict[str, Any]) -> str:
 
 def figure(result: dict[str, Any]) -> Figure:
     """kappa_n(t)/kappa_2(0)^{n/2} forward and backward against the analytic curves, a row per observable."""
-    return draw_observables(result)
+    return draw_flows(result["flows"]) if "flows" in result else draw_observables(result)
+
+
+def _flow_line(flow: dict[str, Any]) -> str:
+    """kappa_n at the lowest level, of samples of one variable."""
+    ends = zip(flow["orders"], flow["backward"]["value"][1], flow["backward"]["error"][1], strict=True)
+    numbers = ", ".join(f"kappa{n} {format_value(value, error)}" for n, value, error in ends)
+    return f"{flow['model']}, {flow['sde'].upper()}, sigma = {flow['sigma'][1]:.3g}: {numbers}"

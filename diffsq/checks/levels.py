@@ -105,10 +105,11 @@ def _scan(
 
 
 def _levels(bench: Workbench, n: int, placement: str) -> Tensor:
-    config = bench.config.model_dump()
-    config["sampling"] |= {"n_levels": n, "placement": "adapted" if placement == "adapted" else "sde"}
-    config["sde"]["kind"] = "ve" if placement == "adapted" else placement
-    return levels_of(type(bench.config).model_validate(config), bench.model, bench.ensemble)
+    sampling = bench.config.sampling.model_copy(
+        update={"n_levels": n, "placement": "adapted" if placement == "adapted" else "sde"}
+    )
+    config = bench.config.model_copy(update={"sampling": sampling})
+    return levels_of(config, bench.model, bench.ensemble, "ve" if placement == "adapted" else placement)
 
 
 def _efficiency(bench: Workbench, path: ReversePath, n: int) -> dict[str, Any]:

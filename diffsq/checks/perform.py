@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from diffsq.config.names import CHECK_NAMES
+from diffsq.config.section import nearest
 from diffsq.config.yaml_file import Loader
 from lattice.errors import InputError
 
@@ -33,26 +33,37 @@ def check(
     Raises `InputError` for options that the check does not have, and for a run that is not finished.
     """
     from diffsq.run_folder.finished import open_run
-    from lattice.files import code_version, write_json
+    from lattice.files import code_version, write_atomic, write_json
 
     module = importlib.import_module(MODULES[name])
     check_options(name, options)
     bench = open_run(folder, device)
+    if not isinstance(bench, served(name)):
+        fitting = [other for other in CHECK_NAMES if isinstance(bench, served(other))]
+        raise InputError(
+            f"the check {name} is for another kind of run; those for {folder}: {', '.join(fitting)}"
+        )
     started = time.monotonic()
     result = module.run(bench, progress, **options)
     content = {
         "check": name,
         "passed": result["passed"],
         "options": {**_defaults(module.run), **options},
-        "samples": bench.samples.identity,
         "seconds": round(time.monotonic() - started, 2),
         "code": code_version(),
         "text": module.text(result),
         "result": result,
     }
     write_json(folder / "checks" / f"{name}.json", content)
-    _write_figure(folder / "checks" / f"{name}.png", module.figure(result))
+    figure = module.figure(result) if hasattr(module, "figure") else None
+    if figure is not None:
+        write_atomic(folder / "checks" / f"{name}.png", lambda file: figure.savefig(file, format="png"))
     return content
+
+
+def served(name: str) -> Any:
+    """The kinds of run that the check NAME serves: the annotation of its `bench`."""
+    return typing.get_type_hints(importlib.import_module(MODULES[name]).run)["bench"]
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:
@@ -92,9 +103,8 @@ def _check_option(key: str, value: Any, run: Callable[..., Any], name: str) -> A
     """The annotated type of an option, once it and its value are sound."""
     known = _defaults(run)
     if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}"
-        raise InputError(f"the check {name} has no option {key}; {hint}")
+        hint = nearest(key, tuple(known)) if known else "; it has none"
+        raise InputError(f"the check {name} has no option {key}{hint}")
     kind = typing.get_type_hints(run).get(key, Any)
     if not fits(value, kind):
         words = inspect.formatannotation(kind)
@@ -118,6 +128,10 @@ def fits(value: Any, kind: Any) -> bool:
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, each) for each in inside)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items()
+        )
     if origin in (list, tuple, Sequence):
         return isinstance(value, list | tuple) and all(fits(each, inside[0]) for each in value)
     if kind in (None, type(None)):
@@ -127,9 +141,3 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float)
     return isinstance(value, kind)
-
-
-def _write_figure(path: Path, figure: Any) -> None:
-    from lattice.files import write_atomic
-
-    write_atomic(path, lambda file: figure.savefig(file, format="png"))

@@ -16,15 +16,15 @@ SHOWN = ("magnetization", "abs_magnetization", "susceptibility_full", "action_de
 def chain_command(args: argparse.Namespace) -> int:
     """chain CONFIG. Makes, continues or reads RUN/chain and prints acceptance and tau_int."""
     from diffsq.commands.session import limit_threads, load, pick_device
-    from diffsq.config.config import Config
+    from diffsq.config.config import LatticeRun
 
     limit_threads(args.threads)
     config = load(args)
-    if not isinstance(config, Config):
+    if not isinstance(config, LatticeRun):
         raise InputError("diffsq chain makes chains of phi^4 fields; a run on one variable has none")
     folder = args.run or Path("runs") / config.name
     from diffsq.run_folder.chain import chain
-    from diffsq.run_folder.finished import open_run
+    from diffsq.run_folder.finished import Workbench, open_run
     from lattice.files import changed_values, run_lock
     from lattice.progress import make_progress
 
@@ -39,6 +39,8 @@ def chain_command(args: argparse.Namespace) -> int:
         changed = changed_values(made, asked)
         if changed:
             raise InputError(f"{folder}: was made with other settings: {'; '.join(changed)}")
+        if not isinstance(bench, Workbench):
+            raise InputError(f"{folder}: a run on one variable, the config is one of fields on a lattice")
         ensemble = chain(bench, config.chain, folder / "chain", make_progress(args.quiet))
     result = summary(ensemble)
     print(json.dumps(result, indent=1) if args.json else text(result))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lattice.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def nearest(key: str, known: Sequence[str]) -> str:
@@ -42,6 +44,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def validated(model: type[Model], data: Any, where: str) -> Model:
+    """`data` as a `model`; InputError, one line that begins with `where`, for whatever is wrong with it."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError(where + one_line(error, model).replace(" from the config", "")) from None
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
@@ -88,6 +98,7 @@ def _suggest(path: str, model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield from getattr(model, "action_keys", ())
     for name, field in model.model_fields.items():
         yield prefix + name
         for kind in (field.annotation, *get_args(field.annotation)):  # a union: the sections in it

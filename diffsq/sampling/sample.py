@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.config.config import Config
+from diffsq.config.config import LatticeRun
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames as LatticeFrames
@@ -35,15 +35,17 @@ N_WIENER = 2048  # calibration fields for the Wiener filter, shown for compariso
 
 
 def sample(
-    config: Config,
+    config: LatticeRun,
     model_dir: Path,
     ensemble: Ensemble,
     out: Path,
     *,
+    sde: str | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> Ensemble:
-    """Draw `sampling.n_samples` fields, in the schema of a Monte Carlo ensemble.
+    """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde), in the
+    schema of a Monte Carlo ensemble.
 
     For method "path": log-weights, kernel calibrated on the training chains, forward weights on held-out
     chains in forward.json. Raises `InputError` when the model belongs to another action,
@@ -53,12 +55,13 @@ def sample(
     check_model(about, ensemble, model_dir)
     out.mkdir(parents=True, exist_ok=True)
     settings = config.sampling
-    levels = levels_of(config, model, ensemble)
+    process = sde or config.sampling.sde[0]
+    levels = levels_of(config, model, ensemble, process)
     generated = {
         "sampler": settings.method,
         "law": VERSION,
         "levels": levels.tolist(),
-        "process": config.sde.kind,
+        "process": process,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode",
         "model": about["sha256"],
         "training_ensemble": about["ensemble"],
@@ -105,7 +108,7 @@ class Sampling:
 
     def __init__(
         self,
-        config: Config,
+        config: LatticeRun,
         model: LatticeScore,
         ensemble: Ensemble,
         out: Path,

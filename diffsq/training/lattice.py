@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from diffsq.config.config import Config
+from diffsq.config.config import LatticeRun
 from diffsq.models import files
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import propagator
@@ -36,7 +36,7 @@ FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest
 
 
 def train(
-    config: Config,
+    config: LatticeRun,
     ensemble: Ensemble,
     out: Path,
     *,
@@ -69,11 +69,11 @@ def train(
     return model
 
 
-def describe(config: Config, ensemble: Ensemble) -> dict[str, Any]:
+def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
     """What a trained model is bound to, as stored in model.json."""
     if ensemble.shape != tuple(config.lattice.shape):
         raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
-    if ensemble.action.as_dict() != config.build_action().as_dict():
+    if config.action is not None and ensemble.action.as_dict() != config.action.as_dict():
         raise InputError(f"the ensemble's action is {ensemble.action.as_dict()}, not the config's")
     full = config.model_dump(mode="json")
     return {
@@ -89,7 +89,7 @@ class Training:
     """The state of one training run between steps."""
 
     def __init__(
-        self, config: Config, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
+        self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
     ) -> None:
         self.config, self.out, self.key, self.progress = config, out, key, progress
         self.device = torch.device(device)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diffsq.run_folder.toy_summary import toy_table_text
 
 from diffsq.commands.main import main
-from diffsq.run_folder.toy_summary import toy_table_text
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import read_ensemble
 

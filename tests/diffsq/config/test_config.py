@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffsq.config.toy import load_run_config
 
 from diffsq.config.config import Config, config_from_dict, load_config, resolved_yaml
 from diffsq.config.scan_file import is_points_file, load_scan
-from diffsq.config.toy import load_run_config
 from lattice.errors import InputError
 
 DEMO = Path(__file__).resolve().parents[3] / "configs" / "demo.yaml"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from diffsq.config.toy import ComplexConfig, RealToyConfig, load_run_config
 
 from diffsq.config.config import Config, resolved_yaml
-from diffsq.config.toy import ComplexConfig, RealToyConfig, load_run_config
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.errors import InputError
 
