@@ -38,8 +38,8 @@ def check(
     module = importlib.import_module(MODULES[name])
     check_options(name, options)
     bench = open_run(folder, device)
-    if not isinstance(bench, served(name)):
-        fitting = [other for other in CHECK_NAMES if isinstance(bench, served(other))]
+    if not serves(name, bench):
+        fitting = [other for other in CHECK_NAMES if serves(other, bench)]
         raise InputError(
             f"the check {name} is for another kind of run; those for {folder}: {', '.join(fitting)}"
         )
@@ -61,9 +61,10 @@ def check(
     return content
 
 
-def served(name: str) -> Any:
-    """The kinds of run that the check NAME serves: the annotation of its `bench`."""
-    return typing.get_type_hints(importlib.import_module(MODULES[name]).run)["bench"]
+def serves(name: str, bench: Any) -> bool:
+    """Whether the check NAME is for this kind of run: that of the annotation of its `bench`."""
+    kind = typing.get_type_hints(importlib.import_module(MODULES[name]).run)["bench"]
+    return kind is Any or isinstance(bench, kind)
 
 
 def check_options(name: str, options: dict[str, Any]) -> None:

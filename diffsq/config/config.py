@@ -96,6 +96,8 @@ class Config(Section):
     def _known_checks(cls, checks: Any) -> Any:
         """`NAME: {option: value}` beside the checks that are usual for this kind of run; `NAME: false` drops
         one."""
+        if checks is None:
+            return {}
         if not isinstance(checks, Mapping):
             raise InputError(f"checks is a mapping NAME: {{option: value}}, got {checks!r}")
         for name in checks:
@@ -106,13 +108,10 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_usual_checks(cls, data: Any) -> Any:
-        if (
-            not isinstance(data, dict)
-            or data.get("models") == []
-            or not isinstance(data.get("checks", {}), dict)
-        ):
+        given = (data.get("checks") or {}) if isinstance(data, dict) else None
+        if not isinstance(given, dict) or data.get("models") == []:
             return data
-        return {**data, "checks": {**dict.fromkeys(cls.usual_checks), **data.get("checks", {})}}
+        return {**data, "checks": {**dict.fromkeys(cls.usual_checks), **given}}
 
     @model_validator(mode="after")
     def _distinct_models(self) -> Self:
