@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from generating import cumulants_of, functional_of, noised_functional
 
 from diffsq.analysis import sampler_errors
 from diffsq.analysis.sampler_errors import (
@@ -22,14 +23,11 @@ from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.cumulants import (
     Tally,
     consistent,
-    cumulants_of,
     estimate,
     exact_average,
     flow,
     forward,
     forward_pulls,
-    functional_of,
-    noised_functional,
     signal,
     slices,
     watch_into,
@@ -170,8 +168,6 @@ def test_bad_input() -> None:
         Tally(1, 5)
     with pytest.raises(InputError, match="10 or more blocks"):
         Tally(2, 20).replicas()
-    with pytest.raises(InputError, match="weights"):
-        functional_of(np.arange(3.0), -np.ones(3))
     with pytest.raises(InputError, match="multiple of 1000"):
         sample_points(LAW, SAMPLERS["heun"], noise_levels("ve", 5, 0.1, 5.0), 1500, seed=1, stream="x")
     with pytest.raises(InputError, match="sde must be one of"):
