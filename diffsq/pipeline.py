@@ -19,7 +19,6 @@ from diffsq.run_folder.records import (
     PRODUCT,
     STAGES,
     Run,
-    StageClock,
     certificate_of,
     check_unchanged,
     discard,
@@ -36,7 +35,7 @@ from diffsq.stages import require_certificate
 from lattice.errors import InputError
 from lattice.files import read_json, run_lock, write_atomic
 from lattice.processes import Team
-from lattice.progress import Progress, Silent
+from lattice.progress import Clock, Progress, Silent
 
 __all__ = ["FOLDER", "PRODUCT", "STAGES", "Run", "certificate_of", "final_text", "open_config", "perform",
            "plan", "read_records", "require_certificate", "run"]  # fmt: skip
@@ -126,13 +125,12 @@ def perform(run: Run, stage: str) -> None:
         raise InputError(refusal(run, stage, changed or ["the format of the stage"]))
     run.records[stage] = wanted
     run.save_records()
-    clock = StageClock(run, stage)
+    clock = Clock(run.progress, run.records[stage], run.save_records, every=5.0)
     try:
         identity = _stages_of(run.config)[stage](run, clock)
     finally:  # an interrupted stage keeps its time too
         clock.close()
         clock.stop()
-        run.save_records()
     run.records[stage] |= {"identity": identity, "files": hashes(run, stage), "complete": True}
     run.verified.add(stage)
     run.save_records()
