@@ -32,7 +32,7 @@ from lattice.actions.one_variable import RealQuartic, TwoPeak
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.files import read_json, write_json
-from lattice.observables.moments import estimates, variable
+from lattice.observables.holomorphic import estimates, variable
 from lattice.progress import Progress
 from lattice.rng import stream_id
 from lattice.simulation.exact_draws import draw_toy

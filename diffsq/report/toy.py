@@ -21,7 +21,7 @@ from diffsq.run_folder.toy_summary import pulls, sample_lines, strip
 from diffsq.training.checkpoint import read_lines
 from lattice.ensembles.ensemble import read_ensemble
 from lattice.files import write_atomic
-from lattice.observables.moments import NAMES, parts, show
+from lattice.observables.holomorphic import NAMES, parts, show
 
 FORMULAS = {
     "complex_gaussian": "S = ½ σ<sub>0</sub> z²", "complex_quartic": "S = ½ σ<sub>0</sub> z² + ¼ λ z⁴",

@@ -21,7 +21,7 @@ from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexQuartic
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.files import code_version, read_json
-from lattice.observables.moments import NAMES, blocks_of, estimates, exact_numbers, parts, show, variable
+from lattice.observables.holomorphic import NAMES, blocks_of, estimates, exact_numbers, parts, show, variable
 from lattice.statistics.notation import aligned, format_value
 
 MAX_PULL = 3.0
