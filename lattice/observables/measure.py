@@ -162,7 +162,7 @@ def two_point(
     Raises like `measure`, and where the fields are not real ones on a lattice.
     """
     if holomorphic.is_holomorphic(ensemble):
-        raise InputError("two_point needs real fields on a lattice; of one variable or complex ones use measure")
+        raise InputError("two_point needs real fields on a lattice; measure() takes others too")
     return _two_point(ensemble, averages(ensemble, s_tau, n_blocks, ignore_weights, method), n_momenta)
 
 
