@@ -17,7 +17,6 @@ from diffsq.run_folder.records import (
     INPUTS,
     STAGES,
     Run,
-    StageClock,
     check_unchanged,
     discard,
     hashes,
@@ -30,7 +29,7 @@ from diffsq.run_folder.summary import table_text
 from lattice.errors import InputError
 from lattice.files import read_json, run_lock, write_atomic
 from lattice.processes import Team
-from lattice.progress import Progress, Silent
+from lattice.progress import Clock, Progress, Silent
 
 
 def run(
@@ -117,13 +116,12 @@ def perform(run: Run, stage: str) -> None:
         raise InputError(refusal(run, stage, changed or ["the format of the stage"]))
     run.records[stage] = wanted
     run.save_records()
-    clock = StageClock(run, stage)
+    clock = Clock(run.progress, run.records[stage], run.save_records, every=5.0)
     try:
         identity = stages.STAGE[stage](run, clock)
     finally:  # an interrupted stage keeps its time too
         clock.close()
         clock.stop()
-        run.save_records()
     run.records[stage] |= {"identity": identity, "files": hashes(run, stage), "complete": True}
     run.verified.add(stage)
     run.save_records()

@@ -222,7 +222,7 @@ def synthetic_run(folder: Path) -> Path:
                     "ln_z": f"{offset:.4f}(1)",
                 },
             },
-            "rows": list(rows_of(False, False)),
+            "rows": rows_of(columns["training"]),
             "gated": ["weighted", "metropolis"],
             "notes": {},
             "exact": None,

@@ -100,7 +100,7 @@ def many_steps(numbers: Sequence[int], values: Sequence[Floats]) -> Floats | Non
 def limit_cells(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> list[list[str]]:
     """The table, its header first, then the exact numbers; empty without rows.
 
-    exact: as `lattice.observables.moments.exact_numbers`.
+    exact: as `lattice.observables.holomorphic.exact_numbers`.
     """
     if not rows:
         return []

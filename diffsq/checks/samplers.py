@@ -16,7 +16,7 @@ from diffsq.process.sde import SDES
 from diffsq.run_folder.finished import PointBench
 from diffsq.run_folder.pulls import entry_pulls
 from lattice.errors import InputError
-from lattice.observables.moments import estimates, variable
+from lattice.observables.holomorphic import estimates, variable
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned
 

@@ -87,8 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub = add(
         "measure", "observables of any ensemble, with errors",
         "|M|, susceptibility, Binder cumulant, action density, two-point function, xi_2nd, cumulants: "
-        "value(error) by the Gamma method over replicas, with tau_int; a weighted ensemble by "
-        "self-normalised weights and the jackknife. Several weighted samples of one model are pooled, "
+        "value(error) by the Gamma method over replicas, with tau_int; of one variable moments and "
+        "cumulants by the jackknife over whole chains, beside the exact numbers; a weighted ensemble "
+        "by self-normalised weights and the jackknife. Several weighted samples of one model are pooled, "
         "whatever their seeds; --metropolis needs one seed.",
         "diffsq measure runs/demo/samples --metropolis --json > metropolis.json",
     )  # fmt: skip
@@ -99,8 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub.add_argument("--all", action="store_true", help="print every cumulant, not only the usual ones")
     sub.add_argument(
-        "--method", choices=("gamma", "jackknife"), default="gamma",
-        help="of the errors without weights: Gamma method (default), or blocked jackknife as second opinion",
+        "--method", choices=("gamma", "jackknife"),
+        help="of the errors without weights: Gamma method (default on a lattice) or jackknife (default of "
+        "one variable), each a second opinion on the other",
     )  # fmt: skip
     how = sub.add_mutually_exclusive_group()
     how.add_argument(

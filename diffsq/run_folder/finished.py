@@ -25,7 +25,7 @@ from lattice.actions.complexified import Complexified
 from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
-from lattice.observables.moments import blocks_of, estimates, exact_numbers, variable
+from lattice.observables.holomorphic import blocks_of, estimates, exact_numbers, variable
 
 
 @dataclass

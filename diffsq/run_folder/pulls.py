@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lattice.observables.moments import NAMES, parts
+from lattice.observables.holomorphic import DYSON, NAMES, parts
 from lattice.statistics import pulls
 
 Truth = dict[str, tuple[float, float]]
@@ -19,15 +19,14 @@ TABLE = (
 )  # fmt: skip
 
 
-def rows_of(is_point: bool, is_complex: bool) -> tuple[str, ...]:
-    """The observables of the table: of fields on a lattice, or moments and cumulants of one variable.
-
-    kappa_2 of a complex variable is the same number as its second moment.
+def rows_of(measurement: Mapping[str, Any]) -> list[str]:
+    """The observables of the table, from the data's measurement: of fields on a lattice the short list; of one
+    variable everything but the Schwinger-Dyson equation, and kappa_2 of a complex one, which is its second moment.
     """
-    if not is_point:
-        return TABLE
-    shown = [name for name in NAMES if not (is_complex and name == "kappa2")]
-    return tuple(label for name in shown for label, _ in parts(name, is_complex))
+    names = list(measurement["observables"])
+    if "action_density" in names:
+        return list(TABLE)
+    return [name for name in names if not name.endswith((" kappa2", DYSON))]
 
 
 def by_label(entries: Mapping[str, Any], is_complex: bool) -> dict[str, dict[str, float]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +32,6 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "measure": ("ensemble", "train", "sample"),
     "report": ("measure",),
 }
-SAVE_EVERY = 5.0  # seconds between updates of the time spent
 
 
 @dataclass
@@ -58,31 +56,6 @@ class Run:
 
     def seconds(self) -> dict[str, float]:
         return {stage: self.records[stage]["seconds"] for stage in STAGES if stage in self.records}
-
-
-class StageClock:
-    """A `Progress` that passes everything on and keeps the stage's seconds on disk, so kill -9 loses few."""
-
-    def __init__(self, run: Run, stage: str) -> None:
-        self._run, self._record = run, run.records[stage]
-        self._before, self._begun = float(self._record["seconds"]), time.monotonic()
-        self._saved = self._begun
-
-    def start(self, total: int, label: str, done: int = 0) -> None:
-        self._run.progress.start(total, label, done)
-
-    def update(self, n: int = 1, **info: object) -> None:
-        self._run.progress.update(n, **info)
-        if time.monotonic() - self._saved >= SAVE_EVERY:
-            self.stop()
-            self._run.save_records()
-
-    def close(self) -> None:
-        self._run.progress.close()
-
-    def stop(self) -> None:
-        self._saved = time.monotonic()
-        self._record["seconds"] = round(self._before + self._saved - self._begun, 2)
 
 
 def stage_record(run: Run, stage: str) -> dict[str, Any]:

@@ -16,14 +16,13 @@ from typing import Any
 from diffsq.config.config import Config, PointRun
 from diffsq.exactness.weights import metropolis_ensemble
 from diffsq.run_folder.finished import sample_sets
-from diffsq.run_folder.pulls import Truth, by_label, exact_truth, pull, rows_of
+from diffsq.run_folder.pulls import Truth, pull, rows_of
 from diffsq.run_folder.records import certificate_of
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.files import code_version, read_json
 from lattice.observables.measure import measure
-from lattice.observables.moments import blocks_of, estimates, exact_numbers, variable
 from lattice.statistics.notation import aligned, format_value, parse_value
 
 TRAINING, RAW = "training", "raw"
@@ -38,19 +37,24 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
     verdict."""
     data = read_ensemble(folder / "ensemble")
     certificate = certificate_of(folder)
-    is_point, is_complex = isinstance(config, PointRun), isinstance(data.action, Complexified)
     columns, notes, gated = _columns(config, folder, data)
-    reference, exact = config.active_reference(), _exact(config, data)
-    against = "reference" if reference else "training" if is_complex or exact is None else "exact"
+    training = columns.get(TRAINING, NOTHING)
+    exact = {
+        name: (entry["exact"], 0.0)
+        for name, entry in training["observables"].items()
+        if entry.get("exact") is not None
+    }
+    reference, is_complex = config.active_reference(), isinstance(data.action, Complexified)
+    against = "reference" if reference else "training" if is_complex or not exact else "exact"
     summary: dict[str, Any] = {
         "name": config.name,
         "config": json.loads(config.model_dump_json()),
-        "rows": list(rows_of(is_point, is_complex)),
+        "rows": rows_of(training),
         "columns": columns,
         "gated": gated,
         "notes": notes,
         "reference": reference.model_dump(mode="json") if reference else None,
-        "exact": exact,
+        "exact": exact or None,
         "against": against,
         "sampling": {
             name: _efficiency(folder, name, samples) for name, samples in sample_sets(folder).items()
@@ -61,16 +65,6 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
         "versions": code_version(),
     }
     return {**summary, "verdict": verdict(summary, certificate)}
-
-
-def _exact(config: Config, data: Ensemble) -> Truth | None:
-    """The exact values of one variable, where there are any."""
-    if not isinstance(config, PointRun) or len(config.shape) > 0:
-        return None
-    try:
-        return exact_truth(exact_numbers(data.action), isinstance(data.action, Complexified))
-    except InputError:
-        return None
 
 
 def _check(folder: Path, name: str) -> dict[str, Any]:
@@ -84,12 +78,12 @@ def _columns(
     """Measured columns, the reason for each that could not be measured, and those that the verdict asks
     for."""
     sets = sample_sets(folder)
-    makers: dict[str, Callable[[], dict[str, Any]]] = {TRAINING: lambda: measured(data)}
+    makers: dict[str, Callable[[], dict[str, Any]]] = {TRAINING: lambda: measure(data)}
     notes: dict[str, str] = {}
     gated = []
     for name, samples in sets.items():
         if isinstance(config, PointRun):
-            makers[name] = lambda samples=samples: measured(samples)  # type: ignore[misc]
+            makers[name] = lambda samples=samples: measure(samples)  # type: ignore[misc]
             gated.append(name)
             continue
         prefix = "" if len(sets) == 1 else f"{name} "
@@ -108,25 +102,6 @@ def _columns(
         except InputError as error:  # an estimator that cannot answer is a result too
             notes[name] = str(error)
     return columns, notes, gated
-
-
-def measured(ensemble: Ensemble) -> dict[str, Any]:
-    """The measurement of an ensemble of fields, or of points: moments and cumulants, a set's own noise
-    removed."""
-    if not _is_points(ensemble):
-        return measure(ensemble)
-    about = ensemble.attrs.get("about") or {}
-    is_complex = isinstance(ensemble.action, Complexified)
-    noise2 = 0.0 if is_complex else float(about.get("noise2", 0.0))
-    entries = estimates(variable(ensemble.phi), blocks_of(ensemble), noise2)
-    return {
-        "observables": by_label(entries, is_complex), "about": about,
-        "ensemble": {"n": len(ensemble), "identity": ensemble.identity},
-    }  # fmt: skip
-
-
-def _is_points(ensemble: Ensemble) -> bool:
-    return ensemble.shape in ((1,), (2,))
 
 
 def _efficiency(folder: Path, name: str, samples: Ensemble) -> dict[str, Any]:

@@ -69,9 +69,7 @@ def format_certificate(certificate: dict[str, Any]) -> str:
             else f"{check['value']:.4g}"
         )
         verdict = "PASSED" if check["passed"] else "FAILED"
-        line = (
-            f"  {verdict}  {check['name']:<26} {value:<16} {_limit(check):<25} {check['detail']}"
-        )
+        line = f"  {verdict}  {check['name']:<26} {value:<16} {_limit(check):<25} {check['detail']}"
         lines.append(line.rstrip())
     times = [
         f"{SYMBOLS[name]} {format_value(tau['value'], tau['error'])}"

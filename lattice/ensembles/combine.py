@@ -34,7 +34,7 @@ def combine(
     Raises InputError, naming what differs: ensembles without log-weights; another action, lattice, sampler,
     law, process, checkpoint, training ensemble or levels; the same samples twice; for one_law other seeds.
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> made = {**dict.fromkeys(LAW, "the same"), "n_calibration": 64}
     >>> parts = [Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.25, 0.1), log_weight=np.zeros(4),
     ...                               attrs={"generated": {**made, "seed": seed}}) for seed in (1, 2)]

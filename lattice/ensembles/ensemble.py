@@ -68,7 +68,7 @@ class Ensemble:
         their chain. `series` adds per-configuration series (dH, accepted, ...) to the three computed here.
         Raises InputError on NaN or infinity and on arrays that do not fit each other.
 
-        >>> from lattice.actions.protocol import ScalarPhi4
+        >>> from lattice.actions.phi4 import ScalarPhi4
         >>> e = Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.27, 0.022), chain=[0, 1, 0, 1])
         >>> len(e), e.shape, e.trajectory.tolist(), e.series["magnetization"].tolist()
         (4, (2, 2), [0, 0, 1, 1], [1.0, 1.0, 1.0, 1.0])

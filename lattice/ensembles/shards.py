@@ -58,7 +58,7 @@ def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
     """The integrity series of fields phi (n, *shape): action S, magnetization M and phi2 = (1/V) sum phi^2,
     each (n,).
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
     {'action': [4.0], 'magnetization': [-1.0], 'phi2': [1.0]}
     """

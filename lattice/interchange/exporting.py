@@ -83,7 +83,7 @@ def export_series(ensemble: Ensemble) -> dict[str, Floats]:
     |phi~(k)|^2/V averaged over each of the lowest classes of momenta; G_longest: at the smallest momentum
     along the longest axis, which xi_2nd is made of.
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> e = Ensemble.from_fields(np.ones((3, 4, 4)), ScalarPhi4(0.2, 0.1))
     >>> export_series(e)["G_k0"].tolist()
     [16.0, 16.0, 16.0]

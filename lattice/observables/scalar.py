@@ -47,7 +47,7 @@ def primaries(phi: Floats, action: Action) -> dict[str, Floats]:
     k1_1..k1_8 and k2_1..k2_8 = x_k^n averaged over `mode_classes` (only those the lattice has).
     Raises InputError for fields that are not finite (named by configuration) or not an (n, *shape) array.
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> p = primaries(np.full((1, 4, 4), 2.0), ScalarPhi4(kappa=0.2, lam=0.0))
     >>> float(p["m2"][0]), float(p["g0"][0]), round(float(p["s"][0]), 6)
     (4.0, 64.0, 0.8)

@@ -202,21 +202,25 @@ def _one_point(
         remove_leftovers(folder)
         request = _request(point, seed)
         write_json(folder / "request.json", request)
-        clock = Clock(bar, folder / "seconds.json")
+        spent, kept = {"seconds": 0.0, "cpu_seconds": 0.0}, folder / "seconds.json"
+        spent |= read_json(kept) if kept.exists() else {}
+        clock = Clock(bar, spent, lambda: write_json(kept, spent))
         try:
             ensemble = generate(
                 point.action, point.shape, point.params, request["seed"], fields, progress=clock, team=team
             )
         finally:
             clock.stop()
-        result = _result(ensemble, request, clock, keep_fields)
+        result = _result(ensemble, request, spent, keep_fields)
         write_json(path, result)
     if fields.exists() and not keep_fields:
         shutil.rmtree(fields)
     return result
 
 
-def _result(ensemble: Ensemble, request: dict[str, Any], clock: Clock, keep_fields: bool) -> dict[str, Any]:
+def _result(
+    ensemble: Ensemble, request: dict[str, Any], spent: dict[str, float], keep_fields: bool
+) -> dict[str, Any]:
     table = measure(ensemble, two_point=False)
     certificate = ensemble.attrs["certificate"]
     return {
@@ -233,8 +237,7 @@ def _result(ensemble: Ensemble, request: dict[str, Any], clock: Clock, keep_fiel
         "stride": int(ensemble.attrs["stride"]),
         "algorithm": ensemble.attrs["algorithm"],
         "certificate": certificate,
-        "seconds": clock.seconds,
-        "cpu_seconds": clock.cpu_seconds,
+        **spent,
         "fields_kept": keep_fields,
         "code": code_version(),
     }
