@@ -67,12 +67,15 @@ def _train(run: Run, progress: Progress) -> str:
 
 def _sample(run: Run, progress: Progress) -> str:
     from diffsq.exactness.efficiency import diagnose
+    from diffsq.models.files import load_model
+    from diffsq.models.lattice import LatticeScore
     from diffsq.sampling.sample import sample
     from lattice.ensembles.ensemble import read_ensemble
 
+    model = load_model(run.out("train") / "model", LatticeScore)
     sample(
-        _config(run), run.out("train") / "model", read_ensemble(run.out("ensemble")), run.out("sample"),
-        progress=progress, device=run.device,
+        _config(run), model, read_ensemble(run.out("ensemble")), run.out("sample"), progress=progress,
+        device=run.device,
     )  # fmt: skip
     diagnose(run.out("sample"), _config(run).seed)
     return read_ensemble(run.out("sample")).identity

@@ -65,9 +65,9 @@ def _train(run: Run, progress: Progress) -> str:
 
 def models_of(run_folder: Path, config: ToyConfig) -> dict[str, PointModel]:
     """The trained models of a run, by kind."""
-    from diffsq.models.files import load_points
+    from diffsq.models.files import load_model
 
-    return {kind: load_points(run_folder / "train" / kind) for kind in config.models}
+    return {kind: load_model(run_folder / "train" / kind, PointModel) for kind in config.models}
 
 
 def products(config: ToyConfig) -> Iterator[tuple[str, str, Process]]:

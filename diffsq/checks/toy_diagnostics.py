@@ -17,7 +17,7 @@ from torch import Tensor
 from diffsq.analysis.fokker_planck import circulation, fokker_planck
 from diffsq.analysis.learned_action import LearnedAction, compare_action, learned_curve, support, text
 from diffsq.config.toy import ComplexConfig, ToyConfig
-from diffsq.models.files import load_points
+from diffsq.models.files import load_model
 from diffsq.models.points import PointModel
 from lattice.ensembles.ensemble import Ensemble
 from lattice.files import read_json
@@ -44,7 +44,7 @@ def drift_of(action: Any) -> Callable[[Tensor], Tensor]:
 
 def _complex(config: ComplexConfig, folder: Path, data: Ensemble, progress: Progress) -> dict[str, Any]:
     points = torch.from_numpy(data.phi)
-    models = {kind: load_points(folder / "train" / kind) for kind in config.models}
+    models = {kind: load_model(folder / "train" / kind, PointModel) for kind in config.models}
     progress.start(len(SIGMAS) * (len(models) + ("energy" in models)), "diagnostics")
     curl: dict[str, dict[str, float]] = {kind: {} for kind in models}
     rate: dict[str, dict[str, float]] = {}
@@ -77,7 +77,7 @@ def _at(values: dict[str, float]) -> str:
 
 def learned_action(config: ToyConfig, folder: Path) -> LearnedAction:
     """S_DM with its band, from the models trained on disjoint parts of the data."""
-    parts: list[PointModel] = [load_points(folder / "train" / f"part-{k}") for k in range(config.n_parts)]
+    parts = [load_model(folder / "train" / f"part-{k}", PointModel) for k in range(config.n_parts)]
     action: Any = config.build_action()
     phi, sigma = support(action), config.training.sigma_min
     return compare_action([learned_curve(model, phi, sigma) for model in parts], action, phi, sigma)

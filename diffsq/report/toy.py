@@ -152,13 +152,14 @@ def _sections(summary: Mapping[str, Any]) -> list[tuple[str, str, Draw]]:
 def _plane(run: RunFolder) -> Figure:
     from diffsq.analysis.fokker_planck import log_density_map
     from diffsq.checks.toy_diagnostics import drift_of
-    from diffsq.models.files import load_points
+    from diffsq.models.files import load_model
+    from diffsq.models.points import PointModel
 
     data, learned = run.ensemble, None
     name = next(name for name in run.summary["columns"] if name != "data")
     samples = read_ensemble(run.path / "samples" / name).phi
     if "energy" in run.summary["config"]["models"]:
-        model = load_points(run.path / "train" / "energy")
+        model = load_model(run.path / "train" / "energy", PointModel)
         x, y = (1.03 * float(np.abs(data.phi[:, axis]).max()) for axis in (0, 1))
         sigma = float(model.log_sigma[0].exp())
         learned = log_density_map(model, drift_of(data.action), (-x, x, -y, y), sigma)

@@ -65,9 +65,9 @@ def open_run(folder: Path, device: str = "cpu") -> Workbench:
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: not a run folder (no config.yaml); name the folder of a `diffsq run`")
     config = load_config(folder / "config.yaml")
-    model, about = load_model(folder / "train" / "model")
+    model = load_model(folder / "train" / "model", LatticeScore)
     ensemble = read_ensemble(folder / "ensemble")
-    check_model(about, ensemble, folder / "train" / "model")
+    check_model(model, ensemble, folder / "train" / "model")
     place = torch.device(device)
     model = model.to(place)
     path = load_path(folder / "samples", model)

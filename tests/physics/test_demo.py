@@ -51,8 +51,8 @@ def ensemble(config: Config, folder: Path) -> Ensemble:
 
 @pytest.fixture(scope="module")
 def samples(config: Config, folder: Path, ensemble: Ensemble) -> Ensemble:
-    train(config, ensemble, folder / "train")
-    return sample(config, folder / "train/model", ensemble, folder / "samples")
+    model = train(config, ensemble, folder / "train")
+    return sample(config, model, ensemble, folder / "samples")
 
 
 def pulls(config: Config, measured: dict[str, Any]) -> dict[str, float]:

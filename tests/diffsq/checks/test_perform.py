@@ -55,8 +55,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lattice.ensembles.ensemble import read_ensemble
 
     ensemble = read_ensemble(folder / "ensemble")
-    train(config, ensemble, folder / "train")
-    sample(config, folder / "train" / "model", ensemble, folder / "samples")
+    model = train(config, ensemble, folder / "train")
+    sample(config, model, ensemble, folder / "samples")
     return folder
 
 
