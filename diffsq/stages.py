@@ -21,7 +21,9 @@ from diffsq.checks.perform import check
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.path_metropolis import correct
-from diffsq.models.files import load_points
+from diffsq.models.files import load_model
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.points import PointModel
 from diffsq.report.page import build_report
 from diffsq.run_folder.records import Run, certificate_of, hashes
 from diffsq.run_folder.summary import summarize
@@ -105,15 +107,15 @@ def make_samples(run: Run, progress: Progress) -> str:
     ensemble, made = read_ensemble(run.out("ensemble")), {}
     if isinstance(config, LatticeRun):
         for name in config.models:
+            model = load_model(run.out("train") / name, LatticeScore)
             for sde in config.sampling.sde:
                 folder = out / f"{name}-{sde}"
                 made[folder.name] = sample(
-                    config, run.out("train") / name / "model", ensemble, folder, sde=sde, progress=progress,
-                    device=run.device,
-                )  # fmt: skip
+                    config, model, ensemble, folder, sde=sde, progress=progress, device=run.device
+                )
                 diagnose(folder, config.seed)
     if isinstance(config, PointRun) and config.models:
-        models = {str(kind): load_points(run.out("train") / kind) for kind in config.models}
+        models = {str(kind): load_model(run.out("train") / kind, PointModel) for kind in config.models}
         draws = PointDraws(config.sampling, config.seed, ensemble, models, progress)
         for kind in models:
             for sde in config.sampling.sde:

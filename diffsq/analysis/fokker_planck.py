@@ -17,6 +17,7 @@ with the noise of that level added, with the network in float64.
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch

@@ -23,6 +23,9 @@ from diffsq.models.site import SitePosterior
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
 
+VERSION = (
+    1  # of what the fits make of given data, tables of sites and zero mode too: raise it with any change
+)
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
 RIDGE = 1e-5
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data

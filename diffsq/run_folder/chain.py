@@ -192,7 +192,7 @@ def _request(bench: Workbench, settings: ChainParameters, shape: tuple[int, ...]
         "shape": list(shape),
         "seed": bench.seed,
         "law": VERSION,
-        "model": read_json(bench.folder / "train" / "model" / "model.json")["sha256"],
+        "model": bench.model.about["sha256"],
         "kernel": sha256_file(samples / "kernel.safetensors"),
         "ensemble": bench.ensemble.identity,
         "samples": bench.samples.identity if settings.start == "samples" else None,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun, PointRun, load_config
-from diffsq.models.files import load_model, load_points
+from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
@@ -125,7 +125,9 @@ class PointBench:
 
     def parts(self) -> list[PointModel]:
         """The models trained on disjoint parts of the data."""
-        return [load_points(self.folder / "train" / f"part-{k}") for k in range(self.config.n_parts)]
+        return [
+            load_model(self.folder / "train" / f"part-{k}", PointModel) for k in range(self.config.n_parts)
+        ]
 
     def real_only(self, check: str) -> None:
         """Refuse a complex variable."""
@@ -155,7 +157,7 @@ def open_run(folder: Path, device: str = "cpu") -> Workbench | PointBench:
     config = load_config(folder / "config.yaml")
     if isinstance(config, PointRun):
         ensemble = read_ensemble(folder / "ensemble")
-        models = {str(kind): load_points(folder / "train" / kind) for kind in config.models}
+        models = {str(kind): load_model(folder / "train" / kind, PointModel) for kind in config.models}
         return PointBench(folder, config, ensemble.action, models, ensemble)
     assert isinstance(config, LatticeRun)
     return _lattice_bench(folder, config, torch.device(device))
@@ -163,9 +165,9 @@ def open_run(folder: Path, device: str = "cpu") -> Workbench | PointBench:
 
 def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Workbench:
     place = folder / "train" / config.models[0]
-    model, about = load_model(place / "model")
+    model = load_model(place, LatticeScore)
     ensemble = read_ensemble(folder / "ensemble")
-    check_model(about, ensemble, place)
+    check_model(model, ensemble, place)
     model = model.to(device)
     first = folder / "samples" / f"{config.models[0]}-{config.processes[0]}"
     path, action = load_path(first, model), ensemble.action

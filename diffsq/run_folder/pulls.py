@@ -20,8 +20,10 @@ TABLE = (
 
 
 def rows_of(measurement: Mapping[str, Any]) -> list[str]:
-    """The observables of the table, from the data's measurement: of fields on a lattice the short list; of one
-    variable everything but the Schwinger-Dyson equation, and kappa_2 of a complex one, which is its second moment.
+    """The observables of the table, from the data's measurement: of fields on a lattice the short list.
+
+    Of one variable everything but the Schwinger-Dyson equation, and kappa_2 of a complex one, which is its
+    second moment.
     """
     names = list(measurement["observables"])
     if "action_density" in names:

@@ -50,8 +50,8 @@ def ensemble(config: Config, folder: Path) -> Ensemble:
 
 @pytest.fixture(scope="module")
 def samples(config: Config, folder: Path, ensemble: Ensemble) -> Ensemble:
-    train(config, ensemble, folder / "train")
-    samples = sample(config, folder / "train/model", ensemble, folder / "samples")
+    model = train(config, ensemble, folder / "train")
+    samples = sample(config, model, ensemble, folder / "samples")
     diagnose(folder / "samples", config.seed)
     return samples
 

@@ -55,8 +55,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lattice.ensembles.ensemble import read_ensemble
 
     ensemble = read_ensemble(folder / "ensemble")
-    train(config, ensemble, folder / "train" / "score")
-    sample(config, folder / "train" / "score" / "model", ensemble, folder / "samples" / "score-ve")
+    model = train(config, ensemble, folder / "train" / "score")
+    sample(config, model, ensemble, folder / "samples" / "score-ve")
     return folder
 
 

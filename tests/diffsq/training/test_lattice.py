@@ -19,7 +19,7 @@ from small_config import ACTION, SETTINGS, SHAPE, make_ensemble
 from diffsq.config.config import Config, config_from_dict
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import Symmetry
-from diffsq.training.lattice import train
+from diffsq.training.lattice import describe, train
 from diffsq.training.loss import Batch, path_kl_rate
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
@@ -71,8 +71,8 @@ def without_seconds(out: Path) -> list[dict[str, Any]]:
 
 def test_a_finished_training_is_whole(straight: Path) -> None:
     assert sorted(p.name for p in straight.iterdir()) == [
-        "checkpoint-00000008.safetensors", "checkpoint-00000012.safetensors", "manifest.json",
-        "metrics.jsonl", "model", "validation.json",
+        "checkpoint-00000008.safetensors", "checkpoint-00000012.safetensors", "metrics.jsonl",
+        "model", "validation.json",
     ]  # fmt: skip
     table = json.loads((straight / "validation.json").read_text())
     assert [h["step"] for h in table["history"]] == [6, 12]
@@ -89,7 +89,7 @@ def test_interrupted_and_continued_is_bitwise_the_same(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(config(), ensemble, tmp_path, progress=Interrupt(label, n))
-    assert not (tmp_path / "manifest.json").exists()
+    assert not (tmp_path / "model").exists()
     torch.manual_seed(n)  # no global stream may matter
     train(config(), ensemble, tmp_path)
     assert same_model(tmp_path, straight)
@@ -109,6 +109,18 @@ def test_finished_is_not_done_again(straight: Path, ensemble: Ensemble) -> None:
     model = train(config(), ensemble, straight, progress=Interrupt("score matching", 0))
     assert {p: p.stat().st_mtime_ns for p in straight.rglob("*")} == before
     assert not model.training
+    assert model.about == json.loads((straight / "model/model.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "where", ["models.lattice.VERSION", "models.regression.VERSION", "training.lattice.LAW"]
+)
+def test_another_version_of_the_law_is_another_model(
+    where: str, ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = describe(config(), ensemble)
+    monkeypatch.setattr(f"diffsq.{where}", 99)
+    assert describe(config(), ensemble) != before
 
 
 CHILD = """
