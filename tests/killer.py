@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from children import child
@@ -44,6 +45,24 @@ def killed(label: str, count: int, function: Callable[..., object], *args: Any, 
     """function(*args, progress=Killer(label, count), **options) in a child, which must die of it."""
     done = child(function, *args, progress=Killer(label, count), **options)
     assert done.returncode == -signal.SIGKILL, done
+
+
+def killed_before(name: str, function: Callable[..., object], *args: Any) -> None:
+    """function(*args) in a child, which must die when it would put a file called `name` in its place."""
+    done = child(_until, name, function, *args)
+    assert done.returncode == -signal.SIGKILL, done
+
+
+def _until(name: str, function: Callable[..., object], *args: Any) -> None:
+    replace = os.replace
+
+    def killing(a: Any, b: Any) -> None:
+        if Path(b).name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(a, b)
+
+    os.replace = killing
+    function(*args)
 
 
 def killed_command(label: str, count: int, words: Sequence[str]) -> None:

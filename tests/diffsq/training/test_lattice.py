@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killer import killed
 from safetensors.torch import load_file
 from small_config import ACTION, SETTINGS, SHAPE, make_ensemble
 
@@ -22,7 +19,7 @@ from diffsq.models.symmetry import Symmetry
 from diffsq.training.lattice import train
 from diffsq.training.loss import Batch, path_kl_rate
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.progress import Silent
 from lattice.rng import normals
@@ -111,35 +108,10 @@ def test_finished_is_not_done_again(straight: Path, ensemble: Ensemble) -> None:
     assert not model.training
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from killer import Killer
-from test_lattice import config
-from diffsq.training.loss import Batch, path_kl_rate
-from diffsq.models.lattice import LatticeScore
-from diffsq.models.symmetry import Symmetry
-from diffsq.training.lattice import train
-from lattice.ensembles.ensemble import read_ensemble
-killer = Killer(sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else None
-train(config(), read_ensemble(Path(sys.argv[1]) / "ensemble"), Path(sys.argv[1]) / "train", progress=killer)
-"""
-
-
 def test_sigkill_in_training_and_the_same_again(ensemble: Ensemble, tmp_path: Path) -> None:
-    from lattice.ensembles.ensemble import read_ensemble
-
     write_ensemble(ensemble, tmp_path / "ensemble")
     train(config(), read_ensemble(tmp_path / "ensemble"), tmp_path / "straight")
-    here = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path), "score matching", "10"],
-        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}:{Path(__file__).parent}"},
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    killed("score matching", 10, train, config(), read_ensemble(tmp_path / "ensemble"), tmp_path / "train")
     assert sorted(p.name for p in (tmp_path / "train").glob("check*")) == [
         "checkpoint-00000004.safetensors", "checkpoint-00000008.safetensors",
     ]  # fmt: skip

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from killer import killed_command
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.ensembles.ensemble import read_ensemble
@@ -25,7 +22,6 @@ from lattice.scans.scan import ScanPoint, make_point, point_seed, read_point, ru
 from lattice.scans.table import format_scan, tau_trajectories
 from lattice.simulation.parameters import MonteCarlo
 
-ROOT = Path(__file__).resolve().parents[3]
 SHORT = MonteCarlo(n_configs=1600, n_chains=16, n_therm=100, shard_configs=400, stride=2)
 
 
@@ -303,12 +299,7 @@ def test_kill_in_the_middle_of_a_point_changes_no_number(tmp_path: Path) -> None
     whole = run_scan(points_file(data).points, tmp_path / "whole", 7)["points"]
     (tmp_path / "few.yaml").write_text(yaml.safe_dump(data))
     words = ["ensemble", str(tmp_path / "few.yaml"), "--run", str(tmp_path / "killed"), "--quiet"]
-    dead = subprocess.run(
-        [sys.executable, str(ROOT / "tests/killer.py"), "[2/2] k0.2 configurations", "60", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert dead.returncode == -signal.SIGKILL
+    killed_command("[2/2] k0.2 configurations", 60, words)
     assert not (tmp_path / "killed/scan/k0.2/result.json").exists()
     assert list((tmp_path / "killed/scan/k0.2/ensemble").glob("shard-*.h5"))  # it goes on from there
     killed = run_scan(points_file(data).points, tmp_path / "killed", 7)["points"]
