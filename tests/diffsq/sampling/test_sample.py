@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from killer import killed
 from small_config import ACTION, SETTINGS, make_ensemble
 
 from diffsq.config.config import Config, config_from_dict
@@ -87,31 +84,9 @@ def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path
     )
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from killer import Killer
-from test_sample import config
-from diffsq.models.files import load_model
-from diffsq.sampling.sample import sample
-from lattice.ensembles.ensemble import read_ensemble
-work, out = Path(sys.argv[1]), Path(sys.argv[2])
-killer = Killer(sys.argv[3], int(sys.argv[4]))
-model = load_model(work / "train")
-sample(config(n_samples=2100), model, read_ensemble(work / "ensemble"), out, progress=killer)
-"""
-
-
 def test_sigkill_between_shards_and_the_same_again(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
-    here = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(work), str(tmp_path / "killed"), "samples", "20"],
-        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}:{Path(__file__).parent}"},
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    model = load_model(work / "train", LatticeScore)
+    killed("samples", 20, sample, config(n_samples=2100), model, ensemble, tmp_path / "killed")
     assert len(list((tmp_path / "killed").glob("shard-*"))) == 1
     assert not (tmp_path / "killed/manifest.json").exists()
     resumed = draw(work, ensemble, tmp_path / "killed", n_samples=2100)
