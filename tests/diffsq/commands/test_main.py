@@ -19,7 +19,7 @@ from diffsq.commands.main import main
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = (
     "run", "ensemble", "train", "sample", "measure", "compare", "import", "export", "report", "check",
-    "chain", "doctor",
+    "chain", "configs", "doctor",
 )  # fmt: skip
 
 
@@ -264,16 +264,16 @@ def test_import_passes_everything_on(
 
 
 def test_export_prints_its_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from diffsq.commands import main
+    from diffsq.commands import data
 
     module = types.ModuleType("lattice.interchange.exporting")
-    module.export = lambda ensemble, kind, out, *, fields: [  # type: ignore[attr-defined]
+    module.export_ensemble = lambda ensemble, kind, out, *, fields: [  # type: ignore[attr-defined]
         f"{ensemble}.{kind}",
         str(out),
         f"fields={fields}",
     ]
     monkeypatch.setitem(sys.modules, "lattice.interchange.exporting", module)
-    monkeypatch.setattr(main, "_read", lambda path: path.name)
+    monkeypatch.setattr(data, "read", lambda path: path.name)
     for words, fields in (([], False), (["--fields"], True)):
         assert main(["export", "runs/e", "--to", "arviz", "--out", "x.nc", *words]) == 0
         assert capsys.readouterr().out == f"e.arviz\nx.nc\nfields={fields}\n"

@@ -11,26 +11,24 @@ from diffsq.config.toy import ComplexConfig, RealToyConfig, load_run_config
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
-
 
 def test_the_action_says_which_run() -> None:
     built = {
-        name: load_run_config(CONFIGS / f"{name}.yaml").build_action()
+        name: load_run_config(name).build_action()
         for name in ("cl_quartic", "cl_gaussian", "toy_two_peak", "toy_double_well")
     }
     assert built["cl_quartic"] == ComplexQuartic(1 + 1j, 1.0)
     assert isinstance(built["cl_gaussian"], ComplexGaussian)
     assert built["toy_two_peak"] == TwoPeak(1.0, 0.25)
     assert built["toy_double_well"] == RealQuartic(-1.0, 0.4)
-    assert isinstance(load_run_config(CONFIGS / "demo.yaml"), Config)
-    assert isinstance(load_run_config(CONFIGS / "cl_quartic.yaml"), ComplexConfig)
-    assert isinstance(load_run_config(CONFIGS / "toy_two_peak.yaml"), RealToyConfig)
+    assert isinstance(load_run_config("demo"), Config)
+    assert isinstance(load_run_config("cl_quartic"), ComplexConfig)
+    assert isinstance(load_run_config("toy_two_peak"), RealToyConfig)
 
 
 @pytest.mark.parametrize("name", ["cl_quartic", "toy_double_well"])
 def test_resolved_config_is_the_same_run(name: str, tmp_path: Path) -> None:
-    config = load_run_config(CONFIGS / f"{name}.yaml")
+    config = load_run_config(name)
     (tmp_path / "c.yaml").write_text(resolved_yaml(config))
     assert load_run_config(tmp_path / "c.yaml") == config
 
@@ -53,12 +51,12 @@ def test_resolved_config_is_the_same_run(name: str, tmp_path: Path) -> None:
 )
 def test_one_line_for_what_is_wrong(override: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as error:
-        load_run_config(CONFIGS / "cl_quartic.yaml", [override])
+        load_run_config("cl_quartic", [override])
     assert "\n" not in str(error.value)
 
 
 def test_a_real_number_is_a_complex_one() -> None:
-    config = load_run_config(CONFIGS / "cl_quartic.yaml", ["action.sigma0=2"])
+    config = load_run_config("cl_quartic", ["action.sigma0=2"])
     assert config.build_action() == ComplexQuartic(2.0 + 0j, 1.0)
 
 
@@ -75,11 +73,11 @@ def test_a_real_number_is_a_complex_one() -> None:
 )
 def test_settings_that_do_not_fit_each_other(override: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        load_run_config(CONFIGS / "cl_quartic.yaml", [override])
+        load_run_config("cl_quartic", [override])
 
 
 def test_a_score_model_alone_needs_no_metropolis() -> None:
     """The published noise range, sigma from 1 to 10, has no room for ten times the lowest level."""
     overrides = ["models=[score]", "training.sigma_min=1", "training.sigma_max=10"]
-    assert load_run_config(CONFIGS / "cl_quartic.yaml", overrides).models == ("score",)
-    load_run_config(CONFIGS / "cl_quartic.yaml", ["sampling.metropolis_sigma=0.001", "models=[score]"])
+    assert load_run_config("cl_quartic", overrides).models == ("score",)
+    load_run_config("cl_quartic", ["sampling.metropolis_sigma=0.001", "models=[score]"])
