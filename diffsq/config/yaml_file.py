@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from diffsq.config.presets import found, presets
 from lattice.errors import InputError
 
 
@@ -42,7 +43,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML mapping; `InputError` when missing, unreadable, not a mapping, or with a key twice."""
+    """One YAML mapping, of a file or a preset; `InputError` when missing, unreadable, or with a key twice."""
+    path = found(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -67,10 +69,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _nearby_files(path: Path) -> str:
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1) or difflib.get_close_matches(
-        path.name + ".yaml", names, n=1
-    )
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    for name in (path.name, path.name + ".yaml"):
+        if close := difflib.get_close_matches(name, names, n=1):
+            return f"; did you mean {path.parent / close[0]}?"
+    close = difflib.get_close_matches(path.stem, presets(), n=1)
+    if close:
+        return f"; did you mean the preset {close[0]}? (`diffsq configs` lists them)"
+    return "; `diffsq configs` lists the presets" if str(path) == path.stem else ""
 
 
 class Loader(yaml.SafeLoader):

@@ -14,7 +14,6 @@ from diffsq.run_folder.summary import table_text
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import read_ensemble
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "training.n_steps=150", "training.n_sigma=24", "training.n_nodes=2048", "training.batch_size=1024",
     "training.width=32", "sampling.n_samples=24000", "sampling.n_metropolis=20000",
@@ -26,8 +25,7 @@ REAL = ("ensemble.n_configs=100000", "n_parts=2", *SMALL)
 
 
 def run(folder: Path, name: str, settings: tuple[str, ...]) -> int:
-    config = str(ROOT / f"configs/{name}.yaml")
-    return main(["run", config, "--run", str(folder), "--quiet", "--set", *settings])
+    return main(["run", name, "--run", str(folder), "--quiet", "--set", *settings])
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from diffsq.run_folder.records import STAGES
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = (
     "run", "ensemble", "train", "sample", "measure", "compare", "import", "export", "report", "check",
-    "chain", "doctor",
+    "chain", "configs", "doctor",
 )  # fmt: skip
 
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from places import ROOT
 
 from diffsq.config.config import ComplexRun, LatticeRun, RealRun, config_from_dict, load_config, resolved_yaml
+from diffsq.config.presets import preset
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.errors import InputError
-
-
-def preset(name: str) -> Path:
-    return next((ROOT / "configs").rglob(f"{name}.yaml"))
 
 
 def test_the_action_says_which_run() -> None:

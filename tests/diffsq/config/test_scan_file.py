@@ -160,7 +160,7 @@ def test_points_of_a_config(settings: dict[str, Any]) -> None:
             scan_points(config, words)
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_points_files_of_the_project(path: Path) -> None:
     if "points:" not in path.read_text(encoding="utf-8"):
         return
@@ -173,7 +173,7 @@ def test_points_files_of_the_project(path: Path) -> None:
 
 
 def test_flow_points_are_where_the_literature_puts_them() -> None:
-    points = {p.name: p for p in load_scan(CONFIGS / "reference_phi4.yaml", []).points}
+    points = {p.name: p for p in load_scan(Path("reference_phi4"), []).points}
     assert len(points) == 10
     for name, coupling in (("flow_L6", 6.975), ("flow_L8", 6.008), ("flow_L12", 5.276)):
         action = points[name].action

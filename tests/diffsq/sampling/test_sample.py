@@ -79,8 +79,7 @@ def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path
         assert (np.diff(h5["sigma"][:]) < 0).all()
         assert np.array_equal(h5["phi"][-1], samples.phi[0])
     assert (
-        samples.attrs["generated"]["model"]
-        == json.loads((work / "train/model.json").read_text())["sha256"]
+        samples.attrs["generated"]["model"] == json.loads((work / "train/model.json").read_text())["sha256"]
     )
 
 
