@@ -58,8 +58,8 @@ WORDS = {
         "observables of any ensemble, with errors",
         "|M|, susceptibility, Binder cumulant, action density, two-point function, xi_2nd, cumulants: "
         "value(error) by the Gamma method over replicas, with tau_int; of one variable moments and cumulants "
-        "by the jackknife over whole chains, beside the exact numbers; a weighted ensemble by self-normalised "
-        "weights and the jackknife. Several weighted samples of one model are pooled, "
+        "by the jackknife over whole chains, beside the exact numbers; a weighted ensemble by "
+        "self-normalised weights and the jackknife. Several weighted samples of one model are pooled, "
         "whatever their seeds; --metropolis needs one seed.",
         "diffsq measure runs/demo/samples/score-ve --metropolis --json > metropolis.json",
     ),
@@ -93,7 +93,8 @@ WORDS = {
         "efficiency is lost. cumulants: kappa_n(t) forward and backward, per site, of M and per momentum "
         "mode. Of one variable: samplers: other samplers and numbers of levels. limits: the flow without "
         "sampling error. cumulants. fokker-planck: circulation and residual of the learned law. "
-        "learned-action: S_DM against S. strip: weight beyond the strip of complex Langevin. Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
+        "learned-action: S_DM against S. strip: weight beyond the strip of complex Langevin. "
+        "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
         "negative.",
         "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",
     ),
