@@ -137,8 +137,10 @@ class Config(Section):
     def active_reference(self) -> ReferenceConfig | None:
         """The reference values if they were measured at this run's couplings and shape, else None."""
         ref = self.reference
+        if ref is None:
+            return None
         here = (getattr(self.action, "kappa", None), getattr(self.action, "lam", None), self.shape)
-        return ref if ref is not None and (ref.kappa, ref.lam, ref.shape) == here else None
+        return ref if (ref.kappa, ref.lam, ref.shape) == here else None
 
 
 class LatticeRun(Config):

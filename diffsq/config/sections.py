@@ -24,7 +24,10 @@ class ShapeConfig(Section):
     @field_validator("shape")
     @classmethod
     def _is_a_lattice(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_shape(shape)
+        try:
+            check_shape(shape)
+        except InputError:
+            raise InputError(f"lattice.shape must be 1 to 4 positive extents, got {list(shape)}") from None
         return shape
 
 
@@ -33,7 +36,7 @@ class LatticeConfig(ShapeConfig):
 
     @field_validator("shape")
     @classmethod
-    def _even_extents(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _is_a_lattice(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != 2:
             raise InputError(f"lattice.shape must be two extents such as [16, 16], got {list(shape)}")
         for extent in shape:

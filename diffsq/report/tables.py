@@ -199,10 +199,11 @@ def comparison(summary: dict[str, Any]) -> list[Row]:
     others = sorted(name for name in present - set(main) if not variable_of(summary) and in_short_table(name))
     truths = {column: truth_of(summary, column) for column in tables}
     known = truth_of(summary, TRAINING)
+    published = (summary["reference"] or {"values": {}})["values"]
     rows = []
     for name in (*main, *others):
         cells = {column: _cell(table.get(name), truths[column].get(name)) for column, table in tables.items()}
-        text = show(known[name]) if name in known else ""
+        text = published.get(name) or (show(known[name]) if name in known else "")
         rows.append(Row(name, label_of(name, variable_of(summary)), text, name in main, cells))
     return rows
 

@@ -89,12 +89,12 @@ def _columns(
         prefix = "" if len(sets) == 1 else f"{name} "
         makers[f"{prefix}{RAW}"] = lambda samples=samples: measure(samples, ignore_weights=True)  # type: ignore[misc]
         corrected = [f"{prefix}weighted", f"{prefix}metropolis"]
+        gated += corrected  # a sampler without weights is never exact: they are then missing
         if samples.log_weight is None:
             notes[", ".join(corrected)] = f"the sampler {config.sampling.method!r} gives no log-weights"
             continue
         makers[corrected[0]] = lambda samples=samples: measure(samples)  # type: ignore[misc]
         makers[corrected[1]] = lambda samples=samples: measure(metropolis_ensemble(samples, config.seed))  # type: ignore[misc]
-        gated += corrected
     columns: dict[str, Any] = {}
     for name, make in makers.items():
         try:
