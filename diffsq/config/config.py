@@ -158,13 +158,8 @@ class LatticeRun(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        dim = len(self.lattice.shape)
-        if self.action is not None and self.action.lam == 0 and abs(self.action.kappa) >= 1 / (2 * dim):
-            bound = 1 / (2 * dim)
-            raise InputError(
-                f"action.kappa must be within (-{bound:g}, {bound:g}) when lam = 0 (the free action is "
-                f"unbounded below otherwise), got {self.action.kappa:g}"
-            )
+        if self.action is not None:
+            self.action.check_normalisable(self.lattice.shape)
         if self.checks and self.sampling.method != "path":
             raise InputError(f"checks need sampling.method path, got {self.sampling.method}")
         factor = 2 ** (self.model.n_levels - 1)
@@ -276,12 +271,10 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
 
 
 def run_kind(action: Action | None) -> type[Config]:
-    """Which sections a run of this action has."""
-    if hasattr(action, "period") and action is not None:
-        from lattice.actions.one_variable import RealQuartic, TwoPeak
-
-        return RealRun if isinstance(action, RealQuartic | TwoPeak) else ComplexRun
-    return LatticeRun
+    """Which sections a run of this action has; None, an action from Python, is for fields on a lattice."""
+    if action is not None and action.field in ("complex", "angle"):
+        return ComplexRun
+    return RealRun if action is not None and action.one_variable else LatticeRun
 
 
 def resolved_yaml(config: Section) -> str:

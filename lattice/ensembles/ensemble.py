@@ -18,7 +18,15 @@ import numpy.typing as npt
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
-from lattice.ensembles.shards import SERIES, Shard, check_shard, field_series, read_shard, write_shard
+from lattice.ensembles.shards import (
+    MAX_AXES,
+    SERIES,
+    Shard,
+    check_shard,
+    field_series,
+    read_shard,
+    write_shard,
+)
 from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, sha256_file, sha256_text, write_json
 
@@ -29,9 +37,9 @@ _SHARD_BYTES = 2**25
 class Ensemble:
     """Configurations of one action on one periodic lattice.
 
-    phi (n, *shape) float64; chain, trajectory (n,) int64; series name -> (n,) float64 with at least action
-    (S, in the kappa-lambda convention), magnetization (M) and phi2; log_weight (n,) or None; attrs: JSON data
-    (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
+    phi (n, *components, *shape) float64, components those of the action; chain, trajectory (n,) int64;
+    series name -> (n,) float64 with at least action (S), magnetization (M) and phi2; log_weight (n,) or None;
+    attrs: JSON data (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
     """
 
     phi: Floats
@@ -48,8 +56,8 @@ class Ensemble:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The lattice, (L_1, ..., L_d)."""
-        return tuple(self.phi.shape[1:])
+        """The lattice, (L_1, ..., L_d), without the components of the field."""
+        return self.action.lattice_of(self.phi.shape[1:])
 
     @classmethod
     def from_fields(
@@ -62,7 +70,7 @@ class Ensemble:
         attrs: dict[str, Any] | None = None,
         series: dict[str, npt.ArrayLike] | None = None,
     ) -> Ensemble:
-        """An ensemble in memory from fields phi (n, *shape).
+        """An ensemble in memory from fields phi (n, *components, *shape).
 
         Without `chain` all fields belong to chain 0, without `trajectory` they are numbered in order within
         their chain. `series` adds per-configuration series (dH, accepted, ...) to the three computed here.
@@ -74,10 +82,12 @@ class Ensemble:
         (4, (2, 2), [0, 0, 1, 1], [1.0, 1.0, 1.0, 1.0])
         """
         fields = np.ascontiguousarray(phi, dtype=np.float64)
-        if not 2 <= fields.ndim <= 5 or fields.size == 0:
+        if not 2 <= fields.ndim <= MAX_AXES + 1 or fields.size == 0:
             raise InputError(
-                f"fields must have shape (n, *lattice) with 1 to 4 lattice axes, got {fields.shape}"
+                f"fields must have shape (n, *components, *lattice) with 1 to {MAX_AXES} axes beside the "
+                f"first, got {fields.shape}"
             )
+        action.lattice_of(fields.shape[1:])
         n = len(fields)
         finite = np.isfinite(fields).reshape(n, -1).all(axis=1)
         if not finite.all():
@@ -227,7 +237,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | No
     """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
     attrs = {name: value for name, value in ensemble.attrs.items() if name not in ("certificate", "created")}
     writer = EnsembleWriter(
-        folder, ensemble.action, ensemble.shape, sha256_text(f"fields/{ensemble.identity}"), attrs
+        folder, ensemble.action, ensemble.phi.shape[1:], sha256_text(f"fields/{ensemble.identity}"), attrs
     )
     step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
     for k, start in enumerate(range(0, len(ensemble), step)):
@@ -245,7 +255,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | No
 
 def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
     """Read an ensemble folder (with manifest.json) or a single shard, and check everything that can be
-    checked.
+    checked. An action that is not one of lattice's own must be given: a file knows its couplings only.
 
     Checked: schema, types, shapes and sizes before allocating, hashes against the manifest, finite fields,
     stored series against the fields, and the action against `expect_action`. Raises InputError naming the

@@ -33,6 +33,7 @@ from lattice.files import canonical_json, write_atomic
 
 SCHEMA = "diffsq-ensemble/1"
 SERIES = ("action", "magnetization", "phi2")
+MAX_AXES = 5  # of a configuration: components and lattice
 _RTOL = 1e-9
 _CHUNK_BYTES, _FEW = 2**12, 8
 _BATCH_SITES = 2**20
@@ -55,8 +56,8 @@ class Shard:
 
 
 def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
-    """The integrity series of fields phi (n, *shape): action S, magnetization M and phi2 = (1/V) sum phi^2,
-    each (n,).
+    """The integrity series of fields phi (n, *components, *shape): action S, and the means over components
+    and sites magnetization M and phi2 of phi and phi^2, each (n,).
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
@@ -177,9 +178,13 @@ def _read(file: h5py.File, path: Path) -> Shard:
         )
     shape, names = attrs.get("shape"), attrs.get("series")
     if not (
-        isinstance(shape, list) and 1 <= len(shape) <= 4 and all(isinstance(x, int) and x > 0 for x in shape)
+        isinstance(shape, list)
+        and 1 <= len(shape) <= MAX_AXES
+        and all(isinstance(x, int) and x > 0 for x in shape)
     ):
-        raise InputError(f"{path}: attribute shape is {shape!r}, expected a list of 1 to 4 positive extents")
+        raise InputError(
+            f"{path}: attribute shape is {shape!r}, expected a list of 1 to {MAX_AXES} positive extents"
+        )
     if not (isinstance(names, list) and all(isinstance(x, str) and _SERIES_NAME.fullmatch(x) for x in names)):
         raise InputError(f"{path}: attribute series is not a list of names")
     for name in SERIES:

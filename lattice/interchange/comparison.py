@@ -152,18 +152,18 @@ def guard_checks(
 
 def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, failed: set[str]) -> list[str]:
     """What may be behind the failed checks: another convention, another kappa, the starts, the order."""
-    out = []
+    out, form = [], action.phi4
     rescaled = _rescaled(phi, action, rows) if "Schwinger-Dyson" in failed else []
     out += rescaled
-    if "Schwinger-Dyson" in failed and action.kappa != 0 and not rescaled:
-        local = 2 * (1 - 2 * action.lam) * series["phi2"] + 4 * action.lam * series["phi4"]
-        hopping = (local - series["schwinger_dyson"]) / action.kappa
+    if "Schwinger-Dyson" in failed and form is not None and form.kappa != 0 and not rescaled:
+        local = 2 * (1 - 2 * form.lam) * series["phi2"] + 4 * form.lam * series["phi4"]
+        hopping = (local - series["schwinger_dyson"]) / form.kappa
         kappa = (float(local.mean()) - 1) / float(hopping.mean())
         error = mean_of(local - kappa * hopping, rows)[1] / abs(float(hopping.mean()))
         if error > 0:
             out.append(
-                f"with lam = {action.lam:g}, <phi dS/dphi> = 1 asks for kappa = "
-                f"{format_value(kappa, error)}; declared: {action.kappa:g}"
+                f"with lam = {form.lam:g}, <phi dS/dphi> = 1 asks for kappa = "
+                f"{format_value(kappa, error)}; declared: {form.kappa:g}"
             )
     slow = failed & {"|M| of own run", "walls of own run", "V M^2 of own run"}
     if slow and not failed & {"Schwinger-Dyson"}:
@@ -190,10 +190,10 @@ def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, fa
 
 def _rescaled(phi: Floats, action: Action, rows: Rows) -> list[str]:
     """Does another convention's factor make both identities hold?"""
-    if action.kappa <= 0:
+    if (form := action.phi4) is None or form.kappa <= 0:
         return []
     for name, convention in CONVENTIONS.items():
-        scale = from_kappa_lambda(name, action.kappa, action.lam, phi.ndim - 1).field_scale
+        scale = from_kappa_lambda(name, form.kappa, form.lam, phi.ndim - 1).field_scale
         try:
             local, error, dof = mean_of(schwinger_dyson(phi / scale, action), rows)
             global_, its_error, its_dof = mean_of(zero_mode(phi / scale, action), rows)

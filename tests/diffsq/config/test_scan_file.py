@@ -86,7 +86,11 @@ def test_a_points_file() -> None:
         ("points.1.action.kappa", 0.2, ["point b", "action.kappa does not belong to convention flow"]),
         ("points.1.action.coupling", None, ["point b", "action.coupling is missing"]),
         ("points.1.action.coupling", -1, ["point b", "coupling >= 0", "-1"]),
-        ("points.1.action.convention", "flou", ["point b", "action.convention", "did you mean flow?", "flou"]),
+        (
+            "points.1.action.convention",
+            "flou",
+            ["point b", "action.convention", "mean flow?", "flou"],
+        ),
         ("points.1.reference.values", {"phi_2": "1(1)"}, ["point b", "phi_2", "did you mean phi2?"]),
         ("points.1.reference.values", {"phi2": "about 1"}, ["point b", "values.phi2", "0.7617(7)"]),
         ("points", [], ["points", "at least 1"]),
