@@ -7,35 +7,39 @@ import inspect
 import time
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from diffsq.config.names import CHECK_NAMES
 from diffsq.config.section import nearest
 from diffsq.config.yaml_file import Loader
+from diffsq.run_folder.finished import open_run
 from lattice.errors import InputError
-
-if TYPE_CHECKING:
-    from lattice.progress import Progress
-
+from lattice.files import code_version, write_atomic, write_json
+from lattice.progress import Progress, Silent
 
 MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
 
 
 def check(
-    name: str, folder: Path, options: dict[str, Any], device: str, progress: Progress
+    name: str,
+    folder: str | Path,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run one check of the run in `folder`, write checks/NAME.json and NAME.png there, return the content.
 
-    Raises `InputError` for options that the check does not have, and for a run that is not finished.
+    name: a file of diffsq/checks, such as "levels"; options: of its `run`. Raises `InputError` for options that
+    the check does not have, and for a run that is not finished or of another kind.
     """
-    from diffsq.run_folder.finished import open_run
-    from lattice.files import code_version, write_atomic, write_json
-
-    module = importlib.import_module(MODULES[name])
+    folder = Path(folder)
+    if name not in MODULES:
+        raise InputError(f"no such check: {name}{nearest(name, CHECK_NAMES)}")
+    module, options = importlib.import_module(MODULES[name]), dict(options or {})
     check_options(name, options)
     bench = open_run(folder, device)
     if not serves(name, bench):
@@ -44,7 +48,7 @@ def check(
             f"the check {name} is for another kind of run; those for {folder}: {', '.join(fitting)}"
         )
     started = time.monotonic()
-    result = module.run(bench, progress, **options)
+    result = module.run(bench, progress or Silent(), **options)
     content = {
         "check": name,
         "passed": result["passed"],
@@ -67,7 +71,7 @@ def serves(name: str, bench: Any) -> bool:
     return kind is Any or isinstance(bench, kind)
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
+def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options that the check NAME does not have, and values of another type than its own."""
     run = importlib.import_module(MODULES[name]).run
     for key, value in options.items():
