@@ -33,8 +33,8 @@ def check(
 ) -> dict[str, Any]:
     """Run one check of the run in `folder`, write checks/NAME.json and NAME.png there, return the content.
 
-    name: a file of diffsq/checks, such as "levels"; options: of its `run`. Raises `InputError` for options that
-    the check does not have, and for a run that is not finished or of another kind.
+    name: a file of diffsq/checks, such as "levels"; options: of its `run`. Raises `InputError` for options
+    that the check does not have, and for a run that is not finished or of another kind.
     """
     folder = Path(folder)
     if name not in MODULES:

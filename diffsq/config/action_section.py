@@ -1,7 +1,7 @@
 """The `action` section: couplings of any action the project knows, in any convention, to the action itself.
 
-Couplings and their ranges are written once, in `lattice.actions`; here YAML's spelling of numbers is undone
-and other conventions of phi^4 (mass2, coupling) are converted.
+Couplings and their ranges are written once, in `lattice.actions`; here other
+conventions of phi^4 (mass2, coupling) are converted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_action(data: Any, dim: int | None) -> Action:
 
     if not isinstance(data, Mapping):
         raise InputError(f"action is a section such as {{kind: phi4, kappa: 0.27, lam: 0.022}}, got {data!r}")
-    section = {key: _number(value) for key, value in data.items()}
+    section = dict(data)
     convention = section.get("convention", CONVENTION)
     if convention not in (CONVENTION, *FOREIGN):
         raise InputError(
@@ -52,6 +52,7 @@ def read_action(data: Any, dim: int | None) -> Action:
 def _converted(section: dict[str, Any], convention: str, dim: int | None) -> Action:
     from lattice.actions.conventions import to_kappa_lambda
     from lattice.actions.kinds import action_from_dict
+    from lattice.actions.protocol import real_coupling
 
     kind = section.get("kind", "phi4")
     for key in section:
@@ -67,18 +68,9 @@ def _converted(section: dict[str, Any], convention: str, dim: int | None) -> Act
             raise InputError(f"action.{key} is missing (convention {convention})")
     if dim is None:
         raise InputError(f"lattice.shape=[...] is needed to convert couplings of {convention}")
-    phi4 = to_kappa_lambda(convention, section["mass2"], section.get("coupling", 0.0), dim)
+    mass2, coupling = (real_coupling(key, section.get(key, 0.0)) for key in ("mass2", "coupling"))
+    phi4 = to_kappa_lambda(convention, mass2, coupling, dim)
     return action_from_dict({**phi4.as_dict(), "kind": kind})
-
-
-def _number(value: Any) -> Any:
-    """Numbers that YAML 1.1 reads as text, 1e-3; everything else as it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return [_number(part) for part in value] if isinstance(value, list) else value
 
 
 class _Shape(Section):

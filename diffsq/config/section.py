@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lattice import errors
 from lattice.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def nearest(key: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
     """``; did you mean ...?``, or what is known where nothing is near.
 
     >>> nearest("kapa", ["kappa", "lam"])
     '; did you mean kappa?'
     """
-    section = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == section]
-    close = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(siblings)}"
+    return errors.nearest(name, known, "; did you mean {}?") or f"; known: {', '.join(known)}"
 
 
 class Section(BaseModel):
@@ -86,14 +83,12 @@ def _suggest(path: str, model: type[BaseModel]) -> str:
     known = list(_known_keys(model))
     section, _, leaf = path.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
-    close = difflib.get_close_matches(leaf, siblings, n=1) or difflib.get_close_matches(
-        path, known, n=1, cutoff=0.75
-    )
-    if close:
-        return f"; did you mean {siblings.get(close[0], close[0])}?"
     elsewhere = [key for key in known if key.rpartition(".")[2] == leaf]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
+    close = siblings.get(errors.nearest(leaf, siblings, "{}")) or errors.nearest(
+        path, known, "{}", cutoff=0.75
+    )
+    if close or elsewhere:
+        return f"; did you mean {close or elsewhere[0]}?"
     return f"; known {'in ' + section if section else 'sections'}: {', '.join(siblings)}"
 
 
