@@ -20,7 +20,7 @@ from diffsq.config.sections import ChainParameters
 from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
-from diffsq.run_folder.finished import Workbench
+from diffsq.run_folder.finished import Workbench, first_set
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
@@ -186,7 +186,7 @@ def chain_seed(seed: int) -> int:
 
 
 def _request(bench: Workbench, settings: ChainParameters, shape: tuple[int, ...]) -> dict[str, Any]:
-    samples = bench.folder / "samples"
+    samples = first_set(bench.folder, bench.config)
     return {
         "action": bench.action.as_dict(),
         "shape": list(shape),

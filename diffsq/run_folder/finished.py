@@ -140,6 +140,11 @@ class PointBench:
             raise InputError(f"the check {check} is for complex variables; this run's is real")
 
 
+def first_set(folder: Path, config: LatticeRun) -> Path:
+    """The sample set that checks and chains of a run on a lattice work with: its first model and process."""
+    return folder / "samples" / f"{config.models[0]}-{config.processes[0]}"
+
+
 def sample_sets(folder: Path) -> dict[str, Ensemble]:
     """The finished sample sets of a run folder by name, the models' in alphabetical order."""
     found = sorted(path.parent for path in (folder / "samples").glob("*/manifest.json"))
@@ -169,6 +174,6 @@ def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Wo
     ensemble = read_ensemble(folder / "ensemble")
     check_model(model, ensemble, place)
     model = model.to(device)
-    first = folder / "samples" / f"{config.models[0]}-{config.processes[0]}"
+    first = first_set(folder, config)
     path, action = load_path(first, model), ensemble.action
     return Workbench(folder, config, action, model, path, ensemble, read_ensemble(first, action), device)
