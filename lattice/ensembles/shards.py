@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import reduce
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
@@ -105,11 +106,18 @@ def read_shard(path: Path) -> Shard:
         raise InputError(f"{path}: truncated, damaged or not HDF5 ({reason[:160]})") from error
 
 
+def check_finite(phi: Floats, where: str = "") -> None:
+    """Refuse phi (n, ...) that is not finite, naming the first bad configuration; `where` begins the line."""
+    finite = reduce(np.isfinite(phi), "n ... -> n", np.all)
+    if not finite.all():
+        first, bad = int(np.argmin(finite)), int((~finite).sum())
+        counted = f" ({bad} of {len(phi)} are not finite)" if bad > 1 else ""
+        raise InputError(f"{where}NaN or infinity in the field of configuration {first}{counted}")
+
+
 def check_shard(shard: Shard, action: Action, label: str) -> None:
     """Check finite fields, and the stored series against them (relative 1e-9). `label` names the shard."""
-    finite = np.isfinite(shard.phi).reshape(len(shard.phi), -1).all(axis=1)
-    if not finite.all():
-        raise InputError(f"{label}: NaN or infinity in the field of configuration {int(np.argmin(finite))}")
+    check_finite(shard.phi, f"{label}: ")
     if shard.log_weight is not None and not np.isfinite(shard.log_weight).all():
         first = int(np.argmin(np.isfinite(shard.log_weight)))
         raise InputError(f"{label}: log_weight of configuration {first} is not finite")

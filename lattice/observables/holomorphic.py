@@ -47,13 +47,18 @@ TAUS = 20  # of 2 tau_int in a block of a Metropolis chain, at least
 class Rows:
     """What is measured: `of_means` turns means (..., k) of series (n, k) into one number per name.
 
-    exact: the numbers known without Monte Carlo, by name.
+    columns: the names of the series; exact: the numbers known without Monte Carlo, by name.
     """
 
     names: tuple[str, ...]
+    columns: tuple[str, ...]
     series: Any
     of_means: Callable[[Any], Any]
     exact: Mapping[str, complex]
+
+    @property
+    def is_complex(self) -> bool:
+        return np.iscomplexobj(self.series)
 
 
 def is_holomorphic(ensemble: Ensemble) -> bool:
@@ -86,7 +91,7 @@ def rows_of(ensemble: Ensemble) -> Rows:
             return np.concatenate([m, m[..., :1] - 0.5 * beta * (1 - m[..., 1:2])], axis=-1)
 
         exact = _known(lambda: dict(zip(WAVES, toy_moments(inner, range(1, len(WAVES) + 1)))))
-        return Rows((*WAVES, DYSON), waves, balance, {**exact, DYSON: 0.0})
+        return Rows((*WAVES, DYSON), WAVES, waves, balance, {**exact, DYSON: 0.0})
     dyson = z * variable(action.grad(torch.from_numpy(ensemble.phi)).numpy())
     if z.ndim > 1:
         sites = rearrange(z, "n ... -> n (...)")
@@ -94,21 +99,21 @@ def rows_of(ensemble: Ensemble) -> Rows:
         columns = np.stack([*terms[:2], sites.sum(axis=1) ** 2 / sites.shape[1], terms[2]], axis=1)
         names = ("phi2", "phi4", "G0", DYSON)
         exact = _known(lambda: _lattice_exact(inner, z.shape[1:]))
-        return Rows(names, columns, lambda m: m, {**exact, DYSON: 1.0})
-    noise2 = _noise2(ensemble)
-    powers = [z**n for n in ORDERS]
+        return Rows(names, names, columns, lambda m: m, {**exact, DYSON: 1.0})
+    noise2, powers, even = noise_of(ensemble), [z**n for n in ORDERS], NAMES[: len(ORDERS)]
     exact = _known(lambda: {name: complex(*pair) for name, pair in exact_numbers(action).items()})
     if noise2:
-        return Rows(NAMES, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
-    columns, last = np.stack([*powers, dyson], axis=1), len(ORDERS)
+        return Rows(NAMES, even, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
 
     def moments(m: Any) -> Any:
-        return np.concatenate([numbers(m[..., :last]), m[..., last:]], axis=-1)
+        return np.concatenate([numbers(m[..., :-1]), m[..., -1:]], axis=-1)
 
-    return Rows((*NAMES, DYSON), columns, moments, {**exact, DYSON: 1.0})
+    columns = np.stack([*powers, dyson], axis=1)
+    return Rows((*NAMES, DYSON), (*even, DYSON), columns, moments, {**exact, DYSON: 1.0})
 
 
-def _noise2(ensemble: Ensemble) -> float:
+def noise_of(ensemble: Ensemble) -> float:
+    """The variance of Gaussian noise in the samples of a real variable, 0 for all others."""
     real = ensemble.phi.shape[1] == 1
     return float((ensemble.attrs.get("about") or {}).get("noise2", 0.0)) if real else 0.0
 

@@ -102,14 +102,14 @@ def _holomorphic(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, dict[s
     rows = holomorphic.rows_of(ensemble)
     if not np.isfinite(rows.series).all():
         raise InputError("NaN or infinite field values, or powers of them: nothing to average")
-    is_complex, how = np.iscomplexobj(rows.series), sample.how
+    how = sample.how
     if sample.method == "jackknife":
         entries, how = _by_blocks(ensemble, rows, sample)
     else:
-        entries = _by_chains(rows, sample, is_complex)
+        entries = _by_chains(rows, sample)
     found = {}
     for name, pair in zip(rows.names, entries):
-        for label, part in holomorphic.parts(name, is_complex):
+        for label, part in holomorphic.parts(name, rows.is_complex):
             exact = complex(rows.exact[name]) if name in rows.exact else None
             known = {} if exact is None else {"exact": exact.imag if part else exact.real}
             found[label] = {**pair[part], **known}
@@ -133,9 +133,9 @@ def _by_blocks(ensemble: Ensemble, rows: holomorphic.Rows, sample: Averages) -> 
     return entries, how if sample.log_weight is None else f"self-normalised weights, {how}"
 
 
-def _by_chains(rows: holomorphic.Rows, sample: Averages, is_complex: bool) -> list[Any]:
+def _by_chains(rows: holomorphic.Rows, sample: Averages) -> list[Any]:
     """(real, imaginary) entry of each row by the estimator of real series."""
-    series: Any = rows.series
+    series, is_complex = rows.series, rows.is_complex
     reals = np.stack([series.real, series.imag], axis=-1) if is_complex else series[..., None]
 
     def part_of(row: int, part: int) -> Derived:
