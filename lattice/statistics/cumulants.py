@@ -22,6 +22,7 @@ from einops import rearrange
 from lattice.arrays import Floats
 from lattice.errors import InputError
 
+
 def cumulants_from_moments(moments: npt.ArrayLike) -> npt.NDArray[Any]:
     """kappa_1..kappa_n from the raw moments m_1..m_n along the last axis: (..., n) -> (..., n).
 
