@@ -27,7 +27,7 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import normalised_weights
-from lattice.updates.batch import check_fields
+from lattice.updates.batch import check_batch
 from lattice.updates.hmc import hmc_trajectory
 
 OBSERVABLES = ("phi2", "action_density", "abs_magnetization", "kappa4")
@@ -83,13 +83,12 @@ def polish(
     """
     if n_traj < 0:
         raise InputError(f"the number of trajectories must be 0 or more, got {n_traj}")
-    phi = check_fields(phi)
+    chains = np.arange(len(phi)) if chains is None else chains
+    phi, _ = check_batch(action, phi, seed, chains, 0)
     bad = ~np.isfinite(phi.reshape(len(phi), -1)).all(axis=1)
     if bad.any():
         raise InputError(f"{int(bad.sum())} fields are not finite, first field {int(bad.argmax())}")
-    return _trajectories(
-        action, phi, n_traj, seed, length, n_steps, np.arange(len(phi)) if chains is None else chains
-    )
+    return _trajectories(action, phi, n_traj, seed, length, n_steps, chains)
 
 
 def _trajectories(

@@ -99,9 +99,10 @@ class Config(Section):
         return self.ensemble.source
 
     def build_action(self) -> ScalarPhi4:
-        from lattice.actions.kinds import phi4_from_dict
+        from lattice.actions.kinds import action_from_dict
 
-        return phi4_from_dict(self.action.model_dump())
+        built: Any = action_from_dict(self.action.model_dump())
+        return built  # type: ignore[no-any-return]
 
     def active_reference(self) -> ReferenceConfig | None:
         """The reference values if they were measured at this run's couplings and shape, else None."""

@@ -28,7 +28,7 @@ from lattice.errors import InputError
 from lattice.simulation.parameters import ComplexLangevin, ExactDraws
 
 if TYPE_CHECKING:
-    from lattice.actions.kinds import ToyAction
+    from lattice.actions.protocol import Action
 
 
 def _pair(value: Any) -> Any:
@@ -123,12 +123,11 @@ class ToyConfig(Section):
         """These runs make their own ensembles."""
         return None
 
-    def build_action(self) -> ToyAction:
+    def build_action(self) -> Action:
         """The action, validated."""
         from lattice.actions.kinds import action_from_dict
 
-        built: Any = action_from_dict(self.model_dump(mode="json")["action"])
-        return built  # type: ignore[no-any-return]
+        return action_from_dict(self.model_dump(mode="json")["action"])
 
 
 class ComplexConfig(ToyConfig):

@@ -83,9 +83,8 @@ def reweighted(
     ess = effective_sample_size(check_log_weights(log_w + shift))[0]
     if ess < min_ess or ess * len(shift) < MIN_EFFECTIVE:
         raise InputError(
-            f"reweighting from (kappa, lam) = ({action.kappa:g}, {action.lam:g}) to ({other.kappa:g}, "
-            f"{other.lam:g}) leaves ESS/N = {ess:.2g} of {len(shift)} fields; needed: {min_ess:g} and "
-            f"{MIN_EFFECTIVE} fields. Go in smaller steps"
+            f"reweighting from {action} to {other} leaves ESS/N = {ess:.2g} of {len(shift)} fields; needed: "
+            f"{min_ess:g} and {MIN_EFFECTIVE} fields. Go in smaller steps"
         )
 
     def estimate(rows: Floats) -> float:

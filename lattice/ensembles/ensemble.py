@@ -19,6 +19,7 @@ from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
 from lattice.ensembles.shards import (
+    MAX_AXES,
     Shard,
     check_finite,
     check_shard,
@@ -38,9 +39,9 @@ _SHARD_BYTES = 2**25
 class Ensemble:
     """Configurations of one action on one periodic lattice.
 
-    phi (n, *shape) float64; chain, trajectory (n,) int64; series name -> (n,) float64 with at least action
-    (S, in the kappa-lambda convention), magnetization (M) and phi2; log_weight (n,) or None; attrs: JSON data
-    (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
+    phi (n, *components, *shape) float64, components those of the action; chain, trajectory (n,) int64;
+    series name -> (n,) float64 with at least action (S), magnetization (M) and phi2; log_weight (n,) or None;
+    attrs: JSON data (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
     """
 
     phi: Floats
@@ -57,8 +58,8 @@ class Ensemble:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The lattice, (L_1, ..., L_d)."""
-        return tuple(self.phi.shape[1:])
+        """The lattice, (L_1, ..., L_d), without the components of the field."""
+        return self.action.lattice_of(self.phi.shape[1:])
 
     @classmethod
     def from_fields(
@@ -66,7 +67,7 @@ class Ensemble:
         trajectory: npt.ArrayLike | None = None, log_weight: npt.ArrayLike | None = None,
         attrs: dict[str, Any] | None = None, series: dict[str, npt.ArrayLike] | None = None,
     ) -> Ensemble:  # fmt: skip
-        """An ensemble in memory from fields phi (n, *shape).
+        """An ensemble in memory from fields phi (n, *components, *shape).
 
         Without `chain` all fields belong to chain 0, without `trajectory` they are numbered in order within
         their chain. `series` adds per-configuration series (dH, accepted, ...) to the three computed here.
@@ -78,10 +79,12 @@ class Ensemble:
         (4, (2, 2), [0, 0, 1, 1], [1.0, 1.0, 1.0, 1.0])
         """
         fields = np.ascontiguousarray(phi, dtype=np.float64)
-        if not 2 <= fields.ndim <= 5 or fields.size == 0:
+        if not 2 <= fields.ndim <= MAX_AXES + 1 or fields.size == 0:
             raise InputError(
-                f"fields must have shape (n, *lattice) with 1 to 4 lattice axes, got {fields.shape}"
+                f"fields must have shape (n, *components, *lattice) with 1 to {MAX_AXES} axes beside the "
+                f"first, got {fields.shape}"
             )
+        action.lattice_of(fields.shape[1:])
         check_finite(fields)
         n = len(fields)
         chains = _integers("chain", chain if chain is not None else np.zeros(n), n)
@@ -214,7 +217,7 @@ def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | No
     """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
     attrs = {name: value for name, value in ensemble.attrs.items() if name not in ("certificate", "created")}
     writer = EnsembleWriter(
-        folder, ensemble.action, ensemble.shape, sha256_text(f"fields/{ensemble.identity}"), attrs
+        folder, ensemble.action, ensemble.phi.shape[1:], sha256_text(f"fields/{ensemble.identity}"), attrs
     )
     step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
     for k, start in enumerate(range(0, len(ensemble), step)):
@@ -223,11 +226,12 @@ def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | No
 
 
 def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
-    """Read an ensemble folder (with manifest.json) or a single shard, and check all that can be checked:
+    """Read an ensemble folder (with manifest.json) or a single shard, and check all that can be checked.
 
-     schema, types, shapes and sizes before allocating, hashes against the manifest, finite fields,
-    stored series against the fields, and the action against `expect_action`. Raises InputError naming the
-    file, and the configuration where it applies.
+    An action that is not one of lattice's own must be given: a file knows its couplings only. Checked:
+    schema, types, shapes and sizes before allocating, hashes against the manifest, finite fields, stored
+    series against the fields, and the action against `expect_action`. Raises InputError naming the file, and
+    the configuration where it applies.
     """
     path = Path(path)
     if path.is_dir():

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lattice.actions.kinds import action_from_dict
+from lattice.actions.kinds import KINDS, action_from_dict
 from lattice.actions.protocol import Action
 from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, read_json, sha256_text
@@ -69,18 +69,24 @@ def shards_identity(hashes: list[str]) -> str:
 
 
 def action_of(found: Any, path: Path, expected: Action | None) -> Action:
-    """The action stored in `path`; `InputError` when it is malformed or is not the expected one."""
+    """The action stored in `path`, the expected one if given; `InputError` when it is malformed, another, or
+    not one of lattice's own kinds and not given."""
     if not isinstance(found, dict):
         raise InputError(f"{path}: the action is missing")
+    if expected is not None:
+        have, want = canonical_json(found), canonical_json(expected.as_dict())
+        if have != want:
+            raise InputError(f"{path}: action is {have}, expected {want}")
+        return expected
+    if (kind := found.get("kind", "phi4")) not in KINDS:
+        raise InputError(
+            f"{path}: its action, of kind {kind!r}, is none of lattice's own ({', '.join(KINDS)}): read it "
+            "with its action, read_ensemble(path, action)"
+        )
     try:
-        action = action_from_dict(found)
+        return action_from_dict(found)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if expected is not None and action.as_dict() != expected.as_dict():
-        raise InputError(
-            f"{path}: action is {canonical_json(found)}, expected {canonical_json(expected.as_dict())}"
-        )
-    return action
 
 
 def _why_no_manifest(folder: Path) -> str:

@@ -35,6 +35,7 @@ from lattice.files import canonical_json, write_atomic
 
 SCHEMA = "diffsq-ensemble/1"
 SERIES = ("action", "magnetization", "phi2")
+MAX_AXES = 5  # of a configuration: components and lattice
 _TYPES = {"chain": "<i8", "trajectory": "<i8"}  # of the datasets; all others are <f8
 _RTOL = 1e-9
 _CHUNK_BYTES, _FEW = 2**12, 8
@@ -81,8 +82,8 @@ def joined(parts: Sequence[Any]) -> dict[str, Any]:
 
 
 def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
-    """The integrity series of fields phi (n, *shape): action S, magnetization M and phi2 = (1/V) sum phi^2,
-    each (n,).
+    """The integrity series of fields phi (n, *components, *shape): action S, and the means over components
+    and sites magnetization M and phi2 of phi and phi^2, each (n,).
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
@@ -195,8 +196,8 @@ def _read(file: h5py.File, path: Path) -> Shard:
     shape: Any = attrs.get("shape")
     names = attrs.get("series")
     extents = isinstance(shape, list) and all(isinstance(x, int) and x > 0 for x in shape)
-    if not (extents and 1 <= len(shape) <= 4):
-        raise InputError(f"{path}: attribute shape is {shape!r}, expected a list of 1 to 4 positive extents")
+    if not (extents and 1 <= len(shape) <= MAX_AXES):
+        raise InputError(f"{path}: attribute shape is {shape!r}, expected 1 to {MAX_AXES} positive extents")
     if not (isinstance(names, list) and all(isinstance(x, str) and _SERIES_NAME.fullmatch(x) for x in names)):
         raise InputError(f"{path}: attribute series is not a list of names")
     for name in SERIES:

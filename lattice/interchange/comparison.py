@@ -160,22 +160,22 @@ def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, fa
 
 def _other_kappa(action: Action, series: dict[str, Floats], rows: Rows) -> list[str]:
     """The kappa at which <phi dS/dphi> would be 1."""
-    if action.kappa == 0:
+    if (form := action.phi4) is None or form.kappa == 0:
         return []
-    local = 2 * (1 - 2 * action.lam) * series["phi2"] + 4 * action.lam * series["phi4"]
-    hopping = (local - series["schwinger_dyson"]) / action.kappa
+    local = 2 * (1 - 2 * form.lam) * series["phi2"] + 4 * form.lam * series["phi4"]
+    hopping = (local - series["schwinger_dyson"]) / form.kappa
     kappa = (float(local.mean()) - 1) / float(hopping.mean())
     error = mean_of(local - kappa * hopping, rows)[1] / abs(float(hopping.mean()))
-    asked = f"with lam = {action.lam:g}, <phi dS/dphi> = 1 asks for kappa = {format_value(kappa, error)}"
-    return [f"{asked}; declared: {action.kappa:g}"] if error > 0 else []
+    asked = f"with lam = {form.lam:g}, <phi dS/dphi> = 1 asks for kappa = {format_value(kappa, error)}"
+    return [f"{asked}; declared: {form.kappa:g}"] if error > 0 else []
 
 
 def _rescaled(phi: Floats, action: Action, rows: Rows) -> list[str]:
     """Does another convention's factor make both identities hold?"""
-    if action.kappa <= 0:
+    if (form := action.phi4) is None or form.kappa <= 0:
         return []
     for name, convention in CONVENTIONS.items():
-        scale = from_kappa_lambda(name, action.kappa, action.lam, phi.ndim - 1).field_scale
+        scale = from_kappa_lambda(name, form.kappa, form.lam, phi.ndim - 1).field_scale
         try:
             local, error, dof = mean_of(schwinger_dyson(phi / scale, action), rows)
             global_, its_error, its_dof = mean_of(zero_mode(phi / scale, action), rows)

@@ -209,8 +209,8 @@ def _arviz(ensemble: Ensemble, out: Path, fields: bool) -> None:
     rows = np.stack(parts)
     data = {name: (("chain", "draw"), values[rows]) for name, values in export_series(ensemble).items()}
     if fields:
-        is_complex = ensemble.action.as_dict().get("field") == "x+iy"
-        axes = ["part"] * is_complex + [f"x{i}" for i in range(len(ensemble.shape) - is_complex)]
+        parts_of = ["part"] * len(ensemble.action.components)  # (x, y), or the components of a vector
+        axes = [*parts_of, *(f"x{i}" for i in range(len(ensemble.shape)))]
         data["phi"] = (("chain", "draw", *axes), ensemble.phi[rows])  # type: ignore[assignment]
     times = np.stack([_numbers(ensemble, part) for part in parts])
     common = bool((times == times[0]).all())

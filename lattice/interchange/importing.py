@@ -18,7 +18,6 @@ from lattice.arrays import Floats
 from lattice.certificates.check import GATE, Check, failed_check
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
-from lattice.exact.scalar import free_propagator
 from lattice.files import replacing, write_json
 from lattice.interchange.comparison import guard_checks, hints, own_run, too_large
 from lattice.interchange.identities import (
@@ -64,8 +63,7 @@ def import_file(
     if stride is not None and stride < 1:
         raise InputError(f"stride must be at least 1 trajectory, got {stride}")
     found = read_foreign(Path(path), shape, dataset, n_chains)
-    if action.lam <= 0:
-        free_propagator(action.kappa, found.phi.shape[1:])  # refuses what is not normalisable
+    action.check_normalisable(found.phi.shape[1:])
     ensemble = _ensemble(found, action, stride)
     certificate, advice = _certificate(ensemble, found, seed, progress)
     ensemble.attrs["certificate"] = certificate

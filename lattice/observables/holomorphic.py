@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from lattice.actions.complexified import Complexified
 from lattice.actions.phi4 import ComplexPhi4
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats, Integers
@@ -29,7 +28,6 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
-from lattice.observables.scalar import z2_even
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
 from lattice.statistics.notation import format_value
@@ -62,12 +60,9 @@ class Rows:
 
 
 def is_holomorphic(ensemble: Ensemble) -> bool:
-    """Complex fields, or one real variable: shape (1,), an even action and no lattice to hop on."""
-    words = ensemble.action.as_dict()
-    if words.get("field") == "x+iy":
-        return True
-    one = ensemble.phi.shape[1:] == (1,) and "kappa" not in words
-    return one and z2_even(ensemble.action, ensemble.phi)
+    """Complex fields stored as (x, y), or one real variable with an even law."""
+    action = ensemble.action
+    return action.holomorphic is not action or (action.one_variable and action.even)
 
 
 def variable(phi: Floats) -> Floats | Complexes:
@@ -82,7 +77,7 @@ def rows_of(ensemble: Ensemble) -> Rows:
     moments; of a complex one it averages out.
     """
     action, z = ensemble.action, variable(ensemble.phi)
-    inner = action.inner if isinstance(action, Complexified) else action
+    inner = action.holomorphic
     if isinstance(inner, OneLink):
         waves = np.stack([np.exp(1j * n * z) for n in range(1, len(WAVES) + 1)], axis=1)
         beta = inner.beta

@@ -26,7 +26,6 @@ from lattice.observables.scalar import (
     mode_classes,
     primaries,
     two_point_series,
-    z2_even,
 )
 from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.notation import aligned, format_value
@@ -83,7 +82,7 @@ def measure(
     else:
         sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "gamma")
         table = primaries(ensemble.phi, ensemble.action)
-        known = definitions(shape, z2_even(ensemble.action, ensemble.phi))
+        known = definitions(shape, ensemble.action.even)
         observables = {
             name: sample.entry(np.stack([table[c] for c in columns], axis=1), f, why)
             for name, (columns, f, why) in known.items()
@@ -185,7 +184,7 @@ def _ensemble_block(ensemble: Ensemble, sample: Averages, ignore_weights: bool) 
     block: dict[str, Any] = {
         "identity": ensemble.identity,
         "action": ensemble.action.as_dict(),
-        "shape": [int(extent) for extent in ensemble.phi.shape[1:]],
+        "shape": list(ensemble.action.lattice_of(ensemble.phi.shape[1:])),
         "n": len(ensemble.phi),
         "n_replicas": len(sample.replicas),
         "weighted": sample.log_weight is not None,

@@ -576,7 +576,7 @@ class TestBadRequests:
             import_file(path, FREE, (8, 8))
 
     def test_an_action_without_a_distribution(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="flat mode"):
+        with pytest.raises(InputError, match="no normalisable distribution"):
             import_file(saved(tmp_path, free_draws(200, 1)), FreeScalar(0.3))
 
     def test_nothing_half_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
