@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from lattice.actions.complexified import Complexified
 from lattice.actions.phi4 import ComplexPhi4
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats, Integers
@@ -29,7 +28,6 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
-from lattice.observables.scalar import z2_even
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
 from lattice.statistics.notation import format_value
@@ -47,22 +45,24 @@ TAUS = 20  # of 2 tau_int in a block of a Metropolis chain, at least
 class Rows:
     """What is measured: `of_means` turns means (..., k) of series (n, k) into one number per name.
 
-    exact: the numbers known without Monte Carlo, by name.
+    columns: the names of the series; exact: the numbers known without Monte Carlo, by name.
     """
 
     names: tuple[str, ...]
+    columns: tuple[str, ...]
     series: Any
     of_means: Callable[[Any], Any]
     exact: Mapping[str, complex]
 
+    @property
+    def is_complex(self) -> bool:
+        return np.iscomplexobj(self.series)
+
 
 def is_holomorphic(ensemble: Ensemble) -> bool:
-    """Complex fields, or one real variable: shape (1,), an even action and no lattice to hop on."""
-    words = ensemble.action.as_dict()
-    if words.get("field") == "x+iy":
-        return True
-    one = ensemble.phi.shape[1:] == (1,) and "kappa" not in words
-    return one and z2_even(ensemble.action, ensemble.phi)
+    """Complex fields stored as (x, y), or one real variable with an even law."""
+    action = ensemble.action
+    return action.holomorphic is not action or (action.one_variable and action.even)
 
 
 def variable(phi: Floats) -> Floats | Complexes:
@@ -77,7 +77,7 @@ def rows_of(ensemble: Ensemble) -> Rows:
     moments; of a complex one it averages out.
     """
     action, z = ensemble.action, variable(ensemble.phi)
-    inner = action.inner if isinstance(action, Complexified) else action
+    inner = action.holomorphic
     if isinstance(inner, OneLink):
         waves = np.stack([np.exp(1j * n * z) for n in range(1, len(WAVES) + 1)], axis=1)
         beta = inner.beta
@@ -86,7 +86,7 @@ def rows_of(ensemble: Ensemble) -> Rows:
             return np.concatenate([m, m[..., :1] - 0.5 * beta * (1 - m[..., 1:2])], axis=-1)
 
         exact = _known(lambda: dict(zip(WAVES, toy_moments(inner, range(1, len(WAVES) + 1)))))
-        return Rows((*WAVES, DYSON), waves, balance, {**exact, DYSON: 0.0})
+        return Rows((*WAVES, DYSON), WAVES, waves, balance, {**exact, DYSON: 0.0})
     dyson = z * variable(action.grad(torch.from_numpy(ensemble.phi)).numpy())
     if z.ndim > 1:
         sites = rearrange(z, "n ... -> n (...)")
@@ -94,21 +94,21 @@ def rows_of(ensemble: Ensemble) -> Rows:
         columns = np.stack([*terms[:2], sites.sum(axis=1) ** 2 / sites.shape[1], terms[2]], axis=1)
         names = ("phi2", "phi4", "G0", DYSON)
         exact = _known(lambda: _lattice_exact(inner, z.shape[1:]))
-        return Rows(names, columns, lambda m: m, {**exact, DYSON: 1.0})
-    noise2 = _noise2(ensemble)
-    powers = [z**n for n in ORDERS]
+        return Rows(names, names, columns, lambda m: m, {**exact, DYSON: 1.0})
+    noise2, powers, even = noise_of(ensemble), [z**n for n in ORDERS], NAMES[: len(ORDERS)]
     exact = _known(lambda: {name: complex(*pair) for name, pair in exact_numbers(action).items()})
     if noise2:
-        return Rows(NAMES, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
-    columns, last = np.stack([*powers, dyson], axis=1), len(ORDERS)
+        return Rows(NAMES, even, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
 
     def moments(m: Any) -> Any:
-        return np.concatenate([numbers(m[..., :last]), m[..., last:]], axis=-1)
+        return np.concatenate([numbers(m[..., :-1]), m[..., -1:]], axis=-1)
 
-    return Rows((*NAMES, DYSON), columns, moments, {**exact, DYSON: 1.0})
+    columns = np.stack([*powers, dyson], axis=1)
+    return Rows((*NAMES, DYSON), (*even, DYSON), columns, moments, {**exact, DYSON: 1.0})
 
 
-def _noise2(ensemble: Ensemble) -> float:
+def noise_of(ensemble: Ensemble) -> float:
+    """The variance of Gaussian noise in the samples of a real variable, 0 for all others."""
     real = ensemble.phi.shape[1] == 1
     return float((ensemble.attrs.get("about") or {}).get("noise2", 0.0)) if real else 0.0
 

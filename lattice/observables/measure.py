@@ -26,7 +26,6 @@ from lattice.observables.scalar import (
     mode_classes,
     primaries,
     two_point_series,
-    z2_even,
 )
 from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.notation import aligned, format_value
@@ -83,7 +82,7 @@ def measure(
     else:
         sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "gamma")
         table = primaries(ensemble.phi, ensemble.action)
-        known = definitions(shape, z2_even(ensemble.action, ensemble.phi))
+        known = definitions(shape, ensemble.action.even)
         observables = {
             name: sample.entry(np.stack([table[c] for c in columns], axis=1), f, why)
             for name, (columns, f, why) in known.items()
@@ -102,14 +101,14 @@ def _holomorphic(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, dict[s
     rows = holomorphic.rows_of(ensemble)
     if not np.isfinite(rows.series).all():
         raise InputError("NaN or infinite field values, or powers of them: nothing to average")
-    is_complex, how = np.iscomplexobj(rows.series), sample.how
+    how = sample.how
     if sample.method == "jackknife":
         entries, how = _by_blocks(ensemble, rows, sample)
     else:
-        entries = _by_chains(rows, sample, is_complex)
+        entries = _by_chains(rows, sample)
     found = {}
     for name, pair in zip(rows.names, entries):
-        for label, part in holomorphic.parts(name, is_complex):
+        for label, part in holomorphic.parts(name, rows.is_complex):
             exact = complex(rows.exact[name]) if name in rows.exact else None
             known = {} if exact is None else {"exact": exact.imag if part else exact.real}
             found[label] = {**pair[part], **known}
@@ -133,9 +132,9 @@ def _by_blocks(ensemble: Ensemble, rows: holomorphic.Rows, sample: Averages) -> 
     return entries, how if sample.log_weight is None else f"self-normalised weights, {how}"
 
 
-def _by_chains(rows: holomorphic.Rows, sample: Averages, is_complex: bool) -> list[Any]:
+def _by_chains(rows: holomorphic.Rows, sample: Averages) -> list[Any]:
     """(real, imaginary) entry of each row by the estimator of real series."""
-    series: Any = rows.series
+    series, is_complex = rows.series, rows.is_complex
     reals = np.stack([series.real, series.imag], axis=-1) if is_complex else series[..., None]
 
     def part_of(row: int, part: int) -> Derived:
@@ -185,7 +184,7 @@ def _ensemble_block(ensemble: Ensemble, sample: Averages, ignore_weights: bool) 
     block: dict[str, Any] = {
         "identity": ensemble.identity,
         "action": ensemble.action.as_dict(),
-        "shape": [int(extent) for extent in ensemble.phi.shape[1:]],
+        "shape": list(ensemble.action.lattice_of(ensemble.phi.shape[1:])),
         "n": len(ensemble.phi),
         "n_replicas": len(sample.replicas),
         "weighted": sample.log_weight is not None,

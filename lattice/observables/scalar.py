@@ -219,13 +219,6 @@ def _correlator(power: Floats, axis: int, length: int) -> Floats:
     return result
 
 
-def z2_even(action: Action, phi: Floats) -> bool:
-    """Whether S(-phi) = S(phi), tried on the first configuration of phi (n, *shape)."""
-    field = torch.from_numpy(np.ascontiguousarray(phi[:1], dtype=np.float64))
-    plus, minus = float(action.action(field)), float(action.action(-field))
-    return abs(plus - minus) <= 1e-12 * max(abs(plus), abs(minus))
-
-
 def definitions(shape: tuple[int, ...], even: bool) -> dict[str, Definition]:
     """The observables of `lattice.observables.measure` on this lattice, by name.
 

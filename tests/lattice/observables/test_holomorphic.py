@@ -188,6 +188,8 @@ def test_what_is_one_variable() -> None:
     assert "binder" in measure(Ensemble.from_fields(phi, ScalarPhi4(0.2, 0.1)))["observables"]
 
     class Tilted(RealQuartic):
+        even = False
+
         def action(self, z: Any) -> Any:
             return super().action(z) + z.sum(dim=-1)
 
