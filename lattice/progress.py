@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
+from lattice.arrays import Integers, batches
 from lattice.files import read_json, write_json
 
 _SAVE_EVERY = 2.0  # seconds between two writes of the clock
@@ -164,6 +166,15 @@ def make_progress(quiet: bool = False, stream: TextIO | None = None) -> Progress
         return Silent()
     stream = stream if stream is not None else sys.stderr
     return TerminalBar(stream) if stream.isatty() else PlainLines(stream)
+
+
+def counted(progress: Progress, n: int, size: int, label: str) -> Iterator[Integers]:
+    """Row numbers 0 ... n - 1, at most `size` at a time, under a bar that counts them."""
+    progress.start(n, label)
+    for rows in batches(n, size):
+        yield rows
+        progress.update(len(rows))
+    progress.close()
 
 
 def _info_text(info: dict[str, object]) -> str:
