@@ -31,14 +31,9 @@ KINDS = {"raw": ("raw ranks, p after Holm", RAW), "corrected": ("corrected by th
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_fields: int = 400,
-    n_draws: int = 15,
-    levels: list[int] | None = None,
-    method: str = "path",
-    held_out: bool = True,
-) -> dict[str, Any]:
+    bench: Workbench, progress: Progress, n_fields: int = 400, n_draws: int = 15,
+    levels: list[int] | None = None, method: str = "path", held_out: bool = True,
+) -> dict[str, Any]:  # fmt: skip
     """Ranks of held-out fields among n_draws reverse draws from each of `levels` (default: three).
 
     method: "path" (raw and corrected ranks), "euler" or "pc" (raw only) through the same levels. held_out:

@@ -60,13 +60,10 @@ def run(
     progress.close()
     first = levels[0]["couplings"]
     return {
-        "action": bench.action.as_dict(),
-        "shape": list(bench.model.shape),
-        "n_fields": len(phi),
-        "n_chains": len(np.unique(chain)),
-        "levels": levels,
+        "action": bench.action.as_dict(), "shape": list(bench.model.shape), "n_fields": len(phi),
+        "n_chains": len(np.unique(chain)), "levels": levels,
         "passed": None if first is None else verdict(first, bench.action),
-    }
+    }  # fmt: skip
 
 
 def _level(bench: Workbench, noised: Noised) -> dict[str, Any]:
@@ -81,12 +78,9 @@ def _level(bench: Workbench, noised: Noised) -> dict[str, Any]:
     except InputError:  # the lattice is too small for more than the terms of the action
         running = learned.effective_action(noised, BARE)
     return {
-        "sigma": noised.sigma,
-        "couplings": readable(BARE),
-        "extended": readable(EXTENDED),
-        "running": running,
-        "comparison": learned.compare_score(bench.model, noised),
-    }
+        "sigma": noised.sigma, "couplings": readable(BARE), "extended": readable(EXTENDED),
+        "running": running, "comparison": learned.compare_score(bench.model, noised),
+    }  # fmt: skip
 
 
 def scale(name: str, action: ScalarPhi4) -> float:

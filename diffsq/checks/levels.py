@@ -35,15 +35,10 @@ PLACEMENTS = ("ve", "vp", "adapted")
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_fields: int = 512,
-    n_samples: int = 1024,
-    n_marks: int = 8,
-    n_levels: tuple[int, ...] = (20, 40, 80),
-    placements: tuple[str, ...] = PLACEMENTS,
+    bench: Workbench, progress: Progress, n_fields: int = 512, n_samples: int = 1024, n_marks: int = 8,
+    n_levels: tuple[int, ...] = (20, 40, 80), placements: tuple[str, ...] = PLACEMENTS,
     n_calibration: int = 2048,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Localise the loss on n_fields held-out fields; ESS of other level numbers and placements on n_samples.
 
     Every other kernel is calibrated anew on n_calibration training fields.
@@ -65,19 +60,12 @@ def run(
     noise = bench.noise("check/levels/shares", np.arange(len(phi)))
     found = shares(path, phi, action, noise, bench.frames(), index)
     return {
-        "passed": None,
-        "shape": list(bench.ensemble.shape),
-        "n_fields": len(phi),
-        "sigma": path.kernel.levels[1:].tolist(),
-        "marks": marks,
-        "kl_below": [value for value, _ in below],
-        "kl_below_error": [error for _, error in below],
-        "shells": labels,
-        "shares": found.table.tolist(),
-        "share_of_action": found.rest,
-        "variance": found.variance,
+        "passed": None, "shape": list(bench.ensemble.shape), "n_fields": len(phi),
+        "sigma": path.kernel.levels[1:].tolist(), "marks": marks, "kl_below": [value for value, _ in below],
+        "kl_below_error": [error for _, error in below], "shells": labels, "shares": found.table.tolist(),
+        "share_of_action": found.rest, "variance": found.variance,
         "scan": _scan(bench, progress, n_samples, n_levels, placements, n_calibration),
-    }
+    }  # fmt: skip
 
 
 def _scan(

@@ -54,21 +54,14 @@ def run(
     error = np.hypot(found["flow"]["ln_z_error"], found["path"]["ln_z_error"])
     pull = (found["flow"]["ln_z"] - found["path"]["ln_z"]) / float(error)
     result: dict[str, Any] = {
-        "kappa": bench.action.kappa,
-        "lam": bench.action.lam,
-        "shape": list(bench.model.shape),
-        "divergence": "exact" if exact else "hutchinson",
-        "n_fields": n_fields,
-        "n_levels": n_levels,
-        "n_estimates": n_estimates,
-        **found,
-        "step": {"levels": n_levels // 2, "value": step, "error": step_error},
-        "noise": spread,
+        "kappa": bench.action.kappa, "lam": bench.action.lam, "shape": list(bench.model.shape),
+        "divergence": "exact" if exact else "hutchinson", "n_fields": n_fields, "n_levels": n_levels,
+        "n_estimates": n_estimates, **found,
+        "step": {"levels": n_levels // 2, "value": step, "error": step_error}, "noise": spread,
         "acceptance": {name: acceptance(log_weight, bench.seed) for name, log_weight in weights.items()},
         "log_weight": {"flow": flow.tolist(), "one_probe": noisy[0].tolist(), "path": path[:4096].tolist()},
-        "pull": pull,
-        "passed": bool(abs(pull) < LIMIT) if exact else None,
-    }
+        "pull": pull, "passed": bool(abs(pull) < LIMIT) if exact else None,
+    }  # fmt: skip
     if exact:
         volume = bench.model.momenta.volume
         series = {"action_density": action / volume, "V m2": volume * phi.mean((1, 2)).numpy() ** 2}

@@ -39,15 +39,9 @@ LABELS = {
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    method: str = "path",
-    n_samples: int = 2048,
-    n_levels: int = 8,
-    n_traj: int = 12,
-    length: float | None = None,
-    reference: str = "ensemble",
-) -> dict[str, Any]:
+    bench: Workbench, progress: Progress, method: str = "path", n_samples: int = 2048, n_levels: int = 8,
+    n_traj: int = 12, length: float | None = None, reference: str = "ensemble",
+) -> dict[str, Any]:  # fmt: skip
     """Polish raw samples of `method` and equilibrium fields; `n_levels` is for the samplers without weights.
 
     length: of a trajectory, by default half of a quarter period of the fastest mode, so that the healing
@@ -89,21 +83,13 @@ def run(
     progress.close()
     worst = float(np.abs(np.array(control["bias"]) / np.array(control["error"])).max())
     return {
-        **found,
-        "names": polish.names_of(momenta),
-        "reference": truth.value.tolist(),
+        **found, "names": polish.names_of(momenta), "reference": truth.value.tolist(),
         "reference_error": truth.error.tolist(),
-        "gaussian": _per_shell(momenta, polish.gaussian_factor(g, tau)),
-        "control_pull": worst,
-        "n_control": len(held_out),
-        "method": method,
-        "n_levels": bench.path.kernel.n_levels if method == "path" else n_levels,
-        "n_samples": len(phi),
-        "against": reference,
-        "length": tau,
-        "n_steps": n_steps,
-        "passed": worst < CONTROL_LIMIT,
-    }
+        "gaussian": _per_shell(momenta, polish.gaussian_factor(g, tau)), "control_pull": worst,
+        "n_control": len(held_out), "method": method,
+        "n_levels": bench.path.kernel.n_levels if method == "path" else n_levels, "n_samples": len(phi),
+        "against": reference, "length": tau, "n_steps": n_steps, "passed": worst < CONTROL_LIMIT,
+    }  # fmt: skip
 
 
 def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progress) -> Floats:

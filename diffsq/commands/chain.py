@@ -59,15 +59,12 @@ def summary(ensemble: Any) -> dict[str, Any]:
                 rate[1] = gamma_method([series[index] for index in ensemble.replicas()]).error
     table = measure(ensemble, two_point=False)
     return {
-        "shape": list(ensemble.shape),
-        "n_chains": len(ensemble.replicas()),
-        "n_steps": int(ensemble.trajectory.max()),
-        "start": ensemble.attrs["start"],
-        "n_therm": ensemble.attrs["n_therm"],
-        "acceptance": rates,
+        "shape": list(ensemble.shape), "n_chains": len(ensemble.replicas()),
+        "n_steps": int(ensemble.trajectory.max()), "start": ensemble.attrs["start"],
+        "n_therm": ensemble.attrs["n_therm"], "acceptance": rates,
         "observables": {name: table["observables"][name] for name in SHOWN},
         "tau_convention": table["tau_convention"],
-    }
+    }  # fmt: skip
 
 
 def text(result: dict[str, Any]) -> str:

@@ -93,13 +93,11 @@ def _one_shard(
         fields.append(state.phi)
         progress.update(1, acceptance=float(rates["accepted"].mean()))
     writer.append(
-        k,
-        phi=np.concatenate(fields),
-        chain=np.tile(np.arange(n, dtype=np.int64), len(steps)),
+        k, phi=np.concatenate(fields), chain=np.tile(np.arange(n, dtype=np.int64), len(steps)),
         trajectory=np.repeat(np.array(steps, dtype=np.int64) + 1, n),
         series={name: np.concatenate(values) for name, values in rows.items()},
         state={"step": steps[-1] + 1, "fields": "the last configuration of every chain in /phi"},
-    )
+    )  # fmt: skip
     return state
 
 
@@ -123,12 +121,10 @@ def chain(
     hot = making.thermalised() if settings.start == "hmc" or "hmc" in settings.moves else None
     cycle, start = making.cycle(hot), _start(bench, settings, hot)
     attrs = {
-        "algorithm": {"name": "+".join(settings.moves), "parameters": request["chain"]},
-        "seed": bench.seed,
-        "n_therm": settings.n_therm if settings.start == "hmc" else 0,
-        "start": settings.start,
+        "algorithm": {"name": "+".join(settings.moves), "parameters": request["chain"]}, "seed": bench.seed,
+        "n_therm": settings.n_therm if settings.start == "hmc" else 0, "start": settings.start,
         "model": request["model"],
-    }
+    }  # fmt: skip
     writer = EnsembleWriter(out, bench.action, making.shape, making.key, attrs)
     ensemble = run_chain(writer, cycle, start, settings.n_steps, chain_seed(bench.seed), making.bar)
     writer.finish({"request": request})
@@ -191,16 +187,13 @@ class _Making:
         """All that the chain's numbers depend on."""
         bench, settings = self.bench, self.settings
         return {
-            "action": bench.action.as_dict(),
-            "shape": list(self.shape),
-            "seed": bench.seed,
-            "law": VERSION,
+            "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed, "law": VERSION,
             "model": read_json(bench.folder / "train" / "model" / "model.json")["sha256"],
             "kernel": sha256_file(bench.folder / "samples" / "kernel.safetensors"),
             "ensemble": bench.ensemble.identity,
             "samples": bench.samples.identity if settings.start == "samples" else None,
             "chain": settings.model_dump(mode="json"),
-        }
+        }  # fmt: skip
 
     @property
     def key(self) -> str:

@@ -63,17 +63,11 @@ def compare(
     single = math.erfc(abs(worst) / math.sqrt(2))
     p_value = 1.0 if single >= 1 else -math.expm1(len(rows) * math.log1p(-single))
     return {
-        "rows": rows,
-        "chi2": sum(row["pull"] ** 2 for row in rows),
-        "n": len(rows),
-        "max_pull": worst,
-        "threshold": sidak_threshold(len(rows), significance),
-        "p_value": p_value,
-        "significance": significance,
-        "verdict": "differ" if p_value < significance else "agree",
-        "not_compared": not_compared,
-        "notes": notes,
-    }
+        "rows": rows, "chi2": sum(row["pull"] ** 2 for row in rows), "n": len(rows), "max_pull": worst,
+        "threshold": sidak_threshold(len(rows), significance), "p_value": p_value,
+        "significance": significance, "verdict": "differ" if p_value < significance else "agree",
+        "not_compared": not_compared, "notes": notes,
+    }  # fmt: skip
 
 
 def _names(a: Measurement, b: Measurement, everything: bool) -> list[str]:
