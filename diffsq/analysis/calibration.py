@@ -87,9 +87,8 @@ def field_statistics(action: ActionFunction, stream: Stream) -> dict[str, Statis
     return {
         "M": lambda phi, index: phi.flatten(1).mean(1),
         "|M|": lambda phi, index: phi.flatten(1).mean(1).abs(),
-        "s": lambda phi, index: action(phi) / phi[0].numel(),
-        "phi_x": site,
-    }
+        "s": lambda phi, index: action(phi) / phi[0].numel(), "phi_x": site,
+    }  # fmt: skip
 
 
 def ranks(

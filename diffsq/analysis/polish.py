@@ -186,12 +186,9 @@ class Reference:
 
 
 def healing(
-    fields: Iterator[tuple[Floats, float]],
-    measured: Callable[[Floats], Floats],
-    reference: Reference,
-    chain: Integers | None = None,
-    done: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
+    fields: Iterator[tuple[Floats, float]], measured: Callable[[Floats], Floats], reference: Reference,
+    chain: Integers | None = None, done: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:  # fmt: skip
     """Bias of every observable against the number of trajectories, from `polish` and `measure_fields`.
 
     Returns "bias", "error" (n_traj + 1, n_name), "acceptance" (n_traj + 1,) and "healed" (n_name,), see

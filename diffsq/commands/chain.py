@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -54,25 +55,18 @@ def summary(ensemble: Any) -> dict[str, Any]:
 
     rates: dict[str, list[float | None]] = {}
     for name, series in ensemble.series.items():
-        if not name.startswith("accepted_"):
-            continue
-        error: float | None = None
-        try:
-            error = gamma_method([series[index] for index in ensemble.replicas()]).error
-        except EstimatorError:
-            pass  # always accepted, or too short
-        rates[name.removeprefix("accepted_")] = [float(series.mean()), error]
+        if name.startswith("accepted_"):
+            rate = rates[name.removeprefix("accepted_")] = [float(series.mean()), None]
+            with contextlib.suppress(EstimatorError):  # always accepted, or too short
+                rate[1] = gamma_method([series[index] for index in ensemble.replicas()]).error
     table = measure(ensemble, two_point=False)
     return {
-        "shape": list(ensemble.shape),
-        "n_chains": len(ensemble.replicas()),
-        "n_steps": int(ensemble.trajectory.max()),
-        "start": ensemble.attrs["start"],
-        "n_therm": ensemble.attrs["n_therm"],
-        "acceptance": rates,
+        "shape": list(ensemble.shape), "n_chains": len(ensemble.replicas()),
+        "n_steps": int(ensemble.trajectory.max()), "start": ensemble.attrs["start"],
+        "n_therm": ensemble.attrs["n_therm"], "acceptance": rates,
         "observables": {name: table["observables"][name] for name in SHOWN},
         "tau_convention": table["tau_convention"],
-    }
+    }  # fmt: skip
 
 
 def text(result: dict[str, Any]) -> str:
@@ -81,21 +75,11 @@ def text(result: dict[str, Any]) -> str:
 
     rows = [["observable", "value", "tau_int"]]
     for name, entry in result["observables"].items():
-        cells = [
-            format_value(entry[a], entry[b]) for a, b in (("value", "error"), ("tau_int", "tau_int_error"))
-        ]
-        rows.append([name, *cells])
+        tau = format_value(entry["tau_int"], entry["tau_int_error"])
+        rows.append([name, format_value(entry["value"], entry["error"]), tau])
     extents = "x".join(map(str, result["shape"]))
     start = f"{result['n_therm']} HMC trajectories" if result["start"] == "hmc" else f"the {result['start']}"
-    lines = [
-        f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}",
-        *(
-            f"acceptance {name}: {rate:g}"
-            if error is None
-            else f"acceptance {name}: {format_value(rate, error)}"
-            for name, (rate, error) in result["acceptance"].items()
-        ),
-        *aligned(rows),
-        f"{result['tau_convention']}, in steps (one cycle of moves)",
-    ]
-    return "\n".join(lines)
+    lines = [f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}"]
+    for name, (rate, error) in result["acceptance"].items():
+        lines.append(f"acceptance {name}: {f'{rate:g}' if error is None else format_value(rate, error)}")
+    return "\n".join([*lines, *aligned(rows), f"{result['tau_convention']}, in steps (one cycle of moves)"])

@@ -18,13 +18,9 @@ KINDS = (("hot", HOT, (0, ())), ("cold", COLD, (0, (5, 1))), ("wall", GREY, (0, 
 
 @styled
 def thermalisation(
-    abs_magnetization: ArrayLike,
-    action_density: ArrayLike,
-    start: Sequence[str],
-    *,
-    cut: int | None = None,
+    abs_magnetization: ArrayLike, action_density: ArrayLike, start: Sequence[str], *, cut: int | None = None,
     equilibrium: tuple[Band | None, Band | None] = (None, None),
-) -> Figure:
+) -> Figure:  # fmt: skip
     """|M| and s against Monte Carlo time for hot and cold chains.
 
     ``abs_magnetization`` and ``action_density`` are (n_therm, n_chains), ``start`` names each chain's
@@ -80,12 +76,9 @@ def _mark(
 
 @styled
 def autocorrelation(
-    curves: Mapping[str, Autocorrelation],
-    windows: Mapping[str, int],
-    *,
-    tau_int: Mapping[str, tuple[float, float]] | None = None,
-    unit: str = "saved configurations",
-) -> Figure:
+    curves: Mapping[str, Autocorrelation], windows: Mapping[str, int], *,
+    tau_int: Mapping[str, tuple[float, float]] | None = None, unit: str = "saved configurations",
+) -> Figure:  # fmt: skip
     """rho(t) above and tau_int(W) below, one column per observable, with the automatic window marked.
 
     ``curves`` maps a mathtext label to its functions, ``windows`` to the Gamma method's window, ``tau_int``

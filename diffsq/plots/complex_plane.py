@@ -17,13 +17,9 @@ COLOURS = "viridis"
 
 @styled
 def density_map(
-    data: ArrayLike,
-    samples: ArrayLike,
-    learned: Mapping[str, Floats] | None = None,
-    *,
-    strip: float | None = None,
-    n_bins: int = 160,
-) -> Figure:
+    data: ArrayLike, samples: ArrayLike, learned: Mapping[str, Floats] | None = None, *,
+    strip: float | None = None, n_bins: int = 160,
+) -> Figure:  # fmt: skip
     """Histograms of data (n, 2) and samples (m, 2) in the plane z = x + iy, one logarithmic colour scale.
 
     learned: the numbers of `diffsq.analysis.fokker_planck.log_density_map`, drawn beside them: log P with the

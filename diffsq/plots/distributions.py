@@ -19,12 +19,9 @@ STYLES = {"raw": ("raw", style.RAW, "s", -0.18), "weighted": ("weighted (exact)"
 
 @styled
 def magnetization_distribution(
-    monte_carlo: ArrayLike,
-    samples: ArrayLike | None = None,
-    log_weight: ArrayLike | None = None,
-    *,
+    monte_carlo: ArrayLike, samples: ArrayLike | None = None, log_weight: ArrayLike | None = None, *,
     n_bins: int = 40,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """P(M) of Monte Carlo (n,) and of the sampler (m,), raw and weighted, and the ratio to Monte Carlo.
 
     Error bars are blocked jackknife errors; the band in the ratio is Monte Carlo's own error.
@@ -113,12 +110,9 @@ def _compare(top: Axes, bottom: Axes, mc: Curve, curves: Mapping[str, Curve], sh
 
 @styled
 def log_weights(
-    reverse: ArrayLike,
-    forward: ArrayLike,
-    ln_z: float,
-    *,
+    reverse: ArrayLike, forward: ArrayLike, ln_z: float, *,
     ess: Mapping[str, tuple[float, float]] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Histograms of log w - ln Z on generated (n,) and on noised Monte Carlo paths (m,), and their log ratio.
 
     With u = log w - ln Z the two densities obey P_F(u)/P_R(u) = e^u, so the lower panel must be the

@@ -36,13 +36,9 @@ def pull_chart(
 
 @styled
 def overview(
-    phi: ArrayLike,
-    sigma: ArrayLike,
-    labels: Sequence[str],
-    pulls: Mapping[str, Sequence[float]],
-    *,
+    phi: ArrayLike, sigma: ArrayLike, labels: Sequence[str], pulls: Mapping[str, Sequence[float]], *,
     against: str = "reference",
-) -> Figure:
+) -> Figure:  # fmt: skip
     """The method in one picture: a field denoised, ``phi`` (n, L0, L1) at ``sigma`` (n,), above the pulls."""
     figure = new_figure(12.0, 0.42 * len(labels) + 4.2)
     halves: Any = figure.subfigures(2, 1, height_ratios=[2.3, 0.42 * len(labels) + 1.9])

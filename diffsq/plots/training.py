@@ -30,13 +30,9 @@ def losses(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
 
 @styled
 def training_history(
-    step: ArrayLike,
-    loss: ArrayLike,
-    *,
-    val_step: ArrayLike = (),
-    val_gain: ArrayLike = (),
+    step: ArrayLike, loss: ArrayLike, *, val_step: ArrayLike = (), val_gain: ArrayLike = (),
     val_gain_error: ArrayLike = (),
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Training loss (n,) against step, and the held-out path KL that the U-Net gains over the regression
     base, (m,) with errors (m,) or none, in nats per field.
     """
@@ -71,13 +67,9 @@ def _loss(axes: Axes, step: Floats, loss: Floats) -> None:
 
 @styled
 def gain_per_level(
-    sigma: ArrayLike,
-    gain_base: ArrayLike,
-    gain_unet: ArrayLike,
-    *,
-    unet_error: ArrayLike | None = None,
+    sigma: ArrayLike, gain_base: ArrayLike, gain_unet: ArrayLike, *, unet_error: ArrayLike | None = None,
     totals: Mapping[str, tuple[float | None, float | None]] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Path KL gained at each ``sigma`` (S,): by the regression base over the Wiener filter, and by the U-Net
     over the base, (S,) each; ``unet_error`` (S,).
 
@@ -112,12 +104,9 @@ def _value(value: float | None, error: float | None) -> str:
 
 @styled
 def gain_per_shell(
-    sigma: ArrayLike,
-    shells: Sequence[str],
-    gain_base: ArrayLike,
-    gain_unet: ArrayLike,
+    sigma: ArrayLike, shells: Sequence[str], gain_base: ArrayLike, gain_unet: ArrayLike,
     multiplicity: Sequence[int] = (),
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Heat maps over (sigma, momentum shell) of the path KL gained by the U-Net over the regression base
     (left) and by the base over the Wiener filter (right).
 

@@ -141,14 +141,9 @@ def columns_of(orders: Sequence[int], n_max: int) -> list[int]:
 
 
 def estimate(
-    x: Tensor | Floats,
-    orders: Sequence[int] = ORDERS,
-    *,
-    z2: bool = False,
-    block: NDArray[np.int64] | None = None,
-    weight: Floats | None = None,
-    n_blocks: int = 100,
-) -> tuple[Floats, Floats]:
+    x: Tensor | Floats, orders: Sequence[int] = ORDERS, *, z2: bool = False,
+    block: NDArray[np.int64] | None = None, weight: Floats | None = None, n_blocks: int = 100,
+) -> tuple[Floats, Floats]:  # fmt: skip
     """kappa_n of samples x (n, ...) and errors, each (n_orders,); block (n,): chains, else n_blocks slices.
 
     >>> x = np.random.default_rng(1).exponential(size=(40000, 1))
