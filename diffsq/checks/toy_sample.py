@@ -27,7 +27,7 @@ from diffsq.process.cumulants import Tally, Watch, exact_average, flow, forward,
 from diffsq.process.sde import SDES
 from diffsq.sampling.flow import sample_points
 from diffsq.sampling.point_path import calibrated
-from diffsq.sampling.streams import POINT_BLOCK, point_noise
+from diffsq.sampling.streams import POINT_BLOCK, noise_of
 from lattice.actions.one_variable import RealQuartic, TwoPeak
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
@@ -157,7 +157,7 @@ class Sampling:
         rows = torch.from_numpy(self.data.phi[:n])
         for block in range(blocks):
             x = rows[block * POINT_BLOCK : (block + 1) * POINT_BLOCK]
-            noise = point_noise(self.config.seed, f"toy/forward/{sde}", block, 1)
+            noise = noise_of(self.config.seed, f"toy/forward/{sde}", block, (POINT_BLOCK, 1))
             label = labels(block, len(x), n)
             forward(x, levels, lambda i: noise(i)[: len(x)], lambda i, y: up.add(i, f[i] * y, label))  # noqa: B023
         seen = [0] * len(levels)

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffsq.exactness.weights import forward_ess, independence_metropolis, ln_z
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore
-from diffsq.sampling.point_path import PointKernel, forward_weights, sample_paths
+from diffsq.sampling.point_path import PointKernel, PointPath, forward_weights, sample_paths
 from lattice.errors import InputError
 from lattice.progress import Progress
 
@@ -64,21 +64,16 @@ class PointChain:
     def as_dict(self) -> dict[str, Any]:
         """The numbers, for JSON."""
         (value, error), (forward, spread) = self.ln_z, self.ess_forward
-        found = {"sigma": self.sigma, "acceptance": self.acceptance, "ess": self.ess}
-        found |= {"ess_forward": forward, "ess_forward_error": spread}
-        return {**found, "ln_z": value, "ln_z_error": error}
+        return {
+            "sigma": self.sigma, "acceptance": self.acceptance, "ess": self.ess, "ess_forward": forward,
+            "ess_forward_error": spread, "ln_z": value, "ln_z_error": error,
+        }  # fmt: skip
 
 
 def metropolis_points(
-    model: PointModel,
-    kernel: PointKernel,
-    n: int,
-    seed: int,
-    data: Tensor,
-    progress: Progress | None = None,
-    proposer: PointScore | None = None,
-    chain: NDArray[np.int64] | None = None,
-) -> PointChain:
+    model: PointModel, kernel: PointKernel, n: int, seed: int, data: Tensor, progress: Progress | None = None,
+    proposer: PointScore | None = None, chain: NDArray[np.int64] | None = None,
+) -> PointChain:  # fmt: skip
     """A chain of n points distributed as e^{-E(x, sigma_1)}, sigma_1 the kernel's lowest level above zero.
 
     data (m, d): points whose noised paths give the forward weights; chain (m,): their chains, if correlated.
@@ -87,13 +82,12 @@ def metropolis_points(
     """
     if model.kind != "energy":
         raise InputError("Metropolis needs an energy model; a score model has no density to accept with")
-    sigma = kernel.levels[1:2]
-    score = proposer or model
+    sigma, path = kernel.levels[1:2], PointPath(proposer or model, kernel)
 
-    def log_density(x: Tensor) -> Tensor:
-        return -model.energy(x, sigma)
+    def energy(x: Tensor) -> Tensor:
+        return model.energy(x, sigma)
 
-    proposals, log_weight = sample_paths(score, kernel, n, seed, log_density, progress)
-    forward = forward_weights(score, kernel, data, seed, log_density)
+    proposals, log_weight = sample_paths(path, n, seed, energy, progress)
+    forward = forward_weights(path, data, seed, energy)
     indices, accepted = independence_metropolis(log_weight.numpy(), seed)
     return PointChain(proposals[indices], float(sigma), accepted, log_weight.numpy(), forward.numpy(), chain)

@@ -50,11 +50,11 @@ class Workbench:
 
     def noise(self, stream: str, index: NDArray[np.int64]) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
-        return noise_of(self.model, self.seed, stream, index, self.device)
+        return noise_of(self.seed, stream, index, self.model.shape, self.device)
 
     def frames(self) -> Frames:
         """The lattice frame of each step, as in the run's own samples."""
-        return frames_of(self.model, self.seed)
+        return frames_of(self.seed, self.model.shape)
 
 
 def open_run(folder: Path, device: str = "cpu") -> Workbench:

@@ -173,9 +173,9 @@ def test_a_model_that_gives_nan_stops(method: str, work: Path, ensemble: Ensembl
 def test_infinite_weights_stop(
     work: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffsq.sampling.lattice_path import ReversePath
+    from diffsq.sampling.lattice_path import ModeGaussian
 
-    monkeypatch.setattr(ReversePath, "log_start", lambda self, x: torch.full((len(x),), -torch.inf))
+    monkeypatch.setattr(ModeGaussian, "log_density", lambda self, x: torch.full((len(x),), -torch.inf))
     with pytest.raises(InputError, match=r"forward log-weights \(model\) are NaN or infinite"):
         draw(work, ensemble, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
