@@ -12,11 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from diffsq.exactness.noisy_metropolis import kept_noise_bias, noisy_acceptance
 from diffsq.exactness.weights import acceptance, ln_z, log_mean_exp
 from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, panels, styled
 from diffsq.process.sde import VESDE
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling.likelihood import flow_sample, hutchinson_probes, kept_noise_bias, noisy_acceptance
+from diffsq.sampling.likelihood import ProbabilityFlow, hutchinson_probes
 from lattice.arrays import Floats, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
@@ -96,7 +97,7 @@ def _draw(
         signs = signs.to(bench.device)
 
         def log_q(at: Tensor, probes: Tensor | None, z: Tensor = noise) -> tuple[Tensor, Tensor]:
-            return flow_sample(model, at, z, probes=probes, frame=bench.frames()(0), done=progress.update)
+            return ProbabilityFlow(model, at, bench.frames()(0)).sample(z, probes, progress.update)
 
         estimates = [log_q(levels, signs[i : i + 1]) for i in range(n_estimates)]
         phi = estimates[0][0]

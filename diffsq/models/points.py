@@ -20,6 +20,7 @@ import math
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,8 +65,8 @@ class Network(nn.Module):
         if len(t) == 1:
             out: Tensor = h @ (polynomials[0][:, None, None] * self.weight).sum(0)
         else:
-            each = h @ self.weight.movedim(1, 0).flatten(1)  # one product for all polynomials
-            out = (each.reshape(len(h), N_LAST, -1) * polynomials[..., None]).sum(1)
+            each = h @ rearrange(self.weight, "m h o -> h (m o)")  # one product for all polynomials
+            out = (rearrange(each, "n (m o) -> n m o", m=N_LAST) * polynomials[..., None]).sum(1)
         return out
 
 

@@ -69,8 +69,6 @@ class SitePosterior(nn.Module):
         Returns the bounded features mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the iteration, (n, 3, L0, L1), and
         the log-variance of each site (n, L0, L1), float32 like all features.
         """
-        if bool((position == position[0]).all()):
-            position = position[:1]  # one table serves all
         low = position.long().clamp(0, len(self.mean) - 2)
         part = position - low
         y_step = self._reach() / (0.5 * (N_POINTS - 1))

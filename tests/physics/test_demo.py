@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+from diffsq.sampling.lattice_sets import sample
 
 from diffsq.config.config import Config, load_config
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import ln_z, metropolis_ensemble
-from diffsq.sampling.sample import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
