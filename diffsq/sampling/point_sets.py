@@ -6,7 +6,6 @@ that no two samplers of a run share their fluctuations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.sde import SDES
 from diffsq.sampling.flow import sample_points
 from diffsq.sampling.point_path import calibrated
+from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
@@ -33,10 +33,6 @@ from lattice.rng import stream_id
 EXACT = "exact score"
 LAW = 4  # raise with any change of what these samplers draw
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
-
-
-def unseen(level: int, x: Tensor) -> None:
-    """A watch that looks away."""
 
 
 @dataclass
@@ -67,7 +63,7 @@ class PointDraws:
 
     def points(
         self, kind: str, sde: str, method: str, n_levels: int, n: int, *,
-        watch: Callable[[int, Tensor], None] = unseen, purpose: str = "", clamped: list[int] | None = None,
+        watch: Watch = unseen, purpose: str = "", clamped: list[int] | None = None,
     ) -> Tensor:  # fmt: skip
         """n points (n, d), of other random numbers than those of any other sampler."""
         model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], n)
