@@ -38,6 +38,15 @@ def format_value(value: float | None, error: float | None) -> str:
     )
 
 
+def printed(value: float | None, error: float | None = None, nothing: str = "-") -> str:
+    """value(error), the bare number where there is no error, `nothing` where there is no number.
+
+    >>> printed(0.5, 0.01), printed(0.123456789), printed(None)
+    ('0.500(10)', '0.123457', '-')
+    """
+    return nothing if value is None else format_value(value, error) if error else f"{value:.6g}"
+
+
 _PRINTED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:\((\d+\.?\d*|\.\d+|nan|inf)\))?(?:e([+-]?\d+))?", re.I)
 
 

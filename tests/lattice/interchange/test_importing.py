@@ -499,7 +499,7 @@ class TestReading:
     def test_not_finite(self, tmp_path: Path) -> None:
         phi = free_draws(9, 1)
         phi[4, 2, 1], phi[6, 0, 0] = np.nan, np.inf
-        with pytest.raises(InputError, match=r"configuration 4 \(2 of 9"):
+        with pytest.raises(InputError, match=r"2 of 9 configurations, first in configuration 4"):
             read_foreign(saved(tmp_path, phi))
 
     def test_pickles_are_never_opened(self, tmp_path: Path) -> None:
