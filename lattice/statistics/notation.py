@@ -47,6 +47,15 @@ def with_pull(value: float, error: float, pull: float) -> str:
     return f"{format_value(value, error)} [{pull:+.1f}]"
 
 
+def printed(value: float | None, error: float | None = None, nothing: str = "-") -> str:
+    """value(error), the bare number where there is no error, `nothing` where there is no number.
+
+    >>> printed(0.5, 0.01), printed(0.123456789), printed(None)
+    ('0.500(10)', '0.123457', '-')
+    """
+    return nothing if value is None else format_value(value, error) if error else f"{value:.6g}"
+
+
 _PRINTED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:\((\d+\.?\d*|\.\d+|nan|inf)\))?(?:e([+-]?\d+))?", re.I)
 
 
