@@ -236,8 +236,7 @@ def _weights(log_w: Tensor) -> Floats:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(f"{bad} of {values.size} log-weights are NaN or infinite; retrain the model")
-    weights: Floats = np.exp(values - values.max(1, keepdims=True))
-    return weights
+    return np.asarray(np.exp(values - values.max(1, keepdims=True)))
 
 
 def independent_rows(ensemble: Ensemble, n: int) -> tuple[Integers, int]:

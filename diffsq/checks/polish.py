@@ -104,8 +104,7 @@ def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progre
         x = steps.run(steps.STEPS[method], bench.model, start, levels, noise, bench.frames())
         parts.append(x.cpu())
         progress.update()
-    phi: Floats = torch.cat(parts)[:n].numpy()
-    return phi
+    return np.asarray(torch.cat(parts)[:n].numpy())
 
 
 def _per_shell(momenta: Momenta, q: torch.Tensor) -> list[float]:

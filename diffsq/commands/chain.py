@@ -70,12 +70,11 @@ def summary(ensemble: Any) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """What the command prints."""
-    from lattice.statistics.notation import aligned, format_value
+    from lattice.statistics.notation import aligned, format_entry, format_value
 
     rows = [["observable", "value", "tau_int"]]
     for name, entry in result["observables"].items():
-        tau = format_value(entry["tau_int"], entry["tau_int_error"])
-        rows.append([name, format_value(entry["value"], entry["error"]), tau])
+        rows.append([name, format_value(entry["value"], entry["error"]), format_entry(entry, "tau_int")])
     extents = "x".join(map(str, result["shape"]))
     start = f"{result['n_therm']} HMC trajectories" if result["start"] == "hmc" else f"the {result['start']}"
     lines = [f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lattice.errors import InputError
 
@@ -36,6 +37,11 @@ def format_value(value: float | None, error: float | None) -> str:
         if e >= 1 or round(e, decimals) >= 1
         else f"{v:.{decimals}f}({round(e * 10.0**decimals)})"
     )
+
+
+def format_entry(entry: Mapping[str, Any], name: str) -> str:
+    """entry[NAME](entry[NAME_error])."""
+    return format_value(entry[name], entry[f"{name}_error"])
 
 
 def with_pull(value: float, error: float, pull: float) -> str:
