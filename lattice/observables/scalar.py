@@ -18,7 +18,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Classes = tuple[tuple[tuple[int, ...], ...], ...]
 # primaries, function of their means (None: the mean itself), why it can be undefined
-Definition = tuple[tuple[str, ...], Callable[[Floats], float] | None, str]
+Definition = tuple[tuple[str, ...], Callable[[Any], Any] | None, str]
 ORDER = 8  # highest power of phi, of M and of momentum modes
 _CHUNK_SITES = 1 << 18  # sites handled at a time: bounds the memory of FFTs and powers, fits a cache
 
@@ -136,15 +136,15 @@ def longest_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a for a, extent in enumerate(shape) if extent == max(shape))
 
 
-def xi_second_moment(g0: float, g1: float, length: int) -> float:
+def xi_second_moment(g0: Any, g1: Any, length: int) -> Any:
     """xi_2nd = sqrt(G(0)/G(k1) - 1)/(2 sin(pi/L)); nan where G(0) <= G(k1) or there is no k1 (L = 1).
 
-    >>> round(xi_second_moment(5.0, 1.0, 6), 6)
+    >>> float(round(xi_second_moment(5.0, 1.0, 6), 6))
     2.0
     """
     if length < 2 or not g0 > g1 > 0:
         return math.nan
-    return math.sqrt(g0 / g1 - 1) / (2 * math.sin(math.pi / length))
+    return np.sqrt(g0 / g1 - 1) / (2 * math.sin(math.pi / length))
 
 
 @lru_cache(maxsize=32)
