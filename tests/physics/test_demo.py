@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 
 from diffsq.config.config import Config, load_config
+from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import ln_z, metropolis_ensemble
 from diffsq.sampling.sample import sample
 from diffsq.training.lattice import train
@@ -24,11 +26,10 @@ from lattice.observables.measure import measure
 from lattice.simulation.monte_carlo import generate
 from lattice.statistics.notation import parse_value
 
-ROOT = Path(__file__).resolve().parents[2]
 BUDGET = (
     "ensemble.n_configs=32768", "model.channels=1", "model.n_levels=1", "model.n_sigma=20",
     "model.n_fit=2048", "training.n_steps=0", "sampling.n_samples=2048", "sampling.n_forward=512",
-    "sampling.n_calibration=1024",
+    "sampling.n_calibration=1024", "sampling.n_levels=24",
 )  # fmt: skip
 
 
@@ -52,7 +53,9 @@ def ensemble(config: Config, folder: Path) -> Ensemble:
 @pytest.fixture(scope="module")
 def samples(config: Config, folder: Path, ensemble: Ensemble) -> Ensemble:
     train(config, ensemble, folder / "train")
-    return sample(config, folder / "train/model", ensemble, folder / "samples")
+    drawn = sample(config, folder / "train/model", ensemble, folder / "samples")
+    diagnose(folder / "samples", config.seed)
+    return drawn
 
 
 def pulls(config: Config, measured: dict[str, Any]) -> dict[str, float]:
