@@ -57,15 +57,16 @@ WORDS = {
     "measure": (
         "observables of any ensemble, with errors",
         "|M|, susceptibility, Binder cumulant, action density, two-point function, xi_2nd, cumulants: "
-        "value(error) by the Gamma method over replicas, with tau_int; a weighted ensemble by "
+        "value(error) by the Gamma method over replicas, with tau_int; of one variable moments and cumulants "
+        "by the jackknife over whole chains, beside the exact numbers; a weighted ensemble by "
         "self-normalised weights and the jackknife. Several weighted samples of one model are pooled, "
         "whatever their seeds; --metropolis needs one seed.",
-        "diffsq measure runs/demo/samples --metropolis --json > metropolis.json",
+        "diffsq measure runs/demo/samples/score-ve --metropolis --json > metropolis.json",
     ),
     "compare": (
         "two ensembles side by side, with pulls and a verdict",
         "Measures what is not measured yet. Exit code 1 when the verdict is `differ`.",
-        "diffsq compare runs/demo/ensemble runs/demo/samples",
+        "diffsq compare runs/demo/ensemble runs/demo/samples/score-ve",
     ),
     "import": (
         "check a foreign ensemble, and take it over",
@@ -90,7 +91,10 @@ WORDS = {
         "and the couplings it knows. likelihood: probability-flow likelihood against the path weights. "
         "free-energy: ln Z and its differences. polish: bias against HMC trajectories. levels: where the "
         "efficiency is lost. cumulants: kappa_n(t) forward and backward, per site, of M and per momentum "
-        "mode. Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
+        "mode. Of one variable: samplers: other samplers and numbers of levels. limits: the flow without "
+        "sampling error. cumulants. fokker-planck: circulation and residual of the learned law. "
+        "learned-action: S_DM against S. strip: weight beyond the strip of complex Langevin. "
+        "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
         "negative.",
         "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",
     ),
@@ -180,8 +184,9 @@ def _measure(sub: argparse.ArgumentParser) -> None:
     _json(sub)
     sub.add_argument("--all", action="store_true", help="print every cumulant, not only the usual ones")
     sub.add_argument(
-        "--method", choices=("gamma", "jackknife"), default="gamma",
-        help="of the errors without weights: Gamma method (default), or blocked jackknife as second opinion",
+        "--method", choices=("gamma", "jackknife"),
+        help="of the errors without weights: Gamma method (default on a lattice) or jackknife (default of "
+        "one variable), each a second opinion on the other",
     )  # fmt: skip
     how = sub.add_mutually_exclusive_group()
     how.add_argument(

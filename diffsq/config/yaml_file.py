@@ -5,7 +5,6 @@ Nothing here knows what the keys mean; `diffsq.config` does.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import yaml
 
 from diffsq.config.presets import found, presets
-from lattice.errors import InputError
+from lattice.errors import InputError, nearest
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -70,11 +69,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _nearby_files(path: Path) -> str:
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
     for name in (path.name, path.name + ".yaml"):
-        if close := difflib.get_close_matches(name, names, n=1):
-            return f"; did you mean {path.parent / close[0]}?"
-    close = difflib.get_close_matches(path.stem, presets(), n=1)
-    if close:
-        return f"; did you mean the preset {close[0]}? (`diffsq configs` lists them)"
+        if close := nearest(name, names, "{}"):
+            return f"; did you mean {path.parent / close}?"
+    if close := nearest(path.stem, presets(), "{}"):
+        return f"; did you mean the preset {close}? (`diffsq configs` lists them)"
     return "; `diffsq configs` lists the presets" if str(path) == path.stem else ""
 
 

@@ -8,6 +8,8 @@ see `Symmetry`.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,16 +27,35 @@ class LatticeScore(nn.Module):
     """Preconditioned score network for one lattice shape and one coupling point.
 
     `unet` = None leaves the closed-form base. `gain` (n_sigma, n_class) is the further fraction of the Wiener
-    posterior variance that the U-Net explains, measured on training data after the fit.
+    posterior variance that the U-Net explains, measured on training data after the fit. `about` says what a
+    trained model was trained on (its model.json).
     """
 
     gain: Tensor
+    about: dict[str, Any]
 
     def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
         super().__init__()
         self.base = base
         self.unet = unet
         self.register_buffer("gain", torch.zeros_like(base.explained))
+        self.about = {}
+
+    @classmethod
+    def unfitted(
+        cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1
+    ) -> "LatticeScore":
+        """Empty tables for a lattice, and a U-Net with fresh weights unless channels = 0."""
+        unet = UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels else None
+        return cls(RegressionBase(Momenta(tuple(shape)), n_sigma), unet)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of `unfitted`."""
+        network = (
+            {"channels": self.unet.channels, "n_levels": self.unet.n_levels} if self.unet is not None else {}
+        )
+        return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network}
 
     @property
     def momenta(self) -> Momenta:

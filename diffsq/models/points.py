@@ -17,6 +17,7 @@ other noise levels (diffsq.process.sde), so one model serves both.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,7 @@ class PointModel(nn.Module):
 
     Buffers, float64: axes U (d, d), variance v (d,), log_sigma (2,) the range learned, log_rho (N_RHO,)
     coefficients in t = -1...1 across that range, box (2, d) the smallest and largest coordinates of the data.
+    `about` says what a trained model was trained on (its model.json).
     """
 
     axes: Tensor
@@ -92,10 +94,12 @@ class PointModel(nn.Module):
     log_sigma: Tensor
     log_rho: Tensor
     box: Tensor
+    about: dict[str, Any]
 
     def __init__(self, dim: int, kind: str, width: int, depth: int) -> None:
         super().__init__()
-        self.dim, self.kind = dim, kind
+        self.dim, self.kind, self.about = dim, kind, {}
+        self.sizes = {"dim": dim, "kind": kind, "width": width, "depth": depth}
         for name, value in (("axes", torch.eye(dim)), ("variance", torch.ones(dim)),
                             ("log_sigma", torch.tensor([-1.0, 1.0])), ("log_rho", torch.zeros(N_RHO)),
                             ("box", torch.tensor([[-math.inf], [math.inf]]).repeat(1, dim))):  # fmt: skip

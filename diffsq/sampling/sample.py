@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.config.config import Config
-from diffsq.models.files import load_model
+from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames as LatticeFrames
 from diffsq.models.protocol import Noise
@@ -35,33 +34,37 @@ N_WIENER = 2048  # calibration fields for the Wiener filter, shown for compariso
 
 
 def sample(
-    config: Config,
-    model_dir: Path,
+    config: LatticeRun,
+    model: LatticeScore,
     ensemble: Ensemble,
     out: Path,
     *,
+    sde: str | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
 ) -> Ensemble:
-    """Draw `sampling.n_samples` fields, in the schema of a Monte Carlo ensemble.
+    """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde), in the
+    schema of a Monte Carlo ensemble.
+
+    model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble.
 
     For method "path": log-weights, kernel calibrated on the training chains, forward weights on held-out
     chains in forward.json. Raises `InputError` when the model belongs to another action,
     lattice or ensemble, or weights are not finite.
     """
-    model, about = load_model(model_dir)
-    check_model(about, ensemble, model_dir)
+    check_model(model, ensemble)
     out.mkdir(parents=True, exist_ok=True)
     settings = config.sampling
-    levels = levels_of(config, model, ensemble)
+    process = sde or config.sampling.sde[0]
+    levels = levels_of(config, model, ensemble, process)
     generated = {
         "sampler": settings.method,
         "law": VERSION,
         "levels": levels.tolist(),
-        "process": config.sde.kind,
+        "process": process,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode",
-        "model": about["sha256"],
-        "training_ensemble": about["ensemble"],
+        "model": model.about["sha256"],
+        "training_ensemble": model.about["ensemble"],
         "seed": config.seed,
         "stream": "sample",
         "n_calibration": settings.n_calibration,
@@ -84,17 +87,16 @@ def sample(
     return writer.read()
 
 
-def check_model(about: dict[str, Any], ensemble: Ensemble, model_dir: Path) -> None:
-    """Refuse a model trained for another lattice, action or ensemble."""
+def check_model(model: LatticeScore, ensemble: Ensemble, folder: Path | None = None) -> None:
+    """Refuse a model trained for another lattice, action or ensemble; `folder` is where it was read."""
     for name, have, want in (
-        ("lattice", tuple(about["shape"]), ensemble.shape),
-        ("action", about["action"], ensemble.action.as_dict()),
-        ("ensemble", about["ensemble"], ensemble.identity),
+        ("lattice", model.shape, ensemble.shape),
+        ("action", model.about.get("action"), ensemble.action.as_dict()),
+        ("ensemble", model.about.get("ensemble"), ensemble.identity),
     ):
         if have != want:
-            raise InputError(
-                f"{model_dir}: the model was trained for {name} {have}, not {want}; train one for it"
-            )
+            where = f"{folder}: " if folder else ""
+            raise InputError(f"{where}the model was trained for {name} {have}, not {want}; train one for it")
 
 
 Watch = Callable[[int, Tensor], None]
@@ -105,7 +107,7 @@ class Sampling:
 
     def __init__(
         self,
-        config: Config,
+        config: LatticeRun,
         model: LatticeScore,
         ensemble: Ensemble,
         out: Path,
