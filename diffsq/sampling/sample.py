@@ -37,7 +37,7 @@ def sample(
     config: LatticeRun,
     model: LatticeScore,
     ensemble: Ensemble,
-    out: Path,
+    out: str | Path,
     *,
     sde: str | None = None,
     progress: Progress | None = None,
@@ -52,6 +52,7 @@ def sample(
     chains in forward.json. Raises `InputError` when the model belongs to another action,
     lattice or ensemble, or weights are not finite.
     """
+    out = Path(out)
     check_model(model, ensemble)
     out.mkdir(parents=True, exist_ok=True)
     settings = config.sampling
