@@ -32,15 +32,12 @@ class LatticeScore(nn.Module):
     trained model was trained on (its model.json).
     """
 
-    gain: Tensor
-    about: dict[str, Any]
-
     def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
         super().__init__()
         self.base = base
         self.unet = unet
-        self.register_buffer("gain", torch.zeros_like(base.explained))
-        self.about = {}
+        self.gain = nn.Buffer(torch.zeros_like(base.explained))
+        self.about: dict[str, Any] = {}
 
     @classmethod
     def unfitted(

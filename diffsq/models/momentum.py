@@ -27,11 +27,6 @@ class Momenta(nn.Module):
     (16, 6)
     """
 
-    index: Tensor
-    weight: Tensor
-    multiplicity: Tensor
-    khat2: Tensor
-
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -51,10 +46,9 @@ class Momenta(nn.Module):
         if shape[-1] % 2 == 0:
             weight[..., -1] = 1.0
         self.n_class = len(labels)
-        self.register_buffer("index", index.reshape(half))
-        self.register_buffer("weight", weight)
-        self.register_buffer("multiplicity", self.class_sum(weight))
-        self.register_buffer("khat2", self.class_sum(weight * khat2) / self.multiplicity)
+        self.index, self.weight = nn.Buffer(index.reshape(half)), nn.Buffer(weight)
+        self.multiplicity = nn.Buffer(self.class_sum(weight))
+        self.khat2 = nn.Buffer(self.class_sum(weight * khat2) / self.multiplicity)
 
     def chebyshev(self, n: int) -> Tensor:
         """T_0 ... T_{n-1} of ln(1 + k^2), mapped to [-1, 1]: (n, n_class)."""

@@ -90,21 +90,16 @@ class PointModel(nn.Module):
     `about` says what a trained model was trained on (its model.json).
     """
 
-    axes: Tensor
-    variance: Tensor
-    log_sigma: Tensor
-    log_rho: Tensor
-    box: Tensor
-    about: dict[str, Any]
-
     def __init__(self, dim: int, kind: str, width: int, depth: int) -> None:
         super().__init__()
-        self.dim, self.kind, self.about = dim, kind, {}
+        self.dim, self.kind = dim, kind
         self.sizes = {"dim": dim, "kind": kind, "width": width, "depth": depth}
-        for name, value in (("axes", torch.eye(dim)), ("variance", torch.ones(dim)),
-                            ("log_sigma", torch.tensor([-1.0, 1.0])), ("log_rho", torch.zeros(N_RHO)),
-                            ("box", torch.tensor([[-math.inf], [math.inf]]).repeat(1, dim))):  # fmt: skip
-            self.register_buffer(name, value.double())
+        self.about: dict[str, Any] = {}
+        self.axes = nn.Buffer(torch.eye(dim).double())
+        self.variance = nn.Buffer(torch.ones(dim).double())
+        self.log_sigma = nn.Buffer(torch.tensor([-1.0, 1.0]).double())
+        self.log_rho = nn.Buffer(torch.zeros(N_RHO).double())
+        self.box = nn.Buffer(torch.tensor([[-math.inf], [math.inf]]).repeat(1, dim).double())
         self.network = Network(dim, 1 if kind == "energy" else dim, width, depth, kind == "energy")
 
     def set_gaussian(self, covariance: Tensor, sigma_min: float, sigma_max: float) -> None:

@@ -74,26 +74,18 @@ class RegressionBase(nn.Module):
     """
 
     n_feature = 16
-    g: Tensor
-    log_sigma: Tensor
-    coefficients: Tensor
-    explained: Tensor
-    beta: Tensor
 
     def __init__(self, momenta: Momenta, n_sigma: int) -> None:
         super().__init__()
         self.momenta = momenta
         self.zero_mode = ZeroModeDenoiser()
         self.site = SitePosterior(n_sigma)
-        sizes = {
-            "g": (momenta.n_class,),
-            "log_sigma": (n_sigma,),
-            "coefficients": (n_sigma, momenta.n_class, self.n_feature),
-            "explained": (n_sigma, momenta.n_class),
-            "beta": (n_sigma, momenta.n_class),
-        }
-        for name, size in sizes.items():
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+        n_class = momenta.n_class
+        self.g = nn.Buffer(torch.zeros(n_class, dtype=torch.float64))
+        self.log_sigma = nn.Buffer(torch.zeros(n_sigma, dtype=torch.float64))
+        self.coefficients = nn.Buffer(torch.zeros(n_sigma, n_class, self.n_feature, dtype=torch.float64))
+        self.explained = nn.Buffer(torch.zeros(n_sigma, n_class, dtype=torch.float64))
+        self.beta = nn.Buffer(torch.zeros(n_sigma, n_class, dtype=torch.float64))
 
     def wiener(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Filter W and posterior variance C per class: sigma (n,) -> (n, n_class) each."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffsq.config.sections import PointTraining
@@ -39,11 +38,7 @@ MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data
 
 
 def train_points(
-    points: Tensor | NDArray[np.float64],
-    settings: PointTraining,
-    seed: int,
-    out: Path,
-    progress: Progress | None = None,
+    points: Tensor | Floats, settings: PointTraining, seed: int, out: Path, progress: Progress | None = None
 ) -> PointModel:
     """Train on points (N, d), d = 1 or 2, of a law symmetric under x -> -x; the same call again resumes.
 
