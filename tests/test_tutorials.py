@@ -1,7 +1,8 @@
-"""The tutorials run as they are, in a folder of their own, and what they print is right."""
+"""The tutorials run as they stand, in an empty folder, and what they print at the end is right."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -14,31 +15,51 @@ from places import ROOT
 from lattice.statistics.notation import parse_value
 
 NUMBER = r"-?[0-9.]+\([0-9.]+\)(?:e[-+]\d+)?"
+FOLDER = ROOT / "scripts" / "tutorials"
+EXACT = ("1_ensemble", "2_train_and_sample", "3_exactness", "4_complex_langevin")
 
 
-def printed(name: str, folder: Path) -> str:
-    """What scripts/tutorials/NAME prints when it is run in `folder`."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+def run(name: str, folder: Path) -> str:
+    """What the script prints; its pages for the site are kept (scripts/site/tutorials.py)."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "tutorials" / name)],
-        cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False,
+        [sys.executable, str(ROOT / "scripts/site/tutorials.py"), str(FOLDER / f"{name}.py")],
+        capture_output=True, text=True, cwd=folder, timeout=500, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", EXACT)
+def test_it_ends_with_a_number_that_is_right(name: str, tmp_path: Path) -> None:
+    last = run(name, tmp_path).splitlines()[-1]
+    assert re.search(r"\d\(\d+(\.\d+)?\)", last), last  # value(error)
+    pull = re.search(r"pull ([+-]\d+\.\d)$", last)
+    assert pull is not None, last
+    assert abs(float(pull.group(1))) <= 4
+    assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
 def test_an_action_of_ones_own(tmp_path: Path) -> None:
-    """Certified; both columns of the table agree; the weights leave most of the samples."""
-    text = printed("5_your_own_action.py", tmp_path)
+    """Certified; both columns of the table agree in every row; the weights leave most of the samples."""
+    text = run("5_your_own_action", tmp_path)
     assert text.startswith("certificate: passed")
-    rows = {row[0]: row[1:] for row in re.findall(rf"^(\w+) +({NUMBER}) +({NUMBER})$", text, re.M)}
-    assert {"abs_magnetization", "action_density", "phi2", "phi4", "susceptibility_full"} <= set(rows)
-    for name, cells in rows.items():
+    rows = re.findall(rf"^(\w+) +({NUMBER}) +({NUMBER})$", text, re.M)
+    assert {"abs_magnetization", "action_density", "phi2", "phi4", "xi_2nd"} <= {row[0] for row in rows}
+    for name, *cells in rows:
         (a, da), (b, db) = (parse_value(cell) for cell in cells)
-        assert abs(a - b) < 4 * (da**2 + db**2) ** 0.5, name
-    ess, error = parse_value(re.findall(rf"^ESS/N ({NUMBER})$", text, re.M)[0])
-    assert ess > 0.5
-    assert error < 0.1
-    again = printed("5_your_own_action.py", tmp_path)  # reads what is there
-    assert again == text
+        assert abs(a - b) < 4 * math.hypot(da, db), name
+    assert parse_value(re.findall(rf"ESS/N = ({NUMBER})", text)[0])[0] > 0.5
+    assert abs(float(text.rpartition("pull ")[2])) < 4
+    assert (tmp_path / "5_your_own_action.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_they_are_short_and_public(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 60
+    assert text.startswith("# %% [markdown]\n# # ")
+    private = re.findall(r"^(?:import|from) (?:lattice|diffsq).*\b_\w+|\._\w+", text, flags=re.MULTILINE)
+    assert private == []

@@ -58,18 +58,20 @@ def mean_is(name: str, parts: list[Floats], expected: float, detail: str) -> Che
 def format_certificate(certificate: dict[str, Any]) -> str:
     """The certificate as text for a terminal: a verdict, a line per check, and the autocorrelation times."""
     reason = f" ({certificate['reason']})" if certificate["reason"] else ""
-    lines = [f"Certificate: {_verdict(certificate)}{reason}"]
-    lines.append(f"  {certificate['n']} configurations in {certificate['n_chains']} chains")
+    lines = [f"Certificate: {certificate.get('verdict') or _verdict(certificate)}{reason}"]
+    if "n_chains" in certificate:
+        lines.append(f"  {certificate['n']} configurations in {certificate['n_chains']} chains")
     for check in certificate["checks"]:
         value = "" if check["value"] is None else f"{check['value']:.4g}"
         value = format_value(check["value"], check["error"]) if check["error"] else value
-        expected = f"expected {check['expected']:<16} {check['detail']}"
-        lines.append(f"  {_verdict(check)}  {check['name']:<26} {value:<16} {expected}".rstrip())
-    tau = certificate["tau_int"]
+        limit = f"limit {check['limit']}" if "limit" in check else f"expected {check['expected']}"
+        line = f"  {_verdict(check)}  {check['name']:<26} {value:<16} {limit:<25} {check['detail']}"
+        lines.append(line.rstrip())
+    tau = certificate.get("tau_int", {})
     times = [f"{SYMBOLS[k]} {format_value(t['value'], t['error'])}" for k, t in tau.items() if k != "unit"]
     if times:
         lines.append(f"  tau_int (1/2 + sum rho): {', '.join(times)} in {tau['unit']}")
-    if certificate["n_independent"] is not None:
+    if certificate.get("n_independent") is not None:
         lines.append(f"  independent configurations N/(2 tau_int): {certificate['n_independent']:.0f}")
     return "\n".join(lines)
 

@@ -55,12 +55,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not manifest.get("complete") or not isinstance(shards, list) or not shards:
         raise InputError(f"{path}: the ensemble is not complete; run the command that makes it again")
     for record in shards:
-        name = record.get("name") if isinstance(record, dict) else None
-        if (
-            not isinstance(name, str)
-            or not _SHARD_NAME.fullmatch(name)
-            or not isinstance(record.get("sha256"), str)
-        ):
+        name, digest = (
+            (record.get("name"), record.get("sha256")) if isinstance(record, dict) else (None, None)
+        )
+        if not (isinstance(name, str) and _SHARD_NAME.fullmatch(name) and isinstance(digest, str)):
             raise InputError(f"{path}: malformed list of shards")
     return manifest
 
@@ -94,7 +92,8 @@ def action_of(found: Any, path: Path, expected: Action | None) -> Action:
 def _why_no_manifest(folder: Path) -> str:
     if any(folder.glob("shard-*.h5")):
         return "this ensemble is not finished; run the command that makes it again, it will resume"
-    for name in ("ensemble", "samples"):
-        if (folder / name / "manifest.json").exists():
-            return f"this is a run folder; name the ensemble in it, {folder / name}"
+    found = [*folder.glob("*/manifest.json"), *folder.glob("*/*/manifest.json")]
+    if found:
+        kind = "run folder" if (folder / "ensemble").exists() else "folder of ensembles"
+        return f"this is a {kind}; name one ensemble in it: {', '.join(str(p.parent) for p in found[:6])}"
     return "no ensemble here (no manifest.json)"

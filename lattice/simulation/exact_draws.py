@@ -15,7 +15,7 @@ from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.files import write_json
-from lattice.observables.moments import ORDERS, blocks_of, estimates, exact_numbers
+from lattice.observables.holomorphic import ORDERS, blocks_of, estimates, exact_numbers
 from lattice.rng import normals, uniforms
 from lattice.simulation.parameters import ExactDraws
 
