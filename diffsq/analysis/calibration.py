@@ -40,7 +40,8 @@ from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames
-from diffsq.sampling.lattice_path import ActionFunction, ReversePath
+from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.reverse_chain import ActionFunction
 from diffsq.sampling.steps import Step
 from lattice.arrays import Floats, Integers, batches
 from lattice.ensembles.ensemble import Ensemble
@@ -153,7 +154,7 @@ def _path_up(
         delta = path.kernel.levels[step + 1] ** 2 - path.kernel.levels[step] ** 2
         high = x + delta.sqrt() * noise(step, x)
         law = path.reverse(high, step, frames(step))
-        log_w += path.log_forward(x, high, step) - path.log_reverse(x, law, step)
+        log_w += path.log_forward(x, high, step) - law.log_density(x)
         x = high
     return x, log_w
 
@@ -165,8 +166,8 @@ def _path_down(
     log_w = x.new_zeros(len(x))
     for step in reversed(range(level)):
         law = path.reverse(x, step, frames(step))
-        low = path.draw(law, noise(step, x), step)
-        log_w += path.log_forward(low, x, step) - path.log_reverse(low, law, step)
+        low = law.draw(noise(step, x))
+        log_w += path.log_forward(low, x, step) - law.log_density(low)
         x = low
     return x, log_w
 
@@ -235,8 +236,7 @@ def _weights(log_w: Tensor) -> Floats:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(f"{bad} of {values.size} log-weights are NaN or infinite; retrain the model")
-    weights: Floats = np.exp(values - values.max(1, keepdims=True))
-    return weights
+    return np.asarray(np.exp(values - values.max(1, keepdims=True)))
 
 
 def independent_rows(ensemble: Ensemble, n: int) -> tuple[Integers, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from diffsq.process.cumulants import Tally, exact_average, flow, forward, signal
 from diffsq.process.sde import SDES
 from diffsq.sampling.point_sets import PointDraws
-from diffsq.sampling.streams import POINT_BLOCK, point_noise
+from diffsq.sampling.streams import POINT_BLOCK, noise_of
 from lattice.arrays import Integers
 from lattice.exact.one_variable import toy_cumulants
 
@@ -37,7 +37,7 @@ def _flow(draws: PointDraws, kind: str, sde: str) -> dict[str, Any]:
     rows = torch.from_numpy(draws.data.phi[:n])
     for block in range(blocks):
         x = rows[block * POINT_BLOCK : (block + 1) * POINT_BLOCK]
-        noise = point_noise(draws.seed, f"toy/forward/{sde}", block, 1)
+        noise = noise_of(draws.seed, f"toy/forward/{sde}", block, (POINT_BLOCK, 1))
         label = labels(block, len(x), n)
         forward(x, levels, lambda i: noise(i)[: len(x)], lambda i, y: up.add(i, f[i] * y, label))  # noqa: B023
     seen = [0] * len(levels)

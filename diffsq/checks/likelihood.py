@@ -12,16 +12,17 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from diffsq.exactness.noisy_metropolis import kept_noise_bias, noisy_acceptance
 from diffsq.exactness.weights import acceptance, ln_z, log_mean_exp
 from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, panels, styled
 from diffsq.process.sde import VESDE
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling.likelihood import flow_sample, hutchinson_probes, kept_noise_bias, noisy_acceptance
+from diffsq.sampling.likelihood import ProbabilityFlow, hutchinson_probes
 from lattice.arrays import Floats, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_entry, format_value
 from lattice.statistics.weights import check_log_weights, effective_sample_size
 
 EXACT_UP_TO = 100  # sites
@@ -96,7 +97,7 @@ def _draw(
         signs = signs.to(bench.device)
 
         def log_q(at: Tensor, probes: Tensor | None, z: Tensor = noise) -> tuple[Tensor, Tensor]:
-            return flow_sample(model, at, z, probes=probes, frame=bench.frames()(0), done=progress.update)
+            return ProbabilityFlow(model, at, bench.frames()(0)).sample(z, probes, progress.update)
 
         estimates = [log_q(levels, signs[i : i + 1]) for i in range(n_estimates)]
         phi = estimates[0][0]
@@ -117,9 +118,8 @@ def text(result: dict[str, Any]) -> str:
     rows = [["weights", "fields", "ln Z", "ESS/N", "std log w", "acceptance"]]
     for name, title in names.items():
         q = result[name]
-        value, ess = format_value(q["ln_z"], q["ln_z_error"]), format_value(q["ess"], q["ess_error"])
-        accepted = f"{result['acceptance'][name]:.3f}"
-        rows.append([title, str(q["n"]), value, ess, f"{q['std']:.3g}", accepted])
+        ends = f"{q['std']:.3g}", f"{result['acceptance'][name]:.3f}"
+        rows.append([title, str(q["n"]), format_entry(q, "ln_z"), format_entry(q, "ess"), *ends])
     step = result["step"]
     lines = [
         f"kappa = {result['kappa']:g}, lam = {result['lam']:g}, shape {tuple(result['shape'])}, "

@@ -37,7 +37,7 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
 from diffsq.sampling.lattice_kernel import shrink
-from diffsq.sampling.lattice_path import ActionFunction
+from diffsq.sampling.reverse_chain import ActionFunction
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffsq.models.protocol import Frames, Noise
-from diffsq.sampling.lattice_path import ActionFunction, ReversePath
+from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.reverse_chain import ActionFunction
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
@@ -121,10 +122,10 @@ def noise_denoise(
         ratio, new = action(phi), trail[depth]
         for n in reversed(range(depth)):
             law = path.reverse(trail[n + 1], n, frames(n))
-            ratio = ratio - path.log_forward(trail[n], trail[n + 1], n) + path.log_reverse(trail[n], law, n)
+            ratio = ratio - path.log_forward(trail[n], trail[n + 1], n) + law.log_density(trail[n])
             law = path.reverse(new, n, frames(n))
-            low = path.draw(law, down(n), n)
-            ratio = ratio + path.log_forward(low, new, n) - path.log_reverse(low, law, n)
+            low = law.draw(down(n))
+            ratio = ratio + path.log_forward(low, new, n) - law.log_density(low)
             new = low
         return new, ratio - action(new)
 

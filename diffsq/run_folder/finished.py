@@ -18,8 +18,8 @@ from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.sampling.lattice_path import ReversePath, load_path
+from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
-from diffsq.sampling.sample import check_model
 from diffsq.sampling.streams import frames_of, noise_of
 from lattice.actions.complexified import Complexified
 from lattice.arrays import Integers
@@ -59,11 +59,11 @@ class Workbench:
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
-        return noise_of(self.model, self.seed, stream, index, self.device)
+        return noise_of(self.seed, stream, index, self.model.shape, self.device)
 
     def frames(self) -> Frames:
         """The lattice frame of each step, as in the run's own samples."""
-        return frames_of(self.model, self.seed)
+        return frames_of(self.seed, self.model.shape)
 
 
 @dataclass

@@ -29,7 +29,7 @@ def levels_of(config: LatticeRun, model: LatticeScore, ensemble: Ensemble, sde: 
     if config.sampling.placement == "adapted":
         phi = ensemble.split_chains(config.training.validation_fraction)[0].phi
         rows = np.linspace(0, len(phi) - 1, min(N_PLACEMENT, len(phi))).astype(np.int64)
-        noise = noise_of(model, config.seed, "sample/levels", np.arange(len(rows)), log_sigma.device)
+        noise = noise_of(config.seed, "sample/levels", np.arange(len(rows)), model.shape, log_sigma.device)
         return adapted_levels(model, torch.from_numpy(phi[rows]).to(log_sigma.device), noise, n)
     return SDES[sde](float(log_sigma[0].exp()), float(log_sigma[-1].exp())).levels(n)
 

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffsq.config.sections import PointTraining
 from diffsq.models import points as model_points
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.points import PointModel, gaussian_energy
-from diffsq.training.last_layer import GUARD, Raw, Targets, prepared, solve_last_layer
+from diffsq.training.last_layer import GUARD, Targets, prepared, solve_last_layer
 from diffsq.training.loop import BETAS, Loop, Loss
-from diffsq.training.posterior_means import check_points, draw_nodes, table, tables
+from diffsq.training.posterior_means import Table, check_points, draw_nodes, table, tables
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
@@ -39,11 +38,7 @@ MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data
 
 
 def train_points(
-    points: Tensor | NDArray[np.float64],
-    settings: PointTraining,
-    seed: int,
-    out: Path,
-    progress: Progress | None = None,
+    points: Tensor | Floats, settings: PointTraining, seed: int, out: Path, progress: Progress | None = None
 ) -> PointModel:
     """Train on points (N, d), d = 1 or 2, of a law symmetric under x -> -x; the same call again resumes.
 
@@ -119,40 +114,35 @@ class PointTrainer:
             x[level], mean[level], density = found.at(nodes)
             energy[level] = -np.log(density)
             share[level] = self._share(density, found.sigma)
-            place = self._guards(level, found.sigma, n_guard)
-            wide = found if found.sigma > near.sigma else near
-            guard_x[level] = place
-            own = found.density_at(place)
-            known = self._share(own, found.sigma)
-            with np.errstate(divide="ignore"):  # no density at all: the floor alone
-                there = np.log(known * own + (1 - known) * wide.density_at(place))
-            guard_energy[level] = -np.logaddexp(there, math.log(FLOOR) + self._gaussian(place, found.sigma))
+            guard_x[level] = self._guards(level, found.sigma, n_guard)
+            guard_energy[level] = self._guard_energy(guard_x[level], found, near)
             if self.settings.target == "noisy":
                 x[level], mean[level] = self._noised(level, found.sigma, m)
                 energy[level], share[level] = 0.0, 0.0  # plain score matching knows no energy
             self.progress.update()
         self.progress.close()
         arrays = (self.sigma, x, mean, energy, share, guard_x, guard_energy)
-        return prepared(self.model, Raw(*(torch.from_numpy(a).clone() for a in arrays)))
+        return prepared(self.model, *(torch.from_numpy(a).clone() for a in arrays))
 
     def _share(self, density: Floats, sigma: float) -> Floats:
         """n/(n + FEW) with n data points within reach of places where p_sigma is `density`."""
         reached = 2 * len(self.data) * density * (2 * math.sqrt(math.pi) * sigma) ** self.data.shape[1]
-        found: Floats = reached / (reached + FEW)
-        return found
+        return np.asarray(reached / (reached + FEW))
 
     def _guards(self, level: int, sigma: float, n: int) -> Floats:
         """Points anywhere in the data's box, enlarged, and four sigma beyond."""
         reach = MARGIN * np.abs(self.data).max(0) + 4 * sigma
-        place: Floats = 2 * self._uniforms("guards", level, n * self.model.dim).reshape(n, -1) - 1
-        found: Floats = reach * place
-        return found
+        place = self._uniforms("guards", level, n * self.model.dim).reshape(n, -1)
+        return np.asarray(reach * (2 * place - 1))
 
-    def _gaussian(self, x: Floats, sigma: float) -> Floats:
-        """ln of the density of N(0, Sigma + sigma^2) at x (n, d)."""
-        u, root = self.model.whitened(torch.from_numpy(x), torch.tensor([sigma], dtype=torch.float64))
-        found: Floats = -gaussian_energy(u, root).numpy()
-        return found
+    def _guard_energy(self, x: Floats, found: Table, near: Table) -> Floats:
+        """-ln of p_sigma where it is known, of a wider law elsewhere, and of a little of a Gaussian."""
+        own, wide = found.density_at(x), found if found.sigma > near.sigma else near
+        known = self._share(own, found.sigma)
+        with np.errstate(divide="ignore"):  # no density at all: the floor alone
+            there = np.log(known * own + (1 - known) * wide.density_at(x))
+        u, root = self.model.whitened(torch.from_numpy(x), torch.tensor([found.sigma], dtype=torch.float64))
+        return np.asarray(-np.logaddexp(there, math.log(FLOOR) - gaussian_energy(u, root).numpy()))
 
     def _noised(self, level: int, sigma: float, n: int) -> tuple[Floats, Floats]:
         """Plain denoising score matching: points, and the same with noise."""
@@ -161,8 +151,7 @@ class PointTrainer:
         return self.data[rows] + sigma * eps.reshape(n, -1), self.data[rows]
 
     def _uniforms(self, stream: str, step: int, n: int) -> Floats:
-        found: Floats = uniforms(self.seed, f"points/{stream}", np.array([0]), step, n)[0]
-        return found
+        return np.asarray(uniforms(self.seed, f"points/{stream}", np.array([0]), step, n)[0])
 
     def _initialise(self, network: nn.Module) -> None:
         """PyTorch's default law for linear maps from our own random numbers; the last layer stays zero."""

@@ -37,7 +37,7 @@ from diffsq.exactness.moves import (
 from diffsq.exactness.weights import acceptance
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
-from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.lattice_path import ReversePath, ReverseStep
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact.scalar import SmallLattice, small_lattice
@@ -60,11 +60,18 @@ class Shrunk(LatticeScore):
         return 0.8 * d, u
 
 
+class Unknown(ReverseStep):
+    """A step whose density nobody knows."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        return torch.zeros(len(x), dtype=torch.float64)
+
+
 class Forgetful(ReversePath):
     """A weight that leaves log R out."""
 
-    def log_reverse(self, x_low: Tensor, law: object, step: int) -> Tensor:
-        return torch.zeros(len(x_low), dtype=torch.float64)
+    def reverse(self, x: Tensor, n: int, frame: Symmetry) -> Unknown:
+        return Unknown(**vars(super().reverse(x, n, frame)))
 
 
 def fields(seed: int) -> Tensor:

@@ -102,7 +102,7 @@ def test_guards_leave_the_tails_of_a_gaussian_alone(tmp_path: Path) -> None:
             if name == "rho":
                 plain = points.prepared
                 ones = torch.ones(TINY.n_sigma)
-                patch.setattr(points, "prepared", lambda m, r: replace(plain(m, r), guard_weight=ones))  # noqa: B023
+                patch.setattr(points, "prepared", lambda *a: replace(plain(*a), guard_weight=ones))  # noqa: B023
             model = train_points(normal, with_(kind="energy", n_steps=100), 1, tmp_path / name)
         errors = []
         for sigma in (0.3, 1.0, 3.0):

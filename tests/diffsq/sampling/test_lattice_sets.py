@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from diffsq.sampling.lattice_sets import sample
 from killer import killed
 from small_config import ACTION, SETTINGS, make_ensemble
 
@@ -17,7 +18,6 @@ from diffsq.config.config import Config, config_from_dict
 from diffsq.exactness.efficiency import diagnose
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
-from diffsq.sampling.sample import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
@@ -147,9 +147,9 @@ def test_a_model_that_gives_nan_stops(method: str, work: Path, ensemble: Ensembl
 def test_infinite_weights_stop(
     work: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from diffsq.sampling.lattice_path import ReversePath
+    from diffsq.sampling.lattice_path import ModeGaussian
 
-    monkeypatch.setattr(ReversePath, "log_start", lambda self, x: torch.full((len(x),), -torch.inf))
+    monkeypatch.setattr(ModeGaussian, "log_density", lambda self, x: torch.full((len(x),), -torch.inf))
     with pytest.raises(InputError, match=r"forward log-weights \(model\) are NaN or infinite"):
         draw(work, ensemble, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
