@@ -30,7 +30,7 @@ from torch import Tensor
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.reverse_chain import ActionFunction
-from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
@@ -135,7 +135,7 @@ def noise_denoise(
 
 
 def hmc(
-    action: ScalarPhi4, length: float, n_steps: int, integrator: str, state: State, **keys: Unpack[Keys]
+    action: Action, length: float, n_steps: int, integrator: str, state: State, **keys: Unpack[Keys]
 ) -> Moved:
     """One HMC trajectory (lattice.updates.hmc), its length jittered by 20 %: log_ratio is -dH."""
     u = float(uniforms(keys["seed"], "chain/length", np.zeros(1, dtype=np.int64), keys["step"], 1)[0, 0])
@@ -146,20 +146,20 @@ def hmc(
     return State.of(phi), MoveInfo(info.accepted.astype(np.float64), -info.dH[:, None])
 
 
-def wolff(action: ScalarPhi4, n_clusters: int, state: State, **keys: Unpack[Keys]) -> Moved:
+def wolff(action: Action, n_clusters: int, state: State, **keys: Unpack[Keys]) -> Moved:
     """Wolff clusters, then a random global sign (lattice.simulation.trajectory says why)."""
     phi, _ = _update(wolff_update, action, state, keys, n_clusters=n_clusters)
     flip = uniforms(keys["seed"], "chain/flip", keys["chains"], keys["step"], 1)[:, 0] < 0.5
     return State.of(where(flip, -phi, phi)), always(np.ones(len(phi)))
 
 
-def overrelaxation(action: ScalarPhi4, n_sweeps: int, state: State, **keys: Unpack[Keys]) -> Moved:
+def overrelaxation(action: Action, n_sweeps: int, state: State, **keys: Unpack[Keys]) -> Moved:
     """Overrelaxation sweeps (lattice.updates.local)."""
     phi, info = _update(overrelaxation_sweep, action, state, keys, n_sweeps=n_sweeps)
     return State.of(phi), always(info.acceptance)
 
 
-def _update(update: Callable[..., Any], action: ScalarPhi4, state: State, keys: Keys, **settings: Any) -> Any:
+def _update(update: Callable[..., Any], action: Action, state: State, keys: Keys, **settings: Any) -> Any:
     """One of `lattice.updates`, whose trajectory is the move's step."""
     seed, chains, step = keys["seed"], keys["chains"], keys["step"]
     return update(action, state.phi, seed=seed, chains=chains, trajectory=step, **settings)
