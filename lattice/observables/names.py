@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
-from lattice.errors import InputError
+from lattice.errors import InputError, nearest
 
-_LONG = re.compile(r"kappa\d.*")
-_SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio")
+_LONG = re.compile(r"(Re |Im )?kappa\d.*")
+_SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio|(Re|Im) kappa[468]")
 
 
 def in_short_table(name: str) -> bool:
     """Whether tables for a reader show this observable of `lattice.observables.measure`; the JSON has all of
     them.
 
-    Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1).
+    Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1);
+    of a complex variable the 2nd is m2.
 
     >>> [in_short_table(name) for name in ("binder", "kappa4_ratio", "kappa3", "kappa8_k1_ratio")]
     [True, True, False, False]
@@ -39,7 +39,7 @@ def field_power(name: str) -> int:
         return _POWERS[name]
     match = _CUMULANT.fullmatch(name)
     if match is None:
-        close = difflib.get_close_matches(name, _POWERS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
-        raise InputError(f"unknown observable reference.values.{name}{hint}")
+        hint = nearest(name, _POWERS, "; did you mean {}?")
+        known = f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
+        raise InputError(f"unknown observable reference.values.{name}{hint or known}")
     return 0 if match.group(2) else int(match.group(1))

@@ -15,7 +15,9 @@ simulations of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +30,7 @@ from lattice.progress import Progress, Silent
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.thermalise import thermalise
-from lattice.simulation.trajectory import one_trajectory
+from lattice.simulation.trajectory import Recipe, one_trajectory
 from lattice.statistics.gamma import Estimate, gamma_method
 
 MAX_NODES = 64
@@ -65,17 +67,9 @@ class ThermodynamicIntegral:
 
 
 def thermodynamic_integration(
-    action: ScalarPhi4,
-    shape: tuple[int, ...],
-    *,
-    seed: int,
-    n_nodes: int = 8,
-    n_coarse: int | None = None,
-    n_chains: int = 64,
-    n_trajectories: int = 500,
-    n_therm: int = 200,
-    progress: Progress | None = None,
-) -> ThermodynamicIntegral:
+    action: ScalarPhi4, shape: tuple[int, ...], *, seed: int, n_nodes: int = 8, n_coarse: int | None = None,
+    n_chains: int = 64, n_trajectories: int = 500, n_therm: int = 200, progress: Progress | None = None,
+) -> ThermodynamicIntegral:  # fmt: skip
     """ln Z of `action` on `shape`, n_nodes simulations of n_chains x n_trajectories each.
 
     The second rule has n_coarse nodes (default: three quarters of n_nodes, at least 2). Every number depends
@@ -128,43 +122,32 @@ def _total(nodes: tuple[Node, ...]) -> tuple[float, float]:
 
 
 def _rule(
-    action: ScalarPhi4,
-    shape: tuple[int, ...],
-    n_nodes: int,
-    seed: int,
-    params: MonteCarlo,
-    n_trajectories: int,
-    progress: Progress,
-) -> tuple[Node, ...]:
+    action: ScalarPhi4, shape: tuple[int, ...], n_nodes: int, seed: int, params: MonteCarlo,
+    n_trajectories: int, progress: Progress,
+) -> tuple[Node, ...]:  # fmt: skip
     kappas, weights = quadrature_rule(n_nodes, action.kappa)
     # every simulation a seed of its own: with a common one, neighbouring nodes would be correlated
     draws = uniforms(seed, "integration/seed", np.arange(n_nodes), n_nodes, 1)[:, 0]
     nodes = []
     for kappa, weight, draw in zip(kappas.tolist(), weights.tolist(), draws.tolist(), strict=True):
         here = replace(action, kappa=kappa)
-        slope, acceptance = _simulate(here, shape, int(draw * 2**52), params, n_trajectories, progress)
+        recipe = Recipe(here, shape, params, int(draw * 2**52))
+        slope, acceptance = _simulate(recipe, n_trajectories, partial(progress.update, 1, kappa=kappa))
         nodes.append(Node(kappa, weight, slope, acceptance))
     return tuple(nodes)
 
 
-def _simulate(
-    action: ScalarPhi4,
-    shape: tuple[int, ...],
-    seed: int,
-    params: MonteCarlo,
-    n_trajectories: int,
-    progress: Progress,
-) -> tuple[Estimate, float]:
+def _simulate(recipe: Recipe, n_trajectories: int, done: Callable[[], None]) -> tuple[Estimate, float]:
     """d ln Z/d kappa = 2 <E> of one coupling, and the acceptance of HMC."""
-    therm = thermalise(action, shape, params, seed, Silent())
+    therm, params = thermalise(recipe), recipe.params
     phi, chains = therm.phi, np.arange(params.n_chains)
     series, accepted = np.empty((params.n_chains, n_trajectories, 1)), 0.0
     for t in range(n_trajectories):
         number = params.n_therm + t
-        phi, _, taken = one_trajectory(action, phi, seed, params, number, therm.settings, chains)
+        phi, _, taken = one_trajectory(recipe, therm.settings, phi, chains, number)
         series[:, t, 0] = 2.0 * bond_energy(phi)
         accepted += float(taken.mean()) / n_trajectories
-        progress.update(1, kappa=action.kappa)
+        done()
     return gamma_method(series), accepted
 
 
@@ -175,7 +158,4 @@ def bond_energy(phi: Floats) -> Floats:
     array([12.])
     """
     axes = tuple(range(1, phi.ndim))
-    energy = np.zeros(len(phi))
-    for axis in axes:
-        energy += (phi * np.roll(phi, -1, axis)).sum(axis=axes)
-    return energy
+    return np.asarray(sum((phi * np.roll(phi, -1, axis)).sum(axis=axes) for axis in axes))

@@ -1,14 +1,15 @@
-"""Progress: what is printed, who is told, and a clock that adds up over sessions."""
+"""Progress for people, and the clock that goes on where an earlier process stopped."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lattice import progress
-from lattice.files import read_json
+from lattice.files import read_json, write_json
 from lattice.progress import Clock, Labelled, PlainLines, Silent, TerminalBar, make_progress
 
 
@@ -72,24 +73,29 @@ def test_points_of_a_scan_name_their_bars() -> None:
     assert record.told == [(3, "L8 thermalisation", 1), (2, {"n_steps": 5}), "closed"]
 
 
-def test_a_clock_adds_up_over_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is written while the work goes on, so that a kill loses two seconds at most."""
+def test_the_clock_counts_on_over_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(progress.time, "process_time", lambda: 0.5 * now[0])
-    path, record = tmp_path / "seconds.json", Record()
-    clock = Clock(record, path)
-    clock.start(10, "chain")
+    monkeypatch.setitem(progress.CLOCKS, "seconds", lambda: now[0])
+    path, record = tmp_path / "record.json", {"seconds": 5.0, "identity": "abc"}
+    clock = Clock(Silent(), record, lambda: write_json(path, record), every=2.0)
     now[0] += 1.0
-    clock.update(1)
-    assert not path.exists()
+    clock.update()
+    assert not path.exists()  # too soon
     now[0] += 1.5
-    clock.update(1)
-    assert read_json(path) == {"seconds": 2.5, "cpu_seconds": 1.25}
-    now[0] += 7.0  # killed here: this time is lost
-    again = Clock(record, path)
-    now[0] += 4.0
-    again.stop()
-    assert (again.seconds, again.cpu_seconds) == (6.5, 3.25)
-    assert read_json(path) == {"seconds": 6.5, "cpu_seconds": 3.25}
-    assert record.told[0] == (10, "chain", 0)
+    clock.update()
+    assert read_json(path) == {"seconds": 7.5, "identity": "abc"}  # what a kill -9 here would leave
+    now[0] += 0.25
+    clock.stop()
+    again: dict[str, Any] = read_json(path)
+    Clock(Silent(), again, lambda: None).stop()
+    assert again["seconds"] == 7.75
+
+
+def test_the_clock_keeps_the_seconds_its_record_has() -> None:
+    record: dict[str, Any] = {"seconds": 0.0, "cpu_seconds": 1.0}
+    clock = Clock(Silent(), record, lambda: None)
+    sum(range(200_000))
+    clock.stop()
+    assert 0 <= record["seconds"] < 60
+    assert 1 < record["cpu_seconds"] < 61

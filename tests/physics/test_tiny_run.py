@@ -68,14 +68,15 @@ def test_the_tiny_run_is_exact_within_its_errors(straight: Path) -> None:
                 column,
                 name,
             )
-    ess = summary["ess"]
+    sampling = summary["sampling"]["score-ve"]
+    ess = sampling["ess"]
     assert (
         abs(ess["reverse"] - ess["forward"])
         < 4 * (ess["reverse_error"] ** 2 + ess["forward_error"] ** 2) ** 0.5
     )
     assert ess["reverse"] > 0.5
-    assert summary["acceptance"] > 0.5
-    assert summary["kl"]["wiener"] > 1.4 * summary["kl"]["base"] > 0
+    assert sampling["acceptance"] > 0.5
+    assert sampling["kl"]["wiener"] > 1.4 * sampling["kl"]["base"] > 0
 
 
 def test_kill_9_in_every_stage_then_the_same_command(straight: Path, tmp_path: Path) -> None:
@@ -85,5 +86,5 @@ def test_kill_9_in_every_stage_then_the_same_command(straight: Path, tmp_path: P
         killed_command(*kill, words(folder))
     assert main(words(folder)) == 0
     assert numbers(folder) == numbers(straight)
-    for stage in ("ensemble", "samples"):
+    for stage in ("ensemble", "samples/score-ve"):
         assert read_ensemble(folder / stage).identity == read_ensemble(straight / stage).identity

@@ -7,20 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from generating import cumulants_of, functional_of, noised_functional
 
 from diffsq.analysis.sampler_errors import point_noise
 from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.cumulants import (
     Tally,
     consistent,
-    cumulants_of,
     estimate,
     exact_average,
     flow,
     forward,
     forward_pulls,
-    functional_of,
-    noised_functional,
     signal,
     slices,
     watch_into,
@@ -149,8 +147,9 @@ def test_bad_input() -> None:
         Tally(1, 5)
     with pytest.raises(InputError, match="10 or more blocks"):
         Tally(2, 20).replicas()
-    with pytest.raises(InputError, match="weights"):
-        functional_of(np.arange(3.0), -np.ones(3))
+
+
+# ---------------------------------------------------------------- the processes
 
 
 @pytest.mark.parametrize("kind", ["ve", "vp"])

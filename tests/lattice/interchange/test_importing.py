@@ -139,7 +139,7 @@ def test_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_action_without_a_distribution(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="flat mode"):
+    with pytest.raises(InputError, match="no normalisable distribution"):
         import_file(saved(tmp_path, free_draws(200, 1)), FreeScalar(0.3))
 
 

@@ -16,7 +16,6 @@ from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.files import sha256_file
 from lattice.simulation.monte_carlo import MonteCarlo, generate
-from lattice.simulation.starts import classical_field
 from lattice.simulation.thermalise import read_thermalisation
 from lattice.statistics.gamma import gamma_method
 
@@ -195,7 +194,7 @@ def test_classical_field_is_a_minimum() -> None:
     import torch
 
     action = ScalarPhi4(0.4, 0.022)
-    phi = torch.full((1, 4, 4), classical_field(action, 2), dtype=torch.float64)
+    phi = torch.full((1, 4, 4), action.classical_field(2), dtype=torch.float64)
     assert float(action.grad(phi).abs().max()) < 1e-12
     assert float(action.action(phi)) < float(action.action(0.9 * phi))
     assert float(action.action(phi)) < float(action.action(1.1 * phi))

@@ -181,7 +181,7 @@ def test_runaways_are_refused_by_name_and_rejected_by_mala(update):
         ({"n_steps": 2**32}, "n_steps must be"),
         ({"n_threads": 0}, "n_threads must be"),
         ({"phi": np.zeros((2, 3), dtype=np.float32)}, "float64"),
-        ({"action": object()}, "no compiled kernel"),
+        ({"action": object()}, "a lattice.Action, got object"),
     ],
 )
 def test_bad_input(change, message):
