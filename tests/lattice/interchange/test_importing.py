@@ -17,7 +17,6 @@ import pytest
 import scipy.signal
 
 import lattice.interchange.comparison as foreign_guard
-import lattice.interchange.importing as foreign
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.certificates.check import format_certificate
 from lattice.certificates.monte_carlo import MIN_THERM_OVER_TAU
@@ -45,7 +44,7 @@ def _one_guard_per_point(monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(action: ScalarPhi4, shape: tuple[int, ...], seed: int, progress: Any) -> Ensemble:
         return own(action, shape, seed, None)
 
-    monkeypatch.setattr(foreign, "own_run", kept)
+    monkeypatch.setattr(foreign_guard, "own_run", kept)
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +331,7 @@ class TestWrongEnsembles:
             e.attrs["certificate"] = {**e.attrs["certificate"], "passed": False, "reason": "failed: s drift"}
             return e
 
-        monkeypatch.setattr(foreign, "own_run", bad)
+        monkeypatch.setattr(foreign_guard, "own_run", bad)
         result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
         assert failed(result) == {"own run"}
         assert "could not be certified: failed: s drift" in format_import(result)
@@ -347,7 +346,7 @@ class TestSizeOfTheGuard:
         with pytest.raises(InputError, match=r"512 configurations on 513x512 takes 1\.08e\+09 bytes"):
             own_run(FREE, (513, 512), 1, None)
         monkeypatch.setattr(foreign_guard, "MAX_BYTES", 50_000)
-        monkeypatch.setattr(foreign, "own_run", lambda *args: pytest.fail("our own run was started"))
+        monkeypatch.setattr(foreign_guard, "own_run", lambda *args: pytest.fail("our own run was started"))
         result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
         assert failed(result) == {"own run"}
         assert "a run of 512 configurations on 4x4 takes 6.55e+04 bytes" in format_import(result)
@@ -379,7 +378,7 @@ class TestSizeOfTheGuard:
 
         own(FREE, SMALL, 1, None)
         monkeypatch.setattr(foreign_guard, "generate", poor)
-        monkeypatch.setattr(foreign, "own_run", own_run)
+        monkeypatch.setattr(foreign_guard, "own_run", own_run)
         result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
         assert failed(result) == {"own run"}
         assert "410 independent configurations judge nobody" in format_import(result)
@@ -560,7 +559,7 @@ class TestReading:
 
 class TestBadRequests:
     def test_refused_before_any_work(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(foreign, "own_run", lambda *args: pytest.fail("our own run was started"))
+        monkeypatch.setattr(foreign_guard, "own_run", lambda *args: pytest.fail("our own run was started"))
         path = saved(tmp_path, free_draws(200, 1))
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "thesis.tex").write_text("")
@@ -583,7 +582,7 @@ class TestBadRequests:
         def interrupted(*args: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(foreign, "write_ensemble", interrupted)
+        monkeypatch.setattr("lattice.interchange.importing.write_ensemble", interrupted)
         path = saved(tmp_path, free_draws(400, 1))
         with pytest.raises(KeyboardInterrupt):
             import_file(path, FREE, out=tmp_path / "out")
