@@ -64,8 +64,8 @@ def measure(
     error None and a "reason".
 
     ignore_weights=True measures a weighted ensemble as drawn: independent configurations, one series.
-    Raises InputError for NaN fields or weights, an empty ensemble, an unknown method, or unevenly spaced
-    trajectories (tau_int would be wrong).
+    Raises InputError for NaN fields or weights, fields of several real components, an empty ensemble, an
+    unknown method, or unevenly spaced trajectories (tau_int would be wrong).
     """
     shape, curves = ensemble.phi.shape[1:], None
     if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
