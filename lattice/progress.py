@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
+
+from lattice.arrays import Integers, batches
 
 CLOCKS = {"seconds": time.perf_counter, "cpu_seconds": time.process_time}
 
@@ -165,6 +167,15 @@ def make_progress(quiet: bool = False, stream: TextIO | None = None) -> Progress
         return Silent()
     stream = stream if stream is not None else sys.stderr
     return TerminalBar(stream) if stream.isatty() else PlainLines(stream)
+
+
+def counted(progress: Progress, n: int, size: int, label: str) -> Iterator[Integers]:
+    """Row numbers 0 ... n - 1, at most `size` at a time, under a bar that counts them."""
+    progress.start(n, label)
+    for rows in batches(n, size):
+        yield rows
+        progress.update(len(rows))
+    progress.close()
 
 
 def _info_text(info: dict[str, object]) -> str:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.zero_mode import log_gauss
-from diffsq.sampling.lattice_path import ActionFunction, ReversePath, ReverseStep
+from diffsq.sampling.lattice_path import ReversePath, ReverseStep
+from diffsq.sampling.reverse_chain import ActionFunction
 
 
 @torch.no_grad()
@@ -40,14 +41,14 @@ def divergence_below(
     for step in range(max(marks)):
         x_high = x + (path.kernel.levels[step + 1] ** 2 - path.kernel.levels[step] ** 2).sqrt() * up(step)
         law = path.reverse(x_high, step, frames(step))
-        own = own + path.log_forward(x, x_high, step) - path.log_reverse(x, law, step)
+        own = own + path.log_forward(x, x_high, step) - law.log_density(x)
         x = x_high
         if step + 1 in marks:
             y, fresh = x, torch.zeros_like(own)
             for n in reversed(range(step + 1)):
                 law = path.reverse(y, n, frames(n))
-                y_low = path.draw(law, down(drawn), n)
-                fresh = fresh + path.log_forward(y_low, y, n) - path.log_reverse(y_low, law, n)
+                y_low = law.draw(down(drawn))
+                fresh = fresh + path.log_forward(y_low, y, n) - law.log_density(y_low)
                 y, drawn = y_low, drawn + 1
             found.append(own - (fresh - action(y)))
     return torch.stack(found, 1)
@@ -75,10 +76,10 @@ def shares(
     for step in range(kernel.n_levels):
         x_high = x + (kernel.levels[step + 1] ** 2 - kernel.levels[step] ** 2).sqrt() * noise(step)
         law = path.reverse(x_high, step, frames(step))
-        log_w = log_w + path.log_forward(x, x_high, step) - path.log_reverse(x, law, step)
+        log_w = log_w + path.log_forward(x, x_high, step) - law.log_density(x)
         terms.append(_by_shell(path, x, x_high, law, step, shell))
         x = x_high
-    log_w = log_w - path.log_start(x)
+    log_w = log_w - path.start().log_density(x)
     centred = log_w - log_w.mean()
     a = torch.stack(terms, 1)  # (n, N, n_shells)
     table = torch.einsum("n,nls->ls", centred, a - a.mean(0)) / (len(phi) - 1)
@@ -92,7 +93,7 @@ def _by_shell(
     """log F - log R of a step less that of the Gaussian process, but for constants: (n, n_shells)."""
     p, kernel = path.momenta, path.kernel
     levels = kernel.levels
-    white, c = path.whitened(x, law, step), kernel.variance[step]
+    white, c = law.whitened(x), kernel.variance[step]
     jump, low, high = p.modes(x_high - x), p.modes(x), p.modes(x_high)
     g = path.model.base.g
     chi2 = (

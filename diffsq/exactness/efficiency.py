@@ -37,46 +37,28 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
     """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener."""
     assert samples.log_weight is not None
-    reverse = samples.log_weight
-    z, z_error = ln_z(reverse)
-    ess, ess_error = effective_sample_size(reverse)
-    held_out = np.array(forward["model"])
-    chain = np.array(forward["chain"])
-    ess_forward, ess_forward_error = forward_ess(held_out, chain)
-    z_forward, z_forward_error = ln_z_forward(held_out, chain)
+    down, up, chain = samples.log_weight, np.array(forward["model"]), np.array(forward["chain"])
+    (z, z_error), (z_up, z_up_error) = ln_z(down), ln_z_forward(up, chain)
+    (ess, error), (ess_up, error_up) = effective_sample_size(down), forward_ess(up, chain)
     kl: dict[str, Any] = {
         name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward
     }
     if "base" in forward:
-        difference = np.array(forward["base"]) - held_out
+        difference = np.array(forward["base"]) - up
         kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
-    increments = np.array(forward["increments"])
+    about, variance = samples.attrs["generated"], np.array(forward["increments"]).var(0)
+    reverse = {"ess": ess, "ess_error": error, "kl": z - float(down.mean()), "log_weight": down.tolist()}
     found = {
-        "reverse": {
-            "ess": ess,
-            "ess_error": ess_error,
-            "kl": z - float(reverse.mean()),
-            "log_weight": reverse.tolist(),
-        },
+        "reverse": reverse,
         "forward": {
-            "ess": ess_forward,
-            "ess_error": ess_forward_error,
-            "kl": float(held_out.mean()) - z,
-            "ln_z": z_forward,
-            "ln_z_error": z_forward_error,
-            "log_weight": held_out.tolist(),
+            "ess": ess_up, "ess_error": error_up, "kl": float(up.mean()) - z, "ln_z": z_up,
+            "ln_z_error": z_up_error, "log_weight": up.tolist(),
         },
-        "acceptance": acceptance(reverse, seed),
-        "ln_z": z,
-        "ln_z_error": z_error,
-        "kl": kl,
-        "per_level": {
-            "sigma": samples.attrs["generated"]["levels"][1:],
-            "variance": increments.var(0).tolist(),
-        },
-    }
-    volume, n_calibration = math.prod(samples.shape), samples.attrs["generated"].get("n_calibration")
-    return {**found, "warnings": warnings(found, len(samples), volume, n_calibration)}
+        "acceptance": acceptance(down, seed), "ln_z": z, "ln_z_error": z_error, "kl": kl,
+        "per_level": {"sigma": about["levels"][1:], "variance": variance.tolist()},
+    }  # fmt: skip
+    volume = math.prod(samples.shape)
+    return {**found, "warnings": warnings(found, len(samples), volume, about.get("n_calibration"))}
 
 
 def warnings(diagnostics: dict[str, Any], n: int, volume: int, n_calibration: int | None = None) -> list[str]:

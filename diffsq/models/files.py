@@ -1,101 +1,87 @@
 """Models on disk: weights in safetensors and a JSON file that says what they are, atomically written.
 
-A model folder holds weights.safetensors (averaged weights and fitted tables) and model.json (what is needed
-to rebuild the model, and what it was trained on).
+A model folder holds weights.safetensors (averaged weights and fitted tables) and, written last, model.json:
+its schema, which names the kind of model and the version of its function, the sizes that rebuild it, what it
+was trained on, and the hash of the weights.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from diffsq.config.sections import PointTraining
 from diffsq.models import lattice, points
-from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
-from diffsq.models.momentum import Momenta
+from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
-from diffsq.models.regression import RegressionBase
-from diffsq.models.unet import UNet
 from lattice.errors import InputError
 from lattice.files import read_json, sha256_file, write_atomic, write_json
 
-SCHEMA = f"diffsq-model/{lattice.VERSION}"
+Model = TypeVar("Model", LatticeScore, PointModel)
+SCHEMA: dict[type, str] = {
+    LatticeScore: f"diffsq-lattice/{lattice.VERSION}",
+    PointModel: f"diffsq-points/{points.VERSION}",
+}
+MAX_SIZE = 4096
 
 
-def build_model(shape: tuple[int, ...], sizes: dict[str, int]) -> LatticeScore:
-    """An unfitted model. sizes: channels (0: no U-Net), n_levels, n_sigma."""
-    base = RegressionBase(Momenta(shape), sizes["n_sigma"])
-    unet = UNet(N_CHANNEL, N_CONDITION, sizes["channels"], sizes["n_levels"]) if sizes["channels"] else None
-    return LatticeScore(base, unet)
+def save_model(model: Model, folder: Path, about: dict[str, Any]) -> Model:
+    """Write the model folder. Returns the model, what model.json says as its `about`.
 
-
-def save_model(model: LatticeScore, folder: Path, about: dict[str, Any]) -> None:
-    """Write the model folder; `about`: action, sde, sizes, ensemble (identity), config."""
-    folder.mkdir(parents=True, exist_ok=True)
+    about: what it was trained on and with; for a lattice at least `action` and `ensemble` (identity).
+    """
     weights = save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
     write_atomic(folder / "weights.safetensors", weights)
     digest = sha256_file(folder / "weights.safetensors")
-    write_json(
-        folder / "model.json", {"schema": SCHEMA, "shape": list(model.shape), "sha256": digest, **about}
-    )
+    kind: type = LatticeScore if isinstance(model, LatticeScore) else PointModel
+    model.about = {**about, "schema": SCHEMA[kind], "sizes": model.sizes, "sha256": digest}
+    write_json(folder / "model.json", model.about)
+    return model
 
 
-def load_model(folder: Path) -> tuple[LatticeScore, dict[str, Any]]:
-    """The model of a folder and its model.json.
+@overload
+def load_model(folder: Path) -> LatticeScore | PointModel: ...
+@overload
+def load_model(folder: Path, kind: type[Model]) -> Model: ...
+def load_model(folder: Path, kind: type[Any] | None = None) -> LatticeScore | PointModel:
+    """The model of a folder, in evaluation mode, its model.json as `about`; `kind`: the class wanted.
 
-    Raises `InputError` when missing, damaged or of another schema.
+    Raises `InputError` when missing, damaged, or of another kind or schema.
     """
-    path = folder / "weights.safetensors"
-    if not path.is_file() or not (folder / "model.json").is_file():
-        raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")
-    about = read_json(folder / "model.json")
-    if about.get("schema") != SCHEMA:
-        raise InputError(f"{folder}/model.json: schema is {about.get('schema')!r}, expected {SCHEMA!r}")
-    absent = [name for name in ("shape", "sizes", "sha256", "action", "ensemble") if name not in about]
-    if absent:
-        raise InputError(f"{folder}/model.json: no {', '.join(absent)} in it; the file was edited")
-    if sha256_file(path) != about["sha256"]:
-        raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
-    shape, sizes = about["shape"], about["sizes"]
-    names = {"channels", "n_levels", "n_sigma"}
-    numbers = isinstance(shape, list) and isinstance(sizes, dict) and names <= sizes.keys()
-    if not numbers or not all(isinstance(n, int) and 0 <= n <= 4096 for n in [*shape, *sizes.values()]):
-        raise InputError(f"{folder}/model.json: shape or sizes are not integers; the file was edited")
-    model = build_model(tuple(shape), sizes)
-    try:
-        model.load_state_dict(load(path.read_bytes()))
-    except (RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: weights do not fit the model described in model.json: {reason}") from None
-    return model.eval(), about
-
-
-def save_points(model: PointModel, folder: Path, about: dict[str, Any]) -> None:
-    """Write weights.safetensors and, last, model.json with `about`."""
-    weights = save({name: t.detach().contiguous() for name, t in model.state_dict().items()})
-    write_atomic(folder / "weights.safetensors", weights)
-    write_json(folder / "model.json", {**about, "sha256": sha256_file(folder / "weights.safetensors")})
-
-
-def load_points(folder: Path) -> PointModel:
-    """The model of a folder. Raises `InputError` when missing, damaged or of another schema."""
     path, about_path = folder / "weights.safetensors", folder / "model.json"
     if not path.is_file() or not about_path.is_file():
         raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")
     about = read_json(about_path)
-    if about.get("schema") != POINT_SCHEMA:
-        raise InputError(f"{about_path}: schema is {about.get('schema')!r}, expected {POINT_SCHEMA!r}")
-    if sha256_file(path) != about.get("sha256"):
+    schema, known = about.get("schema"), {SCHEMA[k]: k for k in SCHEMA if kind in (None, k)}
+    if schema not in known:
+        raise InputError(f"{about_path}: schema is {schema!r}, expected {' or '.join(map(repr, known))}")
+    absent = [name for name in ("sizes", "sha256") if name not in about]
+    if absent:
+        raise InputError(f"{about_path}: no {', '.join(absent)} in it; the file was edited")
+    if sha256_file(path) != about["sha256"]:
         raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
     try:
-        settings = PointTraining(**about["settings"])
-        model = PointModel(int(about["dim"]), settings.kind, settings.width, settings.depth)
+        sizes = _checked(about["sizes"])
+        model = LatticeScore.unfitted(**sizes) if known[schema] is LatticeScore else PointModel(**sizes)
         model.load_state_dict(load(path.read_bytes()))
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder}: weights and model.json do not fit each other: {reason}") from None
+        raise InputError(f"{path}: weights do not fit the model described in model.json: {reason}") from None
+    model.about = about
     return model.eval().requires_grad_(False)
 
 
-POINT_SCHEMA = f"diffsq-points/{points.VERSION}"
+def finished_model(folder: Path, key: str, kind: type[Model]) -> Model | None:
+    """The model of a folder if it was made with this key, else None."""
+    path = folder / "model.json"
+    return load_model(folder, kind) if path.is_file() and read_json(path).get("key") == key else None
+
+
+def _checked(sizes: Any) -> dict[str, Any]:
+    """Sizes as they were written: whole numbers, lists of them, and words."""
+    if not isinstance(sizes, dict):
+        raise ValueError("sizes are not a table; the file was edited")
+    flat = [n for value in sizes.values() for n in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(n, str) or isinstance(n, int) and 0 <= n <= MAX_SIZE for n in flat):
+        raise ValueError(f"sizes {sizes} are not integers up to {MAX_SIZE}; the file was edited")
+    return sizes

@@ -8,8 +8,11 @@ see `Symmetry`.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from diffsq.models.momentum import Momenta
@@ -25,16 +28,32 @@ class LatticeScore(nn.Module):
     """Preconditioned score network for one lattice shape and one coupling point.
 
     `unet` = None leaves the closed-form base. `gain` (n_sigma, n_class) is the further fraction of the Wiener
-    posterior variance that the U-Net explains, measured on training data after the fit.
+    posterior variance that the U-Net explains, measured on training data after the fit. `about` says what a
+    trained model was trained on (its model.json).
     """
-
-    gain: Tensor
 
     def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
         super().__init__()
         self.base = base
         self.unet = unet
-        self.register_buffer("gain", torch.zeros_like(base.explained))
+        self.gain = nn.Buffer(torch.zeros_like(base.explained))
+        self.about: dict[str, Any] = {}
+
+    @classmethod
+    def unfitted(
+        cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1
+    ) -> "LatticeScore":
+        """Empty tables for a lattice, and a U-Net with fresh weights unless channels = 0."""
+        unet = UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels else None
+        return cls(RegressionBase(Momenta(tuple(shape)), n_sigma), unet)
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The arguments of `unfitted`."""
+        network = (
+            {"channels": self.unet.channels, "n_levels": self.unet.n_levels} if self.unet is not None else {}
+        )
+        return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network}
 
     @property
     def momenta(self) -> Momenta:
@@ -68,7 +87,7 @@ class LatticeScore(nn.Module):
     def network(self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry) -> Tensor:
         """U-Net output in position space, units of sqrt(C), float32: (n, *shape)."""
         assert self.unet is not None
-        scaled = x / torch.sqrt(self.sigma_data**2 + sigma**2)[:, None, None]
+        scaled = x / rearrange(torch.sqrt(self.sigma_data**2 + sigma**2), "n -> n 1 1")
         mean = bounded(u.mean((-1, -2), keepdim=True), 3.0).expand_as(u)
         h = torch.stack([scaled.float(), u, mean, self.momenta.fields(base).float()], 1)
         out: Tensor = symmetry.inverse(self.unet(symmetry(h), self.condition(u, sigma)))
@@ -91,7 +110,7 @@ class LatticeScore(nn.Module):
     def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""
         d, _ = self.denoise(self.momenta.modes(x), sigma, frame)
-        return (self.momenta.fields(d) - x) / sigma[:, None, None] ** 2
+        return (self.momenta.fields(d) - x) / rearrange(sigma, "n -> n 1 1") ** 2
 
     def posterior_variance(self, sigma: Tensor) -> Tensor:
         """Mean squared error of the denoiser per momentum class: (n,) -> (n, n_class)."""

@@ -27,11 +27,6 @@ class Momenta(nn.Module):
     (16, 6)
     """
 
-    index: Tensor
-    weight: Tensor
-    multiplicity: Tensor
-    khat2: Tensor
-
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.shape = tuple(shape)
@@ -51,16 +46,14 @@ class Momenta(nn.Module):
         if shape[-1] % 2 == 0:
             weight[..., -1] = 1.0
         self.n_class = len(labels)
-        self.register_buffer("index", index.reshape(half))
-        self.register_buffer("weight", weight)
-        self.register_buffer("multiplicity", self.class_sum(weight))
-        self.register_buffer("khat2", self.class_sum(weight * khat2) / self.multiplicity)
+        self.index, self.weight = nn.Buffer(index.reshape(half)), nn.Buffer(weight)
+        self.multiplicity = nn.Buffer(self.class_sum(weight))
+        self.khat2 = nn.Buffer(self.class_sum(weight * khat2) / self.multiplicity)
 
     def chebyshev(self, n: int) -> Tensor:
         """T_0 ... T_{n-1} of ln(1 + k^2), mapped to [-1, 1]: (n, n_class)."""
         top = torch.log1p(self.khat2.max()).clamp_min(1e-12)  # a single site has k = 0 only
-        t = (2 * torch.log1p(self.khat2) / top - 1).clamp(-1, 1)
-        return torch.stack([torch.cos(order * torch.arccos(t)) for order in range(n)])
+        return chebyshev((2 * torch.log1p(self.khat2) / top - 1).clamp(-1, 1), n)
 
     def class_sum(self, q: Tensor) -> Tensor:
         """Sum of a per-mode quantity over the stored modes of each class: (..., *half) -> (..., n_class)."""
@@ -103,6 +96,11 @@ class Momenta(nn.Module):
         chi2 = self.total(residual_modes.abs() ** 2 / self.expand(variance))
         log_det = (self.multiplicity * variance.log()).sum(-1)
         return -0.5 * (chi2 + log_det + self.volume * math.log(2 * math.pi))
+
+
+def chebyshev(t: Tensor, n: int) -> Tensor:
+    """T_0 ... T_{n-1} of t (...) in [-1, 1]: (n, ...)."""
+    return torch.stack([torch.cos(order * torch.arccos(t)) for order in range(n)])
 
 
 def propagator(momenta: Momenta, phi: Tensor, chunk: int = 4096) -> Tensor:

@@ -17,8 +17,10 @@ other noise levels (diffsq.process.sde), so one model serves both.
 """
 
 import math
+from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,8 +65,8 @@ class Network(nn.Module):
         if len(t) == 1:
             out: Tensor = h @ (polynomials[0][:, None, None] * self.weight).sum(0)
         else:
-            each = h @ self.weight.movedim(1, 0).flatten(1)  # one product for all polynomials
-            out = (each.reshape(len(h), N_LAST, -1) * polynomials[..., None]).sum(1)
+            each = h @ rearrange(self.weight, "m h o -> h (m o)")  # one product for all polynomials
+            out = (rearrange(each, "n (m o) -> n m o", m=N_LAST) * polynomials[..., None]).sum(1)
         return out
 
 
@@ -85,21 +87,19 @@ class PointModel(nn.Module):
 
     Buffers, float64: axes U (d, d), variance v (d,), log_sigma (2,) the range learned, log_rho (N_RHO,)
     coefficients in t = -1...1 across that range, box (2, d) the smallest and largest coordinates of the data.
+    `about` says what a trained model was trained on (its model.json).
     """
-
-    axes: Tensor
-    variance: Tensor
-    log_sigma: Tensor
-    log_rho: Tensor
-    box: Tensor
 
     def __init__(self, dim: int, kind: str, width: int, depth: int) -> None:
         super().__init__()
         self.dim, self.kind = dim, kind
-        for name, value in (("axes", torch.eye(dim)), ("variance", torch.ones(dim)),
-                            ("log_sigma", torch.tensor([-1.0, 1.0])), ("log_rho", torch.zeros(N_RHO)),
-                            ("box", torch.tensor([[-math.inf], [math.inf]]).repeat(1, dim))):  # fmt: skip
-            self.register_buffer(name, value.double())
+        self.sizes = {"dim": dim, "kind": kind, "width": width, "depth": depth}
+        self.about: dict[str, Any] = {}
+        self.axes = nn.Buffer(torch.eye(dim).double())
+        self.variance = nn.Buffer(torch.ones(dim).double())
+        self.log_sigma = nn.Buffer(torch.tensor([-1.0, 1.0]).double())
+        self.log_rho = nn.Buffer(torch.zeros(N_RHO).double())
+        self.box = nn.Buffer(torch.tensor([[-math.inf], [math.inf]]).repeat(1, dim).double())
         self.network = Network(dim, 1 if kind == "energy" else dim, width, depth, kind == "energy")
 
     def set_gaussian(self, covariance: Tensor, sigma_min: float, sigma_max: float) -> None:

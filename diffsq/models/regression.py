@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from diffsq.models.momentum import Momenta
@@ -23,6 +24,9 @@ from diffsq.models.site import SitePosterior
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
 
+VERSION = (
+    1  # of what the fits make of given data, tables of sites and zero mode too: raise it with any change
+)
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
 RIDGE = 1e-5
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
@@ -54,21 +58,10 @@ def local_features(u: Tensor) -> Tensor:
     m = bounded(u.mean((-1, -2), keepdim=True), SATURATION)
     s = neighbour_mean(neighbour_mean(v))
     v2, m2 = v * v, m * m
-    features = [
-        v,
-        v * v2,
-        v * v2 * v2,
-        v * m2,
-        v * m2 * m2,
-        v * v2 * m2,
-        m * v2,
-        s * v2,
-        s * s * v,
-        s * s * s,
-        v * neighbour_mean(neighbour_mean(v2)),
-        neighbour_mean(v * v2),
-    ]
-    return torch.stack(features, -3)
+    alone = [v, v * v2, v * v2 * v2]
+    with_zero_mode = [v * m2, v * m2 * m2, v * v2 * m2, m * v2]
+    with_neighbours = [s * v2, s * s * v, s * s * s, v * neighbour_mean(neighbour_mean(v2))]
+    return torch.stack([*alone, *with_zero_mode, *with_neighbours, neighbour_mean(v * v2)], -3)
 
 
 class RegressionBase(nn.Module):
@@ -81,26 +74,18 @@ class RegressionBase(nn.Module):
     """
 
     n_feature = 16
-    g: Tensor
-    log_sigma: Tensor
-    coefficients: Tensor
-    explained: Tensor
-    beta: Tensor
 
     def __init__(self, momenta: Momenta, n_sigma: int) -> None:
         super().__init__()
         self.momenta = momenta
         self.zero_mode = ZeroModeDenoiser()
         self.site = SitePosterior(n_sigma)
-        sizes = {
-            "g": (momenta.n_class,),
-            "log_sigma": (n_sigma,),
-            "coefficients": (n_sigma, momenta.n_class, self.n_feature),
-            "explained": (n_sigma, momenta.n_class),
-            "beta": (n_sigma, momenta.n_class),
-        }
-        for name, size in sizes.items():
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
+        n_class = momenta.n_class
+        self.g = nn.Buffer(torch.zeros(n_class, dtype=torch.float64))
+        self.log_sigma = nn.Buffer(torch.zeros(n_sigma, dtype=torch.float64))
+        self.coefficients = nn.Buffer(torch.zeros(n_sigma, n_class, self.n_feature, dtype=torch.float64))
+        self.explained = nn.Buffer(torch.zeros(n_sigma, n_class, dtype=torch.float64))
+        self.beta = nn.Buffer(torch.zeros(n_sigma, n_class, dtype=torch.float64))
 
     def wiener(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Filter W and posterior variance C per class: sigma (n,) -> (n, n_class) each."""
@@ -168,13 +153,9 @@ class RegressionBase(nn.Module):
         self.log_sigma.copy_(torch.linspace(*ends, len(self.log_sigma), dtype=torch.float64))
 
     def fit(
-        self,
-        phi: Tensor,
-        grad: Callable[[Tensor], Tensor],
-        noise: Callable[[int], Tensor],
-        done: Callable[[], None] = lambda: None,
-        chunk: int = 1024,
-    ) -> None:
+        self, phi: Tensor, grad: Callable[[Tensor], Tensor], noise: Callable[[int], Tensor],
+        done: Callable[[], None] = lambda: None, chunk: int = 1024,
+    ) -> None:  # fmt: skip
         """Least squares at each noise level, the control variate as one more regressor.
 
         phi (n, *shape) training fields; grad(phi) = dS/dphi; noise(node) (n_fit, *shape) standard normal.
@@ -210,7 +191,7 @@ class RegressionBase(nn.Module):
         All in momentum space, (n, *half). Given x, the control variate has mean zero.
         """
         w, c = (self.momenta.expand(q) for q in self.wiener(sigma))
-        z = (phik - xk) / sigma[:, None, None] ** 2 + gradk
+        z = (phik - xk) / rearrange(sigma, "n -> n 1 1") ** 2 + gradk
         return (phik - w * xk) / c.sqrt(), z * c.sqrt()
 
     def _sums(self, phi: Tensor, grad: Tensor, eps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,14 +203,16 @@ class RegressionBase(nn.Module):
         own, _ = self.features(xk, self.normalised(xk, s), s)
         # double: features are alike, and what a free field leaves of target - z must be nothing
         f = torch.cat([own.to(z.dtype), z[:, None]], 1)
-        x, t = (_as_samples(q) for q in (f, target[:, None]))
-        a = (x @ x.mT).permute(1, 2, 0)
-        b = (x @ t.mT)[..., 0].T
-        half = p.index.shape
-        return (
-            p.class_mean(a.reshape(*a.shape[:-1], *half)).movedim(-1, 0),
-            p.class_mean(b.reshape(*b.shape[:-1], *half)).movedim(-1, 0),
+        # complex modes as real samples, twice as many
+        x, t = (
+            rearrange(torch.view_as_real(q), "n i k0 k1 re -> (k0 k1) i (n re)") for q in (f, target[:, None])
         )
+
+        def by_class(q: Tensor) -> Tensor:
+            half = rearrange(q, "(k0 k1) i j -> i j k0 k1", k1=p.index.shape[-1])
+            return rearrange(p.class_mean(half), "i j k -> k i j")
+
+        return by_class(x @ x.mT), by_class(x @ t.mT)[..., 0]
 
     def _solve(self, node: int, a: Tensor, b: Tensor, a_here: Tensor, b_here: Tensor) -> None:
         """Coefficients of a node: of k = 0 on its own, of all other modes as polynomials in ln(1 + k^2).
@@ -256,12 +239,6 @@ class RegressionBase(nn.Module):
         self.coefficients[node] = coefficients
         self.beta[node] = solution[:, -1]
         self.explained[node] = 2 * (coefficients * b_here[:, :-1]).sum(1) - fitted
-
-
-def _as_samples(f: Tensor) -> Tensor:
-    """Complex modes (n, m, *half) as real samples, twice as many: (n_mode, m, 2 n)."""
-    parts = torch.view_as_real(f.flatten(2))
-    return parts.permute(2, 1, 0, 3).reshape(parts.shape[2], parts.shape[1], -1)
 
 
 def least_squares(a: Tensor, b: Tensor) -> Tensor:

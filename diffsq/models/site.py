@@ -22,18 +22,14 @@ N_ITERATIONS = 3
 class SitePosterior(nn.Module):
     """Mean and log-variance of the site posterior, tabulated at `n_sigma` noise levels; zero until `fit`."""
 
-    mean: Tensor
-    log_variance: Tensor
-    coupling: Tensor
-    stiffness: Tensor
-    field_max: Tensor
-
     def __init__(self, n_sigma: int) -> None:
         super().__init__()
-        for name, size in (("mean", (n_sigma, N_POINTS)), ("log_variance", (n_sigma, N_POINTS)),
-                           ("coupling", ()), ("stiffness", ()), ("field_max", ())):  # fmt: skip
-            self.register_buffer(name, torch.zeros(size, dtype=torch.float64))
-        self.stiffness.fill_(1.0)
+        self.mean, self.log_variance = (
+            nn.Buffer(torch.zeros(n_sigma, N_POINTS, dtype=torch.float64)) for _ in range(2)
+        )
+        self.coupling, self.stiffness, self.field_max = (
+            nn.Buffer(torch.tensor(value, dtype=torch.float64)) for value in (0.0, 1.0, 0.0)
+        )
 
     def fit(self, kappa: float, lam: float, sigma: Tensor, spread: Tensor, field_max: float) -> None:
         """Fill the tables at sigma (n_sigma,), where neighbours keep the variance `spread` (n_sigma,).
@@ -69,8 +65,6 @@ class SitePosterior(nn.Module):
         Returns the bounded features mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the iteration, (n, 3, L0, L1), and
         the log-variance of each site (n, L0, L1), float32 like all features.
         """
-        if bool((position == position[0]).all()):
-            position = position[:1]  # one table serves all
         low = position.long().clamp(0, len(self.mean) - 2)
         part = position - low
         y_step = self._reach() / (0.5 * (N_POINTS - 1))

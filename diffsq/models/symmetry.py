@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lattice.arrays import Floats
+
 
 @dataclass(frozen=True)
 class Symmetry:
@@ -31,7 +33,7 @@ class Symmetry:
         return x.flip(self.flip).roll((-self.shift[0], -self.shift[1]), (-2, -1))
 
     @staticmethod
-    def draw(uniforms: Tensor, shape: tuple[int, ...]) -> "Symmetry":
+    def draw(uniforms: Tensor | Floats, shape: tuple[int, ...]) -> "Symmetry":
         """From five uniforms in (0, 1); axes are exchanged on square lattices only."""
         u = uniforms.tolist()
         shift = (int(u[0] * shape[0]), int(u[1] * shape[1]))
@@ -42,6 +44,14 @@ class Symmetry:
 IDENTITY = Symmetry()
 
 
+def still(step: int) -> Symmetry:
+    """Every step in the frame of the lattice itself."""
+    return IDENTITY
+
+
 def shared(sigma: Tensor) -> Tensor:
-    """(1,) where all of sigma (n,) are equal, as in every sampling step: tables are then made once."""
-    return sigma[:1] if bool((sigma == sigma[0]).all()) else sigma
+    """(1,) where all of sigma (n,) are equal, as in every sampling step: tables are then made once.
+
+    Samplers expand one number (stride 0), which is seen without waiting for a device.
+    """
+    return sigma[:1] if sigma.stride(0) == 0 or bool((sigma == sigma[0]).all()) else sigma

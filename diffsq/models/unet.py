@@ -52,7 +52,7 @@ class UNet(nn.Module):
     def __init__(self, c_in: int, n_condition: int, channels: int, n_levels: int, bound: float = 3.0) -> None:
         super().__init__()
         widths = [channels * min(2**level, 4) for level in range(n_levels)]
-        self.bound = bound
+        self.channels, self.n_levels, self.bound = channels, n_levels, bound
         self.embed = nn.Sequential(nn.Linear(n_condition, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU())
         self.stem = PeriodicConv(c_in, widths[0])
         self.down = nn.ModuleList(

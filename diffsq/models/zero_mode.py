@@ -29,15 +29,11 @@ class ZeroModeDenoiser(nn.Module):
     Bins of width h are smoothed to Gaussians of variance h^2, for which the posterior mean is closed-form.
     """
 
-    centre: Tensor
-    log_p: Tensor
-    width2: Tensor
-
     def __init__(self, n_bins: int = 200) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(n_bins, dtype=torch.float64))
-        self.register_buffer("log_p", torch.zeros(n_bins, dtype=torch.float64))
-        self.register_buffer("width2", torch.ones((), dtype=torch.float64))
+        self.centre = nn.Buffer(torch.zeros(n_bins, dtype=torch.float64))
+        self.log_p = nn.Buffer(torch.zeros(n_bins, dtype=torch.float64))
+        self.width2 = nn.Buffer(torch.ones((), dtype=torch.float64))
 
     def fit(self, z: Tensor) -> None:
         """Set the histogram from the zero modes z (n,) of the training fields."""

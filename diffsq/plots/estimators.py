@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from diffsq.process.cumulants import slices
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.gamma import as_replicas, autocovariance
+from lattice.statistics.weights import normalised_weights
 
 
 @dataclass(frozen=True)
@@ -35,53 +38,30 @@ class Autocorrelation:
     tau_int_error: Floats
 
 
-N_BLOCKS = 100
-
-
-def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Floats, Floats]:
-    """Value and jackknife error, (m,) each, of sum numerator / sum denominator from block sums (b, m), (b,).
-
-    Leaving out a block from both keeps the fluctuation of the denominator (the sum of weights).
-
-    >>> value, error = block_jackknife([[1.0], [2.0], [3.0]], [1, 1, 1])
-    >>> float(value[0]), round(float(error[0]), 6)  # = standard deviation / sqrt(n)
-    (2.0, 0.57735)
-    """
-    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)[:, None]
-    value = top.sum(0) / bottom.sum(0)
-    left_out = (top.sum(0) - top) / np.maximum(bottom.sum(0) - bottom, np.finfo(float).tiny)
-    return value, jackknife_errors(left_out)
-
-
-def _weights_and_blocks(n: int, log_weight: ArrayLike | None) -> tuple[Floats, NDArray[np.int64]]:
-    """Weights (n,) scaled to max 1, and each configuration's block (n,), at most ``N_BLOCKS``."""
-    if n < 2:
-        raise InputError(f"a jackknife error needs at least 2 configurations, got {n}")
-    block = (np.arange(n) * min(N_BLOCKS, n)) // n
-    if log_weight is None:
-        return np.ones(n), block
-    log_w = np.asarray(log_weight, dtype=np.float64)
-    return np.exp(log_w - log_w.max()), block
-
-
 def histogram_density(samples: ArrayLike, edges: ArrayLike, log_weight: ArrayLike | None = None) -> Curve:
     """Probability density of ``samples`` (n,) in bins ``edges`` (m + 1,), weighted by ``log_weight`` (n,).
 
-    Normalised by all samples, those outside the edges included, so that it estimates the true density.
+    Normalised by all samples, those outside the edges included, so that it estimates the true density. Blocks
+    are left out of numerator and denominator, which keeps the fluctuation of the sum of weights.
 
     >>> curve = histogram_density([0.1, 0.2, 0.7, 0.9], [0.0, 0.5, 1.0])
     >>> curve.value.tolist()
     [1.0, 1.0]
     """
     data, bins = np.asarray(samples, dtype=np.float64), np.asarray(edges, dtype=np.float64)
-    weight, block = _weights_and_blocks(len(data), log_weight)
-    m, n_blocks = len(bins) - 1, int(block[-1]) + 1
+    if len(data) < 2:
+        raise InputError(f"a jackknife error needs at least 2 configurations, got {len(data)}")
+    block, m = slices(len(data)), len(bins) - 1
+    weight = np.ones(len(data)) if log_weight is None else normalised_weights(log_weight)
     index = np.searchsorted(bins, data, side="right") - 1
     inside = (index >= 0) & (index < m)
+    n_blocks = int(block[-1]) + 1
     counts = np.bincount(block[inside] * m + index[inside], weight[inside], n_blocks * m).reshape(n_blocks, m)
-    mean, error = block_jackknife(counts, np.bincount(block, weight))
+    total = np.bincount(block, weight)[:, None]
+    left_out = (counts.sum(0) - counts) / np.maximum(total.sum(0) - total, np.finfo(float).tiny)
     width = np.diff(bins)
-    return Curve(0.5 * (bins[1:] + bins[:-1]), mean / width, error / width)
+    value, error = counts.sum(0) / total.sum(0) / width, jackknife_errors(left_out) / width
+    return Curve(0.5 * (bins[1:] + bins[:-1]), value, error)
 
 
 def curve_ratio(numerator: Curve, denominator: Curve, max_relative_error: float = 0.5) -> Curve:
@@ -107,36 +87,24 @@ def autocorrelation_function(replicas: Sequence[ArrayLike], t_max: int) -> Autoc
     tau) tau^2 [Wolff, hep-lat/0306017, eq. (42)].  Raises InputError if every chain is shorter than two or
     the series is constant.
     """
-    chains = [np.asarray(chain, dtype=np.float64) for chain in replicas]
-    longest = max((len(chain) for chain in chains), default=0)
+    everything, lengths = as_replicas(list(replicas))
+    longest, n_total, mean = int(lengths.max()), len(everything), float(everything.mean())
     if longest < 2:
         raise InputError("rho(t) needs a chain of at least 2 measurements")
     limit = min(longest - 1, 3 * t_max + 100)  # (E.11) sums over k up to t + Lambda
-    mean = np.concatenate(chains).mean()
-    gamma, pairs = np.zeros(limit + 1), np.zeros(limit + 1)
-    for chain in chains:
-        n, size = len(chain), 1 << (2 * len(chain) - 1).bit_length()
-        spectrum = np.abs(np.fft.rfft(chain - mean, size)) ** 2
-        reach = min(n, limit + 1)
-        gamma[:reach] += np.fft.irfft(spectrum, size)[:reach]
-        pairs[:reach] += n - np.arange(reach)
-    gamma /= np.maximum(pairs, 1)
+    gamma = autocovariance(everything[:, 0] - mean, lengths, limit + 1)
     if not gamma[0] > 1e-24 * max(mean * mean, 1e-300):
         raise InputError("rho(t) of a constant series is undefined")
-    rho, n_total = gamma / gamma[0], sum(len(chain) for chain in chains)
+    rho = gamma / gamma[0]
     t_max = min(t_max, limit // 3 if limit >= 3 else limit)
-    rho_error = np.sqrt(_rho_variance(rho, t_max, n_total))
+    rho_error = np.sqrt(_rho_variance(rho, t_max) / n_total)
     window = np.arange(t_max + 1)
     tau = 0.5 + np.cumsum(np.where(window > 0, rho[: t_max + 1], 0.0))
     tau_error = np.abs(tau) * np.sqrt(4.0 / n_total * np.maximum(window + 0.5 - tau, 0.0))
     return Autocorrelation(rho[: t_max + 1], rho_error, tau, tau_error)
 
 
-def _rho_variance(rho: Floats, t_max: int, n_total: int) -> Floats:
-    """(1/N) sum_{k>=1} [rho(k+t) + rho(k-t) - 2 rho(k) rho(t)]^2, rho(-t) = rho(t), for t = 0..t_max."""
-    reach = len(rho) - 1 - t_max
-    k = np.arange(1, reach + 1)
-    variance = np.zeros(t_max + 1)
-    for t in range(1, t_max + 1):
-        variance[t] = np.sum((rho[k + t] + rho[np.abs(k - t)] - 2 * rho[k] * rho[t]) ** 2) / n_total
-    return variance
+def _rho_variance(rho: Floats, t_max: int) -> Floats:
+    """sum_{k>=1} [rho(k+t) + rho(k-t) - 2 rho(k) rho(t)]^2, rho(-t) = rho(t), for t = 0..t_max."""
+    k, t = np.ix_(np.arange(1, len(rho) - t_max), np.arange(t_max + 1))
+    return np.asarray(((rho[k + t] + rho[np.abs(k - t)] - 2 * rho[k] * rho[t]) ** 2).sum(0))

@@ -14,22 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffsq.config.config import Config
-from diffsq.config.section import flatten
-from diffsq.config.toy import ToyConfig, load_run_config
+from diffsq.config.config import Config, load_config
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
+from lattice.requests import changed_values
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
-SCHEMA = {
-    "ensemble": 1,
-    "train": 1,
-    "sample": 1,
-    "measure": 1,
-    "report": 1,
-}  # raise when a stage's meaning changes
+SCHEMA = dict.fromkeys(STAGES, 2)  # raise when a stage's meaning changes; 1 was version 0.1
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -45,7 +38,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 class Run:
     """One run folder opened for work; make it with `run`, which holds the lock."""
 
-    config: Config | ToyConfig
+    config: Config
     folder: Path
     progress: Progress = field(default_factory=Silent)
     device: str = "cpu"
@@ -110,11 +103,7 @@ def check_unchanged(run: Run, stage: str) -> None:
     have = run.records.get(stage)
     if have is None or stage not in FOLDER:
         return
-    new = flatten(settings(run.config, stage))
-    old = flatten(have["config"])
-    changed = [
-        f"{k} (was {old.get(k)}, now {new.get(k)})" for k in {**old, **new} if old.get(k) != new.get(k)
-    ]
+    changed = changed_values(have["config"], settings(run.config, stage))
     if changed:
         raise InputError(refusal(run, stage, changed))
 
@@ -146,6 +135,11 @@ def read_records(folder: Path) -> dict[str, Any]:
     """The stage records of a run folder; empty for a new one."""
     path = folder / "stages.json"
     records = read_json(path) if path.exists() else {}
+    if any(isinstance(record, dict) and record.get("schema") == 1 for record in records.values()):
+        raise InputError(
+            f"{folder}: a run folder of diffsq 0.1, other files in other places; choose another with --run "
+            f"(its ensemble can be taken: --set ensemble.source={folder}/ensemble)"
+        )
     for stage, record in records.items():
         if (
             stage not in STAGES
@@ -161,11 +155,11 @@ def read_records(folder: Path) -> dict[str, Any]:
     return records
 
 
-def open_config(folder: Path) -> Config | ToyConfig:
+def open_config(folder: Path) -> Config:
     """The config a run folder was made with; `InputError` when it is not a run folder."""
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run folder (no config.yaml in it)")
-    return load_run_config(folder / "config.yaml")
+    return load_config(folder / "config.yaml")
 
 
 def certificate_of(folder: Path) -> dict[str, Any]:
@@ -173,10 +167,10 @@ def certificate_of(folder: Path) -> dict[str, Any]:
     return read_json(folder / "ensemble" / "certificate.json")
 
 
-def settings(config: Config | ToyConfig, stage: str) -> dict[str, Any]:
+def settings(config: Config, stage: str) -> dict[str, Any]:
     """The sections of the config that a stage is made with."""
     full = json.loads(config.model_dump_json())
-    return {section: full[section] for section in config.sections[stage]}
+    return {section: full[section] for section in config.sections[stage] if section in full}
 
 
 def hashes(run: Run, stage: str) -> dict[str, str]:

@@ -21,30 +21,25 @@ import torch
 from torch import Tensor
 
 from diffsq.models.protocol import Noise, PointScore
-from diffsq.models.symmetry import IDENTITY, Symmetry
+from diffsq.models.symmetry import still
 from diffsq.sampling import steps
-from diffsq.sampling.point_path import PointKernel, check_levels, draw_path, start_law
-from diffsq.sampling.streams import POINT_BLOCK, point_noise
+from diffsq.sampling.point_path import PointKernel, PointPath, check_levels, start_law
+from diffsq.sampling.reverse_chain import Watch, unseen
+from diffsq.sampling.streams import POINT_BLOCK, noise_of
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent
 
 METHODS = (*steps.STEPS, "flow", "path")
+Draw = Callable[[Tensor, Tensor, Noise, Watch], Tensor]
+"""draw(x, levels, noise, watch) from the start at levels[-1] to levels[1]."""
 
 
 @torch.no_grad()
 def sample_points(
-    model: PointScore,
-    levels: Tensor,
-    n: int,
-    seed: int,
-    method: str,
-    progress: Progress | None = None,
-    *,
-    kernel: PointKernel | None = None,
-    blocks: range | None = None,
-    watch: Callable[[int, Tensor], None] = lambda level, x: None,
+    model: PointScore, levels: Tensor, n: int, seed: int, method: str, progress: Progress | None = None,
+    *, kernel: PointKernel | None = None, blocks: range | None = None, watch: Watch = unseen,
     clamped: list[int] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """n points (n, d) float64 through levels (N+1,), 0 = sigma_0 < ... < sigma_N (VESDE/VPSDE.levels).
 
     kernel: of method "path", for these levels. blocks: only these blocks of 8192 (a part of the same
@@ -61,12 +56,12 @@ def sample_points(
     levels, draw = check_levels(levels), _drawer(model, method, kernel)
     if kernel is not None and not torch.equal(kernel.levels, levels):
         raise InputError("the kernel was measured at other levels; calibrate it at these")
-    progress, parts = progress or Silent(), []
+    progress, parts, shape = progress or Silent(), [], (POINT_BLOCK, model.dim)
     chosen = range(-(-n // POINT_BLOCK)) if blocks is None else blocks
     progress.start(len(chosen) * POINT_BLOCK, "points")
     for block in chosen:
-        noise = point_noise(seed, "points/sample", block, model.dim)
-        eps = point_noise(seed, "points/start", block, model.dim)(0)
+        eps = noise_of(seed, "points/start", block, shape)(0)
+        noise = noise_of(seed, "points/sample", block, shape)
         x = draw(start_law(model, levels[-1]).draw(eps), levels, noise, watch)
         mean, x = _last(model, x, levels)
         if clamped is not None:
@@ -82,7 +77,7 @@ def sample_points(
 
 def flow_points(model: PointScore, x: Tensor, levels: Tensor) -> Tensor:
     """Where the probability flow takes points x (n, d) from levels[-1] to: (n, d), at level 0."""
-    return _last(model, _flow(model, x, levels, lambda step: x, lambda level, y: None), levels)[1]
+    return _last(model, _flow(model, x, levels, lambda step: x, unseen), levels)[1]
 
 
 def _last(model: PointScore, x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,34 +86,31 @@ def _last(model: PointScore, x: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]
     return mean, mean.clamp(model.box[0], model.box[1])
 
 
-Draw = Callable[[Tensor, Tensor, Noise, Callable[[int, Tensor], None]], Tensor]
-
-
-def _still(level: int) -> Symmetry:
-    return IDENTITY
-
-
 def _drawer(model: PointScore, method: str, kernel: PointKernel | None) -> Draw:
-    """draw(x, levels, noise, watch) from the start at levels[-1] to levels[1]."""
     if method == "flow":
         return partial(_flow, model)
     if method == "path":
         if kernel is None:
             raise InputError('method "path" needs a kernel: calibrate one on the training points')
-        return partial(draw_path, model, kernel)
+        return partial(_path, PointPath(model, kernel))
     if method not in steps.STEPS:
         raise InputError(f"unknown sampling method {method!r}; choose one of {', '.join(METHODS)}")
     step = steps.STEPS[method]
 
-    def draw(x: Tensor, levels: Tensor, noise: Noise, watch: Callable[[int, Tensor], None]) -> Tensor:
-        return steps.run(step, model, x, levels[1:], noise, _still, lambda n, y: watch(n + 1, y))
+    def draw(x: Tensor, levels: Tensor, noise: Noise, watch: Watch) -> Tensor:
+        return steps.run(step, model, x, levels[1:], noise, still, lambda n, y: watch(n + 1, y))
 
     return draw
 
 
-def _flow(
-    model: PointScore, x: Tensor, levels: Tensor, noise: Noise, watch: Callable[[int, Tensor], None]
-) -> Tensor:
+def _path(path: PointPath, start: Tensor, levels: Tensor, noise: Noise, watch: Watch) -> Tensor:
+    watch(len(levels) - 1, start)
+    for n, x, _ in path.down(start, lambda level: noise(2 * level)):
+        watch(n, x)
+    return x
+
+
+def _flow(model: PointScore, x: Tensor, levels: Tensor, noise: Noise, watch: Watch) -> Tensor:
     variance, axes = torch.linalg.eigh(model.covariance)
     bottom = variance[0]
 
@@ -128,7 +120,7 @@ def _flow(
 
     def slope(u: Tensor, tau: Tensor) -> Tensor:
         root, sigma = root_of(tau), torch.sqrt((tau.exp() - bottom).clamp_min(0))[None]
-        s = model.score(u * root @ axes.T, sigma, IDENTITY)
+        s = model.score(u * root @ axes.T, sigma)
         change: Tensor = -0.5 * tau.exp() / root**2 * (root * (s @ axes) + u)
         return change
 

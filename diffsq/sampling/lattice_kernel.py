@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.momentum import Momenta
+from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
 from diffsq.models.zero_mode import ZeroModePosterior
+from diffsq.sampling.reverse_chain import rise
 from diffsq.sampling.zero_mode_step import fit_variance, zero_mode_law
 from lattice.errors import InputError
 
@@ -105,8 +106,8 @@ class _Step:
     coupling: Tensor
     coupling_weight: Tensor
     h_mean: Tensor
-    zero_fraction: float
-    zero_mean: float
+    zero_fraction: Tensor
+    zero_mean: Tensor
     zero_ratio: Tensor
 
 
@@ -124,15 +125,13 @@ def calibrated(
 
     `done` is called after each step. Raises `InputError` when the model gives NaN or infinity.
     """
-    kernel, x, measured = Kernel.predicted(model, levels), phi, []
+    kernel, measured = Kernel.predicted(model, levels), []
     bridge, _ = parts(model, levels)
     mixed = model.base.zero_mode.two_peaks()
-    for step in range(kernel.n_levels):
-        x_high = x + (levels[step + 1] ** 2 - levels[step] ** 2).sqrt() * noise(step)
+    for step, x, x_high in rise(levels, phi, noise, range(kernel.n_levels)):
         found = _residuals(model, levels, step, x, x_high, frames(step), chunk)
         couple = Coupling.of(model, levels[step + 1], found[1] - found[1].mean(), frames(step))
         measured.append(_measure(model.momenta, kernel.variance[step], bridge[step], mixed, couple, *found))
-        x = x_high
         done()
     return _smoothed(model, kernel, measured, len(phi), mixed)
 
@@ -172,9 +171,8 @@ def _measure(
     response = couple(eps)
     weight = (response**2).sum()
     coupling = (eps * response).sum() / weight.clamp_min(1e-12)
-    return _Step(
-        ratio, b, curvature, coupling, weight, h_mean, fraction, mean, (variance / predicted[0]).log()
-    )
+    zero = h.new_tensor(fraction), h.new_tensor(mean), (variance / predicted[0]).log()
+    return _Step(ratio, b, curvature, coupling, weight, h_mean, *zero)
 
 
 def _fit_tilt(p: Momenta, residual: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -195,32 +193,29 @@ def _smoothed(model: LatticeScore, kernel: Kernel, steps: list[_Step], n: int, m
     p, levels = model.momenta, kernel.levels
     bridge, posterior = parts(model, levels)
     share = posterior / kernel.variance
+    mean_share = (p.multiplicity * share).sum(1) / p.volume
     low, high = model.base.log_sigma[0], model.base.log_sigma[-1]
     t = (2 * (levels[1:].log() - low) / (high - low) - 1).clamp(-1, 1)
-    in_sigma = [torch.cos(q * torch.arccos(t)) for q in range(min(N_SIGMA, len(t)))]
-    in_k = p.chebyshev(min(N_K, p.n_class))
+    in_sigma, in_k = list(chebyshev(t, min(N_SIGMA, len(t)))), p.chebyshev(min(N_K, p.n_class))
 
-    ratio = torch.stack([s.ratio for s in steps])
+    def measured(name: str) -> Tensor:
+        return torch.stack([getattr(step, name) for step in steps])
+
+    def in_proportion(name: str, weight: str) -> Tensor:
+        """Fitted in proportion to the share; weight: inverse variance."""
+        fit = smooth_fit(measured(name) / mean_share, measured(weight) * mean_share**2, in_sigma)
+        return mean_share * fit
+
     weight = 0.5 * n * p.multiplicity * share**2
     weight[:, 0] = 0  # the zero mode has its own
-    basis = [q[:, None] * k for q in in_sigma for k in in_k]
-    delta = smooth_fit(ratio / share, weight, basis)
-    zero_ratio = torch.stack([s.zero_ratio for s in steps])
-    delta[:, 0] = smooth_fit(zero_ratio / share[:, 0], 0.5 * n * share[:, 0] ** 2, in_sigma)
+    delta = smooth_fit(measured("ratio") / share, weight, [q[:, None] * k for q in in_sigma for k in in_k])
+    own = measured("zero_ratio") / share[:, 0]
+    delta[:, 0] = smooth_fit(own, 0.5 * n * share[:, 0] ** 2, in_sigma)
     kernel.variance = kernel.variance * torch.exp(share * delta) + WIDER * posterior
-
-    mean_share = (p.multiplicity * share).sum(1) / p.volume
-    b, curvature = (torch.stack([getattr(s, name) for s in steps]) for name in ("b", "curvature"))
-    kernel.tilt = mean_share * smooth_fit(b / mean_share, curvature * mean_share**2, in_sigma)
-    kernel.tilt_mean = torch.stack([s.h_mean for s in steps])
-    value, weight = (
-        torch.stack([getattr(s, name) for s in steps]) for name in ("coupling", "coupling_weight")
-    )
-    kernel.coupling = mean_share * smooth_fit(value / mean_share, weight * mean_share**2, in_sigma)
-
-    fraction = bridge.new_tensor([s.zero_fraction for s in steps])
-    fraction = smooth_fit(fraction, n * share[:, 0] ** 2, in_sigma).clamp(0, 1)
-    kernel.zero_mean = bridge.new_tensor([s.zero_mean for s in steps])
+    kernel.tilt, kernel.tilt_mean = in_proportion("b", "curvature"), measured("h_mean")
+    kernel.coupling = in_proportion("coupling", "coupling_weight")
+    fraction = smooth_fit(measured("zero_fraction"), n * share[:, 0] ** 2, in_sigma).clamp(0, 1)
+    kernel.zero_mean = measured("zero_mean")
     own_share = (1 - bridge / kernel.variance[:, 0]).clamp(0, 0.999)
     kernel.zero_slope = fraction * own_share / kernel.zero_mean
     kernel.two_peaks = torch.full_like(fraction, float(mixed))

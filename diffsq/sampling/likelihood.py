@@ -1,4 +1,4 @@
-"""Probability-flow likelihood: log q(phi) of the deterministic sampler; what its noise does to Metropolis.
+"""Probability-flow likelihood: log q(phi) of the deterministic sampler.
 
 The flow of the score model between sigma = 0 and sigma_N, with t = sigma^2 (Song et al. 2011.13456, eq. 13
 and appendix D.2; Chen et al. 1806.07366 for the density):
@@ -21,13 +21,6 @@ differential equation again, with a limit for small steps. The probes see the co
 Below the smallest sigma the model knows, sigma_1, the true correction vanishes like sigma (the score has a
 limit there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0. A
 flow that starts at a level sigma_0 > 0 gives the density of noised fields.
-
-Why path weights are the default. With log q noisy, Metropolis is biased: E min(1, e^(Delta + eta)) is not
-min(1, e^Delta). If the estimate made with a proposal is kept as long as the chain stays there, the chain is
-exact for the density pi(phi) E[e^eta | phi], and the noise of Hutchinson's estimate does depend on the field:
-E[e^eta | phi] ~ e^(v(phi)/2), v its variance. If it is drawn afresh at every decision, two states exchange in
-the ratio of two smeared acceptances (`noisy_odds`). The weights of `diffsq.sampling.lattice_path` have no
-such noise.
 """
 
 import math
@@ -36,17 +29,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.special import log_ndtr
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
-from lattice.arrays import Floats
+from diffsq.sampling.reverse_chain import finite
+from lattice.arrays import Integers
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
-from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.weights import check_log_weights, normalised_weights
 
 MAX_EXACT = 400  # sites; beyond, exact divergences take V^2 numbers per field and evaluation
 
@@ -54,8 +44,9 @@ MAX_EXACT = 400  # sites; beyond, exact divergences take V^2 numbers per field a
 class ProbabilityFlow:
     """The flow of one score model through levels sigma_0 < ... < sigma_N, sigma_0 >= 0; fields float64.
 
-    levels (N+1,); `frame` is the lattice frame of the U-Net, one for the whole flow. Raises `InputError` for
-    levels that do not increase from 0 or above.
+    levels (N+1,); `frame` is the lattice frame of the U-Net, one for the whole flow. The divergence is exact,
+    or Hutchinson's with probes (n_probes, n, *shape). Raises `InputError` for levels that do not increase
+    from 0 or above, and for fields and densities that are not finite.
     """
 
     def __init__(self, model: LatticeScore, levels: Tensor, frame: Symmetry = IDENTITY) -> None:
@@ -122,14 +113,30 @@ class ProbabilityFlow:
         unit = torch.eye(volume, dtype=y.dtype, device=y.device).reshape(volume, 1, *self.model.shape)
         return unit.expand(volume, len(y), *self.model.shape)
 
+    def sample(
+        self, noise: Tensor, probes: Tensor | None = None, done: Callable[[], None] = lambda: None
+    ) -> tuple[Tensor, Tensor]:
+        """Fields at sigma_0 (n, *shape) from white noise (n, *shape) at sigma_N, and log q of each, (n,).
+
+        Weights of an action are log w = -S(phi) - log q.
+        """
+        y, trace = self.transport(finite(noise, "fields"), up=False, probes=probes, done=done)
+        low = self.levels[0]
+        log_q = log_normal(noise) - self.log_volume(low) - trace
+        return self.to_fields(y, low), finite(log_q, "densities of the flow", "; retrain the model")
+
+    def log_density(
+        self, phi: Tensor, probes: Tensor | None = None, done: Callable[[], None] = lambda: None
+    ) -> Tensor:
+        """log q (n,) of given fields at sigma_0 (n, *shape)."""
+        low, phi = self.levels[0], finite(phi, "fields")
+        y, trace = self.transport(self.to_normal(phi, low), up=True, probes=probes, done=done)
+        log_q = log_normal(y) - self.log_volume(low) - trace
+        return finite(log_q, "densities of the flow", "; retrain the model")
+
     @torch.no_grad()
     def transport(
-        self,
-        y: Tensor,
-        *,
-        up: bool,
-        probes: Tensor | None = None,
-        done: Callable[[], None] = lambda: None,
+        self, y: Tensor, *, up: bool, probes: Tensor | None = None, done: Callable[[], None] = lambda: None
     ) -> tuple[Tensor, Tensor]:
         """Carry y (n, *shape) from sigma_0 to sigma_N (`up`) or back: y at the other end, and the integral
         of sum_k dtheta_k dc(k)/dy(k) (n,), taken upwards in both directions. `done` after each step.
@@ -158,56 +165,15 @@ class ProbabilityFlow:
         return 0.5 * (theta[min(level + 1, len(theta) - 1)] - theta[max(level - 1, 0)])
 
 
-def flow_sample(
-    model: LatticeScore,
-    levels: Tensor,
-    noise: Tensor,
-    *,
-    probes: Tensor | None = None,
-    frame: Symmetry = IDENTITY,
-    done: Callable[[], None] = lambda: None,
-) -> tuple[Tensor, Tensor]:
-    """Fields at sigma_0 (n, *shape) from white noise (n, *shape) at sigma_N, and log q of each, (n,).
-
-    levels (N+1,) from sigma_0 >= 0; probes (n_probes, n, *shape) for Hutchinson's divergence, None for the
-    exact one. Weights of an action are log w = -S(phi) - log q. Raises `InputError` when not finite.
-    """
-    flow = ProbabilityFlow(model, levels, frame)
-    _check_fields(noise)
-    y, trace = flow.transport(noise, up=False, probes=probes, done=done)
-    log_q = log_normal(noise) - flow.log_volume(flow.levels[0]) - trace
-    return flow.to_fields(y, flow.levels[0]), _checked(log_q)
-
-
-def flow_log_density(
-    model: LatticeScore,
-    levels: Tensor,
-    phi: Tensor,
-    *,
-    probes: Tensor | None = None,
-    frame: Symmetry = IDENTITY,
-    done: Callable[[], None] = lambda: None,
-) -> Tensor:
-    """log q (n,) of given fields at sigma_0 (n, *shape); arguments and errors as for `flow_sample`."""
-    flow = ProbabilityFlow(model, levels, frame)
-    _check_fields(phi)
-    y, trace = flow.transport(flow.to_normal(phi, flow.levels[0]), up=True, probes=probes, done=done)
-    return _checked(log_normal(y) - flow.log_volume(flow.levels[0]) - trace)
-
-
 def log_normal(y: Tensor) -> Tensor:
     """log N(y; 0, 1) of fields (n, *shape): (n,)."""
     return -0.5 * (y.flatten(1) ** 2 + math.log(2 * math.pi)).sum(1)
 
 
 def hutchinson_probes(
-    seed: int,
-    stream: str,
-    index: NDArray[np.int64],
-    n_probes: int,
-    shape: tuple[int, ...],
+    seed: int, stream: str, index: Integers, n_probes: int, shape: tuple[int, ...],
     kind: Literal["rademacher", "gaussian"] = "rademacher",
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Probes (n_probes, n, *shape) of the fields `index` (n,), a function of (seed, stream, index).
 
     Signs have the smaller variance: 2 sum_{i != j} J_ij^2 against 2 sum_ij J_ij^2 (J symmetrised).
@@ -225,63 +191,3 @@ def hutchinson_probes(
         for probe in range(n_probes)
     ]
     return torch.from_numpy(np.stack(draws)).reshape(n_probes, len(index), *shape)
-
-
-def noisy_acceptance(delta: Floats | float, noise: Floats | float) -> Floats:
-    """E min(1, e^(delta + eta)) for eta ~ N(0, noise^2), in closed form.
-
-    Phi(d/s) + e^(d + s^2/2) Phi(-d/s - s); without noise min(1, e^d).
-
-    >>> [round(float(noisy_acceptance(0.0, s)), 4) for s in (0.0, 0.5, 1.0)]
-    [1.0, 0.8496, 0.7616]
-    """
-    d, s = np.broadcast_arrays(np.asarray(delta, dtype=np.float64), np.asarray(noise, dtype=np.float64))
-    if not (np.isfinite(d).all() and np.isfinite(s).all() and (s >= 0).all()):
-        raise InputError("delta must be finite and the noise a standard deviation >= 0")
-    safe = np.maximum(s, 1e-12)
-    smeared = np.exp(log_ndtr(d / safe)) + np.exp(d + safe**2 / 2 + log_ndtr(-d / safe - safe))
-    return np.asarray(np.where(s > 1e-12, smeared, np.minimum(1.0, np.exp(np.minimum(d, 0.0)))))
-
-
-def noisy_odds(delta: Floats | float, noise: Floats | float) -> Floats:
-    """How often a chain is in B for once in A, ln(w_B/w_A) = delta, when each decision has fresh noise.
-
-    Exact is e^delta; with noise the ratio of the two acceptances, nearer to one.
-
-    >>> round(float(noisy_odds(1.0, 0.0)), 4), round(float(noisy_odds(1.0, 1.0)), 4)
-    (2.7183, 2.0421)
-    """
-    return np.asarray(noisy_acceptance(delta, noise) / noisy_acceptance(-np.asarray(delta), noise))
-
-
-def kept_noise_bias(observable: Floats, log_weight: Floats, noisy: Floats) -> tuple[float, float]:
-    """Bias of <observable> in a Metropolis chain that keeps its noisy log q, and the jackknife error of it.
-
-    observable and exact log_weight (n,) of proposals, noisy (n_estimates, n) the same with independent
-    estimates of log q. The chain is exact for the weights w e^eta, so the bias is the difference of two
-    weighted means over the same proposals.
-    """
-    exact = check_log_weights(log_weight)
-    columns = [observable, normalised_weights(exact), *(normalised_weights(row - exact) for row in noisy)]
-    scale = np.array([float((row - exact).max()) for row in noisy])
-    relative = np.exp(scale - scale.max())  # all estimates in one unit
-
-    def estimate(rows: Floats) -> float:
-        value, weight, factors = rows[:, 0], rows[:, 1], rows[:, 2:] @ relative
-        bent = weight * factors
-        return float((bent * value).sum() / bent.sum() - (weight * value).sum() / weight.sum())
-
-    return jackknife_of(estimate, np.stack(columns, 1))
-
-
-def _check_fields(x: Tensor) -> None:
-    bad = int((~torch.isfinite(x).flatten(1).all(1)).sum())
-    if bad:
-        raise InputError(f"{bad} of {len(x)} fields are NaN or infinite")
-
-
-def _checked(log_q: Tensor) -> Tensor:
-    bad = int((~torch.isfinite(log_q)).sum())
-    if bad:
-        raise InputError(f"log q of the flow is NaN or infinite for {bad} of {len(log_q)} fields; retrain")
-    return log_q

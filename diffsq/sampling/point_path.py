@@ -1,32 +1,29 @@
-r"""Paths of points through noise levels, and their exact weights: laws of d = 1 or 2 real variables.
+"""The reverse chain of points and its exact weights: laws of d = 1 or 2 real variables.
 
+In the notation of diffsq.sampling.reverse_chain, down to level 1,
+
+    reverse    R(x_n|x_{n+1}) = N(x_{n+1} + Delta_n s(x_{n+1}), c_n),   c_n (d, d) the residual on noised data
     start      p(x_N) = N(0, Sigma + sigma_N^2)
-    reverse    R(x_n|x_{n+1}) = N(x_{n+1} + rho_n (D - x_{n+1}), c_n),  rho_n = Delta_n/sigma_{n+1}^2,
-               Delta_n = sigma_{n+1}^2 - sigma_n^2, c_n (d, d) the residual on noised data
-    forward    F(x_{n+1}|x_n) = N(x_n, Delta_n)
-
-Down to level 1 a path has the weight log w = ln pi(x_1) + sum_n ln F - ln p(x_N) - sum_n ln R with
-E_R[w] = int pi for any density pi at level 1, any D, c and levels. On noised data it gives the forward ESS.
 
 Points come in fixed blocks of 8192, random numbers keyed (seed, stream, block, level): point i is the same
 whatever the number asked for.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffsq.models.protocol import Noise, PointScore
-from diffsq.models.symmetry import IDENTITY
-from diffsq.sampling.streams import POINT_BLOCK, point_noise
+from diffsq.models.symmetry import IDENTITY, Symmetry
+from diffsq.sampling.reverse_chain import ActionFunction, Law, ReverseChain, finite, rise
+from diffsq.sampling.streams import POINT_BLOCK, noise_of
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent
 
-LogDensity = Callable[[Tensor], Tensor]
-"""ln pi(x) of x (n, d): (n,) float64."""
+RETRAIN = "; train longer or add levels"
 
 
 def check_levels(levels: Tensor) -> Tensor:
@@ -37,25 +34,41 @@ def check_levels(levels: Tensor) -> Tensor:
     return levels
 
 
-class Gaussian:
+class Gaussian(Law):
     """N(0, covariance (d, d)), float64. Raises `InputError` for a covariance that is not positive."""
 
     def __init__(self, covariance: Tensor) -> None:
-        root, info = torch.linalg.cholesky_ex(covariance)
-        if int(info) or not torch.isfinite(root).all():
+        self.root, info = torch.linalg.cholesky_ex(covariance)
+        if int(info) or not torch.isfinite(self.root).all():
             raise InputError("a covariance of the sampler is not positive definite: the model is damaged")
-        self.root: Tensor = root
 
-    def draw(self, white: Tensor) -> Tensor:
-        """From white noise (n, d)."""
-        return white @ self.root.T
+    def draw(self, noise: Tensor) -> Tensor:
+        x: Tensor = noise @ self.root.T
+        return x
 
     def log_density(self, x: Tensor) -> Tensor:
-        """ln of the density at x (n, d): (n,)."""
         white = torch.linalg.solve_triangular(self.root, x.T, upper=False)
         constant = self.root.diagonal().log().sum() + 0.5 * x.shape[1] * math.log(2 * math.pi)
         found: Tensor = -0.5 * (white**2).sum(0) - constant
         return found
+
+
+@dataclass(frozen=True)
+class Shifted(Law):
+    """Means (n, d) and the law of the residual about them."""
+
+    mean: Tensor
+    residual: Law
+
+    def draw(self, noise: Tensor) -> Tensor:
+        return self.mean + self.residual.draw(noise)
+
+    def log_density(self, x: Tensor) -> Tensor:
+        return self.residual.log_density(x - self.mean)
+
+    def propose(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        move, log_r = self.residual.propose(noise)  # the residual as drawn, not as left after rounding
+        return self.mean + move, log_r
 
 
 def start_law(model: PointScore, sigma: Tensor) -> Gaussian:
@@ -70,15 +83,38 @@ class PointKernel:
     levels: Tensor
     covariance: Tensor
 
-    def law(self, step: int) -> Gaussian:
-        """N(0, c_n) of the step that ends at level `step` >= 1."""
-        return Gaussian(self.covariance[step - 1])
+
+class PointPath(ReverseChain):
+    """Forward and reverse chains of one model of points (n, d)."""
+
+    last = 1
+
+    def __init__(self, model: PointScore, kernel: PointKernel) -> None:
+        self.model, self.kernel, self.levels = model, kernel, kernel.levels
+
+    def start(self, level: int = -1) -> Gaussian:
+        """N(0, Sigma + sigma^2)."""
+        return start_law(self.model, self.levels[level])
+
+    def reverse(self, x: Tensor, n: int, frame: Symmetry = IDENTITY) -> Shifted:
+        """R(x_n | x_{n+1} = x)."""
+        return Shifted(_mean(self.model, self.levels, x, n), Gaussian(self.kernel.covariance[n - 1]))
 
 
-def _mean(model: PointScore, levels: Tensor, x: Tensor, step: int) -> Tensor:
-    """Mean of R(x_n | x_{n+1} = x), n = `step`."""
-    delta = levels[step + 1] ** 2 - levels[step] ** 2
-    return x + delta * model.score(x, levels[step + 1 : step + 2], IDENTITY)
+def _mean(model: PointScore, levels: Tensor, x: Tensor, n: int) -> Tensor:
+    """Mean of R(x_n | x_{n+1} = x)."""
+    delta = levels[n + 1] ** 2 - levels[n] ** 2
+    return x + delta * model.score(x, levels[n + 1 : n + 2], IDENTITY)
+
+
+def _blocks(points: Tensor, seed: int, stream: str) -> Iterator[tuple[Tensor, Noise]]:
+    """Points (n, d) by blocks, and the noise of each."""
+    for block, x in enumerate(torch.split(points.double(), POINT_BLOCK)):
+        yield x, _cut(noise_of(seed, stream, block, (POINT_BLOCK, points.shape[1])), len(x))
+
+
+def _cut(noise: Noise, n: int) -> Noise:
+    return lambda step: noise(step)[:n]
 
 
 @torch.no_grad()
@@ -91,106 +127,38 @@ def calibrated(
     """
     levels = check_levels(levels)
     total = torch.zeros(len(levels) - 2, model.dim, model.dim, dtype=torch.float64)
-    for block in range(-(-len(points) // POINT_BLOCK)):
-        x = points[block * POINT_BLOCK : (block + 1) * POINT_BLOCK].double()
-        noise = point_noise(seed, "points/calibrate", block, model.dim)
-        x = x + levels[1] * noise(0)[: len(x)]
-        for step in range(1, len(levels) - 1):
-            high = x + (levels[step + 1] ** 2 - levels[step] ** 2).sqrt() * noise(step)[: len(x)]
-            left = x - _mean(model, levels, high, step)
-            total[step - 1] += left.T @ left / len(points)
-            x = high
+    for x, noise in _blocks(points, seed, "points/calibrate"):
+        for n, low, high in rise(levels, x + levels[1] * noise(0), noise, range(1, len(levels) - 1)):
+            left = low - _mean(model, levels, high, n)
+            total[n - 1] += left.T @ left / len(points)
     return PointKernel(levels, (1 + wider) * total)
 
 
-def draw_path(
-    model: PointScore,
-    kernel: PointKernel,
-    x: Tensor,
-    levels: Tensor,
-    noise: Noise,
-    watch: Callable[[int, Tensor], None],
-) -> Tensor:
-    """Points x (n, d) at levels[-1] down to levels[1] by the kernel."""
-    watch(len(levels) - 1, x)
-    for step in reversed(range(1, len(levels) - 1)):
-        x = _mean(model, levels, x, step) + kernel.law(step).draw(noise(2 * step))
-        watch(step, x)
-    return x
-
-
-@torch.no_grad()
 def sample_paths(
-    model: PointScore,
-    kernel: PointKernel,
-    n: int,
-    seed: int,
-    log_density: LogDensity,
-    progress: Progress | None = None,
+    path: PointPath, n: int, seed: int, action: ActionFunction, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor]:
-    """n points x_1 (n, d) at the lowest level above zero, and their exact log-weights (n,) for `log_density`.
+    """n points x_1 (n, d) at the lowest level above zero, and their exact log-weights (n,) for e^{-action}.
 
     Raises `InputError` for non-finite weights.
     """
-    progress, parts = progress or Silent(), []
-    progress.start(-(-n // POINT_BLOCK) * POINT_BLOCK, "paths")
-    for x, log_w in _paths(model, kernel, n, seed):
-        parts.append((x, _finite(log_w + log_density(x))))
+    progress, parts, shape = progress or Silent(), [], (POINT_BLOCK, path.model.dim)
+    n_blocks, top = -(-n // POINT_BLOCK), len(path.levels) - 1
+    progress.start(n_blocks * POINT_BLOCK, "paths")
+    for block in range(n_blocks):
+        start, steps = (noise_of(seed, s, block, shape) for s in ("points/path/start", "points/path"))
+        x, log_w = path.sample(action, lambda k: start(0) if k == top else steps(k))  # noqa: B023
+        parts.append((x, finite(log_w, "path weights", RETRAIN)))
         progress.update(POINT_BLOCK)
     progress.close()
     return torch.cat([x for x, _ in parts])[:n], torch.cat([w for _, w in parts])[:n]
 
 
-def _paths(model: PointScore, kernel: PointKernel, n: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    levels, dim = kernel.levels, model.dim
-    start = start_law(model, levels[-1])
-    for block in range(-(-n // POINT_BLOCK)):
-        noise = point_noise(seed, "points/path", block, dim)
-        x = point_noise(seed, "points/path/start", block, dim)(0)
-        x = start.draw(x)
-        log_w = -start.log_density(x)
-        for step in reversed(range(1, len(levels) - 1)):
-            law = kernel.law(step)
-            move = law.draw(noise(step))
-            low = _mean(model, levels, x, step) + move
-            log_w += log_forward(levels, step, low, x) - law.log_density(move)
-            x = low
-        yield x, log_w
-
-
-@torch.no_grad()
-def forward_weights(
-    model: PointScore, kernel: PointKernel, points: Tensor, seed: int, log_density: LogDensity
-) -> Tensor:
+def forward_weights(path: PointPath, points: Tensor, seed: int, action: ActionFunction) -> Tensor:
     """Log-weights (n,) of the paths that noise data points (n, d): see
     `diffsq.exactness.weights.forward_ess`.
 
     Raises `InputError` for non-finite weights.
     """
-    levels, found = kernel.levels, []
-    for block in range(-(-len(points) // POINT_BLOCK)):
-        x = points[block * POINT_BLOCK : (block + 1) * POINT_BLOCK].double()
-        noise = point_noise(seed, "points/forward", block, model.dim)
-        x = x + levels[1] * noise(0)[: len(x)]
-        log_w = log_density(x)
-        for step in range(1, len(levels) - 1):
-            high = x + (levels[step + 1] ** 2 - levels[step] ** 2).sqrt() * noise(step)[: len(x)]
-            law, mean = kernel.law(step), _mean(model, levels, high, step)
-            log_w = log_w + log_forward(levels, step, x, high) - law.log_density(x - mean)
-            x = high
-        found.append(log_w - start_law(model, levels[-1]).log_density(x))
-    return _finite(torch.cat(found))
-
-
-def log_forward(levels: Tensor, step: int, low: Tensor, high: Tensor) -> Tensor:
-    """ln F(x_{n+1} = high|x_n = low), n = `step`: (n,)."""
-    delta = levels[step + 1] ** 2 - levels[step] ** 2
-    found: Tensor = -0.5 * ((low - high) ** 2).sum(1) / delta
-    return found - 0.5 * low.shape[1] * math.log(2 * math.pi * float(delta))
-
-
-def _finite(log_w: Tensor) -> Tensor:
-    bad = int((~torch.isfinite(log_w)).sum())
-    if bad:
-        raise InputError(f"{bad} path weights are NaN or infinite; train longer or add levels")
-    return log_w
+    blocks = _blocks(points, seed, "points/forward")
+    log_w = torch.cat([path.weigh(x, action, noise)[0] for x, noise in blocks])
+    return finite(log_w, "path weights", RETRAIN)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffsq.models.protocol import Frames, Noise, Scored
 from diffsq.models.symmetry import Symmetry
+from diffsq.sampling.reverse_chain import Watch, unseen
 
 Step = Callable[[Scored, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]
 """step(model, x, sigma_high, sigma_low, noise, frame) -> x at sigma_low; noise(i) gives independent draws."""
@@ -62,20 +63,14 @@ STEPS: dict[str, Step] = {"euler": euler_maruyama, "pc": predictor_corrector, "h
 
 @torch.no_grad()
 def run(
-    step: Step,
-    model: Scored,
-    start: Tensor,
-    levels: Tensor,
-    noise: Noise,
-    frames: Frames,
-    watch: Callable[[int, Tensor], None] = lambda n, x: None,
-) -> Tensor:
+    step: Step, model: Scored, start: Tensor, levels: Tensor, noise: Noise, frames: Frames,
+    watch: Watch = unseen,
+) -> Tensor:  # fmt: skip
     """Carry fields (n, ...) from their `start` law at levels[-1] down the levels (N+1,) to levels[0].
 
     noise(2 n + i) is the i-th draw of the step that ends at level n; noise(2 N) is kept for the start.
     """
-    n_levels = len(levels) - 1
-    x = start
+    n_levels, x = len(levels) - 1, start
     watch(n_levels, x)
     for n in reversed(range(n_levels)):
         x = step(model, x, levels[n + 1], levels[n], partial(_draw, noise, n), frames(n))

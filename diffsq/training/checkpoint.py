@@ -1,8 +1,6 @@
-"""Weights on disk: safetensors files, atomically written, everything needed to rebuild or resume inside.
+"""Checkpoints of a training: safetensors files, atomically written, everything needed to resume inside.
 
-A model folder holds weights.safetensors (U-Net averages, regression base, G(k), zero-mode histogram,
-posterior gains) and model.json (shape, action, sizes, noise schedule, ensemble identity, resolved config). A
-checkpoint is one file with weights, averages, optimizer state and, as metadata, the step and what it belongs
+One file holds weights, averages and optimizer state and, as metadata, the step and the key of what it belongs
 to. Random numbers are counter-based: the step and the seed are their whole state.
 """
 
@@ -13,16 +11,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
-from lattice.files import canonical_json, sha256_text, write_atomic
+from lattice.files import write_atomic
 
 KEEP = 2
-
-
-def key_of(about: dict[str, Any]) -> str:
-    """Hash of what a checkpoint belongs to; a resume with another one starts from nothing."""
-    return sha256_text(canonical_json(about))
 
 
 def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str, Tensor]]) -> None:
@@ -90,8 +83,3 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return lines
-
-
-def parameters(module: nn.Module) -> dict[str, Tensor]:
-    """state_dict, typed."""
-    return dict(module.state_dict())

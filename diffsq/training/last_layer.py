@@ -42,34 +42,23 @@ class Targets:
     guard_weight: Tensor
 
 
-@dataclass(frozen=True)
-class Raw:
-    """What Targets are made of, float64.
+def prepared(
+    model: PointModel, sigma: Tensor, x: Tensor, mean: Tensor, energy: Tensor, share: Tensor,
+    guard_x: Tensor, guard_energy: Tensor,
+) -> Targets:  # fmt: skip
+    """Targets in the model's units, from float64; sets log_rho.
 
-    sigma (J,); points x and posterior means (J, M, d), -ln p_sigma and share (J, M); guards x (J, K, d) and
-    their energies (J, K).
+    sigma (J,); points x and posterior means (J, M, d), their -ln p_sigma and share (J, M); guards x (J, K, d)
+    and their energies (J, K).
     """
-
-    sigma: Tensor
-    x: Tensor
-    mean: Tensor
-    energy: Tensor
-    share: Tensor
-    guard_x: Tensor
-    guard_energy: Tensor
-
-
-def prepared(model: PointModel, raw: Raw) -> Targets:
-    """Targets in the model's units; sets log_rho."""
-    sigma, x, mean = raw.sigma, raw.x, raw.mean
-    u, f, g = torch.empty_like(x), torch.empty_like(x), torch.empty_like(raw.energy)
-    guard_u, guard_g = torch.empty_like(raw.guard_x), torch.empty_like(raw.guard_energy)
+    u, f, g = torch.empty_like(x), torch.empty_like(x), torch.empty_like(energy)
+    guard_u, guard_g = torch.empty_like(guard_x), torch.empty_like(guard_energy)
     for j in range(len(sigma)):
         u[j], root = model.whitened(x[j], sigma[j : j + 1])
         f[j] = root * ((mean[j] - x[j]) / sigma[j] ** 2 @ model.axes) + u[j]
-        g[j] = raw.energy[j] - gaussian_energy(u[j], root)
-        guard_u[j], root = model.whitened(raw.guard_x[j], sigma[j : j + 1])
-        guard_g[j] = raw.guard_energy[j] - gaussian_energy(guard_u[j], root)
+        g[j] = energy[j] - gaussian_energy(u[j], root)
+        guard_u[j], root = model.whitened(guard_x[j], sigma[j : j + 1])
+        guard_g[j] = guard_energy[j] - gaussian_energy(guard_u[j], root)
     size = (f**2).mean((1, 2)).sqrt().clamp_min(1e-6)
     powers = model.position(sigma)[:, None] ** torch.arange(N_RHO)
     # normal equations: lstsq is not bitwise repeatable
@@ -78,8 +67,8 @@ def prepared(model: PointModel, raw: Raw) -> Targets:
     weight = (rho * sigma)[:, None] ** 2 / model.variance
     return Targets(
         sigma, u.float(), (f / rho[:, None, None]).float(), (g / rho[:, None]).float(),
-        (weight / weight.mean()).float(), raw.share.float(), guard_u.float(),
-        (guard_g / rho[:, None]).float(), (rho**2).clamp_max(1).float(),
+        (weight / weight.mean()).float(), share.float(), guard_u.float(), (guard_g / rho[:, None]).float(),
+        (rho**2).clamp_max(1).float(),
     )  # fmt: skip
 
 

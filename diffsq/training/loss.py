@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
@@ -43,7 +44,7 @@ def prepare(
 ) -> Batch:
     """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode."""
     p, base = model.momenta, model.base
-    x = phi + sigma[:, None, None] * eps
+    x = phi + rearrange(sigma, "n -> n 1 1") * eps
     xk = p.modes(x)
     u = base.normalised(xk, sigma)
     correction, _ = base(xk, u, sigma)

@@ -8,28 +8,23 @@ step): a resumed training continues bitwise. A folder holds model.json, weights.
 """
 
 import hashlib
-import json
 import math
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from diffsq.config.sections import PointTraining
-from diffsq.models.files import POINT_SCHEMA, load_points, save_points
+from diffsq.models import points as model_points
+from diffsq.models.files import finished_model, save_model
 from diffsq.models.points import PointModel, gaussian_energy
-from diffsq.training import checkpoint
-from diffsq.training.last_layer import GUARD, Raw, Targets, prepared, solve_last_layer
-from diffsq.training.loop import warm_average
-from diffsq.training.posterior_means import check_points, draw_nodes, table, tables
+from diffsq.training.last_layer import GUARD, Targets, prepared, solve_last_layer
+from diffsq.training.loop import BETAS, Loop, Loss
+from diffsq.training.posterior_means import Table, check_points, draw_nodes, table, tables
 from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.files import read_json, write_atomic
+from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.rng import normals, uniforms
 
@@ -43,11 +38,7 @@ MARGIN, NEAR = 2.0, 0.3  # guards lie in the data's box times this, and see data
 
 
 def train_points(
-    points: Tensor | NDArray[np.float64],
-    settings: PointTraining,
-    seed: int,
-    out: Path,
-    progress: Progress | None = None,
+    points: Tensor | Floats, settings: PointTraining, seed: int, out: Path, progress: Progress | None = None
 ) -> PointModel:
     """Train on points (N, d), d = 1 or 2, of a law symmetric under x -> -x; the same call again resumes.
 
@@ -55,19 +46,18 @@ def train_points(
     and for a loss that is not finite.
     """
     data = check_points(np.asarray(points))
-    out.mkdir(parents=True, exist_ok=True)
     about = {
-        "schema": POINT_SCHEMA, "dim": data.shape[1], "seed": seed,
-        "settings": settings.model_dump(mode="json"),
-        "points": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(), "n_points": len(data),
-        "law": LAW,
+        "seed": seed, "settings": settings.model_dump(mode="json"), "n_points": len(data),
+        "points": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(),
+        "versions": {"model": model_points.VERSION, "training": LAW},
     }  # fmt: skip
-    key = checkpoint.key_of(about)
-    if (out / "model.json").exists() and read_json(out / "model.json").get("key") == key:
-        return load_points(out)
+    key = sha256_text(canonical_json(about))
+    done = finished_model(out, key, PointModel)
+    if done is not None:
+        return done
+    out.mkdir(parents=True, exist_ok=True)
     model = PointTrainer(data, settings, seed, out, key, progress or Silent()).run()
-    save_points(model, out, {**about, "key": key})
-    return model
+    return save_model(model, out, {**about, "key": key})
 
 
 class PointTrainer:
@@ -76,8 +66,7 @@ class PointTrainer:
     def __init__(
         self, data: Floats, settings: PointTraining, seed: int, out: Path, key: str, progress: Progress
     ) -> None:
-        self.data, self.settings, self.seed = data, settings, seed
-        self.out, self.key, self.progress = out, key, progress
+        self.data, self.settings, self.seed, self.progress = data, settings, seed, progress
         high = settings.sigma_max or STDS * float(data.std(0).max())
         if settings.sigma_min >= high:
             raise InputError(f"sigma_min = {settings.sigma_min} is not below sigma_max = {high:.4g}")
@@ -87,17 +76,26 @@ class PointTrainer:
         self.model.set_gaussian(own.T @ own / len(own), settings.sigma_min, high)
         reach = torch.from_numpy(np.abs(data).max(0))
         self.model.box.copy_(torch.stack([-reach, reach]))
-        self.step = 0
+        self.loop = Loop(settings, out, key, progress, warmup=WARMUP, log_every=50, data="the points")
 
     def run(self) -> PointModel:
         """Targets, optimisation, closed form."""
-        targets = self.targets()
+        targets, network = self.targets(), self.model.network
+        if not self.loop.restore(self.model):
+            self._initialise(network)
         if self.settings.n_steps > 0:
-            self.optimise(targets)
+            optimizer = torch.optim.Adam(network.parameters(), self.settings.learning_rate, BETAS)
+            label = f"{self.settings.kind} model"
+            average = self.loop.run(
+                self.model, network, optimizer, lambda step: self.loss(step, targets), label
+            )
+            network.load_state_dict(average.state_dict())
         if self.settings.solve:
             solve_last_layer(self.model, targets, self.settings.energy_weight)
         if not all(torch.isfinite(p).all() for p in self.model.parameters()):
-            raise InputError("the weights are not finite: try a smaller learning_rate, or check the points")
+            raise InputError(
+                "the weights are not finite: try a smaller training.learning_rate, or check the points"
+            )
         return self.model.eval().requires_grad_(False)
 
     def targets(self) -> Targets:
@@ -116,40 +114,35 @@ class PointTrainer:
             x[level], mean[level], density = found.at(nodes)
             energy[level] = -np.log(density)
             share[level] = self._share(density, found.sigma)
-            place = self._guards(level, found.sigma, n_guard)
-            wide = found if found.sigma > near.sigma else near
-            guard_x[level] = place
-            own = found.density_at(place)
-            known = self._share(own, found.sigma)
-            with np.errstate(divide="ignore"):  # no density at all: the floor alone
-                there = np.log(known * own + (1 - known) * wide.density_at(place))
-            guard_energy[level] = -np.logaddexp(there, math.log(FLOOR) + self._gaussian(place, found.sigma))
+            guard_x[level] = self._guards(level, found.sigma, n_guard)
+            guard_energy[level] = self._guard_energy(guard_x[level], found, near)
             if self.settings.target == "noisy":
                 x[level], mean[level] = self._noised(level, found.sigma, m)
                 energy[level], share[level] = 0.0, 0.0  # plain score matching knows no energy
             self.progress.update()
         self.progress.close()
         arrays = (self.sigma, x, mean, energy, share, guard_x, guard_energy)
-        return prepared(self.model, Raw(*(torch.from_numpy(a).clone() for a in arrays)))
+        return prepared(self.model, *(torch.from_numpy(a).clone() for a in arrays))
 
     def _share(self, density: Floats, sigma: float) -> Floats:
         """n/(n + FEW) with n data points within reach of places where p_sigma is `density`."""
         reached = 2 * len(self.data) * density * (2 * math.sqrt(math.pi) * sigma) ** self.data.shape[1]
-        found: Floats = reached / (reached + FEW)
-        return found
+        return np.asarray(reached / (reached + FEW))
 
     def _guards(self, level: int, sigma: float, n: int) -> Floats:
         """Points anywhere in the data's box, enlarged, and four sigma beyond."""
         reach = MARGIN * np.abs(self.data).max(0) + 4 * sigma
-        place: Floats = 2 * self._uniforms("guards", level, n * self.model.dim).reshape(n, -1) - 1
-        found: Floats = reach * place
-        return found
+        place = self._uniforms("guards", level, n * self.model.dim).reshape(n, -1)
+        return np.asarray(reach * (2 * place - 1))
 
-    def _gaussian(self, x: Floats, sigma: float) -> Floats:
-        """ln of the density of N(0, Sigma + sigma^2) at x (n, d)."""
-        u, root = self.model.whitened(torch.from_numpy(x), torch.tensor([sigma], dtype=torch.float64))
-        found: Floats = -gaussian_energy(u, root).numpy()
-        return found
+    def _guard_energy(self, x: Floats, found: Table, near: Table) -> Floats:
+        """-ln of p_sigma where it is known, of a wider law elsewhere, and of a little of a Gaussian."""
+        own, wide = found.density_at(x), found if found.sigma > near.sigma else near
+        known = self._share(own, found.sigma)
+        with np.errstate(divide="ignore"):  # no density at all: the floor alone
+            there = np.log(known * own + (1 - known) * wide.density_at(x))
+        u, root = self.model.whitened(torch.from_numpy(x), torch.tensor([found.sigma], dtype=torch.float64))
+        return np.asarray(-np.logaddexp(there, math.log(FLOOR) - gaussian_energy(u, root).numpy()))
 
     def _noised(self, level: int, sigma: float, n: int) -> tuple[Floats, Floats]:
         """Plain denoising score matching: points, and the same with noise."""
@@ -158,42 +151,7 @@ class PointTrainer:
         return self.data[rows] + sigma * eps.reshape(n, -1), self.data[rows]
 
     def _uniforms(self, stream: str, step: int, n: int) -> Floats:
-        found: Floats = uniforms(self.seed, f"points/{stream}", np.array([0]), step, n)[0]
-        return found
-
-    def optimise(self, targets: Targets) -> None:
-        """Adam with a cosine schedule, from the newest checkpoint on; leaves the average of the weights."""
-        settings, network = self.settings, self.model.network
-        self._initialise(network)
-        average = AveragedModel(network, avg_fn=warm_average(settings.ema_decay))
-        optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, (0.9, 0.99))
-        saved = checkpoint.load_checkpoint(self.out, self.key)
-        if saved is not None:
-            self.step, parts = saved
-            network.load_state_dict(parts["network"])
-            average.load_state_dict(parts["average"])
-            fresh = optimizer.state_dict()
-            optimizer.load_state_dict(checkpoint.unpack_optimizer(fresh, parts.get("optimizer", {})))
-        self._rewind_metrics()
-        self.progress.start(settings.n_steps, f"{settings.kind} model", self.step)
-        begun = time.monotonic()
-        while self.step < settings.n_steps:
-            loss = self._advance(targets, optimizer)
-            average.update_parameters(network)
-            self.step += 1
-            last = self.step == settings.n_steps
-            self.progress.update(1, loss=loss)
-            if self.step % 50 == 0 or last:
-                self._log({"step": self.step, "loss": loss, "seconds": round(time.monotonic() - begun, 2)})
-            if self.step % settings.checkpoint_every == 0 or last:
-                parts = {
-                    "network": checkpoint.parameters(network),
-                    "average": checkpoint.parameters(average),
-                    "optimizer": checkpoint.pack_optimizer(optimizer.state_dict()),
-                }
-                checkpoint.save_checkpoint(self.out, self.step, self.key, parts)
-        self.progress.close()
-        network.load_state_dict(average.module.state_dict())
+        return np.asarray(uniforms(self.seed, f"points/{stream}", np.array([0]), step, n)[0])
 
     def _initialise(self, network: nn.Module) -> None:
         """PyTorch's default law for linear maps from our own random numbers; the last layer stays zero."""
@@ -205,42 +163,21 @@ class PointTrainer:
                     fresh = torch.rand(weight.shape, generator=generator) * 2 - 1
                     weight.data.copy_(bound * fresh)
 
-    def _advance(self, targets: Targets, optimizer: torch.optim.Optimizer) -> float:
+    def loss(self, step: int, targets: Targets) -> Loss:
+        """Squared errors of a batch, every level equally often; of an energy at its guards too."""
         settings, n = self.settings, self.settings.batch_size
-        warm = min(1.0, (self.step + 1) / WARMUP)
-        decay = 0.5 * (1 + math.cos(math.pi * self.step / settings.n_steps))
-        optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * decay
         level = torch.arange(n) * settings.n_sigma // n
-        row = torch.from_numpy((self._uniforms("batch", self.step, n) * settings.n_nodes).astype(np.int64))
+        row = torch.from_numpy((self._uniforms("batch", step, n) * settings.n_nodes).astype(np.int64))
         sigma, weight = targets.sigma[level], targets.weight[level]
         found, energy = self.model.residual(targets.u[level, row], sigma, create_graph=True)
         rate = (weight * (found - targets.f[level, row]) ** 2).mean(1)
         if energy is not None:
             each = settings.energy_weight * weight.mean(1)
             rate = rate + each * targets.share[level, row] * (energy - targets.g[level, row]) ** 2
-            some = slice(self.step % GUARDS, None, GUARDS)
+            some = slice(step % GUARDS, None, GUARDS)
             level, row = level[some], row[some] // GUARDS
             t = self.model.position(sigma[some]).float()
             guard = self.model.network(targets.guard_u[level, row], t)[:, 0] - targets.guard_g[level, row]
             share = len(rate) / len(guard) * GUARD * targets.guard_weight[level] * each[some]
             rate = torch.cat([rate, share * guard**2])
-        loss = rate.sum() / n
-        if not torch.isfinite(loss):
-            worst = float(sigma[int(torch.nan_to_num(rate.detach(), nan=math.inf)[:n].argmax())])
-            raise InputError(
-                f"the loss is not finite at step {self.step}, sigma = {worst:.4g}; the last checkpoint in "
-                f"{self.out} is kept: try a smaller learning_rate"
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return float(loss.detach())
-
-    def _log(self, line: dict[str, Any]) -> None:
-        with open(self.out / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _rewind_metrics(self) -> None:
-        lines = checkpoint.read_lines(self.out / "metrics.jsonl")
-        kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= self.step]
-        write_atomic(self.out / "metrics.jsonl", "".join(kept).encode())
+        return Loss(rate.sum() / n, rate, sigma)

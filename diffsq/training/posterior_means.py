@@ -105,10 +105,7 @@ def binned(points: Floats, width: Floats) -> tuple[tuple[Floats, ...], Floats]:
 
 
 def table(points: Floats, sigma: float, cells: int = CELLS) -> Table:
-    """p_sigma and E[x_0|x] of a data set (N, d) taken with its mirror images, at noise `sigma`.
-
-    cells: cells and nodes per sigma.
-    """
+    """p_sigma and E[x_0|x] of a data set (N, d) and its mirror images; `cells`: cells and nodes per sigma."""
     return next(tables(points, np.array([sigma]), cells))
 
 
@@ -140,10 +137,9 @@ def _smeared(
     density = _product(counts / counts.sum(), kernels)
     mean = np.empty((*density.shape, density.ndim))
     inverse = 1 / np.maximum(density, np.finfo(float).tiny)
-    for one in range(density.ndim):
+    for one, place in enumerate(np.meshgrid(*axes, indexing="ij", sparse=True)):
         mixed = [slopes[a] if a == one else kernels[a] for a in range(density.ndim)]
         gradient = _product(counts / counts.sum(), mixed) * inverse
-        place = axes[one].reshape([-1 if a == one else 1 for a in range(density.ndim)])
         mean[..., one] = place + sigma**2 * gradient
     return Table(sigma, axes, density, mean)
 

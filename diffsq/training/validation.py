@@ -5,7 +5,7 @@ so gains are measured and totals come from the sampler's forward weights.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,16 @@ N_GAIN = 512
 Gradient = Callable[[Tensor], Tensor]
 
 
-def _noise(model: LatticeScore, seed: int, stream: str, step: int, n: int) -> Tensor:
-    eps = normals(seed, f"validation/{stream}", np.arange(n), step, model.momenta.volume)
-    return torch.from_numpy(eps).reshape(n, *model.shape).to(model.base.g.device)
+def _batches(
+    model: LatticeScore, fields: Tensor, grad: Gradient, sigma: Tensor, seed: int, stream: str, step: int,
+    size: int = 64,
+) -> Iterator[Batch]:  # fmt: skip
+    """Fields (n, *shape) noised to sigma (n,) or (), `size` of them at a time."""
+    eps = normals(seed, f"validation/{stream}", np.arange(len(fields)), step, model.momenta.volume)
+    noise = torch.from_numpy(eps).reshape(fields.shape).to(fields.device)
+    parts = (torch.split(q, size) for q in (fields, sigma.expand(len(fields)), noise))
+    for phi, s, e in zip(*parts, strict=True):
+        yield prepare(model, phi, grad, s, e)
 
 
 def _choose(phi: Tensor, n: int, seed: int, draw: int = 0) -> Tensor:
@@ -34,22 +41,17 @@ def _choose(phi: Tensor, n: int, seed: int, draw: int = 0) -> Tensor:
     return phi[torch.from_numpy(order[:n]).to(phi.device)]
 
 
+def _spread(model: LatticeScore, n: int) -> Tensor:
+    """n noise levels, evenly over the range of ln sigma."""
+    low, high = model.base.log_sigma[0], model.base.log_sigma[-1]
+    position = (torch.arange(n, dtype=torch.float64, device=low.device) + 0.5) / n
+    return torch.exp(low + (high - low) * position)
+
+
 def held_out_batch(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) -> Batch:
     """A fixed batch over the whole noise range, for the gain printed during training."""
-    low, high = model.base.log_sigma[0], model.base.log_sigma[-1]
     fields = _choose(phi, N_VALIDATION, seed)
-    n = len(fields)
-    position = (torch.arange(n, dtype=torch.float64, device=phi.device) + 0.5) / n
-    sigma = torch.exp(low + (high - low) * position)
-    parts = [
-        prepare(model, f, grad, s, e)
-        for f, s, e in zip(
-            torch.split(fields, 256),
-            torch.split(sigma, 256),
-            torch.split(_noise(model, seed, "batch", 0, n), 256),
-            strict=True,
-        )
-    ]
+    parts = list(_batches(model, fields, grad, _spread(model, len(fields)), seed, "batch", 0, 256))
     return Batch(*(torch.cat([getattr(p, name) for p in parts]) for name in Batch.__dataclass_fields__))
 
 
@@ -57,12 +59,8 @@ def measure_gain(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) ->
     """Set `model.gain`: the posterior variance per class and noise node that the U-Net explains."""
     for node, log_sigma in enumerate(model.base.log_sigma):
         fields = _choose(phi, N_GAIN, seed, node)
-        eps = _noise(model, seed, "gain", node, len(fields))
-        explained = [
-            gain_rate(model, prepare(model, f, grad, log_sigma.exp().expand(len(f)), e))[1]
-            for f, e in zip(torch.split(fields, 64), torch.split(eps, 64), strict=True)
-        ]
-        model.gain[node] = torch.cat(explained).mean(0)
+        batches = _batches(model, fields, grad, log_sigma.exp(), seed, "gain", node)
+        model.gain[node] = torch.cat([gain_rate(model, batch)[1] for batch in batches]).mean(0)
 
 
 def validation_table(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) -> dict[str, Any]:
@@ -71,37 +69,20 @@ def validation_table(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int
     Errors take the fields, a random choice from the held-out chains for each level, as independent.
     """
     index, labels = shells(model.momenta)
-    low, high = float(model.base.log_sigma[0]), float(model.base.log_sigma[-1])
-    position = (torch.arange(N_LEVELS, dtype=torch.float64) + 0.5) / N_LEVELS
-    sigma = torch.exp(low + (high - low) * position).to(phi.device)
-    width = model.log_range / N_LEVELS
+    sigma, width = _spread(model, N_LEVELS), model.log_range / N_LEVELS
     means, errors = [], []
     for level, s in enumerate(sigma):
-        fields = _choose(phi, PER_LEVEL, seed, level)
-        eps = _noise(model, seed, "table", level, len(fields))
-        batches = [
-            prepare(model, f, grad, s.expand(len(f)), e)
-            for f, e in zip(torch.split(fields, 64), torch.split(eps, 64), strict=True)
-        ]
+        batches = _batches(model, _choose(phi, PER_LEVEL, seed, level), grad, s, seed, "table", level)
         rates = torch.cat([_rates(model, batch, index, len(labels)) for batch in batches], 1) * width
         means.append(rates.mean(1))
         errors.append(rates.sum(2).std(1) / math.sqrt(rates.shape[1]))
     gains, error = torch.stack(means), torch.stack(errors)
     total, total_error = gains.sum((0, 2)), (error**2).sum(0).sqrt()
-    return {
-        "sigma": sigma.tolist(),
-        "shells": labels,
-        "gain_base": gains[:, 0].tolist(),
-        "gain_unet": gains[:, 1].tolist(),
-        "gain_base_error": error[:, 0].tolist(),
-        "gain_unet_error": error[:, 1].tolist(),
-        "total": {
-            "base": float(total[0]),
-            "base_error": float(total_error[0]),
-            "unet": float(total[1]),
-            "unet_error": float(total_error[1]),
-        },
-    }
+    table: dict[str, Any] = {"sigma": sigma.tolist(), "shells": labels, "total": {}}
+    for i, name in enumerate(("base", "unet")):
+        table |= {f"gain_{name}": gains[:, i].tolist(), f"gain_{name}_error": error[:, i].tolist()}
+        table["total"] |= {name: float(total[i]), f"{name}_error": float(total_error[i])}
+    return table
 
 
 def _rates(model: LatticeScore, batch: Batch, index: Tensor, n_shells: int) -> Tensor:

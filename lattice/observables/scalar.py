@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -109,16 +109,22 @@ def mode_classes(shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], ...
 
 @lru_cache(maxsize=8)
 def _mode_basis(shape: tuple[int, ...], name: str) -> Floats:
-    """cos kx/sqrt(V), -sin kx/sqrt(V) for one k of each pair +-k of the class: (V, number of real modes)."""
+    """`real_modes` of a class over sqrt(V)."""
+    modes: Floats = real_modes(shape, mode_classes(shape)[name]) / math.sqrt(math.prod(shape))
+    return modes
+
+
+def real_modes(shape: tuple[int, ...], members: Sequence[tuple[int, ...]]) -> Floats:
+    """cos kx, -sin kx for one k of each pair +-k among members: (V, number of real modes)."""
     columns, seen = [], set()
-    for n in mode_classes(shape)[name]:
+    for n in members:
         opposite = tuple(-i % extent for i, extent in zip(n, shape))
         if opposite in seen:
             continue
         seen.add(n)
         phase = sum(2 * np.pi * i * x / extent for i, x, extent in zip(n, np.indices(shape), shape)).ravel()
         columns += [np.cos(phase), -np.sin(phase)] if opposite != n else [np.cos(phase)]
-    return np.stack(columns, axis=1) / math.sqrt(math.prod(shape))
+    return np.stack(columns, axis=1)
 
 
 def longest_axes(shape: tuple[int, ...]) -> tuple[int, ...]:

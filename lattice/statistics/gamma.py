@@ -213,7 +213,7 @@ def _check_fluctuations(
 def _windowed(projected: Floats, lengths: Integers, value: float, bias: float, s_tau: float) -> Estimate:
     """Automatic window (Wolff sec. 3.3), bias correction (eq. 49), error of tau_int (eq. 42)."""
     n = len(projected)
-    gamma = _autocovariance(projected, lengths)
+    gamma = autocovariance(projected, lengths, int(max(lengths)) // 2)
     tau = np.cumsum(np.concatenate(([0.5], gamma[1:] / gamma[0])))
     tau = np.maximum(tau, 0.5 + np.finfo(float).eps)
     w = np.arange(1, len(tau))
@@ -237,13 +237,13 @@ def _windowed(projected: Floats, lengths: Integers, value: float, bias: float, s
     return Estimate(value, error, tau_int, tau_error, window, n, bias)
 
 
-def _autocovariance(projected: Floats, lengths: Integers) -> Floats:
-    """Gamma(t), t < half of the longest replica, averaged over the pairs inside replicas."""
-    w_max, starts = int(max(lengths)) // 2, starts_of(lengths)
-    gamma, pairs, t = np.zeros(w_max), np.zeros(w_max), np.arange(w_max)
+def autocovariance(projected: Floats, lengths: Integers, n_times: int) -> Floats:
+    """Gamma(t), t < n_times, of fluctuations (n,), averaged over the pairs inside replicas."""
+    starts = starts_of(lengths)
+    gamma, pairs, t = np.zeros(n_times), np.zeros(n_times), np.arange(n_times)
     for length in np.unique(lengths):
         equal = projected[starts[lengths == length][:, None] + np.arange(length)]  # (replicas, length)
-        reach = min(int(length), w_max)
+        reach = min(int(length), n_times)
         size = scipy.fft.next_fast_len(int(length) + reach, real=True)  # zero padding: no wrap-around
         spectrum = scipy.fft.rfft(equal, size, axis=1)
         power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)

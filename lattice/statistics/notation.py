@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lattice.errors import InputError
 
@@ -36,6 +37,20 @@ def format_value(value: float | None, error: float | None) -> str:
         if e >= 1 or round(e, decimals) >= 1
         else f"{v:.{decimals}f}({round(e * 10.0**decimals)})"
     )
+
+
+def format_entry(entry: Mapping[str, Any], name: str) -> str:
+    """entry[NAME](entry[NAME_error])."""
+    return format_value(entry[name], entry[f"{name}_error"])
+
+
+def with_pull(value: float, error: float, pull: float) -> str:
+    """value(error) with its pull behind.
+
+    >>> with_pull(0.314981, 0.00072, -1.23)
+    '0.31498(72) [-1.2]'
+    """
+    return f"{format_value(value, error)} [{pull:+.1f}]"
 
 
 def printed(value: float | None, error: float | None = None, nothing: str = "-") -> str:

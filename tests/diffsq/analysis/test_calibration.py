@@ -58,13 +58,24 @@ class Scaled(LatticeScore):
         return xk + self.factor * (d - xk), u
 
 
+class LouderStep(ReverseStep):
+    """Its noise multiplied by `factor`."""
+
+    factor = 1.0
+
+    def draw(self, noise: Tensor) -> Tensor:
+        return super().draw(self.factor * noise)
+
+
 class WrongNoise(ReversePath):
     """Steps with their noise multiplied by `factor`."""
 
     factor = math.sqrt(0.5)
 
-    def draw(self, law: ReverseStep, noise: Tensor, step: int) -> Tensor:
-        return super().draw(law, self.factor * noise, step)
+    def reverse(self, x: Tensor, n: int, frame: Symmetry) -> LouderStep:
+        step = LouderStep(**vars(super().reverse(x, n, frame)))
+        step.factor = self.factor
+        return step
 
 
 class TooMuchNoise(WrongNoise):

@@ -37,7 +37,7 @@ from diffsq.exactness.moves import (
 from diffsq.exactness.weights import acceptance
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
-from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.lattice_path import ReversePath, ReverseStep
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact.scalar import SmallLattice, small_lattice
@@ -60,11 +60,18 @@ class Shrunk(LatticeScore):
         return 0.8 * d, u
 
 
+class Unknown(ReverseStep):
+    """A step whose density nobody knows."""
+
+    def log_density(self, x: Tensor) -> Tensor:
+        return torch.zeros(len(x), dtype=torch.float64)
+
+
 class Forgetful(ReversePath):
     """A weight that leaves log R out."""
 
-    def log_reverse(self, x_low: Tensor, law: object, step: int) -> Tensor:
-        return torch.zeros(len(x_low), dtype=torch.float64)
+    def reverse(self, x: Tensor, n: int, frame: Symmetry) -> Unknown:
+        return Unknown(**vars(super().reverse(x, n, frame)))
 
 
 def fields(seed: int) -> Tensor:
@@ -246,7 +253,7 @@ def test_in_groups_joins_and_fills_up() -> None:
 
 def test_bad_input_in_one_line() -> None:
     with pytest.raises(InputError, match="1 proposal weights are NaN or infinite"):
-        metropolis("denoise", np.array([0.0, np.nan]), 1, np.arange(2), 0)
+        metropolis("denoise", np.array([0.0, np.nan]), {"seed": 1, "chains": np.arange(2), "step": 0})
     with pytest.raises(InputError, match="depth must be a level from 1 to 6, got 7"):
         denoising(path_of("good"), 7)(State.of(fields(21).numpy()), seed=1, chains=CHAINS, step=0)
     with pytest.raises(InputError, match="depth must be a noise width sigma from 0.2 to 1.6, got 3"):

@@ -10,7 +10,7 @@ from small_points import gaussian_model, random_model, random_points, two_peak_p
 from diffsq.exactness.path_metropolis import PointChain, metropolis_points
 from diffsq.models.points import PointModel
 from diffsq.process.sde import VESDE
-from diffsq.sampling.point_path import calibrated, sample_paths
+from diffsq.sampling.point_path import PointPath, calibrated, sample_paths
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.errors import InputError
 
@@ -58,7 +58,7 @@ def test_the_chain_has_the_law_of_the_energy_where_the_sampler_has_not() -> None
     assert 0.1 < chain.acceptance < 0.999
     assert 0.05 < chain.ess < 0.999
     # the same sampler without the accept step
-    raw = sample_paths(model, kernel, N, 2, lambda x: -model.energy(x, LEVELS[1:2]))[0]
+    raw = sample_paths(PointPath(model, kernel), N, 2, lambda x: model.energy(x, LEVELS[1:2]))[0]
     assert deviation(raw, quadrature(model, 2)[0], 2) > 10
 
 

@@ -12,7 +12,7 @@ from small_points import KAPPA, TwoPeak, gaussian_model, two_peak_points, with_e
 from diffsq.exactness.weights import forward_ess, ln_z, ln_z_forward
 from diffsq.process.sde import VESDE, VPSDE
 from diffsq.sampling.flow import METHODS, sample_points
-from diffsq.sampling.point_path import PointKernel, calibrated, forward_weights, sample_paths
+from diffsq.sampling.point_path import PointKernel, PointPath, calibrated, forward_weights, sample_paths
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.errors import InputError
 
@@ -125,15 +125,15 @@ def test_path_weights_of_a_gaussian_are_those_of_its_kernel() -> None:
     law = torch.distributions.MultivariateNormal(torch.zeros(2).double(), COVARIANCE + levels[1] ** 2 * eye)
 
     def unnormalised(x: torch.Tensor) -> torch.Tensor:
-        return law.log_prob(x) + 0.7
+        return -law.log_prob(x) - 0.7
 
     exact = PointKernel(levels, torch.stack(steps))
-    x, log_w = sample_paths(model, exact, 500, 1, unnormalised)
+    x, log_w = sample_paths(PointPath(model, exact), 500, 1, unnormalised)
     assert torch.allclose(log_w, torch.full_like(log_w, 0.7), atol=1e-8)
     measured = calibrated(model, levels, normal_points(4 * POINT_BLOCK), 1, 0.005)
     inverse = torch.linalg.inv(torch.linalg.cholesky(1.005 * exact.covariance))
     assert (inverse @ measured.covariance @ inverse.mT - eye).abs().max() < 0.03  # four sigma of 32768 points
-    assert float(sample_paths(model, measured, 500, 1, unnormalised)[1].std()) < 0.05
+    assert float(sample_paths(PointPath(model, measured), 500, 1, unnormalised)[1].std()) < 0.05
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.9])
@@ -147,7 +147,7 @@ def test_mean_weight_is_the_integral_whatever_the_score(scale: float) -> None:
     law, levels = Scaled(), VESDE(0.1, 12.0).levels(40)
     kernel = calibrated(law, levels, two_peak_points(2 * POINT_BLOCK), 1)
     x, log_w = sample_paths(
-        law, kernel, 4 * POINT_BLOCK, 2, lambda y: law.log_density(y, 0.1) + math.log(3.0)
+        PointPath(law, kernel), 4 * POINT_BLOCK, 2, lambda y: -law.log_density(y, 0.1) - math.log(3.0)
     )
     w = log_w.exp()
     assert abs(float(w.mean()) - 3) < 4 * float(w.std()) / math.sqrt(len(w))
@@ -164,13 +164,13 @@ def test_forward_and_reverse_weights_know_the_same_integral(factor: float) -> No
     """Z and ESS both ways for the two-peak law; a kernel too narrow collapses forward at once."""
     law, levels = TwoPeak(), VESDE(0.1, 12.0).levels(40)
     right = calibrated(law, levels, two_peak_points(2 * POINT_BLOCK), 1)
-    kernel = PointKernel(levels, factor * right.covariance)
+    path = PointPath(law, PointKernel(levels, factor * right.covariance))
 
-    def log_density(y: torch.Tensor) -> torch.Tensor:
-        return law.log_density(y, 0.1) + 0.3
+    def energy(y: torch.Tensor) -> torch.Tensor:
+        return -law.log_density(y, 0.1) - 0.3
 
-    reverse = sample_paths(law, kernel, 4 * POINT_BLOCK, 2, log_density)[1].numpy()
-    forward = forward_weights(law, kernel, two_peak_points(4 * POINT_BLOCK, 9), 3, log_density).numpy()
+    reverse = sample_paths(path, 4 * POINT_BLOCK, 2, energy)[1].numpy()
+    forward = forward_weights(path, two_peak_points(4 * POINT_BLOCK, 9), 3, energy).numpy()
     ess = np.exp(reverse).sum() ** 2 / (len(reverse) * np.exp(2 * reverse).sum())
     if factor < 1:
         assert forward_ess(forward)[0] < 0.05

@@ -1,4 +1,4 @@
-"""Probability-flow density: closed forms, solve_ivp and finite differences; its noise in Metropolis."""
+"""Probability-flow density: closed forms, solve_ivp and finite differences; Hutchinson's estimate."""
 
 from __future__ import annotations
 
@@ -10,36 +10,26 @@ import numpy as np
 import pytest
 import torch
 from fields import MU, WIDTH, two_peak_denoiser, two_peak_density
-from scipy.integrate import quad, solve_ivp
-from scipy.stats import norm
-from small_models import equilibrium, free_model, geometric, levels_of, noise_of, phi4_model, spoil
+from scipy.integrate import solve_ivp
+from small_models import equilibrium, free_model, geometric, levels_of, noise_of, phi4_model
+from small_paths import SHAPE, TWO, smooth_model
 from torch import Tensor
 
-from diffsq.exactness.weights import independence_metropolis, ln_z
-from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
-from diffsq.models.momentum import Momenta, propagator
+from diffsq.exactness.weights import ln_z
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.momentum import Momenta
 from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import IDENTITY, Symmetry
-from diffsq.models.unet import UNet
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.likelihood import (
     ProbabilityFlow,
-    flow_log_density,
-    flow_sample,
     hutchinson_probes,
-    kept_noise_bias,
     log_normal,
-    noisy_acceptance,
-    noisy_odds,
 )
-from lattice.actions.phi4 import FreeScalar, ScalarPhi4
+from lattice.actions.phi4 import FreeScalar
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator, small_lattice
-from lattice.rng import normals, uniforms
-from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import effective_sample_size
-
-TWO, SHAPE = ScalarPhi4(0.2, 0.05), (2, 2)
 
 
 class TwoPeak(LatticeScore):
@@ -67,27 +57,6 @@ def log_two_peak(x: Tensor, sigma: float) -> Tensor:
     return torch.log(two_peak_density(x, sigma)).flatten(1).sum(1)
 
 
-@lru_cache(maxsize=4)
-def phi4(channels: int = 0) -> LatticeScore:
-    """A fitted model without the tables of the site posterior, whose derivative is not continuous.
-
-    Orders of convergence and differences of fields need a smooth denoiser; `phi4_model` has them.
-    """
-    phi = equilibrium(TWO, SHAPE, 4096)
-    base = RegressionBase(Momenta(SHAPE), 10)
-    g = propagator(base.momenta, phi)
-    base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
-    base.fit(phi, TWO.grad, noise_of("test/fit", len(phi), SHAPE))
-    if not channels:
-        return LatticeScore(base, None)
-    unet = UNet(N_CHANNEL, N_CONDITION, channels, 2)
-    model = spoil(LatticeScore(base, unet).eval(), 0.05)
-    with torch.no_grad():  # random weights here are as rough in sigma as they come: no asymptotic order
-        for weight in unet.embed.parameters():
-            weight.mul_(0.3)
-    return model
-
-
 @lru_cache(maxsize=1)
 def full_model() -> LatticeScore:
     return phi4_model(TWO, equilibrium(TWO, SHAPE, 4096))
@@ -98,7 +67,7 @@ def sloped(errors: list[float], low: float = 1.6) -> bool:
     return all(math.log2(a / b) > low for a, b in zip(errors, errors[1:], strict=False))
 
 
-# --- the free field: exact in one step --------------------------------------------------------------------
+# --- the free field: exact in one step ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_levels", [1, 2, 7])
@@ -106,11 +75,12 @@ def test_free_field_log_q_is_minus_s_minus_ln_z(n_levels: int) -> None:
     shape, action = (6, 4), FreeScalar(0.2)
     model, levels = free_model(shape, 0.2), geometric(n_levels, 0.05, 8.0)
     exact = 0.5 * np.log(2 * np.pi * free_propagator(0.2, shape)).sum()
-    phi, log_q = flow_sample(model, levels, noise_of("free", 16, shape)(0))
+    phi, log_q = ProbabilityFlow(model, levels).sample(noise_of("free", 16, shape)(0))
     assert (-action.action(phi) - log_q).numpy() == pytest.approx(exact, abs=1e-10)
     other = 2 * phi + 1
     probes = hutchinson_probes(1, "test", np.arange(16), 1, shape)
-    found = flow_log_density(model, levels, other, probes=probes)  # nothing is left for the probes to see
+    # nothing is left for the probes to see
+    found = ProbabilityFlow(model, levels).log_density(other, probes=probes)
     assert (-action.action(other) - found).numpy() == pytest.approx(exact, abs=1e-9)
     # negative control: without the Wiener part of the divergence
     g = torch.from_numpy(free_propagator(0.2, shape))
@@ -121,12 +91,12 @@ def test_free_field_log_q_is_minus_s_minus_ln_z(n_levels: int) -> None:
 def test_a_level_above_zero_gives_the_noised_density() -> None:
     model = free_model((4, 4), 0.15)
     levels = geometric(5, 0.3, 6.0)[1:]
-    x, log_q = flow_sample(model, levels, noise_of("noised", 8, (4, 4))(0))
+    x, log_q = ProbabilityFlow(model, levels).sample(noise_of("noised", 8, (4, 4))(0))
     g = model.base.g + 0.3**2
     assert torch.allclose(log_q, model.momenta.log_normal(model.momenta.modes(x), g), atol=1e-10)
 
 
-# --- independent two-peak sites: the density of every level is known --------------------------------------
+# --- independent two-peak sites: the density of every level is known ----------------------------------------
 
 
 def change_of_variables(model: TwoPeak, n: int) -> tuple[float, Tensor]:
@@ -159,7 +129,7 @@ def test_below_the_smallest_sigma() -> None:
     for low in (0.2, 0.1):
         inside = torch.linspace(0, low, 6, dtype=torch.float64)
         levels = torch.cat([inside, geometric(96, low, 8.0)[2:]])
-        log_q = flow_log_density(two_peak_model(low), levels, phi)
+        log_q = ProbabilityFlow(two_peak_model(low), levels).log_density(phi)
         errors.append(float((log_q - log_two_peak(phi, 0.0)).std()))
     assert errors[0] < 0.04
     assert errors[0] > 4 * errors[1]
@@ -170,20 +140,20 @@ def test_sample_and_density_are_the_same_flow() -> None:
     gaps = []
     for n in (16, 32, 64):
         levels = torch.cat([torch.linspace(0, 0.2, n // 4 + 1).double(), geometric(n, 0.2, 8.0)[2:]])
-        phi, log_q = flow_sample(model, levels, noise)
-        gaps.append(float((flow_log_density(model, levels, phi) - log_q).abs().max()))
+        phi, log_q = ProbabilityFlow(model, levels).sample(noise)
+        gaps.append(float((ProbabilityFlow(model, levels).log_density(phi) - log_q).abs().max()))
     assert gaps[-1] < 0.02
     assert sloped(gaps, 1.4)
     # and it samples the right law: <phi^2>, <phi^4> of the two peaks
     blind = torch.zeros(1, 4000, *SHAPE, dtype=torch.float64)  # no divergence needed here
-    phi, _ = flow_sample(model, levels, noise_of("law", 4000, SHAPE)(0), probes=blind)
+    phi, _ = ProbabilityFlow(model, levels).sample(noise_of("law", 4000, SHAPE)(0), probes=blind)
     for power in (2, 4):
         known = {2: MU**2 + WIDTH**2, 4: MU**4 + 6 * MU**2 * WIDTH**2 + 3 * WIDTH**4}[power]
         moments = (phi**power).mean((1, 2))
         assert abs(moments.mean() - known) < 4 * moments.std() / math.sqrt(4000) + 1e-2 * known
 
 
-# --- scipy and finite differences -------------------------------------------------------------------------
+# --- scipy and finite differences ---------------------------------------------------------------------------
 
 
 def jacobian(function: Callable[[Tensor], Tensor], x: Tensor, step: float) -> np.ndarray:
@@ -216,12 +186,14 @@ def oracle(model: LatticeScore, x: Tensor, low: float, high: float, half: float 
 
 @pytest.mark.parametrize("channels", [0, 4])
 def test_heun_converges_to_solve_ivp(channels: int) -> None:
-    model = phi4(channels)
+    model = smooth_model(channels)
     low, high = (float(model.base.log_sigma[i].exp()) for i in (0, -1))
     x = equilibrium(TWO, SHAPE, 4096, 9)[:1] + low * noise_of("oracle", 1, SHAPE)(0)
     truth = np.array([oracle(model, x, low, high)])
     # levels that contain the nodes of the model's tables, where its slope jumps
-    found = [flow_log_density(model, geometric(9 * n + 1, low, high)[1:], x).numpy() for n in (1, 2, 4)]
+    found = [
+        ProbabilityFlow(model, geometric(9 * n + 1, low, high)[1:]).log_density(x).numpy() for n in (1, 2, 4)
+    ]
     errors = [float(np.abs(q - truth).max()) for q in found]
     assert errors[-1] < 2e-3
     steps = [float(np.abs(a - b).max()) for a, b in zip(found, found[1:], strict=False)]
@@ -231,16 +203,16 @@ def test_heun_converges_to_solve_ivp(channels: int) -> None:
 
 
 def test_exact_divergence_is_the_determinant_of_the_map() -> None:
-    model, n = phi4(), 6
+    model, n = smooth_model(), 6
     low, high = (float(model.base.log_sigma[i].exp()) for i in (0, -1))
     inside = torch.linspace(0, low, n + 1, dtype=torch.float64)
     levels = torch.cat([inside, geometric(9 * n + 1, low, high)[2:]])
     noise = noise_of("map", 2, SHAPE)(0)
-    _, log_q = flow_sample(model, levels, noise)
+    _, log_q = ProbabilityFlow(model, levels).sample(noise)
     probe = torch.zeros(1, 8, *SHAPE, dtype=torch.float64)
 
     def carried(y: Tensor) -> Tensor:
-        return flow_sample(model, levels, y, probes=probe)[0]
+        return ProbabilityFlow(model, levels).sample(y, probes=probe)[0]
 
     for i in range(2):
         _, log_det = np.linalg.slogdet(jacobian(carried, noise[i : i + 1], 1e-2))
@@ -251,7 +223,7 @@ def test_exact_divergence_is_the_determinant_of_the_map() -> None:
 
 @pytest.mark.parametrize("channels", [0, 4])
 def test_traces_by_autograd_and_by_differences(channels: int) -> None:
-    model, sigma = phi4(channels), torch.tensor(0.6, dtype=torch.float64)
+    model, sigma = smooth_model(channels), torch.tensor(0.6, dtype=torch.float64)
     flow = ProbabilityFlow(model, levels_of(model, 3))
     y = noise_of("trace", 1, SHAPE)(0)
     dtheta = flow.angle(sigma)
@@ -269,22 +241,22 @@ def test_traces_by_autograd_and_by_differences(channels: int) -> None:
     assert float(flow.divergence(y, sigma, dtheta, probes)[1]) == pytest.approx(by_hand, abs=2e-4)
 
 
-# --- Hutchinson -------------------------------------------------------------------------------------------
+# --- Hutchinson ---------------------------------------------------------------------------------------------
 
 
 def test_hutchinson_is_unbiased_and_signs_beat_normal_numbers() -> None:
-    model, n = phi4(), 4000
+    model, n = smooth_model(), 4000
     levels, noise = levels_of(model, 4), noise_of("one", 1, SHAPE)(0).expand(n, *SHAPE)
-    exact = float(flow_sample(model, levels, noise[:1])[1])
+    exact = float(ProbabilityFlow(model, levels).sample(noise[:1])[1])
     spread = {}
     for kind in ("rademacher", "gaussian"):
         probes = hutchinson_probes(2, f"test/{kind}", np.arange(n), 1, SHAPE, kind)  # type: ignore[arg-type]
-        log_q = flow_sample(model, levels, noise, probes=probes)[1]
+        log_q = ProbabilityFlow(model, levels).sample(noise, probes=probes)[1]
         spread[kind] = float(log_q.std())
         assert abs(float(log_q.mean()) - exact) < 4 * spread[kind] / math.sqrt(n)
     assert spread["rademacher"] < 0.8 * spread["gaussian"]
     eight = hutchinson_probes(2, "test/eight", np.arange(500), 8, SHAPE)
-    few = flow_sample(model, levels, noise[:500], probes=eight)[1]
+    few = ProbabilityFlow(model, levels).sample(noise[:500], probes=eight)[1]
     assert float(few.std()) == pytest.approx(spread["rademacher"] / math.sqrt(8), rel=0.2)
     # taking the free part out in closed form is most of the variance: the probes would see 1/2 ln(G+t)/G too
     p = model.momenta
@@ -296,11 +268,11 @@ def test_hutchinson_is_unbiased_and_signs_beat_normal_numbers() -> None:
 
 def test_new_probes_at_every_step_have_no_limit_of_small_steps() -> None:
     """One probe per solve: log q converges with the step. New ones: unbiased, but no limit."""
-    model, n = phi4(), 1500
+    model, n = smooth_model(), 1500
     noise = noise_of("one", 1, SHAPE)(0).expand(n, *SHAPE)
     flow_levels = [geometric(9 * k + 1, 0.2, float(model.base.log_sigma[-1].exp())) for k in (1, 2)]
     probes = hutchinson_probes(3, "test/fixed", np.arange(n), 1, SHAPE)
-    fixed = [flow_sample(model, levels, noise, probes=probes)[1] for levels in flow_levels]
+    fixed = [ProbabilityFlow(model, levels).sample(noise, probes=probes)[1] for levels in flow_levels]
     renewed = []
     for which, levels in enumerate(flow_levels):
         y, total = noise, torch.zeros(n, dtype=torch.float64)
@@ -309,7 +281,7 @@ def test_new_probes_at_every_step_have_no_limit_of_small_steps() -> None:
             y, trace = ProbabilityFlow(model, levels[step : step + 2]).transport(y, up=False, probes=fresh)
             total = total + trace
         renewed.append(total)
-    exact = flow_sample(model, flow_levels[0], noise[:1])
+    exact = ProbabilityFlow(model, flow_levels[0]).sample(noise[:1])
     volume = ProbabilityFlow(model, flow_levels[0]).log_volume(torch.tensor(0.0))
     known = log_normal(noise[:1]) - volume - exact[1]
     assert abs(float(renewed[0].mean() - known)) < 4 * float(renewed[0].std()) / math.sqrt(n)
@@ -317,12 +289,13 @@ def test_new_probes_at_every_step_have_no_limit_of_small_steps() -> None:
     assert float((renewed[0] - renewed[1]).std()) > float(renewed[1].std())
 
 
-# --- agreement with the path weights ----------------------------------------------------------------------
+# --- agreement with the path weights ------------------------------------------------------------------------
 
 
 def test_ln_z_by_flow_by_path_and_by_quadrature() -> None:
     truth, model, n = small_lattice(TWO, SHAPE, spacing=0.4).ln_z, full_model(), 2000
-    phi, log_q = flow_sample(model, levels_of(model, 10), noise_of("agree", n, SHAPE)(0))
+    flow = ProbabilityFlow(model, levels_of(model, 10))
+    phi, log_q = flow.sample(noise_of("agree", n, SHAPE)(0))
     log_w = (-TWO.action(phi) - log_q).numpy()
     value, error = ln_z(log_w)
     assert error < 1e-3
@@ -333,115 +306,37 @@ def test_ln_z_by_flow_by_path_and_by_quadrature() -> None:
     assert abs(value - from_path[0]) < 4 * math.hypot(error, from_path[1])
     # one Hutchinson probe: E[e^eta] > 1 lifts ln Z
     probes = hutchinson_probes(5, "test/z", np.arange(n), 1, SHAPE, "gaussian")
-    noisy = (
-        -TWO.action(phi)
-        - flow_sample(model, levels_of(model, 10), noise_of("agree", n, SHAPE)(0), probes=probes)[1]
-    )
+    noisy = -TWO.action(phi) - flow.sample(noise_of("agree", n, SHAPE)(0), probes=probes)[1]
     value, error = ln_z(noisy.numpy())
     assert value - truth > 4 * error
 
 
-# --- Metropolis with a noisy log q ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("delta", "noise"), [(0.7, 0.4), (-1.3, 1.0), (3.0, 2.0), (-6.0, 0.3), (0.0, 0.0)])
-def test_noisy_acceptance_by_quadrature(delta: float, noise: float) -> None:
-    known = min(1.0, math.exp(delta))
-    if noise:
-        kink = [-delta / noise]
-        known = quad(lambda z: min(1.0, math.exp(delta + noise * z)) * norm.pdf(z), -12, 12, points=kink)[0]
-        assert abs(known - min(1.0, math.exp(delta))) > 1e-4, "the noise must matter here"
-    assert float(noisy_acceptance(delta, noise)) == pytest.approx(known, abs=1e-7)
-    assert float(noisy_acceptance(800.0, noise)) == pytest.approx(1.0)
-
-
-def test_fresh_noise_between_two_states() -> None:
-    """A chain on two states, w_B/w_A = e, noise 1 drawn at every decision: the odds are not e."""
-    n_chains, steps, delta, noise = 4000, 60, 1.0, 1.0
-    eta = normals(6, "test/two", np.arange(n_chains), 0, steps)
-    u = uniforms(6, "test/two", np.arange(n_chains), 1, steps)
-
-    def share(size: float) -> tuple[float, float]:
-        state = np.zeros(n_chains, dtype=bool)
-        seen = []
-        for t in range(steps):
-            ratio = np.where(state, -delta, delta) + size * eta[:, t]
-            state ^= np.log(u[:, t]) < ratio
-            seen.append(state.copy())
-        late = np.mean(seen[20:], axis=0)
-        return float(late.mean()), float(late.std() / math.sqrt(n_chains))
-
-    exact, biased = math.e / (1 + math.e), float(noisy_odds(delta, noise) / (1 + noisy_odds(delta, noise)))
-    value, error = share(0.0)
-    assert abs(value - exact) < 4 * error
-    value, error = share(noise)
-    assert abs(value - biased) < 4 * error
-    assert abs(value - exact) > 10 * error
-
-
-def test_kept_noise_bends_the_law() -> None:
-    """Proposals from the target N(0, 1), noise in log q of variance a x^2: variance 1/(1 - a)."""
-    n, a = 40000, 0.3
-    z = normals(7, "test/kept", np.array([0, 1]), 0, n)
-    x, eta = z[0], math.sqrt(a) * np.abs(z[0]) * z[1]
-    for log_w, variance in ((np.zeros(n), 1.0), (eta, 1 / (1 - a))):
-        chain = x[independence_metropolis(log_w, seed=3)[0]] ** 2
-        value, error = jackknife_of(lambda d: float(d.mean()), chain[:, None], 200)
-        assert abs(value - variance) < 4 * error
-    assert abs(value - 1.0) > 10 * error
-    bias, error = kept_noise_bias(x**2, np.zeros(n), eta[None])
-    assert abs(bias - (1 / (1 - a) - 1)) < 4 * error
-    # noise of one size everywhere is harmless when it is kept
-    bias, error = kept_noise_bias(x**2, np.zeros(n), 0.5 * z[1][None])
-    assert abs(bias) < 4 * error
-
-
-def test_hutchinson_noise_biases_metropolis_with_a_real_flow() -> None:
-    model, n = phi4(), 3000
-    levels, noise = levels_of(model, 4), noise_of("bias", n, SHAPE)(0)
-    phi, log_q = flow_sample(model, levels, noise)
-    exact = (-TWO.action(phi) - log_q).numpy()
-    noisy = []
-    for draw in range(6):
-        probes = hutchinson_probes(8, f"test/bias/{draw}", np.arange(n), 1, SHAPE, "gaussian")
-        noisy.append((-TWO.action(phi) - flow_sample(model, levels, noise, probes=probes)[1]).numpy())
-    truth = small_lattice(TWO, SHAPE, spacing=0.4)
-    observable = (phi**2).mean((1, 2)).numpy()
-    rows = np.stack([observable, np.exp(exact - exact.max())], 1)
-    value, error = jackknife_of(lambda d: float((d[:, 0] * d[:, 1]).sum() / d[:, 1].sum()), rows)
-    assert abs(value - truth.phi2) < 4 * error
-    bias, bias_error = kept_noise_bias(observable, exact, np.array(noisy))
-    assert bias > 8 * bias_error
-
-
-# --- bookkeeping ------------------------------------------------------------------------------------------
+# --- bookkeeping --------------------------------------------------------------------------------------------
 
 
 def test_results_do_not_depend_on_the_batch() -> None:
-    model = phi4()
+    model = smooth_model()
     levels, noise = levels_of(model, 3), noise_of("batch", 6, SHAPE)(0)
     probes = hutchinson_probes(1, "test/batch", np.arange(6), 2, SHAPE)
     assert torch.equal(hutchinson_probes(1, "test/batch", np.arange(4, 6), 2, SHAPE), probes[:, 4:])
-    whole = flow_sample(model, levels, noise, probes=probes)
-    part = flow_sample(model, levels, noise[4:], probes=probes[:, 4:])
+    whole = ProbabilityFlow(model, levels).sample(noise, probes=probes)
+    part = ProbabilityFlow(model, levels).sample(noise[4:], probes=probes[:, 4:])
     assert torch.allclose(whole[0][4:], part[0], atol=1e-6)
     assert torch.allclose(whole[1][4:], part[1], atol=1e-5)
     counted: list[int] = []
-    flow_sample(model, levels, noise, probes=probes, done=lambda: counted.append(1))
+    ProbabilityFlow(model, levels).sample(noise, probes=probes, done=lambda: counted.append(1))
     assert len(counted) == 3
 
 
 def test_bad_input_is_refused() -> None:
-    model, noise = phi4(), noise_of("bad", 2, SHAPE)(0)
+    model, noise = smooth_model(), noise_of("bad", 2, SHAPE)(0)
     for levels in (torch.tensor([0.0]), torch.tensor([0.0, 2.0, 1.0]), torch.tensor([-1.0, 1.0])):
         with pytest.raises(InputError, match="must increase from sigma_0 >= 0"):
-            flow_sample(model, levels, noise)
+            ProbabilityFlow(model, levels).sample(noise)
     with pytest.raises(InputError, match="1 of 2 fields are NaN or infinite"):
-        flow_sample(model, levels_of(model, 2), torch.stack([noise[0], noise[1] * math.nan]))
+        ProbabilityFlow(model, levels_of(model, 2)).sample(torch.stack([noise[0], noise[1] * math.nan]))
     with pytest.raises(InputError, match="1 or more probes"):
         hutchinson_probes(1, "x", np.arange(2), 0, SHAPE)
     big = free_model((24, 24), 0.2)
     with pytest.raises(InputError, match="576 sites is too much"):
-        flow_sample(big, geometric(2, 0.1, 4.0), noise_of("big", 1, (24, 24))(0))
-    with pytest.raises(InputError, match="standard deviation"):
-        noisy_acceptance(0.0, -1.0)
+        ProbabilityFlow(big, geometric(2, 0.1, 4.0)).sample(noise_of("big", 1, (24, 24))(0))

@@ -1,0 +1,155 @@
+"""Sampling: prefixes, SIGKILL between shards, samplers without weights, refusals, diagnostics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from killer import killed
+from small_config import ACTION, SETTINGS, make_ensemble
+
+from diffsq.config.config import Config, config_from_dict
+from diffsq.exactness.efficiency import diagnose
+from diffsq.models.files import load_model
+from diffsq.models.lattice import LatticeScore
+from diffsq.sampling.lattice_sets import sample
+from diffsq.training.lattice import train
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.errors import InputError
+
+
+def config(**sampling: Any) -> Config:
+    small = {"n_samples": 100, "n_levels": 4, "n_forward": 64, "n_calibration": 128}
+    return config_from_dict({**SETTINGS, "sampling": {**small, **sampling}})
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an ensemble and a model trained on it."""
+    folder = tmp_path_factory.mktemp("work")
+    write_ensemble(make_ensemble(), folder / "ensemble")
+    train(config(), read_ensemble(folder / "ensemble"), folder / "train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ensemble(work: Path) -> Ensemble:
+    return read_ensemble(work / "ensemble")
+
+
+def draw(work: Path, ensemble: Ensemble, out: Path, **sampling: Any) -> Ensemble:
+    return sample(config(**sampling), load_model(work / "train", LatticeScore), ensemble, out)
+
+
+def test_a_longer_sample_begins_with_the_shorter_one(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    short = draw(work, ensemble, tmp_path / "a", n_samples=100)
+    long = draw(work, ensemble, tmp_path / "b", n_samples=200)
+    assert len(long) == 200
+    assert short.log_weight is not None
+    assert long.log_weight is not None
+    assert np.array_equal(long.phi[:100], short.phi)
+    assert np.array_equal(long.log_weight[:100], short.log_weight)
+    assert len(np.unique(long.log_weight)) == 200
+    model = load_model(work / "train", LatticeScore)
+    other = sample(config_from_dict({**config().model_dump(), "seed": 9}), model, ensemble, tmp_path / "c")
+    assert not np.isin(other.phi, short.phi).any()
+
+
+def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    samples = draw(work, ensemble, tmp_path, n_samples=128)
+    found = diagnose(tmp_path, 3)
+    assert json.loads((tmp_path / "diagnostics.json").read_text()) == found
+    assert found["levels"][0] == 0
+    assert len(found["levels"]) == 5
+    assert samples.log_weight is not None
+    assert found["reverse"]["log_weight"] == samples.log_weight.tolist()
+    assert len(found["forward"]["log_weight"]) == 64
+    assert 0 < found["reverse"]["ess"] <= 1
+    assert 0 < found["acceptance"] <= 1
+    assert {"wiener", "base", "model", "gain", "gain_error"} == set(found["kl"])
+    assert all(np.isfinite(value) for value in found["kl"].values())
+    with h5py.File(tmp_path / "sequence.h5") as h5:
+        assert h5["sigma"][-1] == 0
+        assert (np.diff(h5["sigma"][:]) < 0).all()
+        assert np.array_equal(h5["phi"][-1], samples.phi[0])
+    assert (
+        samples.attrs["generated"]["model"] == json.loads((work / "train/model.json").read_text())["sha256"]
+    )
+
+
+def test_sigkill_between_shards_and_the_same_again(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    model = load_model(work / "train", LatticeScore)
+    killed("samples", 20, sample, config(n_samples=2100), model, ensemble, tmp_path / "killed")
+    assert len(list((tmp_path / "killed").glob("shard-*"))) == 1
+    assert not (tmp_path / "killed/manifest.json").exists()
+    resumed = draw(work, ensemble, tmp_path / "killed", n_samples=2100)
+    straight = draw(work, ensemble, tmp_path / "straight", n_samples=2100)
+    assert resumed.identity == straight.identity
+    assert np.array_equal(resumed.phi, straight.phi)
+    for name in ("forward.json", "sequence.h5", "kernel.safetensors"):
+        a, b = tmp_path / "killed" / name, tmp_path / "straight" / name
+        assert a.read_bytes() == b.read_bytes(), name
+
+
+@pytest.mark.parametrize("method", ["euler", "pc", "heun"])
+def test_samplers_without_weights(method: str, work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    found = draw(work, ensemble, tmp_path, method=method, n_samples=70, n_levels=12)
+    assert found.log_weight is None
+    assert len(found) == 70
+    assert found.attrs["generated"]["sampler"] == method
+    diagnostics = diagnose(tmp_path, 3)
+    assert "ln_z" not in diagnostics
+    assert "reverse" not in diagnostics
+    assert np.isfinite(found.phi).all()
+
+
+def test_a_model_for_something_else_is_refused(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    for name, other in (
+        ("lattice", Ensemble.from_fields(ensemble.phi.reshape(-1, 4, 8), ACTION, chain=ensemble.chain[::2])),
+        ("action", Ensemble.from_fields(ensemble.phi, ScalarPhi4(0.21, 0.05), chain=ensemble.chain)),
+        ("ensemble", Ensemble.from_fields(1.01 * ensemble.phi, ACTION, chain=ensemble.chain)),
+    ):
+        with pytest.raises(InputError, match=f"trained for {name} "):
+            draw(work, other, tmp_path / name)
+        assert not (tmp_path / name).exists()
+    untrained = LatticeScore.unfitted((4, 4), 4)
+    with pytest.raises(InputError, match="trained for action None"):
+        sample(config(), untrained, ensemble, tmp_path / "none")
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    work: Path, ensemble: Ensemble, tmp_path: Path
+) -> None:
+    draw(work, ensemble, tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.glob("shard-*")}
+    with pytest.raises(InputError, match="other parameters"):
+        draw(work, ensemble, tmp_path, n_levels=6)
+    assert {p: p.read_bytes() for p in tmp_path.glob("shard-*")} == before
+
+
+@pytest.mark.parametrize("method", ["path", "euler"])
+def test_a_model_that_gives_nan_stops(method: str, work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
+    model = load_model(work / "train", LatticeScore)
+    assert model.unet is not None
+    with torch.no_grad():
+        model.unet.head.conv.weight[0, 0, 1, 1] = torch.nan
+    with pytest.raises(InputError, match=r"not finite|NaN"):
+        sample(config(method=method), model, ensemble, tmp_path / "out")
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_infinite_weights_stop(
+    work: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffsq.sampling.lattice_path import ModeGaussian
+
+    monkeypatch.setattr(ModeGaussian, "log_density", lambda self, x: torch.full((len(x),), -torch.inf))
+    with pytest.raises(InputError, match=r"forward log-weights \(model\) are NaN or infinite"):
+        draw(work, ensemble, tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
