@@ -23,7 +23,7 @@ def mean_of_chains(parts: list[Floats]) -> tuple[float, float, float]:
     if len(parts) >= MIN_CHAINS_FOR_SCATTER:
         means = np.array([part.mean() for part in parts])
         return float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means)), len(means) - 1
-    estimate = gamma_method([part[:, None] for part in parts])
+    estimate = gamma_method(parts)
     return estimate.value, estimate.error, math.inf
 
 

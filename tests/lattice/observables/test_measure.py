@@ -2,14 +2,17 @@
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from exact_ensembles import NAMES, Fields, free_ensemble, one_chain_each, white_ensemble
 
 from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.protocol import Action
+from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.observables.measure import format_table, measure
+from lattice.observables.measure import format_table, measure, two_point
 
 
 def test_without_the_symmetry_no_symmetric_ratio():
@@ -185,3 +188,24 @@ def test_columns_beside_each_other():
     lines = format_table({"raw": raw, "weighted": weighted}).splitlines()
     assert lines[0].split() == ["observable", "raw", "weighted"]
     assert any(line.startswith("weighted: n = 400") and "ESS/N" in line for line in lines)
+
+
+@dataclass(frozen=True)
+class Planar(Action):
+    """Two real components without interaction."""
+
+    mass: float
+    components = (2,)
+
+    def action(self, phi):
+        return self.mass * (phi**2).flatten(1).sum(1)
+
+    def grad(self, phi):
+        return 2 * self.mass * phi
+
+
+def test_several_components_are_refused():
+    ensemble = Ensemble.from_fields(np.random.default_rng(1).normal(size=(50, 2, 4, 4)), Planar(1.0))
+    for use in (measure, two_point):
+        with pytest.raises(InputError, match="one component, real or complex; those of Planar have 2"):
+            use(ensemble)
