@@ -38,9 +38,10 @@ from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
 from diffsq.sampling.lattice_kernel import shrink
 from diffsq.sampling.reverse_chain import ActionFunction
+from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 
 STEP, LARGEST = 0.02, 1.0  # of a tilt: in the parabola through three likelihoods, and altogether
 
@@ -280,11 +281,8 @@ def block_moves(
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         def noise(name: str, shape: tuple[int, ...]) -> Noise:
-            def draw(level: int) -> Tensor:
-                at = (seed, f"chain/block/{name}", index.cpu().numpy(), step * depth + level)
-                return torch.from_numpy(normals(*at, math.prod(shape))).reshape(-1, *shape).to(phi.device)
-
-            return draw
+            draw = noise_of(seed, f"chain/block/{name}", index.cpu().numpy(), shape, phi.device)
+            return lambda level: draw(step * depth + level)
 
         return path.propose(phi, action, noise("up", tiling.window), noise("down", (path.n_sites,)), frames)
 

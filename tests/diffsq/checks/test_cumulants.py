@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffsq.sampling.lattice_sets import sample
 from fields import free_fields
 from matplotlib.figure import Figure
 
@@ -17,6 +16,7 @@ from diffsq.commands.main import main
 from diffsq.config.config import config_from_dict, resolved_yaml
 from diffsq.process.cumulants import flow
 from diffsq.run_folder.finished import Workbench, open_run
+from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import FreeScalar
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble

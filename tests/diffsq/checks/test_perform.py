@@ -51,7 +51,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     phi = free_fields(action, (4, 4), 2048, 5).numpy()
     write_ensemble(Ensemble.from_fields(phi, action, chain=np.arange(2048) // 128), folder / "ensemble")
     from diffsq.sampling.lattice_sets import sample
-
     from diffsq.training.lattice import train
     from lattice.ensembles.ensemble import read_ensemble
 
