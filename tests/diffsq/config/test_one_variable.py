@@ -107,3 +107,10 @@ def refusal(data: dict[str, object]) -> str:
     with pytest.raises(InputError) as caught:
         config_from_dict(data)
     return str(caught.value)
+
+
+def test_a_check_that_is_dropped_stays_dropped(tmp_path: Path) -> None:
+    config = load_config("toy_double_well", ["checks.limits=false", "checks.samplers=false"])
+    assert set(config.checks) == {"cumulants", "learned-action"}
+    (tmp_path / "again.yaml").write_text(resolved_yaml(config), encoding="utf-8")
+    assert load_config(tmp_path / "again.yaml") == config
