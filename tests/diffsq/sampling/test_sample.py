@@ -20,7 +20,8 @@ from lattice.simulation.simulate import simulate
 
 SMALL = (
     "n_parts=0", "ensemble.n_configs=4000", "training.n_steps=20", "training.n_sigma=12",
-    "training.n_nodes=512", "training.batch_size=256", "training.width=8", "sampling.n_samples=1000", "sampling.n_levels=8",
+    "training.n_nodes=512", "training.batch_size=256", "training.width=8", "sampling.n_samples=1000",
+    "sampling.n_levels=8",
 )  # fmt: skip
 
 
