@@ -22,8 +22,8 @@ from diffsq.exactness import moves
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench, open_run
+from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import Thermalisation, thermalise
-from lattice.simulation.trajectory import Recipe
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.notation import aligned, format_value
 

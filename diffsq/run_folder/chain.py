@@ -30,8 +30,8 @@ from lattice.files import canonical_json, read_json, sha256_file, sha256_text, w
 from lattice.progress import Progress, Silent
 from lattice.requests import refuse_changes, stored_request
 from lattice.simulation import thermalise as therm
+from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import Thermalisation
-from lattice.simulation.trajectory import Recipe
 
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill

@@ -67,10 +67,7 @@ class _Data:
 
 
 def verdict(
-    ensemble: Ensemble,
-    *,
-    steps: Mapping[str, Any] | None = None,
-    escapes: int = 0,
+    ensemble: Ensemble, *, steps: Mapping[str, Any] | None = None, escapes: int = 0
 ) -> dict[str, Any]:
     """The verdict on a complexified ensemble, JSON data.
 
@@ -94,14 +91,10 @@ def verdict(
     boundary_checks = [_boundary_check(name, curve, n) for name, curve in curves.items()]
     table, step_check = _step_check(averages, steps)
     checks = [
-        tail_check,
-        *boundary_checks,
-        _schwinger_dyson(curves),
-        step_check,
+        tail_check, *boundary_checks, _schwinger_dyson(curves), step_check,
         _starts_check(averages, data.chain),
-        _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"),
-        _cut_check(curves, n),
-    ]
+        _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"), _cut_check(curves, n),
+    ]  # fmt: skip
     failed = [check for check in checks if not check["passed"]]
     wrong = power or any(not check["passed"] for check in boundary_checks)
     word = "trusted" if not failed else "wrong" if wrong else "doubtful"
@@ -109,14 +102,9 @@ def verdict(
     return {
         "verdict": word,
         "reason": reason or "the drift falls off fast, no boundary term, step size and starts agree",
-        "passed": word == "trusted",
-        "checks": checks,
-        "drift_histogram": drift_histogram(data.drift),
-        "tail": tail,
-        "boundary": flat,
-        "steps": table,
-        "escapes": int(escapes),
-    }
+        "passed": word == "trusted", "checks": checks, "drift_histogram": drift_histogram(data.drift),
+        "tail": tail, "boundary": flat, "steps": table, "escapes": int(escapes),
+    }  # fmt: skip
 
 
 def _data(ensemble: Ensemble) -> _Data:

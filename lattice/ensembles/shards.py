@@ -15,9 +15,10 @@ content gives equal bytes; the date is in the manifest.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,11 +120,18 @@ def read_shard(path: Path) -> Shard:
     looked at: that is `check_shard`.
     """
     path = Path(path)
+    with opened(path) as file:
+        return _read(file, path)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[h5py.File]:
+    """An HDF5 file to read from; InputError, naming it, where it is missing, truncated or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with h5py.File(path, "r", locking="best-effort") as file:
-            return _read(file, path)
+            yield file
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
@@ -202,26 +210,30 @@ def _read(file: h5py.File, path: Path) -> Shard:
     for name in SERIES:
         if name not in names:
             raise InputError(f"{path}: series/{name} is missing")
-    phi = _dataset(file, path, "phi", (None, *shape))
+    phi = dataset(file, path, "phi", (None, *shape))
     size = (len(phi),)
     return Shard(
         phi=phi,
-        chain=_dataset(file, path, "chain", size),
-        trajectory=_dataset(file, path, "trajectory", size),
-        series={name: _dataset(file, path, f"series/{name}", size) for name in names},
-        log_weight=_dataset(file, path, "log_weight", size) if "log_weight" in file else None,
+        chain=dataset(file, path, "chain", size),
+        trajectory=dataset(file, path, "trajectory", size),
+        series={name: dataset(file, path, f"series/{name}", size) for name in names},
+        log_weight=dataset(file, path, "log_weight", size) if "log_weight" in file else None,
         attrs=attrs,
         state=_read_attrs(_group(file, path, "state"), path) if "state" in file else {},
     )
 
 
-def _dataset(file: h5py.File, path: Path, name: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
+def dataset(
+    file: h5py.File, path: Path, name: str, shape: tuple[int | None, ...] | None = None
+) -> npt.NDArray[Any]:
+    """The plain numbers /name, of this shape (None: of any; any extent); InputError for anything else."""
     _hard_links_only(file, path, name)
     data, where, dtype = file[name], f"{path}: /{name}", np.dtype(_TYPES.get(name, "<f8"))
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
         raise InputError(f"{where} is not a plain dataset (groups, virtual and external data are refused)")
     if data.dtype != dtype:
         raise InputError(f"{where} has type {data.dtype}, expected {dtype}")
+    shape = data.shape if shape is None else shape
     if data.ndim != len(shape) or any(want not in (None, got) for got, want in zip(data.shape, shape)):
         expected = ", ".join("n" if extent is None else str(extent) for extent in shape)
         raise InputError(f"{where} has shape {data.shape}, expected ({expected})")

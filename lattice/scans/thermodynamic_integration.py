@@ -29,8 +29,9 @@ from lattice.exact.scalar import ln_z_site
 from lattice.progress import Progress, Silent
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import thermalise
-from lattice.simulation.trajectory import Recipe, one_trajectory
+from lattice.simulation.trajectory import one_trajectory
 from lattice.statistics.gamma import Estimate, gamma_method
 
 MAX_NODES = 64
@@ -137,7 +138,9 @@ def _rule(
     return tuple(nodes)
 
 
-def _simulate(recipe: Recipe, n_trajectories: int, done: Callable[[], None]) -> tuple[Estimate, float]:
+def _simulate(
+    recipe: Recipe[MonteCarlo], n_trajectories: int, done: Callable[[], None]
+) -> tuple[Estimate, float]:
     """d ln Z/d kappa = 2 <E> of one coupling, and the acceptance of HMC."""
     therm, params = thermalise(recipe), recipe.params
     phi, chains = therm.phi, np.arange(params.n_chains)

@@ -20,20 +20,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.protocol import Action, check_shape
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.ensembles.shards import Shard
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
+from lattice.files import read_json, write_json
 from lattice.progress import Progress, Silent
-from lattice.requests import refuse_changes, stored_request
 from lattice.rng import normals
-from lattice.simulation.parameters import RNG, ComplexLangevin
+from lattice.simulation.parameters import ComplexLangevin
+from lattice.simulation.recipe import Recipe
 from lattice.updates.complex_langevin import (
     ESCAPE,
     ComplexInfo,
@@ -49,73 +50,51 @@ _COUNTERS = ("substeps", "shrunken", "escapes")
 
 
 def generate_complex(
-    action: Action,
-    shape: tuple[int, ...],
-    params: ComplexLangevin,
-    seed: int,
-    out: Path,
+    action: Action, shape: tuple[int, ...], params: ComplexLangevin, seed: int, out: Path,
     progress: Progress | None = None,
-) -> Ensemble:
+) -> Ensemble:  # fmt: skip
     """Make (or go on making, or just read) the complex Langevin ensemble of `action` in the folder `out`.
 
-    shape: of the complex lattice, () (or (1,)) for a one-variable model. The
-    verdict is in ensemble.attrs["certificate"]; a bad one is not an error here. Hold `run_lock` on the run
-    folder around this. Raises InputError when a chain runs away (naming the chain, trajectory and substep),
-    when `out` holds an ensemble made with other settings (each is named), and when it cannot be written.
+    shape: of the complex lattice, () (or (1,)) for a one-variable model. The verdict is in
+    ensemble.attrs["certificate"]; a bad one is not an error here. Hold `run_lock` on the run folder around
+    this. Raises InputError when a chain runs away (naming the chain, trajectory and substep), when `out`
+    holds an ensemble made with other settings (each is named), and when it cannot be written.
     """
-    out, bar = Path(out), progress or Silent()
-    shape = _complex_shape(action, shape)
-    field = Complexified(action)
-    request = {
-        "action": field.as_dict(), "shape": list(shape), "seed": seed,
-        "ensemble": params.model_dump(mode="json"),
-    }  # fmt: skip
-    refuse_changes(out, stored_request(out), request)
-    if (out / "manifest.json").exists():
-        return read_ensemble(out, field)
-    remove_leftovers(out)
+    out = Path(out)
+    recipe = Recipe(Complexified(action), _complex_shape(action, shape), params, seed)
+    if (made := recipe.made(out)) is not None:
+        return made
     if not (out / "request.json").exists():
-        write_json(out / "request.json", request)
-    run = _Run(action, shape, params, seed, bar)
-    writer = EnsembleWriter(out, field, (2, *shape), sha256_text(canonical_json(request)), run.attrs())
+        write_json(out / "request.json", recipe.request())
+    run = _Run(recipe, progress or Silent())
+    algorithm = {"name": "complex-langevin", "parameters": params.model_dump(mode="json")}
+    writer = recipe.writer(out, algorithm, params.n_therm, 1)
     try:
         totals, scale = run.shards(writer)
         steps = run.larger_steps(out / "steps.json", scale)
     finally:
-        bar.close()
+        run.bar.close()
     ensemble = writer.read()
     certificate = verdict(ensemble, steps=steps, escapes=int(totals["escapes"]))
     certificate["run"] = {**totals, "drift_scale": scale, "adaptive": params.adaptive}
-    write_json(out / "certificate.json", certificate)
-    manifest = writer.finish({"request": request, "certificate": read_json(out / "certificate.json")})
-    ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
-    return ensemble
+    return recipe.finish(writer, ensemble, certificate)
 
 
 class _Run:
     """One request: its chains, thermalised or resumed, and its shards."""
 
-    def __init__(
-        self, action: Action, shape: tuple[int, ...], params: ComplexLangevin, seed: int,
-        bar: Progress,
-    ) -> None:  # fmt: skip
-        self.action, self.shape, self.params, self.seed, self.bar = action, shape, params, seed, bar
-
-    def attrs(self) -> dict[str, Any]:
-        """What every shard says of its origin."""
-        return {
-            "algorithm": {"name": "complex-langevin", "parameters": self.params.model_dump(mode="json")},
-            "seed": self.seed, "stream": RNG, "n_therm": self.params.n_therm, "stride": 1,
-        }  # fmt: skip
+    def __init__(self, recipe: Recipe[ComplexLangevin], bar: Progress) -> None:
+        self.recipe, self.params, self.bar = recipe, recipe.params, bar
+        self.action = recipe.action.holomorphic
 
     def shards(self, writer: EnsembleWriter) -> tuple[dict[str, float], float]:
         """All shards; the counters of the whole run and its drift scale."""
         params = self.params
-        chains = np.arange(params.n_chains, dtype=np.int64)
+        chains = self.recipe.chains
         totals: dict[str, float] = {**dict.fromkeys(_COUNTERS, 0), "largest_drift": 0.0}
         z: Complexes | None = None
         trajectory, scale = params.n_therm, 0.0
-        per_shard = params.times_per_shard(2 * math.prod(self.shape))
+        per_shard = params.times_per_shard(math.prod(self.recipe.fields))
         for k, first in enumerate(range(0, params.n_times, per_shard)):
             n_times = min(per_shard, params.n_times - first)
             kept = writer.verified(k)
@@ -137,7 +116,7 @@ class _Run:
     def thermalised(self, chains: Integers, step: float | None = None) -> tuple[Complexes, float]:
         """The chains after thermalisation, and the drift scale."""
         params = self.params
-        z = start_fields(self.action, self.shape, chains, self.seed, params.start_width)
+        z = start_fields(self.action, self.recipe.shape, chains, self.recipe.seed, params.start_width)
         seen: list[float] = []
         scale = _scale(self.action, z)
         quarter = params.n_therm // 4
@@ -156,7 +135,7 @@ class _Run:
     ) -> tuple[Complexes, ComplexInfo]:
         params = self.params
         return complex_langevin_update(
-            self.action, z, seed=self.seed, chains=chains, trajectory=trajectory, tau=params.tau,
+            self.action, z, seed=self.recipe.seed, chains=chains, trajectory=trajectory, tau=params.tau,
             step=step or params.step, drift_scale=scale if params.adaptive else None,
             imaginary_noise=params.imaginary_noise, scheme=params.scheme, escape=ESCAPE * scale,
         )  # fmt: skip
@@ -167,7 +146,7 @@ class _Run:
     ) -> tuple[Complexes, Shard]:  # fmt: skip
         """The next n_times of all chains, written; the last fields, and the shard read back."""
         params = self.params
-        fields = np.empty((n_times, params.n_chains, 2, *self.shape))
+        fields = np.empty((n_times, params.n_chains, *self.recipe.fields))
         counts, largest = dict.fromkeys(_COUNTERS, 0), 0.0
         for t in range(n_times):
             z, info = self.update(z, chains, trajectory + t, scale)
@@ -176,19 +155,11 @@ class _Run:
                 counts[name] += int(getattr(info, name).sum())
             largest = max(largest, float(info.drift.max()))
             self.bar.update(params.n_chains, escapes=counts["escapes"], drift=largest)
-        phi = fields.reshape(-1, 2, *self.shape)
+        series = complex_series(self.action, rearrange(fields, "time chain ... -> (time chain) ..."))
         numbers = np.arange(trajectory + 1, trajectory + n_times + 1)
-        writer.append(
-            k,
-            phi=phi,
-            chain=np.tile(chains, n_times),
-            trajectory=np.repeat(numbers, params.n_chains),
-            series=complex_series(self.action, phi),
-            state={
-                "trajectory": int(numbers[-1]), "seed": self.seed, "rng": RNG, "drift_scale": scale, **counts,
-                "largest_drift": largest, "fields": "the last configuration of every chain in /phi",
-            },
-        )  # fmt: skip
+        self.recipe.write(
+            writer, k, fields, numbers, series, drift_scale=scale, largest_drift=largest, **counts
+        )
         shard = writer.verified(k)
         if shard is None:
             raise InputError(f"{writer.path(k)}: damaged while it was written; run the same command again")

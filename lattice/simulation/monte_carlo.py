@@ -13,39 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from einops import rearrange
 
 from lattice.actions.kinds import action_from_dict
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.certificates.monte_carlo import certify
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
-from lattice.files import canonical_json, remove_leftovers, sha256_text, write_json
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
-from lattice.requests import refuse_changes, stored_request
-from lattice.simulation.parameters import RNG, MonteCarlo
+from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import Recipe, check_recipe
 from lattice.simulation.thermalise import (
     Thermalisation,
     read_thermalisation,
     thermalise,
     write_thermalisation,
 )
-from lattice.simulation.trajectory import Recipe, Settings, one_trajectory
+from lattice.simulation.trajectory import Settings, one_trajectory
 from lattice.simulation.tuning import check_tunable
 
 
 def generate(
-    action: Action,
-    shape: tuple[int, ...],
-    params: MonteCarlo,
-    seed: int,
-    out: Path,
-    *,
-    progress: Progress | None = None,
-    team: Team | None = None,
-) -> Ensemble:
+    action: Action, shape: tuple[int, ...], params: MonteCarlo, seed: int, out: Path, *,
+    progress: Progress | None = None, team: Team | None = None,
+) -> Ensemble:  # fmt: skip
     """Make (or go on making, or just read) the ensemble of `action` on `shape` in the folder `out`.
 
     The certificate is in ensemble.attrs["certificate"]; a failed one is not an error here. Hold `run_lock` on
@@ -56,29 +48,26 @@ def generate(
     """
     out, team = Path(out), team or Team()
     recipe = Recipe(action, tuple(int(extent) for extent in shape), params, seed)
-    recipe.check()
+    check_recipe(recipe)
     check_tunable(params)
-    request = recipe.request()
-    refuse_changes(out, stored_request(out) or _request_of_therm(out), request)
-    if (out / "manifest.json").exists():
-        return read_ensemble(out, action)
-    remove_leftovers(out)
+    if (made := recipe.made(out, _request_of_therm)) is not None:
+        return made
     if team.size > params.n_chains:
         raise InputError(f"{team.size} processes but ensemble.n_chains = {params.n_chains}: start fewer")
     team.busy = True
-    team.tell(request)
+    team.tell(recipe.request())
     run = _Run(recipe, progress or Silent(), team)
     try:
         therm, old = run.thermalised(out)
         if not old:
-            write_thermalisation(out / "therm.h5", therm, request)
-        key = sha256_text(canonical_json(request))
-        writer = EnsembleWriter(out, action, recipe.fields, key, _shard_attrs(recipe, therm.settings))
+            write_thermalisation(out / "therm.h5", therm, recipe.request())
+        writer = recipe.writer(out, _algorithm(params, therm.settings), params.n_therm, params.stride)
         run.shards(therm, writer)
     finally:
         run.bar.close()
     team.busy = False
-    return _finish(writer, request, therm)
+    ensemble = writer.read()  # as any user would
+    return recipe.finish(writer, ensemble, certify(ensemble, therm.history))
 
 
 def serve(team: Team) -> None:
@@ -94,11 +83,10 @@ def serve(team: Team) -> None:
 class _Run:
     """One process's part in one ensemble: its share of the chains."""
 
-    def __init__(self, recipe: Recipe, bar: Progress, team: Team) -> None:
+    def __init__(self, recipe: Recipe[MonteCarlo], bar: Progress, team: Team) -> None:
         self.recipe, self.bar, self.team = recipe, bar, team
         self.n = recipe.params.n_chains
         self.own = team.share(self.n)
-        self.chains: Integers = np.arange(self.n, dtype=np.int64)
 
     def thermalised(self, out: Path | None) -> tuple[Thermalisation, bool]:
         """The thermalisation, and whether it was found in `out`; process 0 looks and tells."""
@@ -129,9 +117,9 @@ class _Run:
                 continue
             fields, series, numbers = self.one_shard(n_times, therm.settings, phi, trajectory)
             phi, trajectory = np.ascontiguousarray(fields[-1]), int(numbers[-1])
-            fields = np.concatenate([team.gather(row, self.n) for row in fields])
+            fields = np.stack([team.gather(row, self.n) for row in fields])
             if writer:
-                self.write(writer, k, fields, series, numbers)
+                self.recipe.write(writer, k, fields, numbers, series)
 
     def one_shard(
         self, n_times: int, settings: Settings, phi: Floats, trajectory: int
@@ -143,7 +131,7 @@ class _Run:
         numbers = np.empty(n_times, dtype=np.int64)
         for t in range(n_times):
             for _ in range(self.recipe.params.stride):
-                chains = self.chains[self.own]
+                chains = self.recipe.chains[self.own]
                 phi, dH, accepted = one_trajectory(self.recipe, settings, phi, chains, trajectory)
                 trajectory += 1
             rows = self.team.gather(np.stack([dH, accepted], axis=1), self.n)
@@ -152,48 +140,16 @@ class _Run:
             self.bar.update(self.n, acceptance=float(rows[:, 1].mean()))
         return fields, series, numbers
 
-    def write(
-        self, writer: EnsembleWriter, k: int, fields: Floats, series: dict[str, Floats], numbers: Integers
-    ) -> None:
-        writer.append(
-            k,
-            phi=fields,
-            chain=np.tile(self.chains, len(numbers)),
-            trajectory=np.repeat(numbers, self.n),
-            series={name: rearrange(x, "time chain -> (time chain)") for name, x in series.items()},
-            state={
-                "trajectory": int(numbers[-1]), "seed": self.recipe.seed, "rng": RNG,
-                "fields": "the last configuration of every chain in /phi",
-            },
-        )  # fmt: skip
 
-
-def _finish(writer: EnsembleWriter, request: dict[str, Any], therm: Thermalisation) -> Ensemble:
-    """Read the shards back as any user would, certify them, and write certificate.json and the manifest."""
-    ensemble = writer.read()
-    certificate = certify(ensemble, therm.history)
-    write_json(writer.folder / "certificate.json", certificate)
-    manifest = writer.finish({"request": request, "certificate": certificate})
-    ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
-    return ensemble
-
-
-def _shard_attrs(recipe: Recipe, settings: Settings) -> dict[str, Any]:
-    params, tuned = recipe.params, {}
+def _algorithm(params: MonteCarlo, settings: Settings) -> dict[str, Any]:
+    """Its name, for example hmc-fourier+overrelaxation+wolff, and parameters, with those that were tuned."""
+    name, tuned = "metropolis", dict[str, Any]()
     if params.update == "hmc":
+        name = "hmc" if params.acceleration == "none" else "hmc-fourier"
         used = {"trajectory_length": settings.length, "n_steps": settings.n_steps}
-        tuned = {**used, "tuned": [name for name in used if getattr(params, name) is None]}
-    return {
-        "algorithm": {"name": _algorithm_name(params), "parameters": {**params.model_dump(), **tuned}},
-        "seed": recipe.seed, "stream": RNG, "n_therm": params.n_therm, "stride": params.stride,
-    }  # fmt: skip
-
-
-def _algorithm_name(params: MonteCarlo) -> str:
-    """For example hmc-fourier+overrelaxation+wolff."""
-    first = {"hmc": "hmc" if params.acceleration == "none" else "hmc-fourier", "local": "metropolis"}
-    more = ["overrelaxation"] * (params.n_overrelax > 0) + [params.cluster] * (params.clusters > 0)
-    return "+".join([first[params.update], *more])
+        tuned = {**used, "tuned": [key for key in used if getattr(params, key) is None]}
+    name += "+overrelaxation" * (params.n_overrelax > 0) + f"+{params.cluster}" * (params.clusters > 0)
+    return {"name": name, "parameters": {**params.model_dump(), **tuned}}
 
 
 def _request_of_therm(out: Path) -> dict[str, Any] | None:

@@ -10,7 +10,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _SHARD_BYTES = 2**24
-RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"  # what a seed means
 _CONFIGS = "configurations to save, rounded up to the same number for every chain"
 
 

@@ -12,15 +12,9 @@ from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarl
 
 
 def simulate(
-    action: Any,
-    shape: tuple[int, ...],
-    parameters: MonteCarlo | ComplexLangevin | ExactDraws,
-    *,
-    seed: int,
-    out: str | Path,
-    progress: Progress | None = None,
-    team: Team | None = None,
-) -> Ensemble:
+    action: Any, shape: tuple[int, ...], parameters: MonteCarlo | ComplexLangevin | ExactDraws, *, seed: int,
+    out: str | Path, progress: Progress | None = None, team: Team | None = None,
+) -> Ensemble:  # fmt: skip
     """The ensemble of `action` on a periodic lattice of `shape` in the folder `out`; () is one variable.
 
     `MonteCarlo`: HMC and its kin for a real action; `ComplexLangevin`: z = x + iy of a holomorphic one, with

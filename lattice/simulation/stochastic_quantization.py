@@ -55,18 +55,10 @@ class StepTable:
 
 
 def stochastic_quantization(
-    action: Action,
-    shape: tuple[int, ...],
-    *,
-    steps: Sequence[float] = (0.02, 0.04, 0.06, 0.08),
-    n_chains: int = 256,
-    tau_therm: float = 20.0,
-    tau_run: float = 100.0,
-    tau_measure: float = 0.5,
-    order: int = 1,
-    seed: int,
-    n_threads: int | None = None,
-) -> StepTable:
+    action: Action, shape: tuple[int, ...], *, steps: Sequence[float] = (0.02, 0.04, 0.06, 0.08),
+    n_chains: int = 256, tau_therm: float = 20.0, tau_run: float = 100.0, tau_measure: float = 0.5,
+    order: int = 1, seed: int, n_threads: int | None = None,
+) -> StepTable:  # fmt: skip
     """Langevin runs at several step sizes h and equal Langevin time, and their limit h -> 0.
 
     Each size runs `n_chains` chains of its own random numbers for `tau_therm` (thrown away) and `tau_run`,

@@ -15,14 +15,16 @@ from einops import rearrange
 
 from lattice.actions.protocol import Action, as_phi4
 from lattice.arrays import Floats
+from lattice.ensembles.shards import dataset, opened
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator
 from lattice.files import canonical_json, write_atomic
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
 from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import Recipe
 from lattice.simulation.starts import has_walls, start_fields, start_names
-from lattice.simulation.trajectory import Recipe, Settings, one_trajectory
+from lattice.simulation.trajectory import Settings, one_trajectory
 from lattice.simulation.tuning import Tuner
 from lattice.updates.fourier import measured_inverse_mass
 
@@ -43,7 +45,9 @@ class Thermalisation:
     history: dict[str, Any]
 
 
-def thermalise(recipe: Recipe, progress: Progress | None = None, team: Team | None = None) -> Thermalisation:
+def thermalise(
+    recipe: Recipe[MonteCarlo], progress: Progress | None = None, team: Team | None = None
+) -> Thermalisation:
     """Run `n_therm` trajectories from hot, cold and domain-wall starts; the update is tuned in the first
     40 %. Under a team each process moves its share of the chains, and all return the same."""
     action, shape, params = recipe.action, recipe.shape, recipe.params
@@ -103,40 +107,20 @@ def write_thermalisation(path: Path, therm: Thermalisation, request: dict[str, A
 def read_thermalisation(path: Path) -> tuple[Thermalisation, dict[str, Any]]:
     """(thermalisation, request) from therm.h5. Raises InputError when missing, damaged or of other schema."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        with h5py.File(path, "r", locking="best-effort") as file:
-            if file.attrs.get("schema") != SCHEMA:
-                raise InputError(f"{path}: schema is {file.attrs.get('schema')!r}, expected {SCHEMA!r}")
-            history: dict[str, Any] = {name: _plain(file, path, name) for name in HISTORY}
-            history["start"] = json.loads(file.attrs["start"])
-            phi = _plain(file, path, "state/phi")
-            modes = _plain(file, path, "state/inverse_mass") if "inverse_mass" in file["state"] else None
-            settings = Settings(float(file.attrs["length"]), int(file.attrs["n_steps"]), modes)
-            request = json.loads(file.attrs["request"])
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{path}: truncated, damaged or not HDF5 ({' '.join(str(error).split())[:160]})"
-        ) from error
+    with opened(path) as file:
+        if file.attrs.get("schema") != SCHEMA:
+            raise InputError(f"{path}: schema is {file.attrs.get('schema')!r}, expected {SCHEMA!r}")
+        history: dict[str, Any] = {name: dataset(file, path, name, (None, None)) for name in HISTORY}
+        history["start"] = json.loads(file.attrs["start"])
+        phi = dataset(file, path, "state/phi")
+        modes = dataset(file, path, "state/inverse_mass") if "inverse_mass" in file["state"] else None
+        settings = Settings(float(file.attrs["length"]), int(file.attrs["n_steps"]), modes)
+        request = json.loads(file.attrs["request"])
     shape = history["dH"].shape
-    if len(shape) != 2 or any(history[name].shape != shape for name in HISTORY) or len(phi) != shape[1]:
+    if any(history[name].shape != shape for name in HISTORY) or len(phi) != shape[1]:
         raise InputError(f"{path}: histories and fields do not fit each other")
     if len(history["start"]) != shape[1]:
         raise InputError(f"{path}: {len(history['start'])} starts for {shape[1]} chains")
     if not (np.isfinite(phi).all() and isinstance(request, dict) and settings.n_steps > 0):
         raise InputError(f"{path}: the stored state is not finite or not complete")
     return Thermalisation(phi, settings, history), request
-
-
-def _plain(file: h5py.File, path: Path, name: str) -> Floats:
-    for part in (name.split("/")[0], name):
-        if not isinstance(file.get(part, getlink=True), h5py.HardLink):
-            raise InputError(f"{path}: /{part} is missing or a link")
-    data = file[name]
-    plain = isinstance(data, h5py.Dataset) and not data.is_virtual and not data.external
-    if not plain or data.dtype != np.dtype("<f8") or data.nbytes > path.stat().st_size:
-        raise InputError(f"{path}: /{name} is not a plain float64 dataset")
-    return np.asarray(data[...], dtype=np.float64)

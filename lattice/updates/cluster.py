@@ -13,7 +13,9 @@ draws every bond and flips half of all clusters (Swendsen, Wang, PRL 58 (1987) 8
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from lattice.updates.kernels import layout
 
 WOLFF = "cluster/wolff"
 BOND, FLIP = "cluster/swendsen-wang/bond", "cluster/swendsen-wang/flip"
+Info = TypeVar("Info")
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,13 @@ class SwendsenWangInfo:
 
 
 def wolff_update(
-    action: Action,
-    phi: Floats,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    n_clusters: int = 1,
+    action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, n_clusters: int = 1,
     n_threads: int | None = None,
-) -> tuple[Floats, ClusterInfo]:
+) -> tuple[Floats, ClusterInfo]:  # fmt: skip
     """Flip `n_clusters` clusters in every chain: phi (n, *shape) -> (phi', info); the input is left alone.
 
     Every number depends on (seed, chain, trajectory) only, never on the batch or the threads.  Raises
-    `InputError` for bad shapes, dtypes or counters.
+    `InputError` for bad shapes, dtypes or counters, and an action other than phi^4.
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> action, cold = ScalarPhi4(0.27, 0.022), np.ones((2, 4, 4))
@@ -70,37 +67,22 @@ def wolff_update(
     >>> bool(((phi < 0).sum(axis=(1, 2)) == info.size[:, 0]).all())
     True
     """
-    form, phi, keys = check_phi4(action, phi, seed, chains, trajectory)
     if n_clusters < 0:
         raise InputError(f"n_clusters must be >= 0, got {n_clusters}")
-    n = len(phi)
-    flat = phi.reshape(n, -1).copy()
-    sizes = np.zeros((n, n_clusters), dtype=np.int64)
-
-    def run(start: int, stop: int) -> None:
-        cluster_kernels.wolff_range(
-            flat, sizes, layout.neighbour_table(phi.shape[1:]), form.kappa, np.uint64(seed),
-            np.uint64(stream_id(WOLFF)), keys, np.uint64(trajectory), start, stop,
-        )  # fmt: skip
-
-    layout.in_blocks(run, n, n, n_threads)
-    return flat.reshape(phi.shape), ClusterInfo(sizes)
+    info = ClusterInfo(np.zeros((len(phi), n_clusters), dtype=np.int64))
+    return _flipped(
+        cluster_kernels.wolff_range, info, (WOLFF,), action, phi, seed, chains, trajectory, n_threads
+    )
 
 
 def swendsen_wang_update(
-    action: Action,
-    phi: Floats,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    n_threads: int | None = None,
+    action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, n_threads: int | None = None
 ) -> tuple[Floats, SwendsenWangInfo]:
     """Flip every cluster with probability 1/2: phi (n, *shape) -> (phi', info); the input is left alone.
 
     The bonds come from (seed, "cluster/swendsen-wang/bond", chain, trajectory), one number for each of the
     V d bonds of S, the flips from ".../flip", at the position of the cluster's lowest site.  Batch and
-    threads change no bit.  Raises `InputError` for bad shapes, dtypes or counters.
+    threads change no bit.  Raises `InputError` as `wolff_update`.
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> action, cold = ScalarPhi4(0.27, 0.022), np.full((2, 4, 4), 9.0)     # every bond is frozen
@@ -108,17 +90,24 @@ def swendsen_wang_update(
     >>> info.n_clusters.tolist(), info.largest.tolist(), info.v_m2.tolist()
     ([1, 1], [16, 16], [1296.0, 1296.0])
     """
-    form, phi, keys = check_phi4(action, phi, seed, chains, trajectory)
     n = len(phi)
-    flat = phi.reshape(n, -1).copy()
     info = SwendsenWangInfo(np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n))
+    kernel, streams = cluster_kernels.swendsen_wang_range, (BOND, FLIP)
+    return _flipped(kernel, info, streams, action, phi, seed, chains, trajectory, n_threads)
+
+
+def _flipped(
+    kernel: Callable[..., None], info: Info, streams: tuple[str, ...], action: Action, phi: Floats, seed: int,
+    chains: Integers, trajectory: int, n_threads: int | None,
+) -> tuple[Floats, Info]:  # fmt: skip
+    """phi moved by a kernel that fills the arrays of `info`."""
+    form, phi, keys = check_phi4(action, phi, seed, chains, trajectory)
+    flat = phi.reshape(len(phi), -1).copy()
+    random = (np.uint64(seed), *(np.uint64(stream_id(name)) for name in streams), keys, np.uint64(trajectory))
 
     def run(start: int, stop: int) -> None:
-        cluster_kernels.swendsen_wang_range(
-            flat, info.n_clusters, info.largest, info.v_m2, layout.neighbour_table(phi.shape[1:]),
-            form.kappa, np.uint64(seed), np.uint64(stream_id(BOND)), np.uint64(stream_id(FLIP)),
-            keys, np.uint64(trajectory), start, stop,
-        )  # fmt: skip
+        neighbours = layout.neighbour_table(phi.shape[1:])
+        kernel(flat, *vars(info).values(), neighbours, form.kappa, *random, start, stop)
 
-    layout.in_blocks(run, n, n, n_threads)
+    layout.in_blocks(run, len(phi), len(phi), n_threads)
     return flat.reshape(phi.shape), info

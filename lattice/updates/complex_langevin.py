@@ -77,21 +77,10 @@ class _Run:
 
 
 def complex_langevin_update(
-    action: Action,
-    z: Complexes,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    tau: float,
-    step: float,
-    drift_scale: float | None = None,
-    imaginary_noise: float = 0.0,
-    scheme: Scheme = "heun",
-    escape: float | None = None,
-    n_threads: int | None = None,
-    compiled: bool = True,
-) -> tuple[Complexes, ComplexInfo]:
+    action: Action, z: Complexes, *, seed: int, chains: Integers, trajectory: int, tau: float, step: float,
+    drift_scale: float | None = None, imaginary_noise: float = 0.0, scheme: Scheme = "heun",
+    escape: float | None = None, n_threads: int | None = None, compiled: bool = True,
+) -> tuple[Complexes, ComplexInfo]:  # fmt: skip
     """Langevin time `tau` of every chain: z (n, *shape) complex128 -> (z', info); the input is left alone.
 
     A one-variable model has z (n,). `escape` is the |K| above which an excursion counts as an escape, by

@@ -43,19 +43,10 @@ class HMCInfo:
 
 
 def hmc_trajectory(
-    action: Action,
-    phi: Floats,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    length: float,
-    n_steps: int,
-    integrator: str = "omelyan2",
-    inverse_mass: Floats | None = None,
-    n_threads: int | None = None,
+    action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, length: float, n_steps: int,
+    integrator: str = "omelyan2", inverse_mass: Floats | None = None, n_threads: int | None = None,
     block: int | None = None,
-) -> tuple[Floats, HMCInfo]:
+) -> tuple[Floats, HMCInfo]:  # fmt: skip
     """One trajectory of every chain: phi (n, *components, *shape) -> (phi', info); the input is left alone.
 
     `chains` (n,) name the random streams and `trajectory` their step, so the same names give the same
@@ -101,17 +92,9 @@ def hmc_trajectory(
 
 
 def hmc_trajectory_torch(
-    action: Action,
-    phi: Tensor,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    length: float,
-    n_steps: int,
-    integrator: str = "omelyan2",
-    inverse_mass: Floats | None = None,
-) -> tuple[Tensor, HMCInfo]:
+    action: Action, phi: Tensor, *, seed: int, chains: Integers, trajectory: int, length: float, n_steps: int,
+    integrator: str = "omelyan2", inverse_mass: Floats | None = None,
+) -> tuple[Tensor, HMCInfo]:  # fmt: skip
     """The same update in plain tensors, for any action and device: phi (n, *components, *shape) float64.
 
     Same random streams, hence equal to the kernel up to rounding.

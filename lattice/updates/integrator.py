@@ -92,15 +92,9 @@ def schedule(integrator: str, length: float, n_steps: int) -> tuple[NDArray[np.f
 
 
 def evolve(
-    grad: Callable[[Tensor], Tensor],
-    phi: Tensor,
-    p: Tensor,
-    *,
-    length: float,
-    n_steps: int,
-    integrator: str = "omelyan2",
-    velocity: Callable[[Tensor], Tensor] = lambda p: p,
-) -> tuple[Tensor, Tensor]:
+    grad: Callable[[Tensor], Tensor], phi: Tensor, p: Tensor, *, length: float, n_steps: int,
+    integrator: str = "omelyan2", velocity: Callable[[Tensor], Tensor] = lambda p: p,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Molecular dynamics of H = T(p) + S: phi, p (n, *shape) -> (phi', p'), `grad` = dS/dphi.
 
     `velocity` = dT/dp; by default p, as T = p^2/2 has it.

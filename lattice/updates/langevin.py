@@ -43,18 +43,9 @@ class LangevinInfo:
 
 
 def langevin_update(
-    action: Action,
-    phi: Floats,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    step: float,
-    n_steps: int = 1,
-    metropolis: bool = False,
-    n_threads: int | None = None,
-    block: int | None = None,
-) -> tuple[Floats, LangevinInfo]:
+    action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, step: float,
+    n_steps: int = 1, metropolis: bool = False, n_threads: int | None = None, block: int | None = None,
+) -> tuple[Floats, LangevinInfo]:  # fmt: skip
     """`n_steps` steps of size `step` in tau: phi (n, *components, *shape) -> (phi', info); the input
     is left alone.
 
@@ -97,16 +88,9 @@ def langevin_update(
 
 
 def langevin_update_torch(
-    action: Action,
-    phi: Tensor,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    step: float,
-    n_steps: int = 1,
-    metropolis: bool = False,
-) -> tuple[Tensor, LangevinInfo]:
+    action: Action, phi: Tensor, *, seed: int, chains: Integers, trajectory: int, step: float,
+    n_steps: int = 1, metropolis: bool = False,
+) -> tuple[Tensor, LangevinInfo]:  # fmt: skip
     """The same update in plain tensors, for any action and device: phi (n, *components, *shape) float64.
 
     Same random numbers, hence equal to the kernel up to rounding.  The acceptance is written as the ratio

@@ -39,16 +39,9 @@ class LocalInfo:
 
 
 def metropolis_sweep(
-    action: Action,
-    phi: Floats,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    width: float,
-    n_sweeps: int = 1,
-    n_threads: int | None = None,
-) -> tuple[Floats, LocalInfo]:
+    action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, width: float,
+    n_sweeps: int = 1, n_threads: int | None = None,
+) -> tuple[Floats, LocalInfo]:  # fmt: skip
     """Sweeps of phi_x -> phi_x + width (2u-1), accepted with min(1, e^-dS): phi (n, *shape) -> (phi', info).
 
     Random numbers from (seed, "local/metropolis", chain, trajectory): batch and threads change no bit.  The
@@ -69,15 +62,9 @@ def metropolis_sweep(
 
 
 def overrelaxation_sweep(
-    action: Action,
-    phi: Floats,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    n_sweeps: int = 1,
+    action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, n_sweeps: int = 1,
     n_threads: int | None = None,
-) -> tuple[Floats, LocalInfo]:
+) -> tuple[Floats, LocalInfo]:  # fmt: skip
     """Sweeps of phi_x -> 2 c - phi_x, accepted with min(1, e^-dS): phi (n, *shape) -> (phi', info).
 
     c is a function of the neighbours only, see `Centre`: the proposal is its own inverse, and the accept

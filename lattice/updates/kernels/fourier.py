@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lattice.rng import compiled
-from lattice.updates.kernels.layout import energy, load, neighbour_sum, store
+from lattice.updates.kernels.layout import energy, kick_drift, load, store
 
 TILE = 256  # numbers: a tile of every row of an axis stays in cache
 
@@ -135,16 +135,6 @@ def multiply_modes(x: Any, weight: Any, forward: Any, backward: Any, block: Any)
 
 
 @compiled
-def _kick(p: Any, phi: Any, rows: Any, total: Any, block: Any, kappa: Any, lam: Any, kick: Any) -> None:
-    mass, quartic, hop = 2.0 * (1.0 - 2.0 * lam), 4.0 * lam, 2.0 * kappa
-    for r in range(phi.shape[0]):
-        neighbour_sum(total, phi, rows, r, block)
-        f, momentum = phi[r], p[r]
-        for j in range(f.size):
-            momentum[j] -= kick * ((mass + quartic * f[j] * f[j]) * f[j] - hop * total[j])
-
-
-@compiled
 def _drift(phi: Any, v: Any, drift: Any) -> None:
     for r in range(phi.shape[0]):
         f, velocity = phi[r], v[r]
@@ -163,6 +153,7 @@ def hmc_block_fourier(
     n_sites, block = phi.shape[1], stop - start
     n_rows, width = n_sites // extent, extent * block
     now, p, v = np.empty((n_rows, width)), np.empty((n_rows, width)), np.empty((n_rows, width))
+    unused = np.empty((n_rows, width))  # what a kick without drift writes
     total, work = np.empty(width), np.empty(width)
     h0, h1 = np.empty(block), np.empty(block)
     load(phi, now, p, chains, start, block, seed, momentum_stream, trajectory)
@@ -170,13 +161,11 @@ def hmc_block_fourier(
     v[:] = p
     multiply_modes(v.reshape(v.size), inverse_mass, forward, backward, block)
     energy(h0, now, p, v, rows, total, work, kappa, lam)
-    for k in range(drifts.size):
-        _kick(p, now, rows, total, block, kappa, lam, kicks[k])
+    for k in range(kicks.size):
+        if k > 0:
+            _drift(now, v, drifts[k - 1])
+        kick_drift(unused, p, now, rows, total, block, kappa, lam, kicks[k], 0.0)
         v[:] = p
         multiply_modes(v.reshape(v.size), inverse_mass, forward, backward, block)
-        _drift(now, v, drifts[k])
-    _kick(p, now, rows, total, block, kappa, lam, kicks[-1])
-    v[:] = p
-    multiply_modes(v.reshape(v.size), inverse_mass, forward, backward, block)
     energy(h1, now, p, v, rows, total, work, kappa, lam)
     store(phi, out, now, dh, accepted, h0, h1, chains, start, seed, accept_stream, trajectory)

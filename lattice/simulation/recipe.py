@@ -1,0 +1,134 @@
+"""What is asked for, and the folder that holds what was made of it: refused, read, written, finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from einops import rearrange
+
+from lattice.actions.protocol import Action, as_phi4, check_shape
+from lattice.arrays import Floats, Integers
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.errors import InputError
+from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
+from lattice.requests import refuse_changes, stored_request
+from lattice.simulation.parameters import Chains, MonteCarlo
+from lattice.simulation.starts import start_fields
+
+RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"
+Finder = Callable[[Path], dict[str, Any] | None]
+Params = TypeVar("Params", bound=Chains)
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[Params]):
+    """An ensemble as it is asked for: fields (n, *components, *shape) of `action`, by Markov chains."""
+
+    action: Action
+    shape: tuple[int, ...]
+    params: Params
+    seed: int
+
+    @property
+    def fields(self) -> tuple[int, ...]:
+        """The shape of one configuration."""
+        return (*self.action.components, *self.shape)
+
+    @property
+    def chains(self) -> Integers:
+        """The numbers of all chains, (n_chains,)."""
+        return np.arange(self.params.n_chains, dtype=np.int64)
+
+    def request(self) -> dict[str, Any]:
+        """The same as JSON data."""
+        return {
+            "action": self.action.as_dict(), "shape": list(self.shape), "seed": self.seed,
+            "ensemble": self.params.model_dump(mode="json"),
+        }  # fmt: skip
+
+    def made(self, out: Path, unfinished: Finder = stored_request) -> Ensemble | None:
+        """The finished ensemble in `out`, or None where it is to be made (leftovers of a kill are removed).
+
+        unfinished: finds the request of a folder without a manifest. Raises `InputError` when the folder
+        holds an ensemble made with other settings.
+        """
+        refuse_changes(out, stored_request(out) or unfinished(out), self.request())
+        if (out / "manifest.json").exists():
+            return read_ensemble(out, self.action)
+        remove_leftovers(out)
+        return None
+
+    def writer(self, out: Path, algorithm: dict[str, Any], n_therm: int, stride: int) -> EnsembleWriter:
+        """The writer of its shards; algorithm: name and parameters."""
+        key = sha256_text(canonical_json(self.request()))
+        about = {
+            "algorithm": algorithm,
+            "seed": self.seed,
+            "stream": RNG,
+            "n_therm": n_therm,
+            "stride": stride,
+        }
+        return EnsembleWriter(out, self.action, self.fields, key, about)
+
+    def write(
+        self, writer: EnsembleWriter, k: int, fields: Floats, numbers: Integers, series: dict[str, Floats],
+        **state: Any,
+    ) -> None:  # fmt: skip
+        """Shard k: fields (n_times, n_chains, *fields), their trajectory numbers (n_times,), the series
+        (n_times, n_chains), and what else the chains need to go on from here."""
+        n = self.params.n_chains
+        state |= {"trajectory": int(numbers[-1]), "seed": self.seed, "rng": RNG}
+        writer.append(
+            k,
+            phi=rearrange(fields, "time chain ... -> (time chain) ..."),
+            chain=np.tile(self.chains, len(numbers)),
+            trajectory=np.repeat(numbers, n),
+            series={name: x.reshape(-1) for name, x in series.items()},
+            state={**state, "fields": "the last configuration of every chain in /phi"},
+        )
+
+    def finish(self, writer: EnsembleWriter, ensemble: Ensemble, certificate: dict[str, Any]) -> Ensemble:
+        """Write certificate.json and, last, the manifest; the ensemble, with both in its attrs."""
+        path = writer.folder / "certificate.json"
+        write_json(path, certificate)
+        manifest = writer.finish({"request": self.request(), "certificate": read_json(path)})
+        ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
+        return ensemble
+
+
+def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
+    """`InputError` unless the updates know this action and exp(-S) is a law on this lattice."""
+    check_shape(recipe.shape)
+    action, p = recipe.action, recipe.params
+    if not isinstance(action, Action):
+        raise InputError(f"an action is a lattice.Action, got {type(action).__name__}")
+    for asked, key, instead in (
+        (p.update != "hmc", "update", "hmc"),
+        (p.n_overrelax > 0, "n_overrelax", "0"),
+        (p.clusters > 0, "cluster", "none"),
+        (p.acceleration != "none", "acceleration", "none"),
+    ):
+        if asked:
+            as_phi4(action, f"ensemble.{key}: {getattr(p, key)} knows", f"use ensemble.{key}: {instead}")
+    action.check_normalisable(recipe.shape)
+    if action.phi4 is None:
+        _try_out(action, start_fields(action, recipe.shape, 2, recipe.seed))
+
+
+def _try_out(action: Action, fields: Floats) -> None:
+    """S and its gradient of some fields have the shapes they should, and S the parity it claims."""
+    name, phi = type(action).__name__, torch.from_numpy(fields)
+    made = (("action", action.action(phi), phi.shape[:1]), ("grad", action.grad(phi), phi.shape))
+    for what, found, shape in made:
+        if found.shape != shape or found.dtype != torch.float64 or not torch.isfinite(found).all():
+            raise InputError(
+                f"{name}.{what} of fields {tuple(phi.shape)} must be finite float64 {tuple(shape)}, got "
+                f"{found.dtype} {tuple(found.shape)}"
+            )
+    if action.even and not torch.allclose(action.action(-phi), action.action(phi)):
+        raise InputError(f"{name} says that it is even, but S(-phi) is not S(phi)")
