@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
+from lattice.statistics.notation import parse_value
+
+NUMBER = r"-?[0-9.]+\([0-9.]+\)(?:e[-+]\d+)?"
 FOLDER = ROOT / "scripts" / "tutorials"
 EXACT = ("1_ensemble", "2_train_and_sample", "3_exactness", "4_complex_langevin")
 
@@ -35,6 +39,21 @@ def test_it_ends_with_a_number_that_is_right(name: str, tmp_path: Path) -> None:
     assert pull is not None, last
     assert abs(float(pull.group(1))) <= 4
     assert (tmp_path / f"{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_an_action_of_ones_own(tmp_path: Path) -> None:
+    """Certified; both columns of the table agree in every row; the weights leave most of the samples."""
+    text = run("5_your_own_action", tmp_path)
+    assert text.startswith("certificate: passed")
+    rows = re.findall(rf"^(\w+) +({NUMBER}) +({NUMBER})$", text, re.M)
+    assert {"abs_magnetization", "action_density", "phi2", "phi4", "xi_2nd"} <= {row[0] for row in rows}
+    for name, *cells in rows:
+        (a, da), (b, db) = (parse_value(cell) for cell in cells)
+        assert abs(a - b) < 4 * math.hypot(da, db), name
+    assert parse_value(re.findall(rf"ESS/N = ({NUMBER})", text)[0])[0] > 0.5
+    assert abs(float(text.rpartition("pull ")[2])) < 4
+    assert (tmp_path / "5_your_own_action.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)

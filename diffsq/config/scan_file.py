@@ -156,6 +156,8 @@ def scan_points(config: Config, words: Sequence[str]) -> list[ScanPoint]:
     from lattice.actions.protocol import check_shape
     from lattice.scans.scan import ScanPoint, point_name
 
+    if config.action is None:
+        raise InputError("--scan varies the couplings of the config's action, which is null")
     ranges = scan_ranges(words)
     if not isinstance(config, LatticeRun) or config.action is None:
         raise InputError("--scan is for phi^4 on a lattice: it scans kappa, lam and L")

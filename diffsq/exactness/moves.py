@@ -29,11 +29,12 @@ from torch import Tensor
 
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.reverse_chain import ActionFunction
-from lattice.actions.phi4 import ScalarPhi4
+from diffsq.sampling.reverse_chain import ActionFunction, rise
+from diffsq.sampling.streams import noise_of
+from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 from lattice.updates.cluster import wolff_update
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.local import overrelaxation_sweep
@@ -115,10 +116,7 @@ def noise_denoise(
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         up, down = (_keyed(path, name, index, keys) for name in ("up", "down"))
-        trail = [phi]
-        for n in range(depth):
-            delta = path.kernel.levels[n + 1] ** 2 - path.kernel.levels[n] ** 2
-            trail.append(trail[n] + delta.sqrt() * up(n))
+        trail = [phi, *(high for _, _, high in rise(path.levels, phi, up, range(depth)))]
         ratio, new = action(phi), trail[depth]
         for n in reversed(range(depth)):
             law = path.reverse(trail[n + 1], n, frames(n))
@@ -135,7 +133,7 @@ def noise_denoise(
 
 
 def hmc(
-    action: ScalarPhi4, length: float, n_steps: int, integrator: str, state: State, **keys: Unpack[Keys]
+    action: Action, length: float, n_steps: int, integrator: str, state: State, **keys: Unpack[Keys]
 ) -> Moved:
     """One HMC trajectory (lattice.updates.hmc), its length jittered by 20 %: log_ratio is -dH."""
     u = float(uniforms(keys["seed"], "chain/length", np.zeros(1, dtype=np.int64), keys["step"], 1)[0, 0])
@@ -146,20 +144,20 @@ def hmc(
     return State.of(phi), MoveInfo(info.accepted.astype(np.float64), -info.dH[:, None])
 
 
-def wolff(action: ScalarPhi4, n_clusters: int, state: State, **keys: Unpack[Keys]) -> Moved:
+def wolff(action: Action, n_clusters: int, state: State, **keys: Unpack[Keys]) -> Moved:
     """Wolff clusters, then a random global sign (lattice.simulation.trajectory says why)."""
     phi, _ = _update(wolff_update, action, state, keys, n_clusters=n_clusters)
     flip = uniforms(keys["seed"], "chain/flip", keys["chains"], keys["step"], 1)[:, 0] < 0.5
     return State.of(where(flip, -phi, phi)), always(np.ones(len(phi)))
 
 
-def overrelaxation(action: ScalarPhi4, n_sweeps: int, state: State, **keys: Unpack[Keys]) -> Moved:
+def overrelaxation(action: Action, n_sweeps: int, state: State, **keys: Unpack[Keys]) -> Moved:
     """Overrelaxation sweeps (lattice.updates.local)."""
     phi, info = _update(overrelaxation_sweep, action, state, keys, n_sweeps=n_sweeps)
     return State.of(phi), always(info.acceptance)
 
 
-def _update(update: Callable[..., Any], action: ScalarPhi4, state: State, keys: Keys, **settings: Any) -> Any:
+def _update(update: Callable[..., Any], action: Action, state: State, keys: Keys, **settings: Any) -> Any:
     """One of `lattice.updates`, whose trajectory is the move's step."""
     seed, chains, step = keys["seed"], keys["chains"], keys["step"]
     return update(action, state.phi, seed=seed, chains=chains, trajectory=step, **settings)
@@ -231,11 +229,6 @@ def check_depth(depth: int, n_levels: int) -> None:
 
 def _keyed(path: ReversePath, name: str, index: Tensor, keys: Keys) -> Noise:
     """Noise of the chains `index` at a step, a function of the level: its counter is step (N + 1) + level."""
-    chains, shape = index.cpu().numpy(), path.model.shape
-
-    def noise(level: int) -> Tensor:
-        counter = keys["step"] * (path.kernel.n_levels + 1) + level
-        eps = normals(keys["seed"], f"chain/path/{name}", chains, counter, path.momenta.volume)
-        return torch.from_numpy(eps).reshape(len(chains), *shape).to(path.kernel.levels.device)
-
-    return noise
+    stream, device = f"chain/path/{name}", path.levels.device
+    noise = noise_of(keys["seed"], stream, index.cpu().numpy(), path.model.shape, device)
+    return lambda level: noise(keys["step"] * (path.kernel.n_levels + 1) + level)

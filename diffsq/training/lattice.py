@@ -69,6 +69,12 @@ def train(
 
 def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
     """What a trained model is bound to, as stored in model.json: its hash is the key of a training."""
+    action = ensemble.action
+    if action.field != "real" or action.components or not action.even or len(ensemble.shape) != 2:
+        raise InputError(
+            "the lattice score is odd in one real field in two dimensions: it needs an even action (even = "
+            f"True says so), not {action} on {ensemble.shape}"
+        )
     if ensemble.shape != tuple(config.lattice.shape):
         raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
     if config.action is not None and ensemble.action.as_dict() != config.action.as_dict():

@@ -84,8 +84,10 @@ class Law:
     def as_dict(self) -> dict[str, Any]:
         """Kind and couplings as JSON data, as stored in files; a complex number is the pair [re, im]."""
         values = {coupling.name: getattr(self, coupling.name) for coupling in couplings_of(self)}
-        stored = {name: [x.real, x.imag] if isinstance(x, complex) else x for name, x in values.items()}
-        return {"kind": self.kind or type(self).__name__, **stored}
+        for name, x in values.items():
+            if isinstance(x, complex | tuple):
+                values[name] = [x.real, x.imag] if isinstance(x, complex) else list(x)
+        return {"kind": self.kind or type(self).__name__, **values}
 
     def lattice_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The lattice of fields whose arrays are (n, *shape); `InputError` for other components."""

@@ -47,8 +47,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain = np.arange(4096) * N_CHAINS // 4096
     write_ensemble(Ensemble.from_fields(phi, FreeScalar(KAPPA), chain=chain), folder / "ensemble")
     ensemble = read_ensemble(folder / "ensemble")
-    model = train(config, ensemble, folder / "train")
-    sample(config, model, ensemble, folder / "samples")
+    model = train(config, ensemble, folder / "train/score")
+    sample(config, model, ensemble, folder / "samples/score-ve")
     return folder
 
 

@@ -41,7 +41,7 @@ def test_resolved_config_is_the_same_run(name: str, tmp_path: Path) -> None:
         ("models=[score,score]", r"models must be distinct"),
         ("models=[flow]", "models.0: must be 'score' or 'energy', got 'flow'"),
         ("sampling.sde=[]", "sampling.sde must be"),
-        ("sampling.method=hmc", "sampling.method: must be 'flow', 'path', 'euler', 'pc' or 'heun'"),
+        ("sampling.method=hmc", "sampling.method: must be one of flow, path, euler, pc, heun"),
         ("training.kind=score", "training.kind is set by `models`"),
         ("n_parts=1", "n_parts must be 0 or at least 2"),
         ("ensemble.n_chain=3", "did you mean ensemble.n_chains?"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from killer import killed
+from own_actions import O2, Own, Tilted
 from safetensors.torch import load_file
 from small_config import ACTION, SETTINGS, SHAPE, make_ensemble
 
@@ -195,6 +196,30 @@ def test_another_action_or_lattice_is_refused(ensemble: Ensemble, tmp_path: Path
     with pytest.raises(InputError, match=r"\(4, 8\), the config says \(4, 4\)"):
         train(config(), wide, tmp_path)
     assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+def test_an_action_of_the_users_own_is_that_of_the_ensemble(ensemble: Ensemble, tmp_path: Path) -> None:
+    """Without phi^4 there are no site features; the gradient is used all the same."""
+    own = Ensemble.from_fields(ensemble.phi, Own(0.22, 0.05), chain=ensemble.chain)
+    with pytest.raises(InputError, match="the ensemble's action is .*'kind': 'Own'"):
+        train(config(), own, tmp_path)
+    settings = config_from_dict({**SETTINGS, "action": None, "training": {"n_steps": 0}})
+    base, known = (train(settings, e, tmp_path / str(i)).base for i, e in enumerate((own, ensemble)))
+    assert not base.site.mean.any()
+    assert not base.coefficients[..., -4:-1].any()
+    assert known.site.mean.any()
+    assert known.coefficients[..., -4:-1].any()
+    torch.testing.assert_close(base.beta, known.beta, atol=0.1, rtol=0)
+    assert float(base.beta.mean()) > 0.5
+
+
+@pytest.mark.parametrize(
+    ("action", "shape"), [(Tilted(1.0), SHAPE), (O2(0.2, 0.1), (2, *SHAPE)), (ACTION, (4,))]
+)
+def test_fields_the_score_cannot_learn_are_refused(action: Any, shape: Any, tmp_path: Path) -> None:
+    fields = Ensemble.from_fields(np.ones((8, *shape)), action, chain=np.arange(8))
+    with pytest.raises(InputError, match="needs an even action"):
+        train(config_from_dict({**SETTINGS, "action": None}), fields, tmp_path)
 
 
 def test_sigma_min_above_the_data_is_refused(ensemble: Ensemble, tmp_path: Path) -> None:

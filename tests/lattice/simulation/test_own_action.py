@@ -98,9 +98,7 @@ def test_it_is_stored_resumed_and_read_with_its_action_only(tmp_path: Path) -> N
     (tmp_path / "shard-0001.h5").unlink()
     again = simulate(action, (2, 4), params, seed=1, out=tmp_path)
     assert again.identity == first.identity == read_ensemble(tmp_path, action).identity
-    with pytest.raises(
-        InputError, match=r"of kind 'Own', is none of lattice's own .*read_ensemble\(path, ac"
-    ):
+    with pytest.raises(InputError, match=r"of kind 'Own', is none of lattice's own .*read_ensemble\("):
         read_ensemble(tmp_path)
     with pytest.raises(InputError, match=r"action is .*, expected .*0\.06"):
         read_ensemble(tmp_path, Own(0.2, 0.1, 0.06))
@@ -149,7 +147,7 @@ class Careless(Action):
     [
         (
             "sum",
-            r"Careless.action of fields \(2, 4, 4\) must be finite float64 \(2,\), got torch.float64 \(\)",
+            r"Careless.action of fields \(2, 4, 4\) must be finite float64 \(2,\), got .*64 \(\)",
         ),
         ("float", r"Careless.action .* got torch.float32"),
         ("shape", r"Careless.grad .* must be finite float64 \(2, 4, 4\), got torch.float64 \(2, 4\)"),
