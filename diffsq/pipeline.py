@@ -34,7 +34,7 @@ from lattice.progress import Clock, Progress, Silent
 
 def run(
     config: Config,
-    folder: Path,
+    folder: str | Path,
     stages: Sequence[str] = STAGES,
     *,
     progress: Progress | None = None,
@@ -51,6 +51,7 @@ def run(
     Raises `InputError` (one line): folder in use or not writable, a changed key, a damaged file, a missing or
     uncertified input, and whatever the stages refuse.
     """
+    folder = Path(folder)
     with run_lock(folder):
         run = Run(
             config, folder, progress or Silent(), device, accept_uncertified, say, read_records(folder),

@@ -1,11 +1,10 @@
 """The five stages of a run: each makes its part of the run folder and returns the identity of what it made.
 
-    ensemble   Monte Carlo, complex Langevin or exact draws, certified; or taken from elsewhere    ensemble/
-    train      one model per name in `models`                                                      train/NAME/
-    sample     one set per model and process, and the learned energy made exact
-    samples/NAME-SDE/ measure    the checks, and summary.json
-          checks/ report     one page
-            report.html
+    ensemble   Monte Carlo, complex Langevin, exact draws, certified; or from elsewhere    ensemble/
+    train      one model per name in `models`                                              train/NAME/
+    sample     one set per model and process, and the learned energy made exact            samples/NAME-SDE/
+    measure    the checks, and summary.json                                                checks/
+    report     one page                                                                    report.html
 
 Which variant runs is said by the config's sections; `diffsq.pipeline` skips, resumes or refuses.
 """
@@ -105,9 +104,11 @@ def make_samples(run: Run, progress: Progress) -> str:
 
 
 def measure_run(run: Run, progress: Progress) -> str:
-    """The checks of the config, then the summary."""
+    """The checks of the config, each kept if made of the same samples with the same options; the summary."""
+    inputs = {stage: run.records[stage]["identity"] for stage in ("ensemble", "train", "sample")}
     for name, options in run.config.checks.items():
-        check(name, run.folder, options, run.device, progress)
+        key = sha256_text(canonical_json([name, options, inputs, run.config.law]))
+        check(name, run.folder, options, run.device, progress, key)
     summary = summarize(run.config, run.folder, run.seconds())
     write_json(run.folder / "summary.json", summary)
     return sha256_file(run.folder / "summary.json")

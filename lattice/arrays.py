@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,3 +22,8 @@ def batches(n: int, size: int) -> Iterator[Integers]:
     """
     for first in range(0, n, size):
         yield np.arange(first, min(first + size, n))
+
+
+def sha256_array(x: NDArray[Any]) -> str:
+    """The hexadecimal sha256 of the numbers of an array."""
+    return hashlib.sha256(np.ascontiguousarray(x).tobytes()).hexdigest()

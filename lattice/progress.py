@@ -59,11 +59,10 @@ class Labelled:
 
 
 class Clock(Labelled):
-    """A `Progress` that passes everything on and keeps the seconds of a record running.
+    """A `Progress` that passes everything on and counts a record's seconds on, over all sessions.
 
-    record: of "seconds" (wall clock) and "cpu_seconds" (of this process, all threads) those that it has are
-    counted on from their values, over all sessions; `save` puts it on the disk, every `every` seconds and by
-    `stop`, so that kill -9 loses few of them.
+    record: "seconds" (wall clock) and "cpu_seconds" (of this process, all threads), those that it has; `save`
+    puts it on the disk, every `every` seconds and by `stop`, so that kill -9 loses few of them.
 
     >>> record = {"seconds": 10.0}
     >>> Clock(Silent(), record, save=lambda: None).stop()
@@ -99,7 +98,6 @@ class TerminalBar:
         self._bar: tqdm[None] | None = None
 
     def start(self, total: int, label: str, done: int = 0) -> None:
-        """Open the bar; a bar still open is closed first."""
         self.close()
         self._bar = tqdm(
             total=total, initial=done, desc=label, file=self._stream, dynamic_ncols=True, smoothing=0.1
@@ -127,7 +125,6 @@ class PlainLines:
         self._every, self._open = every, False
 
     def start(self, total: int, label: str, done: int = 0) -> None:
-        """Begin a new stretch of work; nothing is printed yet."""
         self.close()
         self._total, self._label, self._done, self._first = total, label, done, done
         self._begun = self._told = time.monotonic()
@@ -135,7 +132,6 @@ class PlainLines:
         self._open = True
 
     def update(self, n: int = 1, **info: object) -> None:
-        """Count `n` more units and print a line when the last one is old enough."""
         if not self._open:
             return
         self._done += n
@@ -144,7 +140,6 @@ class PlainLines:
             self._line()
 
     def close(self) -> None:
-        """Print the last line."""
         if self._open:
             self._line()
             self._open = False

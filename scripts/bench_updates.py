@@ -5,7 +5,7 @@
 
 Competitors take turns (A B C A B C ...), so a machine that changes its pace meets all of them; every number
 is the median over the repeats with its range. On the CPU the clock is the processor time of all threads of
-this process, hence rates are per core. Prints the machine and a markdown table for configs/RESULTS.md.
+this process, hence rates are per core. Prints the machine and a markdown table for configs/scans/README.md.
 """
 
 # ruff: noqa: E402 - the number of threads must be set before numba and torch start

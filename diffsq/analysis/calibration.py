@@ -31,7 +31,6 @@ which holds for any dependence between them (the same fields serve all statistic
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -39,14 +38,15 @@ from einops import pack, rearrange, repeat
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.protocol import Frames
+from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.reverse_chain import ActionFunction
+from diffsq.sampling.reverse_chain import ActionFunction, end_of
 from diffsq.sampling.steps import Step
+from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats, Integers, batches
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 from lattice.statistics.gamma import gamma_method
 from lattice.statistics.uniformity import weighted_rank
 
@@ -65,10 +65,9 @@ class Stream:
     seed: int
     name: str
 
-    def normal(self, part: str, index: Integers, step: int, like: Tensor) -> Tensor:
-        """Standard normal fields (len(index), *shape), shape and device of `like` (n, *shape)."""
-        eps = normals(self.seed, f"{self.name}/{part}", index, step, like[0].numel())
-        return torch.from_numpy(eps).reshape(len(index), *like.shape[1:]).to(like.device)
+    def noise(self, part: str, index: Integers, like: Tensor) -> Noise:
+        """noise(step) -> standard normal (len(index), *shape), shape and device of `like` (n, *shape)."""
+        return noise_of(self.seed, f"{self.name}/{part}", index, like.shape[1:], like.device)
 
     def uniform(self, part: str, index: Integers) -> Floats:
         """One uniform number per index."""
@@ -104,7 +103,7 @@ def ranks(
     """
 
     def block(fields: Tensor, index: Integers, sub: Integers) -> tuple[Tensor, None]:
-        x = fields + sigma * stream.normal("up", index, 0, fields)
+        x = fields + sigma * stream.noise("up", index, fields)(0)
         return draw(repeat(x, "n ... -> (n draw) ...", draw=n_draws), sub), None
 
     return _collect(block, phi, statistics, n_draws, stream, done)[0]
@@ -132,44 +131,16 @@ def path_ranks(
         raise InputError(f"level must be in 1 ... {path.kernel.n_levels}, levels of this path; got {level}")
 
     def block(fields: Tensor, index: Integers, sub: Integers) -> tuple[Tensor, Tensor]:
-        x, log_w = _path_up(path, level, fields, partial(stream.normal, "up", index), frames)
+        x, log_w = end_of(path.up(fields, stream.noise("up", index, fields), frames, level))
         x = repeat(x, "n ... -> (n draw) ...", draw=n_draws)
-        low, log_r = _path_down(path, level, x, partial(stream.normal, "down", sub), frames)
+        low, log_r = end_of(path.down(x, stream.noise("down", sub, x), frames, level))
         drawn = rearrange(log_r - action(low), "(n draw) -> n draw", draw=n_draws)
         return low, pack([log_w - action(fields), drawn], "n *")[0]
 
     return PathRanks(*_collect(block, phi, statistics, n_draws, stream, done))
 
 
-StepNoise = Callable[[int, Tensor], Tensor]
 Block = Callable[[Tensor, Integers, Integers], tuple[Tensor, Tensor | None]]
-
-
-def _path_up(
-    path: ReversePath, level: int, x: Tensor, noise: StepNoise, frames: Frames
-) -> tuple[Tensor, Tensor]:
-    """Noise to the level, with the sum of log F - log R over its steps."""
-    log_w = x.new_zeros(len(x))
-    for step in range(level):
-        delta = path.kernel.levels[step + 1] ** 2 - path.kernel.levels[step] ** 2
-        high = x + delta.sqrt() * noise(step, x)
-        law = path.reverse(high, step, frames(step))
-        log_w += path.log_forward(x, high, step) - law.log_density(x)
-        x = high
-    return x, log_w
-
-
-def _path_down(
-    path: ReversePath, level: int, x: Tensor, noise: StepNoise, frames: Frames
-) -> tuple[Tensor, Tensor]:
-    """The reverse chain from the level, with the same sum."""
-    log_w = x.new_zeros(len(x))
-    for step in reversed(range(level)):
-        law = path.reverse(x, step, frames(step))
-        low = law.draw(noise(step, x))
-        log_w += path.log_forward(low, x, step) - law.log_density(low)
-        x = low
-    return x, log_w
 
 
 def plain_draw(
@@ -182,12 +153,13 @@ def plain_draw(
 
     @torch.no_grad()
     def draw(x: Tensor, index: Integers) -> Tensor:
+        noise = stream.noise("down", index, x)
         for n in reversed(range(level)):
 
-            def noise(i: int, n: int = n, like: Tensor = x) -> Tensor:
-                return stream.normal("down", index, 2 * n + i, like)
+            def numbered(i: int, n: int = n) -> Tensor:
+                return noise(2 * n + i)
 
-            x = step(model, x, levels[n + 1], levels[n], noise, frames(n))
+            x = step(model, x, levels[n + 1], levels[n], numbered, frames(n))
         return x
 
     return draw

@@ -16,6 +16,7 @@ steps all of it adds up to a constant, so Cov(a, log w) is a fair share of Var(l
 the whole. Single shares can be negative: what one shell gets wrong another may compensate.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.zero_mode import log_gauss
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
-from diffsq.sampling.reverse_chain import ActionFunction
+from diffsq.sampling.reverse_chain import ActionFunction, end_of, rise
 
 
 @torch.no_grad()
@@ -37,19 +38,11 @@ def divergence_below(
     phi (n_fields, *shape) from equilibrium; up(step) the noise of the forward paths, down(i) of the i-th
     reverse step drawn.
     """
-    own, x, drawn, found = -action(phi), phi, 0, []
-    for step in range(max(marks)):
-        x_high = x + (path.kernel.levels[step + 1] ** 2 - path.kernel.levels[step] ** 2).sqrt() * up(step)
-        law = path.reverse(x_high, step, frames(step))
-        own = own + path.log_forward(x, x_high, step) - law.log_density(x)
-        x = x_high
-        if step + 1 in marks:
-            y, fresh = x, torch.zeros_like(own)
-            for n in reversed(range(step + 1)):
-                law = path.reverse(y, n, frames(n))
-                y_low = law.draw(down(drawn))
-                fresh = fresh + path.log_forward(y_low, y, n) - law.log_density(y_low)
-                y, drawn = y_low, drawn + 1
+    own, drawn, found = -action(phi), itertools.count(), []
+    for level, x, increment in path.up(phi, up, frames, max(marks)):
+        own = own + increment
+        if level in marks:
+            y, fresh = end_of(path.down(x, lambda _: down(next(drawn)), frames, level))
             found.append(own - (fresh - action(y)))
     return torch.stack(found, 1)
 
@@ -71,15 +64,12 @@ def shares(
 
     `shell` (n_class,) is the shell of each momentum class.
     """
-    kernel, x, terms = path.kernel, phi, []
-    log_w = -action(phi)
-    for step in range(kernel.n_levels):
-        x_high = x + (kernel.levels[step + 1] ** 2 - kernel.levels[step] ** 2).sqrt() * noise(step)
-        law = path.reverse(x_high, step, frames(step))
-        log_w = log_w + path.log_forward(x, x_high, step) - law.log_density(x)
-        terms.append(_by_shell(path, x, x_high, law, step, shell))
-        x = x_high
-    log_w = log_w - path.start().log_density(x)
+    log_w, terms = -action(phi), []
+    for step, low, high in rise(path.levels, phi, noise, range(path.kernel.n_levels)):
+        law = path.reverse(high, step, frames(step))
+        log_w = log_w + path.log_forward(low, high, step) - law.log_density(low)
+        terms.append(_by_shell(path, low, high, law, step, shell))
+    log_w = log_w - path.start().log_density(high)
     centred = log_w - log_w.mean()
     a = torch.stack(terms, 1)  # (n, N, n_shells)
     table = torch.einsum("n,nls->ls", centred, a - a.mean(0)) / (len(phi) - 1)

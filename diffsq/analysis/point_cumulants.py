@@ -43,6 +43,7 @@ def _flow(draws: PointDraws, kind: str, sde: str) -> dict[str, Any]:
     seen = [0] * len(levels)
 
     def watch(level: int, x: Tensor) -> None:
+        x = x[: n - seen[level] * POINT_BLOCK]
         down.add(level, f[level] * x, labels(seen[level], len(x), n))
         seen[level] += 1
 

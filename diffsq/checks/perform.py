@@ -18,7 +18,7 @@ from diffsq.config.section import nearest
 from diffsq.config.yaml_file import Loader
 from diffsq.run_folder.finished import open_run
 from lattice.errors import InputError
-from lattice.files import code_version, write_atomic, write_json
+from lattice.files import code_version, read_json, write_atomic, write_json
 from lattice.progress import Progress, Silent
 
 MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
@@ -30,10 +30,12 @@ def check(
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    key: str | None = None,
 ) -> dict[str, Any]:
     """Run one check of the run in `folder`, write checks/NAME.json and NAME.png there, return the content.
 
-    name: a file of diffsq/checks, such as "levels"; options: of its `run`. Raises `InputError` for options
+    name: a file of diffsq/checks, such as "levels"; options: of its `run`; key: hash of all that the result
+    depends on, one made with the same is read. Raises `InputError` for options
     that the check does not have, and for a run that is not finished or of another kind.
     """
     folder = Path(folder)
@@ -41,6 +43,9 @@ def check(
         raise InputError(f"no such check: {name}{nearest(name, CHECK_NAMES)}")
     module, options = importlib.import_module(MODULES[name]), dict(options or {})
     check_options(name, options)
+    path = folder / "checks" / f"{name}.json"
+    if key is not None and path.is_file() and (have := read_json(path)).get("key") == key:
+        return have
     bench = open_run(folder, device)
     if not serves(name, bench):
         fitting = [other for other in CHECK_NAMES if serves(other, bench)]
@@ -51,6 +56,7 @@ def check(
     result = module.run(bench, progress or Silent(), **options)
     content = {
         "check": name,
+        "key": key,
         "passed": result["passed"],
         "options": {**_defaults(module.run), **options},
         "seconds": round(time.monotonic() - started, 2),
@@ -58,10 +64,10 @@ def check(
         "text": module.text(result),
         "result": result,
     }
-    write_json(folder / "checks" / f"{name}.json", content)
     figure = module.figure(result) if hasattr(module, "figure") else None
     if figure is not None:
         write_atomic(folder / "checks" / f"{name}.png", lambda file: figure.savefig(file, format="png"))
+    write_json(path, content)
     return content
 
 
@@ -72,10 +78,13 @@ def serves(name: str, bench: Any) -> bool:
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse options that the check NAME does not have, and values of another type than its own."""
-    run = importlib.import_module(MODULES[name]).run
+    """Refuse options that the check NAME does not have, values of another type than its own, and those that
+    the `refuse` of its file refuses."""
+    module = importlib.import_module(MODULES[name])
     for key, value in options.items():
-        _check_option(key, value, run, name)
+        _check_option(key, value, module.run, name)
+    if hasattr(module, "refuse"):
+        module.refuse(**options)
 
 
 def read_options(settings: Sequence[str], run: Callable[..., Any], name: str) -> dict[str, Any]:

@@ -11,16 +11,18 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from diffsq.config.section import nearest
 from diffsq.plots.style import BLUE, GREY, VERMILLION, light_grid, new_figure, styled
 from diffsq.process.sde import SDES
 from diffsq.run_folder.finished import PointBench
 from diffsq.run_folder.pulls import entry_pulls
+from diffsq.sampling.flow import METHODS as FLOW_METHODS
 from lattice.errors import InputError
 from lattice.observables.holomorphic import estimates, variable
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned
 
-N_BLOCKS = 100
+N_BLOCKS, MIN_N = 100, 1000
 METHODS = {"flow": (48,), "heun": (100,), "euler": (300,), "pc": (100,), "path": (100,)}
 
 
@@ -28,6 +30,7 @@ def run(
     bench: PointBench, progress: Progress, methods: dict[str, list[int]] | None = None, n: int = 20_000
 ) -> dict[str, Any]:
     """methods: METHOD: [N, ...]; n: samples of each."""
+    refuse(methods, n)
     rows = []
     for kind in (*bench.models, *bench.draws.exact):
         for sde in SDES:
@@ -36,6 +39,21 @@ def run(
                     row = {"model": kind, "sde": sde, "method": method, "n_levels": n_levels, "n": n}
                     rows.append(row | _entries(bench, progress, row))
     return {"passed": None, "against": bench.against, "rows": rows}
+
+
+def refuse(methods: dict[str, list[int]] | None = None, n: int = MIN_N) -> None:
+    """Raise `InputError` for samplers that do not exist, N below 4, and too few samples."""
+    for method, numbers in (methods or {}).items():
+        if method not in FLOW_METHODS:
+            raise InputError(
+                f"methods of the check samplers: no sampler {method}{nearest(method, FLOW_METHODS)}"
+            )
+        if not numbers or min(numbers) < 4:
+            raise InputError(
+                f"methods of the check samplers: {method} takes numbers of levels from 4 on, got {numbers}"
+            )
+    if n < MIN_N:
+        raise InputError(f"the option n of the check samplers must be at least {MIN_N}, got {n}")
 
 
 def _entries(bench: PointBench, progress: Progress, row: dict[str, Any]) -> dict[str, Any]:

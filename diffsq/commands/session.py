@@ -64,10 +64,11 @@ def read(path: Path) -> Ensemble:
     from lattice.ensembles.ensemble import read_ensemble
 
     if (path / "stages.json").exists():
-        raise InputError(
-            f"{path} is a run folder; name one of its ensembles: {path / 'ensemble'}, "
-            + ", ".join(str(each.parent) for each in sorted((path / "samples").glob("*/manifest.json")))
-        )
+        from diffsq.run_folder.records import read_records
+
+        read_records(path)
+        found = [path / "ensemble", *sorted(each.parent for each in path.glob("samples/*/manifest.json"))]
+        raise InputError(f"{path} is a run folder; name one of its ensembles: {', '.join(map(str, found))}")
     return read_ensemble(path)
 
 

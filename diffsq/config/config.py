@@ -105,6 +105,10 @@ class Config(Section):
                 raise InputError(f"checks.{name}: no such check{nearest(name, CHECK_NAMES)}")
         return {name: options or {} for name, options in checks.items() if options is not False}
 
+    @field_serializer("checks")
+    def _with_dropped_checks(self, checks: Checks) -> dict[str, Any]:
+        return {**{name: False for name in self.usual_checks if name not in checks}, **checks}
+
     @model_validator(mode="before")
     @classmethod
     def _with_usual_checks(cls, data: Any) -> Any:
@@ -123,6 +127,11 @@ class Config(Section):
     def shape(self) -> tuple[int, ...]:
         """The lattice; () for one variable."""
         return () if self.lattice is None else self.lattice.shape
+
+    def require_action(self, action: Action) -> None:
+        """Raise `InputError` unless the action of an ensemble is the config's, if that has one."""
+        if self.action is not None and action.holomorphic.as_dict() != self.action.holomorphic.as_dict():
+            raise InputError(f"the ensemble's action is {action.holomorphic.as_dict()}, not the config's")
 
     @property
     def source(self) -> str | None:

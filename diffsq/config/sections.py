@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from diffsq.config.names import STEP_NAMES
 from diffsq.config.section import Section
 from lattice.actions.protocol import check_shape
 from lattice.errors import InputError
@@ -85,6 +86,17 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(default=250, ge=1)
 
 
+def one_of(*names: str) -> AfterValidator:
+    """A setting that is one of these names."""
+
+    def known(value: str) -> str:
+        if value not in names:
+            raise ValueError(f"must be one of {', '.join(names)}, got {value!r}")
+        return value
+
+    return AfterValidator(known)
+
+
 def some_process(sde: tuple[str, ...]) -> tuple[str, ...]:
     """`sampling.sde`, or InputError where it is empty or names a process twice."""
     if not sde or len(set(sde)) < len(sde):
@@ -105,7 +117,7 @@ class SamplingConfig(Section):
     n_levels: int = Field(default=40, ge=2)
     n_forward: int = Field(default=2048, ge=20)
     n_calibration: int = Field(default=8192, ge=64)
-    method: Literal["path", "euler", "pc", "heun"] = "path"
+    method: Annotated[str, one_of("path", *STEP_NAMES)] = "path"
     placement: Literal["sde", "adapted"] = "sde"
     sde: tuple[Process, ...] = ("ve",)
 
@@ -197,7 +209,6 @@ class PointTraining(BaseModel):
 
 
 METROPOLIS_SIGMA = 10.0  # in lowest noise levels: below, the energy is steep and poorly known
-Method = Literal["flow", "path", "euler", "pc", "heun"]
 
 
 class PointSampling(Section):
@@ -212,7 +223,7 @@ class PointSampling(Section):
 
     n_samples: int = Field(default=10**6, ge=1000, le=2**25)
     n_levels: dict[str, Annotated[int, Field(ge=4, le=100_000)]] = {"ve": 24, "vp": 48}
-    method: Method = "flow"
+    method: Annotated[str, one_of("flow", "path", *STEP_NAMES)] = "flow"
     sde: tuple[Process, ...] = ("ve", "vp")
     n_metropolis: int = Field(default=10**6, ge=1000, le=10**9)
     metropolis_levels: int = Field(default=40, ge=4, le=100_000)

@@ -38,9 +38,10 @@ from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
 from diffsq.sampling.lattice_kernel import shrink
 from diffsq.sampling.reverse_chain import ActionFunction
+from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 
 STEP, LARGEST = 0.02, 1.0  # of a tilt: in the parabola through three likelihoods, and altogether
 
@@ -83,10 +84,9 @@ class BlockPath:
             )
         self.model, self.momenta, self.block = model, model.momenta, tuple(block)
         middle = tuple(slice((w - b) // 2, (w - b) // 2 + b) for w, b in zip(window, block, strict=True))
-        mask = torch.zeros(window, dtype=torch.bool, device=levels.device)
-        mask[middle] = True
-        self.mask = mask
-        self.sites = mask.flatten().nonzero()[:, 0]
+        self.mask = torch.zeros(window, dtype=torch.bool, device=levels.device)
+        self.mask[middle] = True
+        self.sites = self.mask.flatten().nonzero()[:, 0]
         self.steps = [self._step(low, high) for low, high in pairwise(levels)]
 
     @property
@@ -98,8 +98,7 @@ class BlockPath:
         c = self.model.posterior_variance(high[None])[0].clone()
         c[0] = self.model.base.wiener(high[None])[1][0, 0]  # not the law of z in an undecided lattice
         precision = self.momenta.expand(1 / c)
-        one = torch.zeros(self.n_sites, self.momenta.volume, dtype=c.dtype, device=c.device)
-        one[torch.arange(self.n_sites), self.sites] = 1.0
+        one = torch.eye(self.momenta.volume, dtype=c.dtype, device=c.device)[self.sites]
         one = one.reshape(-1, *self.model.shape)
         inner = self.inside(self.momenta.fields(precision * self.momenta.modes(one)))
         covariance = torch.linalg.inv(0.5 * (inner + inner.T))
@@ -124,9 +123,8 @@ class BlockPath:
         return self._law(x, phi, d, at.tilt * (h - at.tilt_mean), step)
 
     def _denoised(self, x: Tensor, step: int, frame: Symmetry) -> tuple[Tensor, Tensor]:
-        d, log_variance = self.model.denoise(
-            self.momenta.modes(x), self.steps[step].high.expand(len(x)), frame
-        )
+        sigma = self.steps[step].high.expand(len(x))
+        d, log_variance = self.model.denoise(self.momenta.modes(x), sigma, frame)
         return self.momenta.fields(d), log_variance
 
     def _law(self, x: Tensor, phi: Tensor, d: Tensor, tilt: Tensor, step: int) -> BlockLaw:
@@ -280,11 +278,8 @@ def block_moves(
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         def noise(name: str, shape: tuple[int, ...]) -> Noise:
-            def draw(level: int) -> Tensor:
-                at = (seed, f"chain/block/{name}", index.cpu().numpy(), step * depth + level)
-                return torch.from_numpy(normals(*at, math.prod(shape))).reshape(-1, *shape).to(phi.device)
-
-            return draw
+            draw = noise_of(seed, f"chain/block/{name}", index.cpu().numpy(), shape, phi.device)
+            return lambda level: draw(step * depth + level)
 
         return path.propose(phi, action, noise("up", tiling.window), noise("down", (path.n_sites,)), frames)
 

@@ -29,11 +29,12 @@ from torch import Tensor
 
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.reverse_chain import ActionFunction
+from diffsq.sampling.reverse_chain import ActionFunction, rise
+from diffsq.sampling.streams import noise_of
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 from lattice.updates.cluster import wolff_update
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.local import overrelaxation_sweep
@@ -115,10 +116,7 @@ def noise_denoise(
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         up, down = (_keyed(path, name, index, keys) for name in ("up", "down"))
-        trail = [phi]
-        for n in range(depth):
-            delta = path.kernel.levels[n + 1] ** 2 - path.kernel.levels[n] ** 2
-            trail.append(trail[n] + delta.sqrt() * up(n))
+        trail = [phi, *(high for _, _, high in rise(path.levels, phi, up, range(depth)))]
         ratio, new = action(phi), trail[depth]
         for n in reversed(range(depth)):
             law = path.reverse(trail[n + 1], n, frames(n))
@@ -231,11 +229,6 @@ def check_depth(depth: int, n_levels: int) -> None:
 
 def _keyed(path: ReversePath, name: str, index: Tensor, keys: Keys) -> Noise:
     """Noise of the chains `index` at a step, a function of the level: its counter is step (N + 1) + level."""
-    chains, shape = index.cpu().numpy(), path.model.shape
-
-    def noise(level: int) -> Tensor:
-        counter = keys["step"] * (path.kernel.n_levels + 1) + level
-        eps = normals(keys["seed"], f"chain/path/{name}", chains, counter, path.momenta.volume)
-        return torch.from_numpy(eps).reshape(len(chains), *shape).to(path.kernel.levels.device)
-
-    return noise
+    stream, device = f"chain/path/{name}", path.levels.device
+    noise = noise_of(keys["seed"], stream, index.cpu().numpy(), path.model.shape, device)
+    return lambda level: noise(keys["step"] * (path.kernel.n_levels + 1) + level)

@@ -110,7 +110,8 @@ def correct(draws: PointDraws, out: Path) -> Ensemble:
 
     Kept if `out` holds it. Raises `InputError` for a noise level beyond the range learned.
     """
-    if draws.is_there("energy", out):
+    about = {"model": "energy", "set": "metropolis"}
+    if draws.is_there(about, out):
         return read_ensemble(out)
     model, (low, high) = draws.models["energy"], draws.range
     at = draws.settings.metropolis_sigma or min(METROPOLIS_SIGMA * low, (low * high) ** 0.5)
@@ -120,7 +121,7 @@ def correct(draws: PointDraws, out: Path) -> Ensemble:
     kernel = calibrated(model, levels, draws.some_points(), draws.seed, WIDER)
     data, labels = unseen_points(draws)
     chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, fast(model, n), labels)
-    return draws.write("energy", chain.points, out, {"noise2": chain.sigma**2, **chain.as_dict()})
+    return draws.write(about, chain.points, out, {"noise2": chain.sigma**2, **chain.as_dict()})
 
 
 def unseen_points(draws: PointDraws) -> tuple[Tensor, NDArray[np.int64] | None]:

@@ -40,14 +40,15 @@ def save_model(model: Model, folder: Path, about: dict[str, Any]) -> Model:
 
 
 @overload
-def load_model(folder: Path) -> LatticeScore | PointModel: ...
+def load_model(folder: str | Path) -> LatticeScore | PointModel: ...
 @overload
-def load_model(folder: Path, kind: type[Model]) -> Model: ...
-def load_model(folder: Path, kind: type[Any] | None = None) -> LatticeScore | PointModel:
+def load_model(folder: str | Path, kind: type[Model]) -> Model: ...
+def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScore | PointModel:
     """The model of a folder, in evaluation mode, its model.json as `about`; `kind`: the class wanted.
 
     Raises `InputError` when missing, damaged, or of another kind or schema.
     """
+    folder = Path(folder)
     path, about_path = folder / "weights.safetensors", folder / "model.json"
     if not path.is_file() or not about_path.is_file():
         raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")

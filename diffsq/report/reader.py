@@ -132,8 +132,12 @@ class RunFolder:
         return data[0], data[1]
 
     def _first(self) -> Path:
-        """The manifest of the first sample set."""
-        found = sorted((self.path / "samples").glob("*/manifest.json"))  # written last
+        """The manifest of the sample set that checks work with: of the first model and process."""
+        models, sampling = self.config.get("models") or ["score"], self.config.get("sampling") or {}
+        first = f"{models[0]}-{(sampling.get('sde') or ['ve'])[0]}"
+        found = sorted(
+            (self.path / "samples").glob("*/manifest.json"), key=lambda p: (p.parent.name != first, p)
+        )
         if not found:
             raise NotRun("sample")
         return found[0]

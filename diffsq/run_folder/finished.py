@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.config.config import LatticeRun, PointRun, load_config
+from diffsq.config.config import LatticeRun, PointRun
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
+from diffsq.run_folder.records import open_config
 from diffsq.sampling.lattice_path import ReversePath, load_path
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
@@ -151,15 +152,13 @@ def sample_sets(folder: Path) -> dict[str, Ensemble]:
     return {path.name: read_ensemble(path) for path in found}
 
 
-def open_run(folder: Path, device: str = "cpu") -> Workbench | PointBench:
+def open_run(folder: str | Path, device: str = "cpu") -> Workbench | PointBench:
     """Open a run folder with finished train and sample stages (on a lattice: method "path").
 
     Raises `InputError` when a part is missing, or model and ensemble do not belong together.
     """
     folder = Path(folder)
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder}: not a run folder (no config.yaml); name the folder of a `diffsq run`")
-    config = load_config(folder / "config.yaml")
+    config = open_config(folder)
     if isinstance(config, PointRun):
         ensemble = read_ensemble(folder / "ensemble")
         models = {str(kind): load_model(folder / "train" / kind, PointModel) for kind in config.models}

@@ -128,6 +128,8 @@ def discard(run: Run, stage: str) -> None:
         else:
             (run.folder / PRODUCT[name]).unlink(missing_ok=True)
         run.records.pop(name, None)
+    for check in run.config.checks:
+        (run.folder / "checks" / f"{check}.json").unlink(missing_ok=True)
     run.save_records()
 
 
@@ -138,7 +140,7 @@ def read_records(folder: Path) -> dict[str, Any]:
     if any(isinstance(record, dict) and record.get("schema") == 1 for record in records.values()):
         raise InputError(
             f"{folder}: a run folder of diffsq 0.1, other files in other places; choose another with --run "
-            f"(its ensemble can be taken: --set ensemble.source={folder}/ensemble)"
+            f"(the ensemble of a run on a lattice can be taken: --set ensemble.source={folder}/ensemble)"
         )
     for stage, record in records.items():
         if (
@@ -156,9 +158,12 @@ def read_records(folder: Path) -> dict[str, Any]:
 
 
 def open_config(folder: Path) -> Config:
-    """The config a run folder was made with; `InputError` when it is not a run folder."""
+    """The config a run folder was made with; `InputError` when it is not a run folder of this version."""
     if not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder} is not a run folder (no config.yaml in it)")
+        raise InputError(
+            f"{folder} is not a run folder (no config.yaml in it); name the folder of a `diffsq run`"
+        )
+    read_records(folder)
     return load_config(folder / "config.yaml")
 
 

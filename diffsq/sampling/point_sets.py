@@ -71,11 +71,10 @@ class PointDraws:
         if method == "path":
             kernel = calibrated(model, levels, self.some_points(), self.seed)
         first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)
-        last = first - (-n // POINT_BLOCK)
         return sample_points(
-            model, levels, last * POINT_BLOCK, self.seed, method, self.progress, kernel=kernel,
-            blocks=range(first, last), watch=watch, clamped=clamped,
-        )[:n]  # fmt: skip
+            model, levels, first * POINT_BLOCK + n, self.seed, method, self.progress, kernel=kernel,
+            blocks=range(first, first - (-n // POINT_BLOCK)), watch=watch, clamped=clamped,
+        )  # fmt: skip
 
     def some_points(self) -> Tensor:
         """Training points spread evenly over the ensemble, as many as calibrate a kernel."""
@@ -84,26 +83,36 @@ class PointDraws:
 
     def sample(self, kind: str, sde: str, out: Path) -> Ensemble:
         """The run's own sample set of a model through a process; kept if `out` holds it."""
-        if self.is_there(kind, out):
+        about = {
+            "model": kind,
+            "sde": sde,
+            "method": self.settings.method,
+            "n_levels": self.settings.n_levels[sde],
+        }
+        if self.is_there(about, out):
             return read_ensemble(out)
-        settings, n_levels, clamped = self.settings, self.settings.n_levels[sde], list[int]()
-        x = self.points(kind, sde, settings.method, n_levels, settings.n_samples, clamped=clamped)
-        about = {"sde": sde, "method": settings.method, "n_levels": n_levels, "clamped": sum(clamped)}
-        return self.write(kind, x, out, about)
+        settings, clamped = self.settings, list[int]()
+        x = self.points(
+            kind, sde, settings.method, settings.n_levels[sde], settings.n_samples, clamped=clamped
+        )
+        return self.write(about, x, out, {"clamped": sum(clamped)})
 
-    def is_there(self, kind: str, out: Path) -> bool:
-        """Whether `out` holds a finished set of this model, made as it would be made now."""
+    def is_there(self, about: dict[str, Any], out: Path) -> bool:
+        """Whether `out` holds the finished set that `about` names, made as it would be made now."""
         path = out / "manifest.json"
-        return path.is_file() and read_json(path).get("made_with") == self._made_with(kind)
+        return path.is_file() and read_json(path).get("made_with") == self._made_with(about)
 
-    def write(self, kind: str, x: Tensor, out: Path, about: dict[str, Any]) -> Ensemble:
-        """Points (n, d) as an ensemble in the folder `out`."""
-        attrs = {"algorithm": "diffusion", "seed": self.seed, "about": {"model": kind, **about}}
+    def write(self, about: dict[str, Any], x: Tensor, out: Path, found: dict[str, Any]) -> Ensemble:
+        """Points (n, d) as an ensemble in the folder `out`.
+
+        about: which set it is; found: what its making showed.
+        """
+        attrs = {"algorithm": "diffusion", "seed": self.seed, "about": {**about, **found}}
         ensemble = Ensemble.from_fields(x.numpy(), self.data.action, attrs=attrs)
-        write_ensemble(ensemble, out, {"made_with": self._made_with(kind)})
+        write_ensemble(ensemble, out, {"made_with": self._made_with(about)})
         return read_ensemble(out)
 
-    def _made_with(self, kind: str) -> str:
+    def _made_with(self, about: dict[str, Any]) -> str:
         """Hash of all that a set depends on."""
-        settings, model = self.settings.model_dump(mode="json"), self.models[kind].about["sha256"]
-        return sha256_text(canonical_json([LAW, settings, self.seed, self.data.identity, model]))
+        settings, model = self.settings.model_dump(mode="json"), self.models[about["model"]].about["sha256"]
+        return sha256_text(canonical_json([LAW, about, settings, self.seed, self.data.identity, model]))

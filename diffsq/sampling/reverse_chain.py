@@ -65,6 +65,14 @@ def rise(levels: Tensor, x: Tensor, noise: Noise, steps: range) -> Iterator[tupl
         x = high
 
 
+def end_of(steps: Iterator[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Where steps of `ReverseChain.up` or `down` end, and the sum of log F - log R over them."""
+    _, x, log_w = next(steps)
+    for step in steps:
+        x, log_w = step[1], log_w + step[2]
+    return x, log_w
+
+
 class ReverseChain(ABC):
     """Forward and reverse chain through `levels`; see the module's formulas. x float64."""
 

@@ -9,6 +9,7 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.sampling import lattice_sets
 from diffsq.sampling.point_sets import PointDraws
+from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent
@@ -31,6 +32,12 @@ def sample(
             config, model, ensemble, out, sde=process, progress=progress, device=device
         )
     if isinstance(model, PointModel) and isinstance(config, PointRun):
+        config.require_action(ensemble.action)
+        learned = [ensemble.phi, *(ensemble.phi[k :: config.n_parts] for k in range(config.n_parts))]
+        if model.about["points"] not in map(sha256_array, learned):
+            raise InputError("the model was not trained on this ensemble: its data have another hash")
+        if process not in config.sampling.n_levels:
+            raise InputError(f"sampling.n_levels has no entry for {process}")
         draws = PointDraws(config.sampling, config.seed, ensemble, {model.kind: model}, progress or Silent())
         return draws.sample(model.kind, process, out)
     raise InputError(f"a {type(model).__name__} does not belong to the config {config.name!r}")

@@ -77,8 +77,7 @@ def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
         )
     if ensemble.shape != tuple(config.lattice.shape):
         raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
-    if config.action is not None and ensemble.action.as_dict() != config.action.as_dict():
-        raise InputError(f"the ensemble's action is {ensemble.action.as_dict()}, not the config's")
+    config.require_action(ensemble.action)
     full = config.model_dump(mode="json")
     return {
         "action": ensemble.action.as_dict(),

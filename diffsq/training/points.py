@@ -7,7 +7,6 @@ small error of its gradient can add up to a large one of the energy. Random numb
 step): a resumed training continues bitwise. A folder holds model.json, weights.safetensors and metrics.jsonl.
 """
 
-import hashlib
 import math
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from diffsq.models.points import PointModel, gaussian_energy
 from diffsq.training.last_layer import GUARD, Targets, prepared, solve_last_layer
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.posterior_means import Table, check_points, draw_nodes, table, tables
-from lattice.arrays import Floats
+from lattice.arrays import Floats, sha256_array
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
@@ -48,7 +47,7 @@ def train_points(
     data = check_points(np.asarray(points))
     about = {
         "seed": seed, "settings": settings.model_dump(mode="json"), "n_points": len(data),
-        "points": hashlib.sha256(np.ascontiguousarray(data).tobytes()).hexdigest(),
+        "points": sha256_array(data),
         "versions": {"model": model_points.VERSION, "training": LAW},
     }  # fmt: skip
     key = sha256_text(canonical_json(about))

@@ -12,6 +12,7 @@ from diffsq.models.points import PointModel
 from diffsq.training import lattice
 from diffsq.training.points import train_points
 from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import stream_id
 
@@ -30,7 +31,11 @@ def train(
     if isinstance(config, LatticeRun):
         return lattice.train(config, ensemble, out, progress=progress, device=device)
     assert isinstance(config, PointRun)
+    config.require_action(ensemble.action)
     name, points = name or config.models[0], torch.from_numpy(ensemble.phi)
+    known = ("score", "energy", *(f"part-{k}" for k in range(config.n_parts)))
+    if name not in known:
+        raise InputError(f"a model of one variable is {', '.join(known)}; got {name!r}")
     kind, seed = name, config.seed
     if name.startswith("part-"):
         kind, points = config.models[-1], points[int(name.removeprefix("part-")) :: config.n_parts]

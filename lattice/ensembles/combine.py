@@ -114,7 +114,7 @@ def _joined(ensembles: Sequence[Ensemble]) -> Ensemble:
     chains, n_chains = [], 0
     for ensemble in ensembles:
         numbers, own = np.unique(ensemble.chain, return_inverse=True)
-        chains.append(own.reshape(-1).astype(np.int64) + n_chains)
+        chains.append(own.astype(np.int64) + n_chains)
         n_chains += len(numbers)
     made = [e.attrs["generated"] for e in ensembles]
     seeds = list(dict.fromkeys(m["seed"] for m in made))

@@ -1,13 +1,12 @@
 """Ensembles for other people's analysis programs: pyerrors and arviz, both optional (diffsq[interop]).
 
 pyerrors: primary averages as Obs, one replica per chain, configuration numbers = trajectory numbers, and
-the derived quantities with their fluctuations, in one .json.gz. The name of the ensemble is taken from its
-identity: pyerrors then knows which exports share configurations and which do not. Its gamma_method subtracts
-the mean of each replica, as gamma_method(..., centre="replica") of lattice.statistics does, and not the
-common mean, which is the default of `diffsq measure`.
+derived quantities, in one .json.gz. The ensemble is named after its identity, so that pyerrors knows which
+exports share configurations. Its gamma_method subtracts the mean of each replica, as
+gamma_method(..., centre="replica") of lattice.statistics does, and not the common one.
 
 arviz: the same series per chain and draw as the posterior group of an InferenceData file (.nc), written with
-xarray, which arviz stands on, and so readable by every version of arviz.
+xarray and so readable by every version of arviz.
 """
 
 from __future__ import annotations

@@ -19,15 +19,8 @@ from lattice.certificates.check import GATE, Check, failed_check
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.files import replacing, write_json
-from lattice.interchange.comparison import guard_checks, hints, own_run, too_large
-from lattice.interchange.identities import (
-    Rows,
-    chain_checks,
-    content_checks,
-    identity_checks,
-    independence_check,
-    series_of,
-)
+from lattice.interchange import comparison, identities
+from lattice.interchange.identities import Rows
 from lattice.interchange.reading import ForeignFields, read_foreign
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned, printed
@@ -100,8 +93,8 @@ def format_import(result: dict[str, Any]) -> str:
     for check in result["checks"]:
         verdict = "passed" if check["passed"] else "FAILED"
         rows.append([verdict, check["name"], _observed(check), check["expected"], check["detail"]])
-    hints_ = [f"hint: {hint}" for hint in result["hints"]]
-    return "\n".join([*lines, *aligned(rows), *hints_, _verdict(result)])
+    hints = [f"hint: {hint}" for hint in result["hints"]]
+    return "\n".join([*lines, *aligned(rows), *hints, _verdict(result)])
 
 
 def _verdict(result: dict[str, Any]) -> str:
@@ -142,26 +135,26 @@ def _certificate(
 ) -> tuple[dict[str, Any], list[str]]:
     """(certificate, hints)."""
     rows = None if _known_chains(found) is None else ensemble.replicas()
-    checks = content_checks(ensemble.phi, rows)
+    checks = identities.content_checks(ensemble.phi, rows)
     parts: dict[str, Any] = {}
     guard, advice = None, []
     if len(ensemble) < 2:
         checks.append(failed_check("own run", "certified", "one configuration cannot be compared"))
     else:
-        series = series_of(ensemble.phi, ensemble.action)
+        series = identities.series_of(ensemble.phi, ensemble.action)
         if rows is None:
-            checks.append(independence_check(series))
+            checks.append(identities.independence_check(series))
         else:
-            parts = chain_checks(ensemble, series)
+            parts = identities.chain_checks(ensemble, series)
             checks += parts["checks"]
-        checks += identity_checks(series, rows)
+        checks += identities.identity_checks(series, rows)
         if any(not check["passed"] for check in checks):
             found.notes.append("the checks of the file alone have failed: no run of our own was made")
         else:
             compared, guard = _compared(ensemble, series, rows, seed, progress)
             checks += compared
         failed = {check["name"] for check in checks if not check["passed"]}
-        advice = hints(ensemble.phi, ensemble.action, series, rows, failed)
+        advice = comparison.hints(ensemble.phi, ensemble.action, series, rows, failed)
     failures = [check["name"] for check in checks if not check["passed"]]
     identity = next((check for check in checks if check["name"] == "Schwinger-Dyson"), None)
     certificate = {
@@ -186,10 +179,10 @@ def _compared(
     ensemble: Ensemble, series: dict[str, Floats], rows: Rows, seed: int, progress: Progress | None
 ) -> tuple[list[Check], dict[str, Any] | None]:
     """The checks against our own run, and what is kept of it; a lattice too large for one is a failure."""
-    if reason := too_large(ensemble.shape):
+    if reason := comparison.too_large(ensemble.shape):
         return [failed_check("own run", "certified", reason)], None
-    own = own_run(ensemble.action, ensemble.shape, seed, progress)
-    checks, table = guard_checks(series, rows, own)
+    own = comparison.own_run(ensemble.action, ensemble.shape, seed, progress)
+    checks, table = comparison.guard_checks(series, rows, own)
     kept = {key: own.attrs["certificate"][key] for key in ("n_independent", "passed", "reason")}
     kept |= {key: own.attrs[key] for key in ("algorithm", "seed")}
     return checks, {"n": len(own), **kept, "quantities": table}

@@ -87,7 +87,13 @@ class Averages:
 def averages(
     ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: bool, method: Method
 ) -> Averages:
-    n = len(ensemble.phi)
+    """The averages over an ensemble; InputError as `lattice.observables.measure.measure` says."""
+    n, action = len(ensemble.phi), ensemble.action
+    if action.components and action.holomorphic is action:
+        raise InputError(
+            f"fields are measured if they have one component, real or complex; those of "
+            f"{type(action).__name__} have {action.components[0]}"
+        )
     if method not in ("gamma", "jackknife"):
         raise InputError(f"method must be 'gamma' or 'jackknife', got {method!r}")
     if n == 0:

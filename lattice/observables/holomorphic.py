@@ -30,7 +30,6 @@ from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
-from lattice.statistics.notation import format_value
 
 ORDERS = (2, 4, 6, 8)
 NAMES = tuple(f"{kind}{order}" for kind in ("m", "kappa") for order in ORDERS)
@@ -95,6 +94,8 @@ def rows_of(ensemble: Ensemble) -> Rows:
         names = ("phi2", "phi4", "G0", DYSON)
         exact = _known(lambda: _lattice_exact(inner, z.shape[1:]))
         return Rows(names, names, columns, lambda m: m, {**exact, DYSON: 1.0})
+    if not action.even:
+        raise InputError("moments of a complex variable are measured for laws symmetric under z -> -z only")
     noise2, powers, even = noise_of(ensemble), [z**n for n in ORDERS], NAMES[: len(ORDERS)]
     exact = _known(lambda: {name: complex(*pair) for name, pair in exact_numbers(action).items()})
     if noise2:
@@ -122,8 +123,10 @@ def _known(exact: Callable[[], Mapping[str, complex]]) -> Mapping[str, complex]:
 
 
 def _lattice_exact(action: Any, shape: tuple[int, ...]) -> dict[str, complex]:
-    known = phi4_exact(action, shape) if isinstance(action, ComplexPhi4) else None
-    return {} if known is None else {"phi2": known.phi2, "phi4": known.phi4, "G0": known.zero_mode}
+    if not isinstance(action, ComplexPhi4):
+        return {}
+    known = phi4_exact(action, shape)
+    return {"phi2": known.phi2, "phi4": known.phi4, "G0": known.zero_mode}
 
 
 def numbers(even: Any, noise2: float = 0.0) -> Any:
@@ -214,8 +217,3 @@ def parts(name: str, is_complex: bool) -> list[tuple[str, int]]:
     ([('Re kappa4', 0), ('Im kappa4', 1)], [('m2', 0)])
     """
     return [(f"Re {name}", 0), (f"Im {name}", 1)] if is_complex else [(name, 0)]
-
-
-def show(entry: dict[str, Any], part: int) -> str:
-    """value(error) of the real (0) or imaginary (1) part."""
-    return format_value(entry["value"][part], entry["error"][part])

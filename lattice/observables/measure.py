@@ -17,16 +17,9 @@ from einops import rearrange
 
 from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.observables import holomorphic
+from lattice.observables import holomorphic, scalar
 from lattice.observables.averages import Averages, Method, averages, entry_of
 from lattice.observables.names import in_short_table
-from lattice.observables.scalar import (
-    definitions,
-    lattice_momentum_squared,
-    mode_classes,
-    primaries,
-    two_point_series,
-)
 from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.notation import aligned, format_value, printed
 from lattice.statistics.pulls import pull
@@ -71,8 +64,8 @@ def measure(
     error None and a "reason".
 
     ignore_weights=True measures a weighted ensemble as drawn: independent configurations, one series.
-    Raises InputError for NaN fields or weights, an empty ensemble, an unknown method, or unevenly spaced
-    trajectories (tau_int would be wrong).
+    Raises InputError for NaN fields or weights, fields of several real components, an empty ensemble, an
+    unknown method, or unevenly spaced trajectories (tau_int would be wrong).
     """
     shape, curves = ensemble.phi.shape[1:], None
     if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
@@ -81,14 +74,17 @@ def measure(
         modes: dict[str, list[int]] = {}
     else:
         sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "gamma")
-        table = primaries(ensemble.phi, ensemble.action)
-        known = definitions(shape, ensemble.action.even)
+        table = scalar.primaries(ensemble.phi, ensemble.action)
+        known = scalar.definitions(shape, ensemble.action.even)
         observables = {
             name: sample.entry(np.stack([table[c] for c in columns], axis=1), f, why)
             for name, (columns, f, why) in known.items()
         }
         curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()} if two_point else None
-        how, modes = sample.how, {name: list(members[0]) for name, members in mode_classes(shape).items()}
+        how, modes = (
+            sample.how,
+            {name: list(members[0]) for name, members in scalar.mode_classes(shape).items()},
+        )
     return {
         "ensemble": _ensemble_block(ensemble, sample, ignore_weights), "observables": observables,
         "two_point": curves, "modes": modes, "tau_unit": _tau_unit(ensemble, sample),
@@ -166,14 +162,14 @@ def two_point(
 
 
 def _two_point(ensemble: Ensemble, sample: Averages, n_momenta: int = 64) -> dict[str, Floats]:
-    g, c, classes = two_point_series(ensemble.phi, n_momenta)
+    g, c, classes = scalar.two_point_series(ensemble.phi, n_momenta)
     shape = ensemble.phi.shape[1:]
     return {
         "t": np.arange(c.shape[1], dtype=np.float64),
         "C": sample.mean(c),
         "C_error": sample.errors(c),
         "momenta": np.array([members[0] for members in classes], dtype=np.float64),
-        "khat2": np.array([lattice_momentum_squared(members[0], shape) for members in classes]),
+        "khat2": np.array([scalar.lattice_momentum_squared(members[0], shape) for members in classes]),
         "multiplicity": np.array([len(members) for members in classes], dtype=np.float64),
         "G": sample.mean(g),
         "G_error": sample.errors(g),

@@ -74,8 +74,8 @@ def point_name(shape: Sequence[int], kappa: float, lam: float) -> str:
 
 
 def point_seed(seed: int, name: str) -> int:
-    """The seed of one point. Points with a common seed would share their random numbers: chains at nearby
-    couplings then move together, and the errors of a fit through them would be wrong.
+    """The seed of one point: with a common one chains at nearby couplings would move together, and the errors
+    of a fit through them would be wrong.
 
     >>> point_seed(1, "L8_kappa0.27_lam0.022") != point_seed(1, "L8_kappa0.271_lam0.022")
     True

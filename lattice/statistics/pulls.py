@@ -31,7 +31,7 @@ def mean_of_chains(parts: list[Floats]) -> tuple[float, float, float]:
     """
     if len(parts) >= MIN_CHAINS_FOR_SCATTER:
         return *mean_and_error(np.array([part.mean() for part in parts])), len(parts) - 1
-    estimate = gamma_method([part[:, None] for part in parts])
+    estimate = gamma_method(parts)
     return estimate.value, estimate.error, math.inf
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from einops import reduce
+from einops import rearrange, reduce
 from scipy import stats
 
 from lattice.arrays import Floats, Integers
@@ -33,8 +33,9 @@ def weighted_rank(truth: Floats, draws: Floats, weights: Floats, ties: Floats) -
     """
     if not (np.isfinite(truth).all() and np.isfinite(draws).all()):
         raise InputError("a statistic of the fields is NaN or infinite: it has no rank")
-    below = (weights[:, 1:] * (draws < truth[:, None])).sum(1)
-    equal = (weights[:, 1:] * (draws == truth[:, None])).sum(1) + weights[:, 0]
+    truth = rearrange(truth, "n -> n 1")
+    below = (weights[:, 1:] * (draws < truth)).sum(1)
+    equal = (weights[:, 1:] * (draws == truth)).sum(1) + weights[:, 0]
     n_ranks = draws.shape[1] + 1
     u = (below + ties * equal) / weights.sum(1)
     return np.asarray(np.minimum(np.floor(n_ranks * u), n_ranks - 1), dtype=np.int64)

@@ -1,6 +1,6 @@
 """The demo's physics on a small budget: L = 16, kappa = 0.27, lambda = 0.022, against reference.md section 4.
 
-The closed-form regression base alone (an untrained U-Net), 40 levels; every number of the reference is one of
+The closed-form regression base alone (an untrained U-Net), 24 levels; every number of the reference is one of
 an independent Metropolis and Wolff program, its error included.
 """
 

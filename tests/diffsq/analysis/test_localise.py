@@ -10,7 +10,6 @@ from small_models import equilibrium, free_model, geometric, levels_of, noise_of
 from diffsq.analysis.localise import divergence_below, shares
 from diffsq.models.momentum import shells
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.levels import adapted_levels
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 
 SHAPE, N = (4, 4), 1024
@@ -74,20 +73,3 @@ def test_the_sum_over_levels_and_shells_is_the_log_weight() -> None:
     centred = log_w - log_w.mean()
     by_level = (centred[:, None] * (steps - steps.mean(0))).sum(0) / (N - 1)
     assert torch.allclose(found.table.sum(1), by_level, atol=1e-9)
-
-
-def test_adapted_levels() -> None:
-    action = ScalarPhi4(0.33, 0.5)
-    phi = equilibrium(action, SHAPE, 256)
-    model = phi4_model(action, phi)
-    noise = noise_of("localise/levels", len(phi), SHAPE)
-    levels = adapted_levels(model, phi, noise, 12)
-    low, high = (float(model.base.log_sigma[i].exp()) for i in (0, -1))
-    assert levels.shape == (13,)
-    assert levels[0] == 0
-    assert (levels.diff() > 0).all()
-    assert abs(float(levels[1]) / low - 1) < 1e-5
-    assert abs(float(levels[-1]) / high - 1) < 1e-5
-    assert torch.equal(levels, adapted_levels(model, phi, noise, 12))
-    free = adapted_levels(free_model(SHAPE, 0.2), free_fields()[:64], noise_of("x", 64, SHAPE), 12)
-    assert torch.allclose(free[2:] / free[1:-1], (free[2] / free[1]).expand(11), rtol=1e-4)  # geometric

@@ -14,7 +14,7 @@ import pytest
 from fields import free_fields
 from matplotlib.figure import Figure
 
-from diffsq.checks import calibration
+from diffsq.checks import calibration, perform
 from diffsq.checks.perform import MODULES, fits, read_options
 from diffsq.commands import check
 from diffsq.commands.arguments import CHECK_NAMES
@@ -51,7 +51,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     phi = free_fields(action, (4, 4), 2048, 5).numpy()
     write_ensemble(Ensemble.from_fields(phi, action, chain=np.arange(2048) // 128), folder / "ensemble")
     from diffsq.sampling.lattice_sets import sample
-
     from diffsq.training.lattice import train
     from lattice.ensembles.ensemble import read_ensemble
 
@@ -202,6 +201,29 @@ def test_no_verdict_is_code_0(finished: Path, monkeypatch: pytest.MonkeyPatch, c
     content = json.loads((finished / "checks" / "levels.json").read_text())
     assert content["options"] == {"size": 2.0, "tag": "x"}
     assert content["result"] == {"passed": None, "size": 2.0, "tag": "x", "missing": None}
+
+
+def test_a_result_made_with_the_same_key_is_kept(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "toy_check", Toy)  # type: ignore[arg-type]
+    monkeypatch.setitem(MODULES, "levels", "toy_check")
+    made = perform.check("levels", finished, {"size": 2.0}, key="a")
+
+    def later(bench: Any, progress: Any, size: float = 1.0) -> dict[str, Any]:
+        return {"passed": False, "size": size}
+
+    monkeypatch.setattr(Toy, "run", later)
+    assert perform.check("levels", finished, {"size": 2.0}, key="a")["passed"] is made["passed"] is None
+    assert perform.check("levels", finished, {"size": 2.0}, key="b")["passed"] is False
+    assert perform.check("levels", finished, {"size": 2.0})["key"] is None  # asked for by hand: made anew
+
+
+def test_samplers_are_refused_before_any_work() -> None:
+    for options, words in (
+        ({"methods": {"flwo": [48]}}, "no sampler flwo; did you mean flow"),
+        ({"methods": {"flow": [2]}}, "from 4 on"), ({"n": 10}, "at least 1000"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=words):
+            perform.check_options("samplers", options)
 
 
 def arguments(name: str, run: Path, settings: list[str]) -> Any:

@@ -82,7 +82,7 @@ def test_unknown_keys_name_the_nearest(config_file: Path, override: str, expecte
         ("lattice.shape=8", ["lattice.shape", "8"]),
         ("training.batch_size=0", ["training.batch_size", "greater", "0"]),
         ("training.ema_decay=1", ["training.ema_decay", "less than 1"]),
-        ("sampling.method=euleer", ["sampling.method", "'euler'", "euleer"]),
+        ("sampling.method=euleer", ["sampling.method", "euler, pc", "euleer"]),
         ("sampling.n_samples=1.5", ["sampling.n_samples", "1.5"]),
         ("sde.sigma_max=0.1", ["sde.sigma_max", "sde.sigma_min", "0.1"]),
         ("seed=-1", ["seed", "-1"]),

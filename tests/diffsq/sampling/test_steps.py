@@ -12,9 +12,12 @@ import torch
 from small_models import free_model, noise_of, still
 from torch import Tensor
 
+from diffsq.config.config import load_config
+from diffsq.config.names import STEP_NAMES
 from diffsq.models.protocol import Noise
 from diffsq.sampling import steps
 from diffsq.sampling.steps import SIGNAL_TO_NOISE, STEPS, Step
+from lattice.errors import InputError
 
 SHAPE, KAPPA, SIGMA_MAX = (4, 4), 0.18, 4.0
 MODEL = free_model(SHAPE, KAPPA, SIGMA_MAX)
@@ -172,3 +175,13 @@ def test_watch_sees_every_level_and_the_start_law() -> None:
     power = MODEL.momenta.power(seen[6])
     error = power.std(0) / np.sqrt(4000)
     assert ((power.mean(0) - G - levels[-1] ** 2).abs() < 4 * error).all()
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_config_may_name_every_step(name: str) -> None:
+    """The choices of a config are the keys of the table, read without importing it: one file to touch."""
+    assert tuple(STEPS) == STEP_NAMES
+    for preset in ("tiny", "cl_quartic"):
+        assert load_config(preset, [f"sampling.method={name}"]).sampling.method == name
+        with pytest.raises(InputError, match=f"sampling.method: must be one of .*{name}.*, got 'no_{name}'"):
+            load_config(preset, [f"sampling.method=no_{name}"])

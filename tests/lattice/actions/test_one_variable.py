@@ -1,4 +1,4 @@
-"""The one-variable models: holomorphic gradients, files, exact draws, refusals."""
+"""The one-variable models: holomorphic gradients, special cases, refusals."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lattice.actions.complexified import Complexified
-from lattice.actions.kinds import action_from_dict
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.actions.phi4 import ComplexPhi4, ScalarPhi4
 from lattice.actions.protocol import as_phi4, complex_coupling
 from lattice.actions.u1 import OneLink
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.exact.one_variable import toy_cumulants, toy_moments
-from lattice.observables.measure import measure
-from lattice.simulation.exact_draws import draw_toy
 
 MODELS: list[Any] = [
     ComplexGaussian(1 + 0.5j), ComplexQuartic(1 + 1j, 1.0), OneLink(0.7 - 0.2j), RealQuartic(-1.0, 0.4),
@@ -74,12 +69,6 @@ def test_two_peaks_far_apart_do_not_overflow() -> None:
     assert torch.allclose(action.grad(x), torch.tensor([0.0, 0.0, 100.0], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("action", MODELS, ids=lambda a: type(a).__name__)
-def test_files_give_the_action_back(action: Any) -> None:
-    assert action_from_dict(action.as_dict()) == action
-    assert action_from_dict(Complexified(action).as_dict()) == Complexified(action)
-
-
 @pytest.mark.parametrize(
     ("make", "match"),
     [
@@ -94,68 +83,17 @@ def test_files_give_the_action_back(action: Any) -> None:
         (lambda: ComplexPhi4(0.1, -1.0, 1.0), "lam must be >= 0"),
         (lambda: ComplexPhi4(0.1, 0.0, -1.0), "positive real part"),
         (lambda: complex_coupling("beta", [1.0]), "pair"),
-        (lambda: action_from_dict({"kind": "complex_quartic", "sigma0": [1, 1]}), "action.lam is missing"),
-        (lambda: action_from_dict({"kind": "one_link", "beta": [1, 1], "lam": 1}), "unknown key action.lam"),
-        (lambda: action_from_dict({"kind": "one_link", "beta": [1, 1], "field": "z"}), "x\\+iy"),
-        (lambda: action_from_dict({"kind": "one_links", "beta": 1}), "did you mean 'one_link'"),
-        (lambda: Complexified(OneLink(1.0)).action(torch.zeros(2, 3)), "are \\(n, 2, \\*shape\\)"),
         (
             lambda: as_phi4(RealQuartic(1.0, 1.0), "clusters know"),
             "know phi\\^4 only, not RealQuartic",
         ),
         (lambda: TwoPeak(-1.0, 0.5), "action.mu0 must be >= 0, got -1"),
-        (lambda: draw_toy(ComplexGaussian(1 + 1j), 10, 1), "complex"),
     ],
 )
 def test_refusals_are_one_line(make: Any, match: str) -> None:
     with pytest.raises(InputError, match=match) as caught:
         make()
     assert "\n" not in str(caught.value)
-
-
-def test_complex_fields_as_pairs_of_real_ones(tmp_path: Any) -> None:
-    action = Complexified(ComplexQuartic(1 + 1j, 1.0))
-    phi = np.random.default_rng(1).normal(size=(40, 2))
-    z = torch.complex(torch.from_numpy(phi[:, 0]), torch.from_numpy(phi[:, 1]))
-    assert torch.equal(action.action(torch.from_numpy(phi)), action.inner.action(z).real)
-    assert torch.equal(action.action_im(torch.from_numpy(phi)), action.inner.action(z).imag)
-    drift = action.grad(torch.from_numpy(phi))
-    assert torch.equal(torch.complex(drift[:, 0], drift[:, 1]), action.inner.grad(z))
-    write_ensemble(Ensemble.from_fields(phi, action), tmp_path)
-    back = read_ensemble(tmp_path)
-    assert back.action == action
-    assert np.array_equal(back.phi, phi)
-    assert list(measure(back)["observables"])[:2] == ["Re m2", "Im m2"]
-
-
-@pytest.mark.parametrize("action", [TwoPeak(1.0, 0.25), RealQuartic(-1.0, 0.4), RealQuartic(1.0, 0.4)])
-def test_exact_draws_have_the_exact_moments(action: Any) -> None:
-    n = 400_000
-    phi = draw_toy(action, n, seed=3)[:, 0]
-    for order in (1, 2, 4, 6, 8):
-        power = phi**order
-        exact = toy_moments(action, [order])[0].real
-        assert abs(power.mean() - exact) < 4 * power.std() / math.sqrt(n)
-    wrong = toy_moments(TwoPeak(1.02, 0.25) if isinstance(action, TwoPeak) else RealQuartic(-0.9, 0.4), [2])
-    assert abs((phi**2).mean() - wrong[0].real) > 10 * (phi**2).std() / math.sqrt(n)  # negative control
-
-
-def test_draws_depend_on_their_number_only() -> None:
-    action = RealQuartic(-1.0, 0.4)
-    assert np.array_equal(draw_toy(action, 9000, 3)[:100], draw_toy(action, 100, 3))
-    assert not np.array_equal(draw_toy(action, 100, 4), draw_toy(action, 100, 3))
-
-
-def test_the_inverse_cdf_is_that_of_the_density() -> None:
-    """Draws of one well are ordered as their uniforms; the CDF at quantiles against fine quadrature."""
-    action = RealQuartic(1.0, 0.4)
-    phi = np.sort(draw_toy(action, 200_000, 1)[:, 0])
-    grid = np.linspace(-8, 8, 200_001)
-    p = np.exp(-action.action(torch.from_numpy(grid)).numpy())
-    cdf = np.cumsum(p) / p.sum()
-    u = np.interp(phi, grid, cdf)
-    gap = np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()
-    assert gap < 1.95 / math.sqrt(u.size)  # Kolmogorov-Smirnov at 0.1 %
 
 
 def test_phi4_is_a_special_case() -> None:

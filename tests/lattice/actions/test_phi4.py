@@ -1,13 +1,9 @@
-"""The action: force, symmetries, and what the conventions say about each other."""
-
-import math
+"""phi^4: the formula, its force and its symmetries."""
 
 import numpy as np
 import pytest
 import torch
 
-from lattice.actions.conventions import CONVENTIONS, from_kappa_lambda, to_kappa_lambda
-from lattice.actions.kinds import action_from_dict
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 
@@ -69,50 +65,6 @@ def test_staggered_field_maps_kappa_to_minus_kappa():
     torch.testing.assert_close(s, ScalarPhi4(0.3, 0.1).action(phi), rtol=1e-13, atol=1e-12)
 
 
-def foreign_action(name, phi, mass2, coupling):
-    """The action of each convention, written as its papers do."""
-    axes = tuple(range(1, phi.dim()))
-    kinetic = sum((torch.roll(phi, -1, a) - phi) ** 2 for a in axes)
-    density = {
-        "bare": kinetic / 2 + mass2 * phi**2 / 2 + coupling / 24 * phi**4,
-        "flow": kinetic + mass2 * phi**2 + coupling * phi**4,
-        "schaich-loinaz": kinetic / 2 + mass2 * phi**2 / 2 + coupling / 4 * phi**4,
-    }[name]
-    return density.sum(axes)
-
-
-@pytest.mark.parametrize("name", list(CONVENTIONS))
-@pytest.mark.parametrize("shape", [(6,), (4, 6), (3, 2, 4), (2, 3, 2, 2)])
-@pytest.mark.parametrize(("kappa", "lam"), [(0.27, 0.022), (0.5, 0.9), (0.1, 0.0), (0.2, 0.5)])
-def test_conventions(name, shape, kappa, lam):
-    phi, dim = field(shape), len(shape)
-    c = from_kappa_lambda(name, kappa, lam, dim)
-    foreign = foreign_action(name, c.field_scale * phi, c.mass2, c.coupling)
-    torch.testing.assert_close(foreign, ScalarPhi4(kappa, lam).action(phi), rtol=1e-12, atol=1e-11)
-    back = to_kappa_lambda(name, c.mass2, c.coupling, dim)
-    assert back.kappa == pytest.approx(kappa, rel=1e-12)
-    assert back.lam == pytest.approx(lam, rel=1e-11, abs=1e-15)
-
-
-def test_stated_relations():
-    bare, flow, sl = (from_kappa_lambda(name, 0.27, 0.022, 2) for name in ("bare", "flow", "schaich-loinaz"))
-    assert bare.mass2 == flow.mass2 == sl.mass2 == pytest.approx((1 - 0.044) / 0.27 - 4)
-    assert bare.coupling == pytest.approx(6 * 0.022 / 0.27**2)
-    assert flow.coupling == sl.coupling == pytest.approx(0.022 / 0.27**2)
-    # m^2 = -4 in two dimensions, the point of the flow literature: lam = 1/2, kappa = 1/sqrt(2 lambda)
-    for coupling in (6.975, 6.008, 5.276, 4.572):
-        action = to_kappa_lambda("flow", -4.0, coupling, 2)
-        assert action.lam == pytest.approx(0.5)
-        assert action.kappa == pytest.approx(1 / math.sqrt(2 * coupling))
-
-
-def test_dict_round_trip():
-    for action in (ScalarPhi4(0.27, 0.022), FreeScalar(0.2)):
-        assert action_from_dict(action.as_dict()) == action
-    expected = {"kind": "phi4", "convention": "kappa-lambda", "kappa": 0.27, "lam": 0.022}
-    assert ScalarPhi4(0.27, 0.022).as_dict() == expected
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -121,21 +73,6 @@ def test_dict_round_trip():
         (lambda: ScalarPhi4("0.2", 0.1), "action.kappa must be a finite number"),
         (lambda: FreeScalar(0.2, 0.1), "action.lam must be 0 for kind free"),
         (lambda: ScalarPhi4(20.0, 0.1), "action.kappa must be >= -10 and <= 10, got 20"),
-        (lambda: action_from_dict({"kind": "phi5", "kappa": 1, "lam": 1}), "did you mean 'phi4'"),
-        (
-            lambda: action_from_dict({"kind": "phi4", "kapa": 1, "lam": 1}),
-            "did you mean action.kappa\\?",
-        ),
-        (
-            lambda: action_from_dict({"kind": "phi4", "kappa": 1}),
-            "action.lam is missing (phi4 has kappa",
-        ),
-        (lambda: action_from_dict({"convention": "bare", "kappa": 1, "lam": 1}), "convention"),
-        (lambda: from_kappa_lambda("flw", 0.2, 0.1, 2), "did you mean 'flow'"),
-        (lambda: from_kappa_lambda("flow", -0.2, 0.1, 2), "kappa > 0"),
-        (lambda: to_kappa_lambda("flow", -4.0, 0.0, 2), "no kappa > 0"),
-        (lambda: to_kappa_lambda("flow", 1.0, -1.0, 2), "coupling >= 0"),
-        (lambda: to_kappa_lambda("flow", 1.0, 1.0, 5), "dim must be 1 to 4"),
         (lambda: ScalarPhi4(0.2, 0.1).action(torch.zeros(3)), "lattice shape"),
     ],
 )

@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic
 from lattice.actions.phi4 import ComplexPhi4
 from lattice.actions.u1 import OneLink
 from lattice.certificates.complex_langevin import verdict
-from lattice.certificates.drift import boundary_density, drift_histogram, drift_tail
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.observables.measure import measure
@@ -152,18 +150,6 @@ def test_the_step_check() -> None:
     assert check(verdict(ensemble_of(z, action), steps=lost), "step size")["detail"] == "ran away"
 
 
-def test_hills_exponent_of_known_tails() -> None:
-    rng = np.random.default_rng(4)
-    for alpha in (4 / 3, 2.0):
-        tail = drift_tail(rng.random((400, 500)) ** (-1 / alpha))
-        exponent, error = np.array(tail["exponent"]), np.array(tail["error"])
-        assert (np.abs(exponent - alpha) < 4 * error).all()
-        assert tail["m"][-1] == 1000
-    tail = drift_tail(rng.exponential(size=(400, 500)))
-    assert tail["exponent"][0] > 5
-    assert tail["exponent"] == sorted(tail["exponent"], reverse=True) or tail["exponent"][1] > 5
-
-
 def test_the_boundary_term_of_one_link_at_imaginary_coupling() -> None:
     """beta = i b: the stationary law is 1/(4 pi cosh^2 y), uniform in x (1808.05187), and B(Y) for e^{iz} has
     its plateau at i b/2: e^{iz} averages to 0, where I_1/I_0 is not."""
@@ -178,34 +164,6 @@ def test_the_boundary_term_of_one_link_at_imaginary_coupling() -> None:
             assert abs(curve["value"][i] - b / 2) < 4 * curve["error"][i] + correction
     assert found["verdict"] == "wrong"
     assert not check(found, "boundary term Im e^{iz}")["passed"]
-
-
-def test_the_boundary_density_is_the_langevin_operator() -> None:
-    """O'' - S' O' by differences, for every model and observable."""
-    z = np.array([[0.3 + 0.2j, -1.1 + 0.4j, 0.7 - 0.3j]])
-    h = 1e-4
-    for action in (ComplexQuartic(1 + 1j, 1.0), OneLink(0.7 + 0.4j)):
-        force = action.grad(torch.from_numpy(z)).numpy()
-        for name, found in boundary_density(action, z).items():
-            n = 4 if "4" in name else 2 if "2" in name else 1
-
-            def o(w: np.ndarray, n: int = n, name: str = name) -> np.ndarray:
-                return np.asarray(np.exp(1j * n * w) if "e" in name else w**n)
-
-            second = (o(z + h) - 2 * o(z) + o(z - h)) / h**2
-            first = (o(z + h) - o(z - h)) / (2 * h)
-            assert np.allclose(found, second - force * first, atol=1e-5)
-
-
-def test_the_histogram_is_a_density() -> None:
-    drift = np.abs(np.random.default_rng(3).normal(size=(64, 1000)))
-    out = drift_histogram(drift)
-    edges, density, error = (np.array(out[key]) for key in ("edges", "density", "error"))
-    centre = np.sqrt(edges[1:] * edges[:-1])
-    expected = np.sqrt(2 / np.pi) * np.exp(-(centre**2) / 2)
-    use = density > 20 / (drift.size * np.diff(edges))
-    assert (np.abs(density - expected)[use] < 5 * error[use] + 0.02 * expected[use]).all()
-    assert np.sum(density * np.diff(edges)) == pytest.approx(0.999, abs=2e-3)
 
 
 def test_refusals() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.certificates.check import format_certificate
-from lattice.certificates.monte_carlo import certify, schwinger_dyson, wall_density
+from lattice.certificates.monte_carlo import certify, wall_density
 from lattice.ensembles.ensemble import Ensemble
 from lattice.simulation.monte_carlo import MonteCarlo, generate
 from lattice.simulation.starts import start_fields, start_names
@@ -268,14 +268,3 @@ def test_foreign_and_sampled_ensembles(healthy: tuple[Ensemble, dict[str, Any]])
         assert words in certificate["reason"]
         assert format_certificate(certificate).startswith("Certificate: FAILED (cannot be certified")
         json.dumps(certificate, allow_nan=False)
-
-
-def test_the_two_field_functions() -> None:
-    rng = np.random.default_rng(2)
-    action, phi = ScalarPhi4(0.2, 0.1), rng.normal(size=(3, 4, 6))
-    hop = sum(np.roll(phi, s, a) for s in (1, -1) for a in (1, 2))
-    want = (phi * (2 * 0.8 * phi + 0.4 * phi**3 - 0.4 * hop)).mean(axis=(1, 2))
-    np.testing.assert_allclose(schwinger_dyson(phi, action), want, rtol=1e-12)
-    stripes = np.ones((1, 8, 8))
-    stripes[:, :4] = -1
-    assert wall_density(stripes).tolist() == [16 / 128]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from foreign import own
 
-import lattice.interchange.importing as foreign
+import lattice.interchange.comparison as foreign_guard
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
 
@@ -17,4 +17,4 @@ def _one_guard_per_point(monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(action: ScalarPhi4, shape: tuple[int, ...], seed: int, progress: Any) -> Ensemble:
         return own(action, shape, seed, None)
 
-    monkeypatch.setattr(foreign, "own_run", kept)
+    monkeypatch.setattr(foreign_guard, "own_run", kept)

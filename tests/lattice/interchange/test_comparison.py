@@ -11,7 +11,6 @@ import pytest
 from foreign import ACTION, FREE, SMALL, failed, free_draws, own, protocol, saved
 
 import lattice.interchange.comparison as foreign_guard
-import lattice.interchange.importing as foreign
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.certificates.monte_carlo import MIN_THERM_OVER_TAU
 from lattice.ensembles.ensemble import Ensemble
@@ -66,7 +65,7 @@ def test_a_guard_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         e.attrs["certificate"] = {**e.attrs["certificate"], "passed": False, "reason": "failed: s drift"}
         return e
 
-    monkeypatch.setattr(foreign, "own_run", bad)
+    monkeypatch.setattr(foreign_guard, "own_run", bad)
     result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
     assert failed(result) == {"own run"}
     assert "could not be certified: failed: s drift" in format_import(result)
@@ -80,7 +79,7 @@ def test_a_lattice_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(InputError, match=r"512 configurations on 513x512 takes 1\.08e\+09 bytes"):
         own_run(FREE, (513, 512), 1, None)
     monkeypatch.setattr(foreign_guard, "MAX_BYTES", 50_000)
-    monkeypatch.setattr(foreign, "own_run", lambda *args: pytest.fail("our own run was started"))
+    monkeypatch.setattr(foreign_guard, "own_run", lambda *args: pytest.fail("our own run was started"))
     result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
     assert failed(result) == {"own run"}
     assert "a run of 512 configurations on 4x4 takes 6.55e+04 bytes" in format_import(result)
@@ -112,7 +111,7 @@ def test_too_few_independent_after_all_attempts(tmp_path: Path, monkeypatch: pyt
 
     own(FREE, SMALL, 1, None)
     monkeypatch.setattr(foreign_guard, "generate", poor)
-    monkeypatch.setattr(foreign, "own_run", own_run)
+    monkeypatch.setattr(foreign_guard, "own_run", own_run)
     result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
     assert failed(result) == {"own run"}
     assert "410 independent configurations judge nobody" in format_import(result)

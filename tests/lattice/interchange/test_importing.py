@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from foreign import ACTION, FREE, SHAPE, Array, failed, find, free_draws, own, saved
 
-import lattice.interchange.importing as foreign
+import lattice.interchange.comparison as foreign_guard
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.certificates.check import format_certificate
 from lattice.ensembles.ensemble import read_ensemble
@@ -122,7 +122,7 @@ def test_accepted_all_the_same(tmp_path: Path) -> None:
 
 
 def test_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "own_run", lambda *args: pytest.fail("our own run was started"))
+    monkeypatch.setattr(foreign_guard, "own_run", lambda *args: pytest.fail("our own run was started"))
     path = saved(tmp_path, free_draws(200, 1))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
@@ -147,7 +147,7 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(foreign, "write_ensemble", interrupted)
+    monkeypatch.setattr("lattice.interchange.importing.write_ensemble", interrupted)
     path = saved(tmp_path, free_draws(400, 1))
     with pytest.raises(KeyboardInterrupt):
         import_file(path, FREE, out=tmp_path / "out")

@@ -40,3 +40,9 @@ def test_an_unknown_name_has_no_power() -> None:
         field_power("susceptibilty")
     with pytest.raises(InputError, match="known: .*kappa4_ratio"):
         field_power("kappa9")
+
+
+@pytest.mark.parametrize(("name", "power"), [("kappa4_m", 4), ("kappa6_m_ratio", 0), ("kappa4_ratio_z2", 0),
+                                             ("action_density", 0), ("magnetization", 1)])  # fmt: skip
+def test_powers_of_the_field(name: str, power: int) -> None:
+    assert field_power(name) == power

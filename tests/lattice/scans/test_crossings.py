@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,14 @@ def scan_results(rng: np.random.Generator, error: float, power: float = 2.75) ->
     return points
 
 
-def limits(seed: int, error: float, power: float, n: int = 80) -> list[dict[str, Any]]:
-    """n times the limits of scan_results."""
-    rng = np.random.default_rng(seed)
-    return [binder_crossings(scan_results(rng, error, power))[0]["limit"] for _ in range(n)]
+N = 80
+
+
+@cache
+def limits(error: float, power: float) -> list[dict[str, Any]]:
+    """N times the limits of scan_results."""
+    rng = np.random.default_rng(9)
+    return [binder_crossings(scan_results(rng, error, power))[0]["limit"] for _ in range(N)]
 
 
 TRUTH = {"kappa": KAPPA_C, "value": U_STAR}
@@ -52,7 +57,7 @@ TRUTH = {"kappa": KAPPA_C, "value": U_STAR}
 @pytest.mark.parametrize(("power", "end"), [(2.0, 0), (2.75, 1)])
 def test_with_the_right_exponent_the_statistical_error_is_right(power: float, end: int) -> None:
     for name, truth in TRUTH.items():
-        fits = [found[name] for found in limits(8, 2e-5, power)]
+        fits = [found[name] for found in limits(2e-5, power)]
         common = fits[0]["L"], fits[0]["powers"]  # one error for all
         kept = [fit for fit in fits if (fit["L"], fit["powers"]) == common]
         assert len(kept) > 50
@@ -66,17 +71,16 @@ def test_with_the_right_exponent_the_statistical_error_is_right(power: float, en
 @pytest.mark.parametrize("power", [2.0, 2.3, 2.75])
 def test_every_exponent_of_the_range_is_covered(power: float, error: float) -> None:
     """The truth is within two total errors at least as often as 95 %, at either end of the range too."""
-    n = 80
     for name, truth in TRUTH.items():
-        fits = [found[name] for found in limits(9, error, power, n)]
+        fits = [found[name] for found in limits(error, power)]
         pulls_ = np.array([(fit["limit"] - truth) / fit["total_error"] for fit in fits])
-        assert np.mean(np.abs(pulls_) < 2) > 0.95 - 4 * math.sqrt(0.05 * 0.95 / n)
+        assert np.mean(np.abs(pulls_) < 2) > 0.95 - 4 * math.sqrt(0.05 * 0.95 / N)
         assert all(fit["total_error"] == math.hypot(fit["error"], fit["spread"]) for fit in fits)
 
 
 def test_one_assumed_exponent_does_not_cover_another() -> None:
     """What the range is for: 2.75 assumed for corrections that fall off as L^-2."""
-    fits = [found["kappa"] for found in limits(9, 2e-5, 2.0, 40)]
+    fits = [found["kappa"] for found in limits(2e-5, 2.0)]
     for fit in fits:
         assert fit["powers"] == [2.0, 2.75]
         assert fit["limits"][1] < KAPPA_C - 4 * fit["error"]  # biased low
@@ -84,7 +88,7 @@ def test_one_assumed_exponent_does_not_cover_another() -> None:
 
 def test_the_exponent_is_observed() -> None:
     for power in (2.0, 2.75):
-        rows = [row for found in limits(4, 2e-5, power) for row in found["kappa"]["effective"]]
+        rows = [row for found in limits(2e-5, power) for row in found["kappa"]["effective"]]
         assert len(rows) > 70
         assert all(row["L"] == [8, 16, 32] for row in rows)
         close = [abs(row["power"] - power) < 2 * row["error"] for row in rows]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,28 +175,6 @@ def test_shapes_that_do_not_fit(action: Any, shape: tuple[int, ...], match: str,
     with pytest.raises(InputError, match=match):
         generate_complex(action, shape, ComplexLangevin(**SMALL), 1, tmp_path / "e")
     assert not (tmp_path / "e").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "match"),
-    [
-        ({"step_sizes": (0.01, 0.1)}, "larger than step"),
-        ({"step_sizes": (0.1,)}, "two or more"),
-        ({"step": -1.0}, "greater than 0"),
-        ({"n_chains": 17}, "multiple of 2"),
-        ({"n_chain": 16}, "n_chain"),
-    ],
-)
-def test_parameters_that_make_no_sense(changes: dict[str, Any], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        ComplexLangevin(**(SMALL | changes))
-
-
-def test_the_parameters_import_neither_torch_nor_numba() -> None:
-    code = "import sys, lattice.simulation.parameters; "
-    code += "print({'torch', 'numba', 'h5py'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 def test_the_gaussian_ensemble_is_trusted(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""What a complex Langevin verdict is made of: known tails, the Langevin operator, a density."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from lattice.actions.one_variable import ComplexQuartic
+from lattice.actions.u1 import OneLink
+from lattice.certificates.drift import boundary_density, drift_histogram, drift_tail
+
+
+def test_hills_exponent_of_known_tails() -> None:
+    rng = np.random.default_rng(4)
+    for alpha in (4 / 3, 2.0):
+        tail = drift_tail(rng.random((400, 500)) ** (-1 / alpha))
+        exponent, error = np.array(tail["exponent"]), np.array(tail["error"])
+        assert (np.abs(exponent - alpha) < 4 * error).all()
+        assert tail["m"][-1] == 1000
+    tail = drift_tail(rng.exponential(size=(400, 500)))
+    assert tail["exponent"][0] > 5
+    assert tail["exponent"] == sorted(tail["exponent"], reverse=True) or tail["exponent"][1] > 5
+
+
+def test_the_boundary_density_is_the_langevin_operator() -> None:
+    """O'' - S' O' by differences, for every model and observable."""
+    z = np.array([[0.3 + 0.2j, -1.1 + 0.4j, 0.7 - 0.3j]])
+    h = 1e-4
+    for action in (ComplexQuartic(1 + 1j, 1.0), OneLink(0.7 + 0.4j)):
+        force = action.grad(torch.from_numpy(z)).numpy()
+        for name, found in boundary_density(action, z).items():
+            n = 4 if "4" in name else 2 if "2" in name else 1
+
+            def o(w: np.ndarray, n: int = n, name: str = name) -> np.ndarray:
+                return np.asarray(np.exp(1j * n * w) if "e" in name else w**n)
+
+            second = (o(z + h) - 2 * o(z) + o(z - h)) / h**2
+            first = (o(z + h) - o(z - h)) / (2 * h)
+            assert np.allclose(found, second - force * first, atol=1e-5)
+
+
+def test_the_histogram_is_a_density() -> None:
+    drift = np.abs(np.random.default_rng(3).normal(size=(64, 1000)))
+    out = drift_histogram(drift)
+    edges, density, error = (np.array(out[key]) for key in ("edges", "density", "error"))
+    centre = np.sqrt(edges[1:] * edges[:-1])
+    expected = np.sqrt(2 / np.pi) * np.exp(-(centre**2) / 2)
+    use = density > 20 / (drift.size * np.diff(edges))
+    assert (np.abs(density - expected)[use] < 5 * error[use] + 0.02 * expected[use]).all()
+    assert np.sum(density * np.diff(edges)) == pytest.approx(0.999, abs=2e-3)

@@ -1,0 +1,50 @@
+"""Exact draws of one variable: moments, distribution, and independence of how many are drawn."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lattice.actions.one_variable import ComplexGaussian, RealQuartic, TwoPeak
+from lattice.errors import InputError
+from lattice.exact.one_variable import toy_moments
+from lattice.simulation.exact_draws import draw_toy
+
+
+@pytest.mark.parametrize("action", [TwoPeak(1.0, 0.25), RealQuartic(-1.0, 0.4), RealQuartic(1.0, 0.4)])
+def test_exact_draws_have_the_exact_moments(action: Any) -> None:
+    n = 400_000
+    phi = draw_toy(action, n, seed=3)[:, 0]
+    for order in (1, 2, 4, 6, 8):
+        power = phi**order
+        exact = toy_moments(action, [order])[0].real
+        assert abs(power.mean() - exact) < 4 * power.std() / math.sqrt(n)
+    wrong = toy_moments(TwoPeak(1.02, 0.25) if isinstance(action, TwoPeak) else RealQuartic(-0.9, 0.4), [2])
+    assert abs((phi**2).mean() - wrong[0].real) > 10 * (phi**2).std() / math.sqrt(n)  # negative control
+
+
+def test_draws_depend_on_their_number_only() -> None:
+    action = RealQuartic(-1.0, 0.4)
+    assert np.array_equal(draw_toy(action, 9000, 3)[:100], draw_toy(action, 100, 3))
+    assert not np.array_equal(draw_toy(action, 100, 4), draw_toy(action, 100, 3))
+
+
+def test_the_inverse_cdf_is_that_of_the_density() -> None:
+    """Draws of one well are ordered as their uniforms; the CDF at quantiles against fine quadrature."""
+    action = RealQuartic(1.0, 0.4)
+    phi = np.sort(draw_toy(action, 200_000, 1)[:, 0])
+    grid = np.linspace(-8, 8, 200_001)
+    p = np.exp(-action.action(torch.from_numpy(grid)).numpy())
+    cdf = np.cumsum(p) / p.sum()
+    u = np.interp(phi, grid, cdf)
+    gap = np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()
+    assert gap < 1.95 / math.sqrt(u.size)  # Kolmogorov-Smirnov at 0.1 %
+
+
+def test_complex_actions_have_no_draws() -> None:
+    with pytest.raises(InputError, match="complex"):
+        draw_toy(ComplexGaussian(1 + 1j), 10, 1)

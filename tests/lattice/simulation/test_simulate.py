@@ -1,0 +1,44 @@
+"""One word for every method: the parameters name it, and the ensemble is that of its own module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lattice.actions.one_variable import ComplexGaussian, TwoPeak
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.errors import InputError
+from lattice.simulation.complex_langevin import generate_complex
+from lattice.simulation.exact_draws import draw_toy
+from lattice.simulation.monte_carlo import generate
+from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
+from lattice.simulation.simulate import simulate
+
+MC = MonteCarlo(n_configs=32, n_chains=8, n_therm=20)
+CL = ComplexLangevin(n_configs=64, n_chains=16, n_therm=4, step=0.05, step_sizes=())
+
+
+@pytest.mark.parametrize(
+    ("action", "shape", "parameters", "make"),
+    [(ScalarPhi4(0.2, 0.1), (4, 4), MC, generate), (ComplexGaussian(1 + 1j), (), CL, generate_complex)],
+    ids=["Monte Carlo", "complex Langevin"],
+)
+def test_the_class_of_the_parameters_is_the_method(
+    action: Any, shape: Any, parameters: Any, make: Any, tmp_path: Path
+) -> None:
+    one = simulate(action, shape, parameters, seed=3, out=tmp_path / "one")
+    two = make(action, shape, parameters, 3, tmp_path / "two")
+    assert one.identity == two.identity
+    again = simulate(action, shape, parameters, seed=3, out=str(tmp_path / "one"))
+    np.testing.assert_array_equal(again.phi, one.phi)
+    with pytest.raises(InputError, match="seed was 3, now 4"):
+        simulate(action, shape, parameters, seed=4, out=tmp_path / "one")
+
+
+def test_draws_are_those_of_the_law(tmp_path: Path) -> None:
+    law = TwoPeak(1.0, 0.25)
+    drawn = simulate(law, (), ExactDraws(n_configs=1000), seed=3, out=tmp_path)
+    np.testing.assert_array_equal(drawn.phi, draw_toy(law, 1000, 3))
