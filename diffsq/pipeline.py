@@ -7,43 +7,33 @@ an interrupted one resumes; a different key is refused, naming each value that c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from pathlib import Path
 
+from diffsq import stages
 from diffsq.checks.perform import check_options
 from diffsq.config.config import Config, resolved_yaml
-from diffsq.config.toy import ToyConfig
 from diffsq.run_folder.records import (
     FOLDER,
     INPUTS,
-    PRODUCT,
     STAGES,
     Run,
-    StageClock,
-    certificate_of,
     check_unchanged,
     discard,
     hashes,
-    open_config,
     read_records,
     refusal,
     stage_record,
     verify,
 )
 from diffsq.run_folder.summary import table_text
-from diffsq.run_folder.toy_summary import toy_table_text
-from diffsq.stages import require_certificate
 from lattice.errors import InputError
 from lattice.files import read_json, run_lock, write_atomic
 from lattice.processes import Team
-from lattice.progress import Progress, Silent
-
-__all__ = ["FOLDER", "PRODUCT", "STAGES", "Run", "certificate_of", "final_text", "open_config", "perform",
-           "plan", "read_records", "require_certificate", "run"]  # fmt: skip
+from lattice.progress import Clock, Progress, Silent
 
 
 def run(
-    config: Config | ToyConfig,
+    config: Config,
     folder: Path,
     stages: Sequence[str] = STAGES,
     *,
@@ -68,7 +58,7 @@ def run(
         )  # fmt: skip
         if restart is not None:
             discard(run, restart)
-        for name, options in getattr(config, "checks", {}).items():
+        for name, options in config.checks.items():
             check_options(name, options)
         for stage in FOLDER:  # before any work: a stage far down the line may hold other settings
             check_unchanged(run, stage)
@@ -79,7 +69,7 @@ def run(
 
 
 def plan(
-    config: Config | ToyConfig, folder: Path, stages: Sequence[str] = STAGES, restart: str | None = None
+    config: Config, folder: Path, stages: Sequence[str] = STAGES, restart: str | None = None
 ) -> dict[str, str]:
     """What `run` would do, touching nothing: stage -> "run", "resume", "skip" or "refuse: why"."""
     run = Run(config, folder, records=read_records(folder))
@@ -126,26 +116,18 @@ def perform(run: Run, stage: str) -> None:
         raise InputError(refusal(run, stage, changed or ["the format of the stage"]))
     run.records[stage] = wanted
     run.save_records()
-    clock = StageClock(run, stage)
+    clock = Clock(run.progress, run.records[stage], run.save_records, every=5.0)
     try:
-        identity = _stages_of(run.config)[stage](run, clock)
+        identity = stages.STAGE[stage](run, clock)
     finally:  # an interrupted stage keeps its time too
         clock.close()
         clock.stop()
-        run.save_records()
     run.records[stage] |= {"identity": identity, "files": hashes(run, stage), "complete": True}
     run.verified.add(stage)
     run.save_records()
 
 
-def _stages_of(config: Config | ToyConfig) -> dict[str, Callable[[Run, Progress], str]]:
-    name = "diffsq.toy_stages" if isinstance(config, ToyConfig) else "diffsq.stages"
-    found: dict[str, Callable[[Run, Progress], str]] = import_module(name).STAGE
-    return found
-
-
 def final_text(folder: Path) -> str:
     """The final table and, as the last line, the path of the report."""
     summary = read_json(folder / "summary.json")
-    text = toy_table_text(summary) if "toy" in summary else table_text(summary)
-    return f"{text}\nreport: {folder / 'report.html'}"
+    return f"{table_text(summary)}\nreport: {folder / 'report.html'}"

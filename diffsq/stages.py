@@ -1,45 +1,69 @@
-"""The stages of a run on phi^4: each returns the identity of what it made. `diffsq.pipeline` runs them."""
+"""The five stages of a run: each makes its part of the run folder and returns the identity of what it made.
+
+    ensemble   Monte Carlo, complex Langevin or exact draws, certified; or taken from elsewhere    ensemble/
+    train      one model per name in `models`                                                      train/NAME/
+    sample     one set per model and process, and the learned energy made exact
+    samples/NAME-SDE/ measure    the checks, and summary.json
+          checks/ report     one page
+            report.html
+
+Which variant runs is said by the config's sections; `diffsq.pipeline` skips, resumes or refuses.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from diffsq.config.config import Config
+import torch
+
+from diffsq.checks.perform import check
+from diffsq.config.config import Config, LatticeRun, PointRun
+from diffsq.exactness.efficiency import diagnose
+from diffsq.exactness.path_metropolis import correct
+from diffsq.models.files import load_model
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.points import PointModel
+from diffsq.report.page import build_report
 from diffsq.run_folder.records import Run, certificate_of, hashes
+from diffsq.run_folder.summary import summarize
+from diffsq.sampling.point_sets import PointDraws
+from diffsq.sampling.sample import sample
+from diffsq.training.lattice import train
+from diffsq.training.points import train_points
+from lattice.certificates.monte_carlo import certify
+from lattice.ensembles.ensemble import read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress
+from lattice.rng import stream_id
+from lattice.simulation.simulate import simulate
 
 
-def _config(run: Run) -> Config:
-    assert isinstance(run.config, Config)
-    return run.config
-
-
-def _ensemble(run: Run, progress: Progress) -> str:
-    from lattice.simulation.monte_carlo import generate
-
-    out, config = run.out("ensemble"), _config(run)
+def make_ensemble(run: Run, progress: Progress) -> str:
+    """Simulate, or take what `ensemble.source` names."""
+    config, out = run.config, run.out("ensemble")
+    if config.action is None:
+        raise InputError("action: null takes the action of an ensemble given from Python; name one to run")
     if config.source is not None:
-        return _taken_ensemble(run, config, Path(config.source))
-    ensemble = generate(
-        config.build_action(), config.lattice.shape, config.ensemble, config.seed, out, progress=progress,
+        return _taken(run, config, Path(config.source))
+    made = simulate(
+        config.action,
+        config.shape,
+        config.ensemble,
+        seed=config.seed,
+        out=out,
+        progress=progress,
         team=run.team,
-    )  # fmt: skip
-    return ensemble.identity
+    )
+    return made.identity
 
 
-def _taken_ensemble(run: Run, config: Config, source: Path) -> str:
+def _taken(run: Run, config: Config, source: Path) -> str:
     """Copy an ensemble made elsewhere (`diffsq import`, another run) with its certificate into the run."""
-    from lattice.certificates.monte_carlo import certify
-    from lattice.ensembles.ensemble import read_ensemble, write_ensemble
-
-    ensemble = read_ensemble(source, config.build_action())
-    if ensemble.shape != tuple(config.lattice.shape):
-        raise InputError(
-            f"{source}: fields on {list(ensemble.shape)}, lattice.shape is {list(config.lattice.shape)}"
-        )
+    ensemble = read_ensemble(source, config.action)
+    if ensemble.shape != config.shape:
+        raise InputError(f"{source}: fields on {list(ensemble.shape)}, lattice.shape is {list(config.shape)}")
     if ensemble.log_weight is not None:
         raise InputError(f"{source}: holds weighted samples; training needs fields drawn from exp(-S)")
     certificate = ensemble.attrs.get("certificate") or certify(ensemble)  # without one, it fails
@@ -54,54 +78,70 @@ def _taken_ensemble(run: Run, config: Config, source: Path) -> str:
     return read_ensemble(out).identity
 
 
-def _train(run: Run, progress: Progress) -> str:
-    from diffsq.training.lattice import train
-    from lattice.ensembles.ensemble import read_ensemble
-
+def make_models(run: Run, progress: Progress) -> str:
+    """Train every model; of a real variable, those of disjoint parts of the data too."""
     require_certificate(run)
-    config = _config(run)
-    train(config, read_ensemble(run.out("ensemble")), run.out("train"), progress=progress, device=run.device)
-    model = {k: v for k, v in hashes(run, "train").items() if "/model/" in k}
-    return sha256_text(canonical_json(model))
+    config, out = run.config, run.out("train")
+    out.mkdir(exist_ok=True)
+    ensemble = read_ensemble(run.out("ensemble"))
+    if isinstance(config, LatticeRun):
+        for model in config.models:
+            train(config, ensemble, out / model, progress=progress, device=run.device)
+    if isinstance(config, PointRun) and config.models:
+        points = torch.from_numpy(ensemble.phi)
+        wanted: dict[str, tuple[str, torch.Tensor]] = {kind: (kind, points) for kind in config.models}
+        parts = range(config.n_parts)
+        wanted |= {f"part-{k}": (config.models[-1], points[k :: config.n_parts]) for k in parts}
+        for name, (kind, chosen) in wanted.items():
+            settings = config.training.model_copy(update={"kind": kind})
+            seed = config.seed if name == kind else (config.seed + stream_id(f"train/{name}")) % 2**64
+            train_points(chosen, settings, seed, out / name, progress)
+    weights = {k: v for k, v in hashes(run, "train").items() if k.endswith("/weights.safetensors")}
+    return sha256_text(canonical_json(weights))
 
 
-def _sample(run: Run, progress: Progress) -> str:
-    from diffsq.exactness.efficiency import diagnose
-    from diffsq.models.files import load_model
-    from diffsq.models.lattice import LatticeScore
-    from diffsq.sampling.sample import sample
-    from lattice.ensembles.ensemble import read_ensemble
+def make_samples(run: Run, progress: Progress) -> str:
+    """Every sample set of the run."""
+    config, out, key = run.config, run.out("sample"), run.records["sample"]["key"]
+    out.mkdir(exist_ok=True)
+    ensemble, made = read_ensemble(run.out("ensemble")), {}
+    if isinstance(config, LatticeRun):
+        for name in config.models:
+            model = load_model(run.out("train") / name, LatticeScore)
+            for sde in config.sampling.sde:
+                folder = out / f"{name}-{sde}"
+                made[folder.name] = sample(
+                    config, model, ensemble, folder, sde=sde, progress=progress, device=run.device
+                )
+                diagnose(folder, config.seed)
+    if isinstance(config, PointRun) and config.models:
+        models = {str(kind): load_model(run.out("train") / kind, PointModel) for kind in config.models}
+        draws = PointDraws(config.sampling, config.seed, ensemble, models, progress)
+        for kind in models:
+            for sde in config.sampling.sde:
+                made[f"{kind}-{sde}"] = draws.sample(kind, sde, out / f"{kind}-{sde}", key)
+        if "energy" in models:
+            made["metropolis"] = correct(draws, out / "metropolis", key)
+    return sha256_text(canonical_json({name: samples.identity for name, samples in made.items()}))
 
-    model = load_model(run.out("train") / "model", LatticeScore)
-    sample(
-        _config(run), model, read_ensemble(run.out("ensemble")), run.out("sample"), progress=progress,
-        device=run.device,
-    )  # fmt: skip
-    diagnose(run.out("sample"), _config(run).seed)
-    return read_ensemble(run.out("sample")).identity
 
-
-def _measure(run: Run, progress: Progress) -> str:
-    from diffsq.checks.perform import check
-    from diffsq.run_folder.summary import summarize
-
-    config = _config(run)
-    for name, options in config.checks.items():
+def measure_run(run: Run, progress: Progress) -> str:
+    """The checks of the config, then the summary."""
+    for name, options in run.config.checks.items():
         check(name, run.folder, options, run.device, progress)
-    summary = summarize(config, run.folder, run.seconds())
+    summary = summarize(run.config, run.folder, run.seconds())
     write_json(run.folder / "summary.json", summary)
     return sha256_file(run.folder / "summary.json")
 
 
-def _report(run: Run, progress: Progress) -> str:
-    from diffsq.report.page import build_report
-
-    build_report(run.folder)
-    return sha256_file(run.folder / "report.html")
+def write_report(run: Run, progress: Progress) -> str:
+    """The page."""
+    return sha256_file(build_report(run.folder))
 
 
 STAGE: dict[str, Callable[[Run, Progress], str]] = {
-    "ensemble": _ensemble, "train": _train, "sample": _sample, "measure": _measure, "report": _report,
+    "ensemble": make_ensemble, "train": make_models, "sample": make_samples, "measure": measure_run,
+    "report": write_report,
 }  # fmt: skip
 
 

@@ -1,14 +1,23 @@
-"""The one error that a user's input can raise."""
+"""The one error that a user's input can raise, and the name that was perhaps meant."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Iterable
 
 
-def nearest(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def nearest(
+    name: str, known: Iterable[str], words: str = " (did you mean {!r}?)", cutoff: float = 0.6
+) -> str:
+    """`words` with the known name most like `name` in them; "" where none is near (similarity >= cutoff).
+
+    >>> nearest("kapa", ["kappa", "lam"]), nearest("seed", ["kappa", "lam"])
+    (" (did you mean 'kappa'?)", '')
+    >>> nearest("kapa", ["kappa", "lam"], "; did you mean action.{}?"), nearest("kapa", ["kappa"], "{}")
+    ('; did you mean action.kappa?', 'kappa')
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return words.format(close[0]) if close else ""
 
 
 class InputError(ValueError):

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,57 +24,61 @@ import filelock
 
 from lattice.errors import InputError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MAX_JSON = 64 * 2**20
 
 
-def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
-    """Write `path` so that it is either absent (or its old self) or complete.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`: the file or folder written there takes its place when the block ends.
 
-    `content` is the bytes, or a function that writes them to the open binary file it is given. Missing parent
-    folders are made. Raises InputError naming the folder when it is full or cannot be written; the temporary
-    file is removed and an older `path` stays as it was.
+    Missing parent folders are made. Where the block fails, what was written is removed and an older `path`
+    stays as it was; an error of the operating system becomes an InputError naming the folder.
+    """
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield tmp
+        os.replace(tmp, path)
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise folder_error(path.parent, error) from error
+    finally:
+        _remove(tmp)
+
+
+def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> None:
+    """Write `path` so that it is either absent (or its old self) or complete; errors as in `replacing`.
+
+    `content` is the bytes, or a function that writes them to the open binary file it is given.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as d:
     ...     write_atomic(Path(d) / "a.txt", b"kappa"); (Path(d) / "a.txt").read_bytes()
     b'kappa'
     """
-    path = Path(path)
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(tmp, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(tmp, path)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        _remove(tmp)
-        raise folder_error(path.parent, error) from error
-    except BaseException:
-        _remove(tmp)
-        raise
+    with replacing(Path(path)) as tmp, open(tmp, "wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def folder_error(folder: Path, error: OSError) -> InputError:
     """The one-line InputError for an operating-system error met while writing in `folder`."""
-    if error.errno in _FULL:
-        return InputError(
-            f"{folder}: disk full or over quota while writing; free some space and run the same command again"
-        )
-    if error.errno in _FORBIDDEN:
-        return InputError(
-            f"{folder}: not writable (permission denied or read-only); choose a folder you may write to"
-        )
-    if error.errno in {errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
-        return InputError(f"{folder}: cannot be used as a folder, a file of another kind is in the way")
-    return InputError(f"{folder}: cannot be written: {error.strerror or error}")
+    what = f"cannot be written: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = "disk full or over quota while writing; free some space and run the same command again"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = "not writable (permission denied or read-only); choose a folder you may write to"
+    elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        what = "cannot be used as a folder, a file of another kind is in the way"
+    return InputError(f"{folder}: {what}")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -151,8 +156,7 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the operating system lets go of it when the process ends, also by kill
-    -9.
+    """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9.
 
     Raises InputError at once when another process holds it, or when the folder cannot be written.
     """
@@ -176,10 +180,9 @@ def run_lock(folder: Path) -> Iterator[None]:
 @functools.cache
 def code_version() -> dict[str, Any]:
     """Version of this package, git commit and dirty flag when run from a checkout, versions underneath."""
-    versions = {"python": platform.python_version()}
-    for name in ("numpy", "torch", "numba", "h5py"):
-        versions[name] = _installed(name)
-    return {"diffsq": _installed("diffsq"), **_git_state(), "packages": versions}
+    versions = {name: _installed(name) for name in ("numpy", "torch", "numba", "h5py")}
+    packages = {"python": platform.python_version(), **versions}
+    return {"diffsq": _installed("diffsq"), **_git_state(), "packages": packages}
 
 
 def _installed(name: str) -> str:
@@ -193,29 +196,23 @@ def _git_state() -> dict[str, Any]:
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return {"git": None, "dirty": None}
+
+    def git(*args: str) -> str:
+        command = ["git", "-C", str(root), *args]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
     try:
-        sha = _git(root, "rev-parse", "HEAD")
-        return {"git": sha, "dirty": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+        return {
+            "git": git("rev-parse", "HEAD"),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
     except (OSError, subprocess.SubprocessError):
         return {"git": None, "dirty": None}
 
 
-def _git(root: Path, *args: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(root), *args], capture_output=True, text=True, timeout=5, check=True
-    )
-    return done.stdout.strip()
-
-
-def _fsync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.unlink()
 

@@ -1,6 +1,6 @@
 """One ensemble made by several processes: chains are split, what all must know is gathered.
 
-    torchrun --nproc-per-node 4 -m -- diffsq ensemble configs/demo.yaml
+    torchrun --nproc-per-node 4 -m -- diffsq ensemble demo
 
 Every random number belongs to its chain and trajectory, so the processes only exchange what is decided from
 all chains together (the tuning) or written (the fields), and the ensemble equals the single-process one byte

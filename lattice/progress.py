@@ -1,67 +1,26 @@
-"""`Progress` for the points of a scan: bars that name their point, and a clock that outlives its process."""
+"""How a long loop reports: bars and lines for people, and a clock that outlives its process.
+
+A loop is given a `Progress` and calls `start(total, label, done)`, `update(n, **info)`, `close()`.
+`make_progress` picks what suits the terminal; `Labelled` says which of many points a bar belongs to; `Clock`
+keeps the seconds spent in a record on the disk, over all sessions.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-from typing import Protocol, TextIO
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from lattice.files import read_json, write_json
+from lattice.arrays import Integers, batches
 
-_SAVE_EVERY = 2.0  # seconds between two writes of the clock
-
-
-class Labelled:
-    """A `Progress` whose bars say which point they belong to."""
-
-    def __init__(self, bar: Progress, name: str) -> None:
-        self._bar, self._name = bar, name
-
-    def start(self, total: int, label: str, done: int = 0) -> None:
-        self._bar.start(total, f"{self._name} {label}", done)
-
-    def update(self, n: int = 1, **info: object) -> None:
-        self._bar.update(n, **info)
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class Clock:
-    """A `Progress` that passes everything on and keeps wall-clock and processor seconds in a file, so that
-    they survive kill -9 and add up over the sessions of a point."""
-
-    def __init__(self, bar: Progress, path: Path) -> None:
-        before = read_json(path) if path.exists() else {}
-        self._bar, self._path = bar, path
-        self._before = tuple(float(before.get(key) or 0.0) for key in ("seconds", "cpu_seconds"))
-        self._begun = (time.perf_counter(), time.process_time())
-        self._saved = self._begun[0]
-        self.seconds, self.cpu_seconds = self._before
-
-    def start(self, total: int, label: str, done: int = 0) -> None:
-        self._bar.start(total, label, done)
-
-    def update(self, n: int = 1, **info: object) -> None:
-        self._bar.update(n, **info)
-        if time.perf_counter() - self._saved >= _SAVE_EVERY:
-            self.stop()
-
-    def close(self) -> None:
-        self._bar.close()
-
-    def stop(self) -> None:
-        self._saved = time.perf_counter()
-        self.seconds = round(self._before[0] + self._saved - self._begun[0], 3)
-        self.cpu_seconds = round(self._before[1] + time.process_time() - self._begun[1], 3)
-        write_json(self._path, {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds})
+CLOCKS = {"seconds": time.perf_counter, "cpu_seconds": time.process_time}
 
 
 class Progress(Protocol):
-    """What a long loop calls: `start(total, label, done)`, `update(n, **info)` as work is done, `close()`."""
+    """What a long loop calls."""
 
     def start(self, total: int, label: str, done: int = 0) -> None:
         """Open a bar of `total` units of work, `done` of them finished by an earlier run."""
@@ -76,14 +35,60 @@ class Progress(Protocol):
 class Silent:
     """A `Progress` that prints nothing."""
 
+    def start(self, total: int, label: str, done: int = 0) -> None: ...
+
+    def update(self, n: int = 1, **info: object) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Labelled:
+    """A `Progress` that passes everything on to `bar`, `name` before the labels."""
+
+    def __init__(self, bar: Progress, name: str = "") -> None:
+        self._bar, self._name = bar, name
+
     def start(self, total: int, label: str, done: int = 0) -> None:
-        """Do nothing."""
+        self._bar.start(total, f"{self._name} {label}".strip(), done)
 
     def update(self, n: int = 1, **info: object) -> None:
-        """Do nothing."""
+        self._bar.update(n, **info)
 
     def close(self) -> None:
-        """Do nothing."""
+        self._bar.close()
+
+
+class Clock(Labelled):
+    """A `Progress` that passes everything on and keeps the seconds of a record running.
+
+    record: of "seconds" (wall clock) and "cpu_seconds" (of this process, all threads) those that it has are
+    counted on from their values, over all sessions; `save` puts it on the disk, every `every` seconds and by
+    `stop`, so that kill -9 loses few of them.
+
+    >>> record = {"seconds": 10.0}
+    >>> Clock(Silent(), record, save=lambda: None).stop()
+    >>> record["seconds"] >= 10.0
+    True
+    """
+
+    def __init__(
+        self, bar: Progress, record: dict[str, Any], save: Callable[[], None], every: float = 2.0
+    ) -> None:
+        super().__init__(bar)
+        self._record, self._save, self._every = record, save, every
+        self._zero = {name: float(record[name]) - now() for name, now in CLOCKS.items() if name in record}
+        self._saved = time.perf_counter()
+
+    def update(self, n: int = 1, **info: object) -> None:
+        super().update(n, **info)
+        if time.perf_counter() - self._saved >= self._every:
+            self.stop()
+
+    def stop(self) -> None:
+        """Bring the record up to date and save it."""
+        self._record |= {name: round(zero + CLOCKS[name](), 3) for name, zero in self._zero.items()}
+        self._save()
+        self._saved = time.perf_counter()
 
 
 class TerminalBar:
@@ -101,7 +106,6 @@ class TerminalBar:
         )
 
     def update(self, n: int = 1, **info: object) -> None:
-        """Advance by `n` and show `info`."""
         if self._bar is None:
             return
         if info:
@@ -120,8 +124,7 @@ class PlainLines:
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
         self._stream = stream if stream is not None else sys.stderr
-        self._every = every
-        self._open = False
+        self._every, self._open = every, False
 
     def start(self, total: int, label: str, done: int = 0) -> None:
         """Begin a new stretch of work; nothing is printed yet."""
@@ -164,6 +167,15 @@ def make_progress(quiet: bool = False, stream: TextIO | None = None) -> Progress
         return Silent()
     stream = stream if stream is not None else sys.stderr
     return TerminalBar(stream) if stream.isatty() else PlainLines(stream)
+
+
+def counted(progress: Progress, n: int, size: int, label: str) -> Iterator[Integers]:
+    """Row numbers 0 ... n - 1, at most `size` at a time, under a bar that counts them."""
+    progress.start(n, label)
+    for rows in batches(n, size):
+        yield rows
+        progress.update(len(rows))
+    progress.close()
 
 
 def _info_text(info: dict[str, object]) -> str:

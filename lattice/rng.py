@@ -164,6 +164,16 @@ def fill_uniforms(row: Any, seed: Any, stream: Any, index: Any, step: Any) -> No
         row[position] = uniform_at(seed, stream, index, step, np.uint64(position))
 
 
+@compiled
+def fill_rows(rows: Any, seed: Any, stream: Any, index: Any, step: Any, gaussian: Any) -> None:
+    """rows (n, size) = the first numbers of the streams of index (n,), normal or uniform."""
+    for i in range(index.size):
+        if gaussian:
+            fill_normals(rows[i], seed, stream, index[i], step)
+        else:
+            fill_uniforms(rows[i], seed, stream, index[i], step)
+
+
 def stream_id(name: str) -> int:
     """The counter word of a named stream: crc32 of its name.
 
@@ -194,11 +204,9 @@ def _numbers(seed: int, stream: str, index: Any, step: int, size: int, gaussian:
     index = check_counters(seed, index, step)
     if not 0 <= size < 2**32:
         raise InputError(f"size must be in [0, 2^32), got {size}")
-    out = np.empty((index.size, size))
-    fill = fill_normals if gaussian else fill_uniforms
-    for row, i in zip(out, index, strict=True):
-        fill(row, np.uint64(seed), np.uint64(stream_id(stream)), i, np.uint64(step))
-    return out
+    rows = np.empty((index.size, size))
+    fill_rows(rows, np.uint64(seed), np.uint64(stream_id(stream)), index, np.uint64(step), gaussian)
+    return rows
 
 
 def check_counters(seed: int, index: Any, step: int) -> NDArray[np.uint64]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
 # One thread per worker: workers with many threads each only slow one another down.
 torch.set_num_threads(1)
 
@@ -33,3 +32,12 @@ def config_file(tmp_path: Path, settings: dict[str, Any]) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+@pytest.fixture(scope="session")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A scan of eight points (`scan_points.eight_points`) and its folder; points may be added to it."""
+    from scan_points import eight_points
+
+    folder = tmp_path_factory.mktemp("scanned")
+    return folder, eight_points(folder)

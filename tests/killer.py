@@ -1,6 +1,6 @@
-"""A run that ends by SIGKILL at a chosen point: `python killer.py LABEL COUNT diffsq-arguments...`.
+"""Work that ends by SIGKILL at a chosen point, in a process of its own.
 
-The kill comes from the progress of the stage itself, at the COUNT-th update under LABEL, so that no test
+The kill comes from the progress of the work itself, at the COUNT-th update under LABEL, so that no test
 depends on timing. COUNT 0 kills at the start of that loop.
 """
 
@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from children import child
+
+import lattice.progress
+from diffsq.commands.main import main
 
 
-class Killer:
+class Killer(lattice.progress.Silent):
     """A Progress that kills its process."""
 
     def __init__(self, label: str, count: int) -> None:
@@ -34,13 +41,36 @@ class Killer:
         self.label = ""
 
 
-if __name__ == "__main__":
-    import torch
+def killed(label: str, count: int, function: Callable[..., object], *args: Any, **options: Any) -> None:
+    """function(*args, progress=Killer(label, count), **options) in a child, which must die of it."""
+    done = child(function, *args, progress=Killer(label, count), **options)
+    assert done.returncode == -signal.SIGKILL, done
 
-    import lattice.progress
-    from diffsq.commands.main import main
 
-    torch.set_num_threads(1)
-    killer = Killer(sys.argv[1], int(sys.argv[2]))
-    lattice.progress.make_progress = lambda quiet=False: killer  # type: ignore[assignment]
-    sys.exit(main(sys.argv[3:]))
+def killed_before(name: str, function: Callable[..., object], *args: Any) -> None:
+    """function(*args) in a child, which must die when it would put a file called `name` in its place."""
+    done = child(_until, name, function, *args)
+    assert done.returncode == -signal.SIGKILL, done
+
+
+def _until(name: str, function: Callable[..., object], *args: Any) -> None:
+    replace = os.replace
+
+    def killing(a: Any, b: Any) -> None:
+        if Path(b).name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(a, b)
+
+    os.replace = killing
+    function(*args)
+
+
+def killed_command(label: str, count: int, words: Sequence[str]) -> None:
+    """The command `diffsq words` in a child, which must die at the count-th update under `label`."""
+    done = child(_command, Killer(label, count), list(words))
+    assert done.returncode == -signal.SIGKILL, done
+
+
+def _command(killer: Killer, words: list[str]) -> int:
+    lattice.progress.make_progress = lambda quiet=False, stream=None: killer
+    return main(words)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 import torch
@@ -71,16 +73,25 @@ def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps:
     return torch.from_numpy(phi * sign.reshape(n, *[1] * len(shape)))
 
 
+_FITTED: dict[tuple[object, ...], RegressionBase] = {}
+
+
 def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 20) -> LatticeScore:
-    """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it."""
+    """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it.
+
+    A fit takes seconds, and many tests ask for the same one: it is made once, and each gets a copy.
+    """
     shape = tuple(phi.shape[1:])
-    momenta = Momenta(shape)
-    base = RegressionBase(momenta, n_sigma)
-    g = propagator(momenta, phi)
-    base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
-    base.set_action(action, 1.2 * float(phi.abs().max()))
-    base.fit(phi, action.grad, noise_of("test/fit", len(phi), shape))
-    return LatticeScore(base, UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None).eval()
+    key = (action, n_sigma, shape, sha256(phi.numpy().tobytes()).digest())
+    if key not in _FITTED:
+        momenta = Momenta(shape)
+        base = _FITTED[key] = RegressionBase(momenta, n_sigma)
+        g = propagator(momenta, phi)
+        base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
+        base.set_action(action, 1.2 * float(phi.abs().max()))
+        base.fit(phi, action.grad, noise_of("test/fit", len(phi), shape))
+    unet = UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None
+    return LatticeScore(deepcopy(_FITTED[key]), unet).eval()
 
 
 def spoil(model: LatticeScore, size: float, seed: int = 2) -> LatticeScore:

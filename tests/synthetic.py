@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from diffsq.run_folder.pulls import rows_of
 from lattice.actions.phi4 import FreeScalar
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.files import write_json
@@ -26,6 +27,8 @@ action:
   lam: 0.0
 lattice:
   shape: [8, 8]
+ensemble: {n_chains: 16}
+sde: {sigma_min: 0.15}
 """
 
 
@@ -192,8 +195,8 @@ def synthetic_run(folder: Path) -> Path:
     write_ensemble(monte_carlo, folder / "ensemble")
     write_json(folder / "ensemble" / "certificate.json", certificate())
     write_therm(folder / "ensemble", rng)
-    write_train(folder / "train", rng)
-    diagnostics = write_samples(folder / "samples", samples, forward, rng)
+    write_train(folder / "train" / "score", rng)
+    diagnostics = write_samples(folder / "samples" / "score-ve", samples, forward, rng)
     resampled = samples.select(
         rng.choice(N, N, p=np.exp(samples.log_weight) / np.exp(samples.log_weight).sum())
     )
@@ -207,7 +210,7 @@ def synthetic_run(folder: Path) -> Path:
         folder / "summary.json",
         {
             "name": "layout",
-            "config": {},
+            "config": {"ensemble": {"n_chains": 16}},
             "columns": columns,
             "reference": {
                 "kappa": KAPPA,
@@ -219,20 +222,35 @@ def synthetic_run(folder: Path) -> Path:
                     "ln_z": f"{offset:.4f}(1)",
                 },
             },
-            "ess": {
-                "reverse": diagnostics["reverse"]["ess"],
-                "reverse_error": 0.01,
-                "forward": diagnostics["forward"]["ess"],
-                "forward_error": 0.02,
+            "rows": rows_of(columns["training"]),
+            "gated": ["weighted", "metropolis"],
+            "notes": {},
+            "exact": None,
+            "against": "reference",
+            "ensemble_verdict": None,
+            "checks": {},
+            "sampling": {
+                "score-ve": {
+                    "n": N,
+                    "ess": {
+                        "reverse": diagnostics["reverse"]["ess"],
+                        "reverse_error": 0.01,
+                        "forward": diagnostics["forward"]["ess"],
+                        "forward_error": 0.02,
+                    },
+                    "acceptance": 0.71,
+                    "ln_z": {"value": diagnostics["ln_z"], "error": diagnostics["ln_z_error"]},
+                    "kl": diagnostics["kl"],
+                    "warnings": [],
+                    "clamped": None,
+                }
             },
-            "acceptance": 0.71,
-            "ln_z": {"value": diagnostics["ln_z"], "error": diagnostics["ln_z_error"]},
-            "kl": diagnostics["kl"],
             "seconds": {"ensemble": 31.5, "train": 254.0, "sample": 61.2, "measure": 8.0},
             "verdict": {
                 "passed": True,
                 "certified": True,
                 "missing": [],
+                "failed_checks": [],
                 "max_pull": {},
                 "against": "reference",
             },

@@ -1,4 +1,4 @@
-"""scripts/setup, demo, test and .ci/run: what they refuse, in one line, without touching the network."""
+"""scripts/setup, demo, test, docs, .ci/run: what they refuse, in one line, without touching the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "test")] + [ROOT / ".ci" / "run"]
+SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "test", "docs")] + [ROOT / ".ci" / "run"]
 
 
 def setup(
@@ -83,8 +83,8 @@ def test_bad_options_are_named(tmp_path: Path) -> None:
     assert "needs a folder" in last_line(setup(tmp_path, "--offline"))
 
 
-def test_demo_and_test_pass_their_setup_options_on(tmp_path: Path) -> None:
-    for script in ("demo", "test"):
+def test_scripts_pass_their_setup_options_on(tmp_path: Path) -> None:
+    for script in ("demo", "test", "docs"):
         done = setup(tmp_path, "--offline", tmp_path / "nowhere", script=script)
         assert "no such folder" in last_line(done)
 
@@ -118,7 +118,7 @@ def test_every_dependency_has_a_tested_version() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
     pins = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and line[0] != "#"]
     names = {re.split("==", pin)[0].lower().replace("_", "-") for pin in pins}
     assert {re.split("[><=]", w)[0].lower() for w in wanted} <= names

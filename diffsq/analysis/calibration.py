@@ -35,6 +35,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from einops import pack, rearrange, repeat
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
@@ -42,7 +43,7 @@ from diffsq.models.protocol import Frames
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.reverse_chain import ActionFunction
 from diffsq.sampling.steps import Step
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, batches
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
@@ -66,9 +67,8 @@ class Stream:
 
     def normal(self, part: str, index: Integers, step: int, like: Tensor) -> Tensor:
         """Standard normal fields (len(index), *shape), shape and device of `like` (n, *shape)."""
-        shape = like.shape[1:]
-        eps = normals(self.seed, f"{self.name}/{part}", index, step, math.prod(shape))
-        return torch.from_numpy(eps).reshape(len(index), *shape).to(like.device)
+        eps = normals(self.seed, f"{self.name}/{part}", index, step, like[0].numel())
+        return torch.from_numpy(eps).reshape(len(index), *like.shape[1:]).to(like.device)
 
     def uniform(self, part: str, index: Integers) -> Floats:
         """One uniform number per index."""
@@ -82,27 +82,20 @@ def field_statistics(action: ActionFunction, stream: Stream) -> dict[str, Statis
     """
 
     def site(phi: Tensor, index: Integers) -> Tensor:
-        volume = math.prod(phi.shape[1:])
-        x = torch.from_numpy((stream.uniform("site", index) * volume).astype(np.int64)).to(phi.device)
-        return phi.flatten(1).gather(1, x[:, None])[:, 0]
+        x = (stream.uniform("site", index) * phi[0].numel()).astype(np.int64)
+        return phi.flatten(1)[torch.arange(len(phi)), torch.from_numpy(x).to(phi.device)]
 
     return {
         "M": lambda phi, index: phi.flatten(1).mean(1),
         "|M|": lambda phi, index: phi.flatten(1).mean(1).abs(),
-        "s": lambda phi, index: action(phi) / math.prod(phi.shape[1:]),
-        "phi_x": site,
-    }
+        "s": lambda phi, index: action(phi) / phi[0].numel(), "phi_x": site,
+    }  # fmt: skip
 
 
 def ranks(
-    draw: Draw,
-    phi: Tensor,
-    sigma: float,
-    statistics: Mapping[str, Statistic],
-    n_draws: int,
-    stream: Stream,
+    draw: Draw, phi: Tensor, sigma: float, statistics: Mapping[str, Statistic], n_draws: int, stream: Stream,
     done: Callable[[int], None] = lambda n: None,
-) -> dict[str, Integers]:
+) -> dict[str, Integers]:  # fmt: skip
     """Raw ranks (n,) in 0 ... n_draws of each statistic, for equilibrium fields phi (n, *shape), any sampler.
 
     `draw` goes from noise sigma down to 0. `done(n)` is called as n more fields are finished. Raises
@@ -112,7 +105,7 @@ def ranks(
 
     def block(fields: Tensor, index: Integers, sub: Integers) -> tuple[Tensor, None]:
         x = fields + sigma * stream.normal("up", index, 0, fields)
-        return draw(x.repeat_interleave(n_draws, 0), sub), None
+        return draw(repeat(x, "n ... -> (n draw) ...", draw=n_draws), sub), None
 
     return _collect(block, phi, statistics, n_draws, stream, done)[0]
 
@@ -128,16 +121,9 @@ class PathRanks:
 
 @torch.no_grad()
 def path_ranks(
-    path: ReversePath,
-    level: int,
-    phi: Tensor,
-    action: ActionFunction,
-    statistics: Mapping[str, Statistic],
-    n_draws: int,
-    stream: Stream,
-    frames: Frames,
-    done: Callable[[int], None] = lambda n: None,
-) -> PathRanks:
+    path: ReversePath, level: int, phi: Tensor, action: ActionFunction, statistics: Mapping[str, Statistic],
+    n_draws: int, stream: Stream, frames: Frames, done: Callable[[int], None] = lambda n: None,
+) -> PathRanks:  # fmt: skip
     """Raw and corrected ranks of the path sampler's reverse chain from level n = `level` (1 ... N).
 
     Raises `InputError` for a level outside 1 ... N, and for weights or draws that are not finite.
@@ -147,11 +133,10 @@ def path_ranks(
 
     def block(fields: Tensor, index: Integers, sub: Integers) -> tuple[Tensor, Tensor]:
         x, log_w = _path_up(path, level, fields, partial(stream.normal, "up", index), frames)
-        low, log_r = _path_down(
-            path, level, x.repeat_interleave(n_draws, 0), partial(stream.normal, "down", sub), frames
-        )
-        truth = (log_w - action(fields))[:, None]
-        return low, torch.cat([truth, (log_r - action(low)).reshape(len(fields), n_draws)], 1)
+        x = repeat(x, "n ... -> (n draw) ...", draw=n_draws)
+        low, log_r = _path_down(path, level, x, partial(stream.normal, "down", sub), frames)
+        drawn = rearrange(log_r - action(low), "(n draw) -> n draw", draw=n_draws)
+        return low, pack([log_w - action(fields), drawn], "n *")[0]
 
     return PathRanks(*_collect(block, phi, statistics, n_draws, stream, done))
 
@@ -198,55 +183,47 @@ def plain_draw(
     @torch.no_grad()
     def draw(x: Tensor, index: Integers) -> Tensor:
         for n in reversed(range(level)):
-            noise = partial(_numbered, stream, index, n, x)
+
+            def noise(i: int, n: int = n, like: Tensor = x) -> Tensor:
+                return stream.normal("down", index, 2 * n + i, like)
+
             x = step(model, x, levels[n + 1], levels[n], noise, frames(n))
         return x
 
     return draw
 
 
-def _numbered(stream: Stream, index: Integers, n: int, like: Tensor, i: int) -> Tensor:
-    return stream.normal("down", index, 2 * n + i, like)
-
-
 def _collect(
-    block: Block,
-    phi: Tensor,
-    statistics: Mapping[str, Statistic],
-    n_draws: int,
-    stream: Stream,
+    block: Block, phi: Tensor, statistics: Mapping[str, Statistic], n_draws: int, stream: Stream,
     done: Callable[[int], None],
-) -> tuple[dict[str, Integers], dict[str, Integers], float]:
+) -> tuple[dict[str, Integers], dict[str, Integers], float]:  # fmt: skip
     if n_draws < 2:
         raise InputError(f"n_draws must be at least 2, got {n_draws}; 15 is usual")
-    size = max(1, ROW_SITES // (math.prod(phi.shape[1:]) * n_draws))
     raw: dict[str, list[Integers]] = {name: [] for name in statistics}
     corrected: dict[str, list[Integers]] = {name: [] for name in statistics}
     ess = []
-    for first in range(0, len(phi), size):
-        fields = phi[first : first + size]
-        index = np.arange(first, first + len(fields))
-        sub = (index[:, None] * n_draws + np.arange(n_draws)).ravel()
-        drawn, log_w = block(fields, index, sub)
+    for index in batches(len(phi), max(1, ROW_SITES // (phi[0].numel() * n_draws))):
+        fields = phi[index]
+        drawn, log_w = block(fields, index, np.add.outer(index * n_draws, np.arange(n_draws)).ravel())
         _check_draws(drawn, n_draws)
         weights = np.ones((len(fields), n_draws + 1)) if log_w is None else _weights(log_w)
         ess.append(weights[:, 1:].sum(1) ** 2 / (weights[:, 1:] ** 2).sum(1) / n_draws)
         ties = stream.uniform("ties", index)
         for name, statistic in statistics.items():
             truth = statistic(fields, index).cpu().numpy()
-            values = statistic(drawn, index.repeat(n_draws)).reshape(len(fields), n_draws).cpu().numpy()
+            values = statistic(drawn, index.repeat(n_draws)).cpu().numpy().reshape(len(fields), n_draws)
             raw[name].append(weighted_rank(truth, values, np.ones_like(weights), ties))
             corrected[name].append(weighted_rank(truth, values, weights, ties))
         done(len(fields))
-    joined = [{name: np.concatenate(parts) for name, parts in each.items()} for each in (raw, corrected)]
+    joined = [{name: np.concatenate(found) for name, found in each.items()} for each in (raw, corrected)]
     return joined[0], joined[1], float(np.concatenate(ess).mean())
 
 
 def _check_draws(drawn: Tensor, n_draws: int) -> None:
     if not torch.isfinite(drawn).all():
         raise InputError("the reverse process gave fields that are NaN or infinite; retrain the model")
-    each = drawn.reshape(-1, n_draws, *drawn.shape[1:])
-    if bool((each == each[:, :1]).all()):
+    each = rearrange(drawn, "(n draw) ... -> draw n ...", draw=n_draws)
+    if bool((each == each[0]).all()):
         raise InputError(
             "the sampler is deterministic: all draws from one noisy field are equal, and have no ranks; "
             "rank calibration needs a stochastic sampler (path, euler, pc)"
@@ -269,8 +246,7 @@ def independent_rows(ensemble: Ensemble, n: int) -> tuple[Integers, int]:
     tau_int is the largest of M, |M| and S, by the Gamma method over all chains. Returns the rows, spread
     evenly over what is eligible, and the spacing in saved configurations.
     """
-    replicas = ensemble.replicas()
-    m = ensemble.series["magnetization"]
+    replicas, m = ensemble.replicas(), ensemble.series["magnetization"]
     series = (m, np.abs(m), ensemble.series["action"])
     tau = max(gamma_method([each[rows] for rows in replicas]).tau_int for each in series)
     spacing = math.ceil(SPACING * tau)

@@ -25,14 +25,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from einops import rearrange
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import shells
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
 
@@ -97,19 +97,14 @@ class Noised:
     score: Tensor
     force: Tensor
     target: Tensor
-    chain: NDArray[np.int64] | None
+    chain: Integers | None
 
 
 @torch.no_grad()
 def evaluate(
-    model: LatticeScore,
-    action: ScalarPhi4,
-    phi: Tensor,
-    sigma: float,
-    eps: Tensor,
-    chain: NDArray[np.int64] | None = None,
-    frame: Symmetry = IDENTITY,
-) -> Noised:
+    model: LatticeScore, action: ScalarPhi4, phi: Tensor, sigma: float, eps: Tensor,
+    chain: Integers | None = None, frame: Symmetry = IDENTITY,
+) -> Noised:  # fmt: skip
     """The model's score at phi + sigma eps, with clean force and target; phi, eps (n, L0, L1) float64.
 
     phi must be equilibrium fields of `action` that the model was not trained on. Raises `InputError` where
@@ -124,10 +119,9 @@ def evaluate(
     if chain is not None and len(chain) != len(phi):
         raise InputError(f"{len(phi)} fields but {len(chain)} chain numbers")
     p, x, force = model.momenta, phi + sigma * eps, -action.grad(phi)
-    w = p.expand(model.base.wiener(torch.full((1,), sigma, dtype=phi.dtype, device=phi.device))[0])
-    score = torch.cat(
-        [model.score(part, part.new_full((len(part),), sigma), frame) for part in torch.split(x, CHUNK)]
-    )
+    w = p.expand(model.base.wiener(phi.new_full((1,), sigma))[0])
+    parts = torch.split(x, CHUNK)
+    score = torch.cat([model.score(part, part.new_full((len(part),), sigma), frame) for part in parts])
     mixed = w * p.modes(force) + (1 - w) * p.modes((phi - x) / sigma**2)
     for name, values in (("fields", x), ("score", score)):
         bad = ~torch.isfinite(values).flatten(1).all(1)
@@ -142,7 +136,7 @@ def evaluate(
 def compare_score(model: LatticeScore, noised: Noised) -> dict[str, Any]:
     """The score s against the clean force F and the target T, per momentum shell and in total ("all", last).
 
-    Returns sigma, the shells, and for each of them [value, error] by jackknife_of over chains of
+    Returns sigma, the shells, and for each of them [value, error] by the jackknife over chains of
 
     cosine           <sF>/sqrt(<ss><FF>)
     wiener_cosine    the same of the free-field score -x/(G + sigma^2) on these fields: the perfect score of a
@@ -155,7 +149,6 @@ def compare_score(model: LatticeScore, noised: Noised) -> dict[str, Any]:
     p = model.momenta
     index, labels = shells(p)
     s, f, t = (p.modes(q) for q in (noised.score, noised.force, noised.target))
-    other = f.roll(len(f) // 2, 0)
     wiener = -p.modes(noised.x) / p.expand(model.base.g + noised.sigma**2)
 
     def product(a: Tensor, b: Tensor) -> Floats:
@@ -163,26 +156,25 @@ def compare_score(model: LatticeScore, noised: Noised) -> dict[str, Any]:
         per_shell = per_class.new_zeros(len(a), len(labels)).index_add(1, index, per_class)
         return torch.cat([per_shell, per_shell.sum(1, keepdim=True)], 1).cpu().numpy()
 
-    pairs = ((s, s), (s, f), (f, f), (s, t), (t, t), (s, other), (wiener, wiener), (wiener, f))
-    columns = np.stack([product(*pair) for pair in pairs], -1)
+    pairs = (s, s), (s, f), (f, f), (s, t), (t, t), (s, f.roll(len(f) // 2, 0)), (wiener, wiener), (wiener, f)
+    columns = rearrange(np.stack([product(*pair) for pair in pairs], -1), "n shell pair -> shell n pair")
 
-    def each(estimate: Callable[[list[float]], float]) -> list[list[float]]:
-        rows = columns.swapaxes(0, 1)
-        return [
-            list(jackknife_of(lambda d: estimate(d.mean(0).tolist()), row, chain=noised.chain))
-            for row in rows
-        ]
+    def each(estimate: Callable[..., float]) -> list[list[float]]:
+        def of_means(rows: Floats) -> float:
+            return estimate(*rows.mean(0).tolist())
+
+        return [list(jackknife_of(of_means, rows, chain=noised.chain)) for rows in columns]
 
     return {
         "sigma": noised.sigma,
         "shells": [str(label["label"]) for label in labels] + ["all"],
-        "cosine": each(lambda m: m[1] / math.sqrt(m[0] * m[2])),
-        "wiener_cosine": each(lambda m: m[7] / math.sqrt(m[6] * m[2])),
-        "target_cosine": each(lambda m: m[3] / math.sqrt(m[0] * m[4])),
-        "force_error": each(lambda m: math.sqrt(max(m[0] - 2 * m[1] + m[2], 0.0) / m[2])),
-        "target_error": each(lambda m: math.sqrt(max(m[0] - 2 * m[3] + m[4], 0.0) / m[4])),
-        "slope": each(lambda m: m[3] / m[0]),
-        "control": each(lambda m: m[5] / math.sqrt(m[0] * m[2])),
+        "cosine": each(lambda ss, sf, ff, *_: sf / math.sqrt(ss * ff)),
+        "wiener_cosine": each(lambda ss, sf, ff, st, tt, so, ww, wf: wf / math.sqrt(ww * ff)),
+        "target_cosine": each(lambda ss, sf, ff, st, tt, *_: st / math.sqrt(ss * tt)),
+        "force_error": each(lambda ss, sf, ff, *_: math.sqrt(max(ss - 2 * sf + ff, 0.0) / ff)),
+        "target_error": each(lambda ss, sf, ff, st, tt, *_: math.sqrt(max(ss - 2 * st + tt, 0.0) / tt)),
+        "slope": each(lambda ss, sf, ff, st, *_: st / ss),
+        "control": each(lambda ss, sf, ff, st, tt, so, *_: so / math.sqrt(ss * ff)),
     }
 
 
@@ -192,15 +184,15 @@ def read_couplings(
     """The couplings of the *clean* action read off the score by instruments; the module has the identity.
 
     {term: {"value", "error", "true", "pull"}}, "true" the couplings of `action`. These enter the value only
-    through the control variate, whose mean is zero; without it nothing of the action is used. Errors by
-    jackknife_of over chains. Raises `InputError` where the terms are not independent on this lattice.
+    through the control variate, whose mean is zero; without it nothing of the action is used. Errors by the
+    jackknife over chains. Raises `InputError` where the terms are not independent on this lattice.
     """
     free = noised.target - noised.force if control_variate else torch.zeros_like(noised.force)
     a, b = _normal(noised.x, noised.phi, noised.score - free, terms)
     values = _solve(a, b, noised.chain, terms)
     return {
         name: {"value": v, "error": e, "true": t, "pull": (v - t) / math.hypot(e, ROUNDING)}
-        for name, (v, e), t in zip(terms, values, true_couplings(action, terms), strict=True)
+        for name, (v, e), t in zip(terms, values, true_couplings(action, terms))
     }
 
 
@@ -216,7 +208,7 @@ def effective_action(noised: Noised, terms: tuple[str, ...] = EXTENDED) -> dict[
     found, true, difference = (_solve(a, rhs, noised.chain, terms) for rhs in (b, b_true, b - b_true))
     return {
         name: {"value": v, "error": e, "true": t, "true_error": te, "pull": d / math.hypot(de, ROUNDING)}
-        for name, (v, e), (t, te), (d, de) in zip(terms, found, true, difference, strict=True)
+        for name, (v, e), (t, te), (d, de) in zip(terms, found, true, difference)
     }
 
 
@@ -225,17 +217,15 @@ def _normal(
 ) -> tuple[Floats, Floats]:
     """Per field, summed over sites: h_i g_j (n, n_term, n_term) and -h_i s (n, n_term)."""
     a, b = [], []
-    for part in torch.split(torch.arange(len(field), device=field.device), CHUNK):
-        h = gradients(instrument[part], terms)
-        a.append(torch.einsum("nixy,njxy->nij", h, gradients(field[part], terms)))
-        b.append(-torch.einsum("nixy,nxy->ni", h, score[part]))
+    for h_part, g_part, s_part in zip(*(torch.split(q, CHUNK) for q in (instrument, field, score))):
+        h = gradients(h_part, terms)
+        a.append(torch.einsum("nixy,njxy->nij", h, gradients(g_part, terms)))
+        b.append(-torch.einsum("nixy,nxy->ni", h, s_part))
     return torch.cat(a).cpu().numpy(), torch.cat(b).cpu().numpy()
 
 
-def _solve(
-    a: Floats, b: Floats, chain: NDArray[np.int64] | None, terms: tuple[str, ...]
-) -> list[tuple[float, float]]:
-    """Solution of <a> c = <b> with jackknife_of errors."""
+def _solve(a: Floats, b: Floats, chain: Integers | None, terms: tuple[str, ...]) -> list[tuple[float, float]]:
+    """Solution of <a> c = <b> with jackknife errors."""
     size = len(terms)
     scale = np.sqrt(np.abs(np.einsum("nii->i", a)) / len(a))
     normal = (a / np.outer(scale, scale)).reshape(len(a), -1)

@@ -13,18 +13,18 @@ What is left then is the error of learning, and of the normal start law: kappa_n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from diffsq.models.points import PointModel
 from diffsq.models.tabulated import Tabulated
-from diffsq.process.sde import SDES
+from diffsq.process.sde import SDES, VESDE, VPSDE
 from diffsq.sampling.flow import flow_points
 from diffsq.sampling.point_path import start_law
+from lattice.arrays import Floats
 from lattice.statistics.cumulants import cumulants_from_moments
 from lattice.statistics.notation import aligned
 
@@ -33,7 +33,7 @@ NODES, REACH = 2**15 + 1, 8.5  # of the start law, in standard deviations: betwe
 
 
 @torch.no_grad()
-def pushed(model: Tabulated, levels: torch.Tensor, n: int = NODES) -> NDArray[np.float64]:
+def pushed(model: Tabulated, levels: torch.Tensor, n: int = NODES) -> Floats:
     """kappa_2, 4, 6, 8 (4,) of the samples of the flow through levels (N+1,), 0 = sigma_0 < ... < sigma_N."""
     z = torch.linspace(-REACH, REACH, n, dtype=torch.float64)
     weight = torch.exp(-0.5 * z**2).numpy()
@@ -41,7 +41,7 @@ def pushed(model: Tabulated, levels: torch.Tensor, n: int = NODES) -> NDArray[np
     moments = np.zeros(ORDERS[-1])
     for order in ORDERS:
         moments[order - 1] = weight @ x**order / weight.sum()
-    found: NDArray[np.float64] = cumulants_from_moments(moments).real[[order - 1 for order in ORDERS]]
+    found: Floats = cumulants_from_moments(moments).real[[order - 1 for order in ORDERS]]
     return found
 
 
@@ -53,35 +53,37 @@ def limits(
     of "N": N/2, N, 2N and, with n_levels null, the limit; of "epsilon": 1, 2, 4 times the lowest level,
     at 2N, and, with epsilon null, the limit.
     """
-    rows: list[dict[str, Any]] = []
+    rows = []
     for kind, model in models.items():
         fast = Tabulated(model)
         for sde, n_levels in processes.items():
-
-            def row(of: str, n: int | None, epsilon: float | None, kappa: NDArray[np.float64] | None) -> None:
-                about = {"model": kind, "sde": sde, "of": of}  # noqa: B023
-                found = None if kappa is None else kappa.tolist()
-                rows.append({**about, "n_levels": n, "epsilon": epsilon, "kappa": found})
-
-            def at(n: int, epsilon: float) -> NDArray[np.float64]:
-                return pushed(fast, SDES[sde](epsilon, model.sigma_max).levels(n), n_nodes)  # noqa: B023
-
-            numbers = [n_levels // 2, n_levels, 2 * n_levels]
-            steps = [at(n, model.sigma_min) for n in numbers]
-            for n, kappa in zip(numbers, steps, strict=True):
-                row("N", n, model.sigma_min, kappa)
-            row("N", None, model.sigma_min, many_steps(numbers, steps))
-            scales = [factor * model.sigma_min for factor in (1.0, 2.0, 4.0)]
-            scales = [epsilon for epsilon in scales if epsilon < model.sigma_max]
-            small = [steps[2], *(at(numbers[2], epsilon) for epsilon in scales[1:])]
-            for epsilon, kappa in zip(scales, small, strict=True):
-                row("epsilon", numbers[2], epsilon, kappa)
-            if len(small) > 1:
-                row("epsilon", numbers[2], None, small[0] + (small[0] - small[1]) / 3)
+            about = {"model": kind, "sde": sde}
+            rows += [{**about, **row} for row in _limits(fast, model, SDES[sde], n_levels, n_nodes)]
     return rows
 
 
-def many_steps(numbers: Sequence[int], values: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+def _limits(
+    fast: Tabulated, model: PointModel, sde: type[VESDE] | type[VPSDE], n_levels: int, n_nodes: int
+) -> Iterator[dict[str, Any]]:
+    def at(n: int, epsilon: float) -> Floats:
+        return pushed(fast, sde(epsilon, model.sigma_max).levels(n), n_nodes)
+
+    def row(of: str, n: int | None, epsilon: float | None, kappa: Floats | None) -> dict[str, Any]:
+        found = None if kappa is None else kappa.tolist()
+        return {"of": of, "n_levels": n, "epsilon": epsilon, "kappa": found}
+
+    low, numbers = model.sigma_min, [n_levels // 2, n_levels, 2 * n_levels]
+    steps = [at(n, low) for n in numbers]
+    yield from (row("N", n, low, kappa) for n, kappa in zip(numbers, steps))
+    yield row("N", None, low, many_steps(numbers, steps))
+    scales = [factor * low for factor in (1.0, 2.0, 4.0) if factor * low < model.sigma_max]
+    small = [steps[2], *(at(numbers[2], epsilon) for epsilon in scales[1:])]
+    yield from (row("epsilon", numbers[2], epsilon, kappa) for epsilon, kappa in zip(scales, small))
+    if len(small) > 1:
+        yield row("epsilon", numbers[2], None, small[0] + (small[0] - small[1]) / 3)
+
+
+def many_steps(numbers: Sequence[int], values: Sequence[Floats]) -> Floats | None:
     """Richardson's limit of `values` at N/2, N, 2N levels; None where they do not converge as N^-4 yet.
 
     N levels are N - 1 steps; from N to 2N the change must be less than a quarter of that before it, and less
@@ -98,7 +100,7 @@ def many_steps(numbers: Sequence[int], values: Sequence[NDArray[np.float64]]) ->
 def limit_cells(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> list[list[str]]:
     """The table, its header first, then the exact numbers; empty without rows.
 
-    exact: as `lattice.observables.moments.exact_numbers`.
+    exact: as `lattice.observables.holomorphic.exact_numbers`.
     """
     if not rows:
         return []
@@ -108,9 +110,7 @@ def limit_cells(rows: list[dict[str, Any]], exact: dict[str, list[float]]) -> li
     for row in rows:
         n = "infinity" if row["n_levels"] is None else str(row["n_levels"])
         epsilon = "0" if row["epsilon"] is None else f"{row['epsilon']:.3g}"
-        numbers = ["-"] * len(ORDERS)
-        if row["kappa"] is not None:
-            numbers = [f"{value:.7g}" for value in row["kappa"]]
+        numbers = ["-"] * len(ORDERS) if row["kappa"] is None else [f"{value:.7g}" for value in row["kappa"]]
         cells.append([row["model"], row["sde"], row["of"], n, epsilon, *numbers])
     return cells
 

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from einops import rearrange
 from torch import Tensor
 
 from diffsq.models.points import PointModel
+from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.rng import normals
 
@@ -50,8 +51,7 @@ def score_jacobian(model: PointModel, x: Tensor, sigma: float) -> tuple[Tensor, 
 
     columns = []
     for axis in range(model.dim):
-        direction = torch.zeros_like(u)
-        direction[:, axis] = 1
+        direction = torch.eye(model.dim, dtype=u.dtype)[axis].expand(u.shape)
         value, slope = torch.func.jvp(left, (u,), (direction,))[:2]
         columns.append((rho * slope - direction) / root / root[:, axis : axis + 1])
     jacobian = torch.stack(columns, -1).detach()
@@ -66,11 +66,6 @@ def noised(points: Tensor, sigma: float, n: int, seed: int) -> Tensor:
     return points[rows].double() + sigma * torch.from_numpy(eps).reshape(len(rows), -1)
 
 
-def batches(x: Tensor) -> list[Tensor]:
-    """x (n, ...) in parts of at most 4096 rows."""
-    return [x[first : first + BATCH] for first in range(0, len(x), BATCH)]
-
-
 def circulation(model: PointModel, points: Tensor, sigma: float, seed: int = 0, n: int = 20000) -> float:
     """rms of the curl of the score over the rms of |grad s|, on n data points (N, 2) noised by sigma.
 
@@ -80,7 +75,7 @@ def circulation(model: PointModel, points: Tensor, sigma: float, seed: int = 0, 
     if model.dim != 2:
         raise InputError("circulation needs points in two dimensions: in one every score is a gradient")
     curl, size = 0.0, 0.0
-    for x in batches(noised(points, sigma, n, seed)):
+    for x in torch.split(noised(points, sigma, n, seed), BATCH):
         j = score_jacobian(model, x, sigma)[1]
         curl += float(((j[:, 1, 0] - j[:, 0, 1]) ** 2).sum())
         size += float((j**2).sum())
@@ -90,9 +85,7 @@ def circulation(model: PointModel, points: Tensor, sigma: float, seed: int = 0, 
 def divergence(field: Field, x: Tensor) -> Tensor:
     """div K (n,) of a vector field at x (n, d), by central differences."""
     total = torch.zeros(len(x), dtype=torch.float64)
-    for axis in range(x.shape[1]):
-        step = torch.zeros_like(x)
-        step[:, axis] = DIFFERENCE
+    for axis, step in enumerate(DIFFERENCE * torch.eye(x.shape[1], dtype=x.dtype)):
         total += (field(x + step) - field(x - step))[:, axis] / (2 * DIFFERENCE)
     return total
 
@@ -110,10 +103,8 @@ def fokker_planck(
     """
     if model.dim != 2:
         raise InputError("the Fokker-Planck residual needs points (x, y) of a complexified variable")
-    n_i = imaginary_noise
-    sums = torch.zeros(7, dtype=torch.float64)
-    count = 0
-    for x in batches(noised(points, sigma, n, seed)):
+    n_i, sums, count = imaginary_noise, torch.zeros(7, dtype=torch.float64), 0
+    for x in torch.split(noised(points, sigma, n, seed), BATCH):
         s, j = score_jacobian(model, x, sigma)
         k = drift(x)
         diffusion = [(1 + n_i) * j[:, 0, 0], (1 + n_i) * s[:, 0] ** 2, n_i * j[:, 1, 1], n_i * s[:, 1] ** 2]
@@ -132,7 +123,7 @@ def fokker_planck(
 
 def log_density_map(
     model: PointModel, drift: Field, extent: tuple[float, float, float, float], sigma: float, n: int = 201
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Floats]:
     """Numbers for a figure: x (n,), y (n,), log P (n, n) [y, x], and drift arrows at 15 x 15 points.
 
     extent: x_min, x_max, y_min, y_max. Kind "energy" only.
@@ -142,13 +133,16 @@ def log_density_map(
     def grid(m: int) -> tuple[Tensor, Tensor, Tensor]:
         gx, gy = (torch.linspace(a, b, m, dtype=torch.float64) for a, b in (extent[:2], extent[2:]))
         yy, xx = torch.meshgrid(gy, gx, indexing="ij")
-        return gx, gy, torch.stack([xx.flatten(), yy.flatten()], 1)
+        return gx, gy, rearrange([xx, yy], "component y x -> (y x) component")
 
     gx, gy, x = grid(n)
     with torch.no_grad():
-        log_p = -torch.cat([model.energy(part, level) for part in batches(x)])
-    _, _, places = grid(15)
-    found: dict[str, Any] = {
-        "x": gx, "y": gy, "log_p": log_p.reshape(n, n), "places": places, "drift": drift(places),
-    }  # fmt: skip
+        log_p = -torch.cat([model.energy(part, level) for part in torch.split(x, BATCH)])
+    places = grid(15)[2]
+    found = {"x": gx, "y": gy, "log_p": log_p.reshape(n, n), "places": places, "drift": drift(places)}
     return {name: value.numpy() for name, value in found.items()}
+
+
+def drift_of(action: Any) -> Callable[[Tensor], Tensor]:
+    """K = -S'(x + iy) as a field (n, 2) -> (n, 2)."""
+    return lambda x: -action.grad(x)

@@ -8,6 +8,8 @@ Actions are known up to a constant: every curve is shifted so that its differenc
 vanishes. A curve is only as good as the data around it: where e^{-S} is small nothing was learned.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from scipy.interpolate import CubicSpline
 
 from lattice.actions.one_variable import RealQuartic, TwoPeak
@@ -53,6 +56,12 @@ class LearnedAction:
         """JSON data."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self).items()}
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LearnedAction:
+        """What `as_dict` gave."""
+        fields: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**fields)
+
 
 def support(action: Action, n: int = 401, drop: float = DROP) -> Floats:
     """A uniform grid (n,), n odd so that 0 is on it, where S is within about `drop` of its lowest value."""
@@ -71,11 +80,10 @@ def noised_action(action: Action, phi: Floats, sigma: float) -> Floats:
         raise InputError(f"sigma of a noised action must be positive, got {sigma}")
     z = np.linspace(-REACH, REACH, NODES)
     log_weight = -0.5 * z**2 - math.log(math.sqrt(2 * math.pi) / (z[1] - z[0]))
-    y = torch.from_numpy((phi[:, None] + sigma * z).reshape(-1, 1))
-    inside = -action.action(y).numpy().reshape(len(phi), NODES) + log_weight
+    y = torch.from_numpy(rearrange(np.add.outer(phi, sigma * z), "m node -> (m node) 1"))
+    inside = rearrange(-action.action(y).numpy(), "(m node) -> m node", m=len(phi)) + log_weight
     top = inside.max(axis=1, keepdims=True)
-    out: Floats = -(top[:, 0] + np.log(np.exp(inside - top).sum(axis=1)))
-    return out
+    return np.asarray(-(top[:, 0] + np.log(np.exp(inside - top).sum(axis=1))))
 
 
 @torch.no_grad()
@@ -92,8 +100,7 @@ def learned_curve(model: Any, phi: Floats, sigma: float) -> Floats:
     if not np.isfinite(values).all():
         raise InputError("the model's score or energy is NaN or infinite where the action has its weight")
     spline = CubicSpline(phi, values) if energy else CubicSpline(phi, values).antiderivative()
-    out: Floats = spline(phi) - spline(0.0)
-    return out
+    return np.asarray(spline(phi) - spline(0.0))
 
 
 def compare_action(
@@ -130,8 +137,7 @@ def compare_action(
 
 
 def _aligned(curve: Floats, s: Floats, density: Floats) -> Floats:
-    out: Floats = curve - density @ (curve - s)
-    return out
+    return np.asarray(curve - density @ (curve - s))
 
 
 def _couplings(curve: Floats, phi: Floats, density: Floats) -> Floats:

@@ -17,17 +17,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffsq.models.momentum import Momenta, shells
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import normalised_weights
-from lattice.updates.batch import check_fields
+from lattice.updates.batch import check_batch
 from lattice.updates.hmc import hmc_trajectory
 
 OBSERVABLES = ("phi2", "action_density", "abs_magnetization", "kappa4")
@@ -66,15 +65,9 @@ def steps_for(ensemble: Ensemble, length: float) -> int:
 
 
 def polish(
-    action: ScalarPhi4,
-    phi: Floats,
-    n_traj: int,
-    seed: int,
-    *,
-    length: float,
-    n_steps: int,
-    chains: NDArray[np.int64] | None = None,
-) -> Iterator[tuple[Floats, float]]:
+    action: ScalarPhi4, phi: Floats, n_traj: int, seed: int, *, length: float, n_steps: int,
+    chains: Integers | None = None,
+) -> Iterator[tuple[Floats, float]]:  # fmt: skip
     """Fields and acceptance after 0, 1, ..., n_traj HMC trajectories of independent chains phi (n, *shape).
 
     The random numbers of a field depend on (seed, its chain number, trajectory) only; `chains` are
@@ -83,30 +76,23 @@ def polish(
     """
     if n_traj < 0:
         raise InputError(f"the number of trajectories must be 0 or more, got {n_traj}")
-    phi = check_fields(phi)
+    numbers = np.arange(len(phi)) if chains is None else chains
+    start, _ = check_batch(action, phi, seed, numbers, 0)
     bad = ~np.isfinite(phi.reshape(len(phi), -1)).all(axis=1)
     if bad.any():
         raise InputError(f"{int(bad.sum())} fields are not finite, first field {int(bad.argmax())}")
-    return _trajectories(
-        action, phi, n_traj, seed, length, n_steps, np.arange(len(phi)) if chains is None else chains
-    )
 
+    def trajectories() -> Iterator[tuple[Floats, float]]:
+        moved = start
+        yield moved, 1.0
+        for trajectory in range(n_traj):
+            moved, info = hmc_trajectory(
+                action, moved, seed=seed, chains=numbers, trajectory=trajectory, length=length,
+                n_steps=n_steps,
+            )  # fmt: skip
+            yield moved, float(info.accepted.mean())
 
-def _trajectories(
-    action: ScalarPhi4,
-    phi: Floats,
-    n_traj: int,
-    seed: int,
-    length: float,
-    n_steps: int,
-    chains: NDArray[np.int64],
-) -> Iterator[tuple[Floats, float]]:
-    yield phi, 1.0
-    for trajectory in range(n_traj):
-        phi, info = hmc_trajectory(
-            action, phi, seed=seed, chains=chains, trajectory=trajectory, length=length, n_steps=n_steps
-        )
-        yield phi, float(info.accepted.mean())
+    return trajectories()
 
 
 def names_of(momenta: Momenta) -> list[str]:
@@ -128,10 +114,10 @@ def measure_fields(momenta: Momenta, action: ScalarPhi4, phi: Floats) -> Floats:
     return torch.cat(rows).numpy()
 
 
-def _parts(columns: Floats, i: int) -> Floats:
-    """The columns that observable i is made of: its own, or phi^2 and phi^4 for kappa4, the last."""
+def _parts(columns: Floats) -> list[Floats]:
+    """The columns that each observable is made of: its own, or phi^2 and phi^4 for kappa4, the last."""
     last = columns.shape[1] - 1
-    return columns[:, [i] if i < last else [last + 1 - len(OBSERVABLES), last]]
+    return [columns[:, [i] if i < last else [last + 1 - len(OBSERVABLES), last]] for i in range(last + 1)]
 
 
 def _value(means: Floats) -> float:
@@ -156,9 +142,9 @@ def _difference(data: Floats) -> float:
 
 
 def _all(
-    estimate: Callable[[Floats], float], data: list[Floats], chain: NDArray[np.int64] | None = None
+    estimate: Callable[[Floats], float], data: list[Floats], chain: Integers | None = None
 ) -> tuple[Floats, Floats]:
-    """Values and jackknife_of errors (n_name,) of one table of parts per observable."""
+    """Values and jackknife errors (n_name,) of one table of parts per observable."""
     value, error = np.array([jackknife_of(estimate, d, chain=chain) for d in data]).T
     return value, error
 
@@ -168,7 +154,7 @@ class Reference:
     """Truth for the bias: `value` and `error` (n_name,).
 
     With `raw` and `weight` it is the weighted average of the very samples that are polished, and the
-    bias has the jackknife_of error of the paired difference.
+    bias has the jackknife error of the paired difference.
     """
 
     value: Floats
@@ -177,37 +163,32 @@ class Reference:
     weight: Floats | None = None
 
     @classmethod
-    def of_ensemble(cls, columns: Floats, chain: NDArray[np.int64] | None) -> "Reference":
-        """From `measure_fields` of an equilibrium ensemble; errors by jackknife_of over chains."""
-        return cls(*_all(_plain, [_parts(columns, i) for i in range(columns.shape[1])], chain))
+    def of_ensemble(cls, columns: Floats, chain: Integers | None) -> "Reference":
+        """From `measure_fields` of an equilibrium ensemble; errors by the jackknife over chains."""
+        return cls(*_all(_plain, _parts(columns), chain))
 
     @classmethod
     def of_weights(cls, columns: Floats, log_weight: Floats) -> "Reference":
         """From `measure_fields` of the raw samples and their path weights."""
         w = normalised_weights(log_weight)
-        data = [np.column_stack([_parts(columns, i), w]) for i in range(columns.shape[1])]
+        data = [np.column_stack([part, w]) for part in _parts(columns)]
         return cls(*_all(_weighted, data), columns, w)
 
-    def bias(self, columns: Floats, chain: NDArray[np.int64] | None = None) -> tuple[Floats, Floats]:
+    def bias(self, columns: Floats, chain: Integers | None = None) -> tuple[Floats, Floats]:
         """Bias and error (n_name,) of fields measured in `columns` (n, n_name)."""
-        parts = [_parts(columns, i) for i in range(columns.shape[1])]
         if self.raw is None or self.weight is None:
-            value, error = _all(_plain, parts, chain)
+            value, error = _all(_plain, _parts(columns), chain)
             return value - self.value, np.hypot(error, self.error)
         if len(columns) != len(self.raw):
             raise InputError(f"{len(columns)} polished fields but weights of {len(self.raw)}")
-        raw = [_parts(self.raw, i) for i in range(columns.shape[1])]
-        data = [np.column_stack([a, b, self.weight]) for a, b in zip(parts, raw, strict=True)]
-        return _all(_difference, data)
+        both = zip(_parts(columns), _parts(self.raw))
+        return _all(_difference, [np.column_stack([*pair, self.weight]) for pair in both])
 
 
 def healing(
-    fields: Iterator[tuple[Floats, float]],
-    measured: Callable[[Floats], Floats],
-    reference: Reference,
-    chain: NDArray[np.int64] | None = None,
-    done: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
+    fields: Iterator[tuple[Floats, float]], measured: Callable[[Floats], Floats], reference: Reference,
+    chain: Integers | None = None, done: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:  # fmt: skip
     """Bias of every observable against the number of trajectories, from `polish` and `measure_fields`.
 
     Returns "bias", "error" (n_traj + 1, n_name), "acceptance" (n_traj + 1,) and "healed" (n_name,), see
@@ -220,9 +201,7 @@ def healing(
         error.append(sigma.tolist())
         acceptance.append(accepted)
         done()
-    healed = [
-        healed_after(b, e) for b, e in zip(zip(*bias, strict=True), zip(*error, strict=True), strict=True)
-    ]
+    healed = [healed_after(b, e) for b, e in zip(zip(*bias), zip(*error))]
     return {"bias": bias, "error": error, "acceptance": acceptance, "healed": healed}
 
 
@@ -232,6 +211,6 @@ def healed_after(bias: tuple[float, ...], error: tuple[float, ...]) -> int | Non
     >>> healed_after((9.0, 4.0, 1.0, 0.5), (1.0, 1.0, 1.0, 1.0)), healed_after((9.0, 5.0), (1.0, 1.0))
     (2, None)
     """
-    seen = [t for t, (b, e) in enumerate(zip(bias, error, strict=True)) if not abs(b) < RESOLVED * e]
+    seen = [t for t, (b, e) in enumerate(zip(bias, error)) if not abs(b) < RESOLVED * e]
     first = seen[-1] + 1 if seen else 0
     return first if first < len(bias) else None

@@ -25,13 +25,11 @@ The last step, from sigma_1 = epsilon to 0, leaves in kappa_2 of a peak, a Gauss
 import itertools
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.special
 import torch
-from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -40,12 +38,12 @@ from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.cumulants import Tally, Watch, watch_into
 from diffsq.process.sde import SDES
 from diffsq.sampling.steps import STEPS
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
 from lattice.statistics.cumulants import cumulants_from_moments
 from lattice.statistics.extrapolation import Extrapolation, extrapolate_step
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, with_pull
 
 BLOCK = 1000  # samples: a jackknife block, and one index of the random streams
 CHUNK = 32  # blocks at a time: the fields of a step stay in the cache
@@ -84,7 +82,7 @@ def sampler_cumulants(
     """
     y = np.linspace(-REACH, REACH, GRID)
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    weights = weights / weights.sum()
+    weights /= weights.sum()
     width = np.sqrt(float(model.cumulants[1]) + levels.numpy() ** 2)
     powers = np.arange(1, n_max + 1)
     u = (width[0] * y)[:, None] ** powers
@@ -104,27 +102,20 @@ def sampler_cumulants(
     return np.asarray(cumulants_from_moments(density @ u / density.sum()).real)
 
 
-def _draw(noise: Noise, level: int, i: int) -> Tensor:
-    return noise(2 * level + i)
-
-
 def reverse(
     model: Any, step: Any, x: Tensor, levels: Tensor, noise: Noise, last: str = "step",
-    watch: Watch | None = None,
+    watch: Watch = lambda level, x: None,
 ) -> Tensor:  # fmt: skip
     """Points x (n, 1) at the top level down to 0; last: what is done from levels[1] to 0, see LAST."""
     if last not in LAST:
         raise InputError(f"last must be one of {', '.join(LAST)}, got {last!r}")
-    n_levels = len(levels) - 1
-    for n in reversed(range(n_levels)):
-        if watch is not None:
-            watch(n + 1, x)
+    for n in reversed(range(len(levels) - 1)):
+        watch(n + 1, x)
         if n > 0 or last == "step":
-            x = step(model, x, levels[n + 1], levels[n], partial(_draw, noise, n), None)
+            x = step(model, x, levels[n + 1], levels[n], lambda i, n=n: noise(2 * n + i), None)
         elif last == "mean":
             x = model.denoise(x, levels[1].expand(len(x)))
-    if watch is not None:
-        watch(0, x)
+    watch(0, x)
     return x
 
 
@@ -144,24 +135,25 @@ def sample_points(
     n_levels, n_blocks = len(levels) - 1, n // BLOCK
     tally = Tally(n_levels + 1 if every_level else 1, n_blocks)
     width = math.sqrt(float(model.cumulants[1]) + float(levels[-1]) ** 2)
-    for first in range(0, n_blocks, CHUNK):
-        index = np.arange(first, min(first + CHUNK, n_blocks))
-        noise = point_noise(seed, stream, index)
-        block = np.repeat(index, BLOCK)
-        watch = watch_into(tally, np.ones(n_levels + 1) if f is None else f, block) if every_level else None
+    signal = np.ones(n_levels + 1) if f is None or not every_level else f
+    for index in batches(n_blocks, CHUNK):
+        noise, count = point_noise(seed, stream, index), watch_into(tally, signal, np.repeat(index, BLOCK))
         start = strata(seed, stream, index) if stratified else noise(2 * n_levels)
-        x = reverse(model, step, width * start, levels, noise, last, watch)
-        if watch is None:
-            tally.add(0, x, block)
+
+        def watch(level: int, x: Tensor, count: Watch = count) -> None:
+            if every_level or level == 0:
+                count(level, x)
+
+        reverse(model, step, width * start, levels, noise, last, watch)
     return tally
 
 
-def point_noise(seed: int, stream: str, index: NDArray[np.int64]) -> Noise:
+def point_noise(seed: int, stream: str, index: Integers) -> Noise:
     """noise(i) -> standard normal (1000 len(index), 1)."""
     return lambda i: torch.from_numpy(normals(seed, stream, index, i, BLOCK).reshape(-1, 1))
 
 
-def strata(seed: int, stream: str, index: NDArray[np.int64]) -> Tensor:
+def strata(seed: int, stream: str, index: Integers) -> Tensor:
     """Standard normal (1000 len(index), 1), each thousand stratified."""
     u = (np.arange(BLOCK) + uniforms(seed, f"{stream}/strata", index, 0, BLOCK)) / BLOCK
     return torch.from_numpy(scipy.special.ndtri(u).reshape(-1, 1))
@@ -187,23 +179,19 @@ def sampler_table(
     """
     law, rows = model or TwoPeakScore(), []
     exact = law.cumulants[[k - 1 for k in orders]]
-    for kind in kinds:
-        for name in samplers:
-            for epsilon in epsilons:
-                for steps in n_steps:
-                    levels = noise_levels(kind, steps, epsilon, sigma_max)
-                    stream = f"analytic/{kind}/{name}/{steps}/{epsilon:g}/{last}"
-                    tally = sample_points(
-                        law, SAMPLERS[name], levels, n, seed=seed, stream=stream, last=last,
-                        stratified=stratified,
-                    )  # fmt: skip
-                    found = tally.curve(np.zeros(1), orders, z2=True)
-                    value, error = found.value[0], found.error[0]
-                    rows.append({
-                        "sde": kind, "sampler": name, "n_steps": steps, "epsilon": epsilon, "last": last,
-                        "n": n, "orders": list(orders), "exact": exact.tolist(), "value": value.tolist(),
-                        "error": error.tolist(), "pull": ((value - exact) / error).tolist(),
-                    })  # fmt: skip
+    for kind, name, epsilon, steps in itertools.product(kinds, samplers, epsilons, n_steps):
+        levels = noise_levels(kind, steps, epsilon, sigma_max)
+        stream = f"analytic/{kind}/{name}/{steps}/{epsilon:g}/{last}"
+        tally = sample_points(
+            law, SAMPLERS[name], levels, n, seed=seed, stream=stream, last=last, stratified=stratified
+        )
+        found = tally.curve(np.zeros(1), orders, z2=True)
+        value, error = found.value[0], found.error[0]
+        rows.append({
+            "sde": kind, "sampler": name, "n_steps": steps, "epsilon": epsilon, "last": last, "n": n,
+            "orders": list(orders), "exact": exact.tolist(), "value": value.tolist(),
+            "error": error.tolist(), "pull": ((value - exact) / error).tolist(),
+        })  # fmt: skip
     return rows
 
 
@@ -236,17 +224,13 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
     exact = [f"{e:g}" for e in rows[0]["exact"]]
     cells.append(["exact", "", "", "", *exact])
     for row in rows:
-        found = zip(row["value"], row["error"], row["pull"])
-        numbers = [f"{format_value(v, e)} [{p:+.1f}]" for v, e, p in found]
+        numbers = [with_pull(*found) for found in zip(row["value"], row["error"], row["pull"])]
         cells.append([row["sde"], row["sampler"], f"{row['epsilon']:g}", str(row["n_steps"]), *numbers])
-        key = [row[k] for k in ("sde", "sampler", "epsilon", "last")]
-        group = [r for r in rows if [r[k] for k in ("sde", "sampler", "epsilon", "last")] == key]
+        group = [r for r in rows if all(r[k] == row[k] for k in ("sde", "sampler", "epsilon", "last"))]
         if row is group[-1] and len(group) > 2:
-            ends = zip(limit(group), row["exact"])
             numbers = [
-                f"{format_value(x.value, x.error)} [{(x.value - e) / x.error:+.1f}]"
-                + ("" if x.trusted else " not linear")
-                for x, e in ends
+                with_pull(x.value, x.error, (x.value - e) / x.error) + ("" if x.trusted else " not linear")
+                for x, e in zip(limit(group), row["exact"])
             ]
             cells.append([*cells[-1][:3], "infinity", *numbers])
     return "\n".join(aligned(cells))

@@ -14,16 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from diffsq.analysis.calibration import (
-    SPACING,
-    PathRanks,
-    Stream,
-    field_statistics,
-    independent_rows,
-    path_ranks,
-    plain_draw,
-    ranks,
-)
+from diffsq.analysis import calibration
+from diffsq.analysis.calibration import SPACING, PathRanks, Stream
 from diffsq.plots.style import GREY, INK, RAW, WEIGHTED, new_figure, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import steps
@@ -39,14 +31,9 @@ KINDS = {"raw": ("raw ranks, p after Holm", RAW), "corrected": ("corrected by th
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_fields: int = 400,
-    n_draws: int = 15,
-    levels: list[int] | None = None,
-    method: str = "path",
-    held_out: bool = True,
-) -> dict[str, Any]:
+    bench: Workbench, progress: Progress, n_fields: int = 400, n_draws: int = 15,
+    levels: list[int] | None = None, method: str = "path", held_out: bool = True,
+) -> dict[str, Any]:  # fmt: skip
     """Ranks of held-out fields among n_draws reverse draws from each of `levels` (default: three).
 
     method: "path" (raw and corrected ranks), "euler" or "pc" (raw only) through the same levels. held_out:
@@ -63,18 +50,24 @@ def run(
         if not 1 <= level <= n_levels:
             raise InputError(f"levels must be in 1 ... {n_levels}, the noise levels of this run; got {level}")
     source = bench.held_out() if held_out else bench.ensemble
-    rows, spacing = independent_rows(source, n_fields)
+    rows, spacing = calibration.independent_rows(source, n_fields)
     phi = torch.from_numpy(source.phi[rows]).to(bench.device)
+    sigma = bench.path.kernel.levels[chosen].tolist()
     tests: list[dict[str, Any]] = []
     ess: dict[str, float] = {}
     progress.start(len(phi) * sum(chosen), "rank calibration")
-    for level in chosen:
+    for level, at in zip(chosen, sigma):
         found = _ranks_at(bench, phi, level, n_draws, method, progress)
-        here = {"level": level, "sigma": float(bench.path.kernel.levels[level])}
-        for kind in ("raw", "corrected") if method == "path" else ("raw",):
+        for kind in ("raw", "corrected"):
             tests += [
-                {"kind": kind, **here, "statistic": name, **asdict(uniformity(rank, n_draws))}
-                for name, rank in getattr(found, kind).items()
+                {
+                    "kind": kind,
+                    "level": level,
+                    "sigma": at,
+                    "statistic": name,
+                    **asdict(uniformity(r, n_draws)),
+                }
+                for name, r in getattr(found, kind).items()
             ]
         if method == "path":
             ess[str(level)] = found.ess
@@ -83,41 +76,38 @@ def run(
     return {
         "passed": all(value > ALPHA for value in p.values()), "method": method, "n_fields": len(phi),
         "held_out": held_out, "n_chains": len(np.unique(source.chain[rows])), "spacing": spacing,
-        "n_draws": n_draws, "levels": chosen,
-        "sigma": [float(bench.path.kernel.levels[level]) for level in chosen],
-        "alpha": ALPHA, "p": p, "ess": ess, "tests": tests,
+        "n_draws": n_draws, "levels": chosen, "sigma": sigma, "alpha": ALPHA, "p": p, "ess": ess,
+        "tests": tests,
     }  # fmt: skip
 
 
 def _ranks_at(
     bench: Workbench, phi: torch.Tensor, level: int, n_draws: int, method: str, progress: Progress
 ) -> PathRanks:
-    stream = Stream(bench.seed, f"check/calibration/{level}")
-    statistics = field_statistics(bench.action.action, stream)
+    stream, action, frames = (
+        Stream(bench.seed, f"check/calibration/{level}"),
+        bench.action.action,
+        bench.frames(),
+    )
+    about = (calibration.field_statistics(action, stream), n_draws, stream)
 
     def done(n: int) -> None:
         progress.update(n * level)
 
     if method == "path":
-        return path_ranks(
-            bench.path, level, phi, bench.action.action, statistics, n_draws, stream, bench.frames(), done
-        )
+        return calibration.path_ranks(bench.path, level, phi, action, *about, frames, done)
     step, grid = steps.STEPS[method], bench.path.kernel.levels
-    draw = plain_draw(step, bench.model, grid, level, stream, bench.frames())
-    return PathRanks(ranks(draw, phi, float(grid[level]), statistics, n_draws, stream, done), {}, 1.0)
+    draw = calibration.plain_draw(step, bench.model, grid, level, stream, frames)
+    return PathRanks(calibration.ranks(draw, phi, float(grid[level]), *about, done), {}, 1.0)
 
 
 def _correct(tests: list[dict[str, Any]], kind: str) -> float:
     """Put the p-values of this kind, corrected by Holm's method, into its tests; returns the smallest."""
     family = [test for test in tests if test["kind"] == kind]
-    for test, p in zip(family, holm([test["p"] for test in family]), strict=True):
-        test["p_corrected"] = p
-        test["words"] = _test_of(test).words(p > ALPHA)
+    for test, p in zip(family, holm([test["p"] for test in family])):
+        found = Uniformity(**{name: test[name] for name in Uniformity.__dataclass_fields__})
+        test |= {"p_corrected": p, "words": found.words(p > ALPHA)}
     return min(float(test["p_corrected"]) for test in family)
-
-
-def _test_of(test: dict[str, Any]) -> Uniformity:
-    return Uniformity(**{name: test[name] for name in Uniformity.__dataclass_fields__})
 
 
 def text(result: dict[str, Any]) -> str:
@@ -155,16 +145,14 @@ def figure(result: dict[str, Any]) -> Figure:
     names = [name for name in LABELS if any(test["statistic"] == name for test in result["tests"])]
     drawn = new_figure(3.0 * len(names), 2.45 * len(result["levels"]) + 0.7)
     panels = drawn.subplots(len(result["levels"]), len(names), sharex=True, sharey=True, squeeze=False)
-    for row, (level, sigma) in enumerate(zip(result["levels"], result["sigma"], strict=True)):
-        for column, name in enumerate(names):
-            axes = panels[row, column]
+    for row, level, sigma in zip(panels, result["levels"], result["sigma"]):
+        for axes, name in zip(row, names):
             here = [t for t in result["tests"] if t["level"] == level and t["statistic"] == name]
             _histogram(axes, here, result["n_fields"], result["n_draws"])
-            if row == 0:
-                axes.set_title(f"rank of {LABELS[name]}")
-            if row == len(result["levels"]) - 1:
-                axes.set_xlabel("draws below the truth")
-        panels[row, 0].set_ylabel(rf"$\sigma_{{{level}}} = {sigma:.2g}$" + "\ncount / expected")
+        row[0].set_ylabel(rf"$\sigma_{{{level}}} = {sigma:.2g}$" + "\ncount / expected")
+    for top, bottom, name in zip(panels[0], panels[-1], names):
+        top.set_title(f"rank of {LABELS[name]}")
+        bottom.set_xlabel("draws below the truth")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=len(handles))
     return drawn
@@ -179,7 +167,7 @@ def _histogram(axes: Axes, tests: list[dict[str, Any]], n: int, n_draws: int) ->
     )  # fmt: skip
     axes.axhline(1.0, color=INK, linewidth=0.8)
     top = 2.0
-    for test in tests:
+    for i, test in enumerate(tests):
         label, colour = KINDS[test["kind"]]
         count = np.array(test["counts"]) / expected
         top = max(top, 1.35 * float(count.max()))
@@ -189,12 +177,9 @@ def _histogram(axes: Axes, tests: list[dict[str, Any]], n: int, n_draws: int) ->
             axes.stairs(count, edges, color=colour, linewidth=1.4, label=label)
         else:
             axes.plot(np.arange(n_draws + 1), count, "o", color=colour, markersize=4, label=label)
-    place = 0.95
-    for test in tests:
         axes.annotate(
-            f"$p$ = {test['p_corrected']:.2g}", (0.95, place), xycoords="axes fraction", ha="right", va="top",
-            color=KINDS[test["kind"]][1], fontsize=11,
+            f"$p$ = {test['p_corrected']:.2g}", (0.95, 0.95 - 0.11 * i), xycoords="axes fraction",
+            ha="right", va="top", color=colour, fontsize=11,
         )  # fmt: skip
-        place -= 0.11
     axes.set_ylim(0, max(top, axes.get_ylim()[1]))
     axes.set_xlim(-0.8, n_draws + 0.8)

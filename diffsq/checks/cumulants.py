@@ -12,17 +12,17 @@ Verdict: forward, raw and corrected each within 4.5 sigma, counting how many num
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.plots.cumulants import draw_observables
+from diffsq.analysis.point_cumulants import flows
+from diffsq.plots.cumulants import draw_flows, draw_observables
 from diffsq.process.cumulants import (
     MIN_BLOCKS,
     Curve,
@@ -38,13 +38,14 @@ from diffsq.process.cumulants import (
     watch_into,
 )
 from diffsq.process.sde import SDES
-from diffsq.run_folder.finished import Workbench
+from diffsq.run_folder.finished import PointBench, Workbench
+from lattice.arrays import Floats, Integers, batches
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.observables.scalar import momentum_classes
-from lattice.progress import Progress
+from lattice.observables.scalar import momentum_classes, real_modes
+from lattice.progress import Progress, counted
 from lattice.statistics.blocks import jackknife_errors
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_value, with_pull
 from lattice.statistics.pulls import sigmas_of
 from lattice.statistics.weights import normalised_weights
 
@@ -56,7 +57,11 @@ RATIOS = {"kappa_4/kappa_2^2": 4, "kappa_6/kappa_2^3": 6}
 
 @dataclass(frozen=True)
 class Observable:
-    """What is followed: label, projection (V, m) or None for the sites, its noise variance per sigma^2."""
+    """What is followed: label, projection (V, m) or None for the sites, its noise variance per sigma^2.
+
+    Modes are orthonormal: variance G(k), noise variance sigma^2. `lattice.observables` has them shorter by
+    sqrt(2) where k is not -k, which drops out of the ratios.
+    """
 
     label: str
     basis: Tensor | None
@@ -77,33 +82,13 @@ def observables(shape: tuple[int, ...]) -> dict[str, Observable]:
     classes = momentum_classes(shape)
     chosen = dict(zip(("k1", "k2"), classes[1:3])) | ({"uv": classes[-1]} if len(classes) > 3 else {})
     for name, members in chosen.items():
-        label = f"k = ({', '.join(str(n) for n in members[0])})"
-        out[name] = Observable(label, torch.from_numpy(real_modes(shape, members)))
-    return out
-
-
-def real_modes(shape: tuple[int, ...], members: Sequence[tuple[int, ...]]) -> NDArray[np.float64]:
-    """Orthonormal columns along cos kx and -sin kx, for one k of each pair +-k: (V, number of real modes).
-
-    Each projection has variance G(k), and noise variance sigma^2; `lattice.observables` has them shorter by
-    sqrt(2) where k is not -k, which drops out of the ratios.
-    """
-    columns: list[NDArray[np.float64]] = []
-    seen: set[tuple[int, ...]] = set()
-    for n in members:
-        opposite = tuple(-i % extent for i, extent in zip(n, shape))
-        if opposite in seen:
-            continue
-        seen.add(n)
-        phase = sum(2 * np.pi * i * x / extent for i, x, extent in zip(n, np.indices(shape), shape)).ravel()
-        columns += [np.cos(phase), -np.sin(phase)] if opposite != n else [np.cos(phase)]
-    basis = np.stack(columns, axis=1)
-    out: NDArray[np.float64] = basis / np.sqrt((basis**2).sum(axis=0))
+        label, basis = f"k = ({', '.join(str(n) for n in members[0])})", real_modes(shape, members)
+        out[name] = Observable(label, torch.from_numpy(basis / np.sqrt((basis**2).sum(axis=0))))
     return out
 
 
 def run(
-    bench: Workbench,
+    bench: Workbench | PointBench,
     progress: Progress,
     n_fields: int = 2048,
     n_samples: int = 1024,
@@ -111,6 +96,10 @@ def run(
     sde: str = "ve",
 ) -> dict[str, Any]:
     """kappa_n(t) of n_fields held-out fields forward and n_samples of the path sampler backward."""
+    if isinstance(bench, PointBench):
+        bench.real_only("cumulants")
+        bench.draws.progress = progress
+        return {"passed": None, "flows": flows(bench.draws)}
     if sde not in SDES:
         raise InputError(f"sde must be one of {', '.join(SDES)}, got {sde!r}")
     if n_fields < 20 * MIN_BLOCKS or n_samples < 20 * MIN_BLOCKS:
@@ -121,8 +110,18 @@ def run(
     sigma = levels.cpu().numpy()
     f = signal(SDES[sde](float(levels[1]), float(levels[-1])), levels)
     seen = observables(bench.ensemble.shape)
-    up, n_chains = _forward(bench, progress, seen, f, n_fields)
-    down = _backward(bench, progress, seen, f, n_samples)
+    phi, chain = bench.held_out_fields(n_fields)
+
+    def noise_up(rows: Integers, watch: Watch) -> None:
+        forward(phi[rows], levels, bench.noise("check/cumulants/forward", rows), watch)
+
+    def draw_down(rows: Integers, watch: Watch) -> None:
+        noise = bench.noise("check/cumulants/backward", rows)
+        bench.path.sample(bench.action.action, noise, bench.frames(), watch)
+
+    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, _blocks(chain))
+    block = slices(n_samples, min(100, n_samples // 10))
+    down = _along(draw_down, counted(progress, n_samples, BATCH, "backward cumulants"), seen, f, block)
     truth = {name: _stored(bench.ensemble, o, _blocks(bench.ensemble.chain)) for name, o in seen.items()}
     product = bench.samples
     assert product.log_weight is not None
@@ -143,73 +142,44 @@ def run(
         }
     gates = {"forward": _gate(np.concatenate([p.ravel() for p in pulls.values()]))}
     for side in ("raw", "corrected"):
-        gates[side] = _gate(np.array([p for entry in found.values() for p in entry["start"][side]["pull"]]))
+        gates[side] = _gate(np.concatenate([entry["start"][side]["pull"] for entry in found.values()]))
     return {
         "passed": all(gate["passed"] for gate in gates.values()),
         "gates": gates, "sde": sde, "shape": list(bench.ensemble.shape), "orders": list(orders),
         "estimator": "odd moments zero" if z2 else "all moments",
-        "sigma": sigma.tolist(), "signal": f.tolist(), "n_fields": int(up["phi"].counts[0].sum()),
-        "n_chains": n_chains, "n_samples": n_samples, "n_product": len(product), "observables": found,
+        "sigma": sigma.tolist(), "signal": f.tolist(), "n_fields": len(phi),
+        "n_chains": len(np.unique(chain)), "n_samples": n_samples, "n_product": len(product),
+        "observables": found,
     }  # fmt: skip
 
 
-def _blocks(chain: NDArray[np.int64]) -> NDArray[np.int64]:
+def _blocks(chain: Integers) -> Integers:
     """Jackknife block of each field: its chain, or one of 20 slices where there are fewer than 10 chains."""
     labels, block = np.unique(chain, return_inverse=True)
     return block if len(labels) >= MIN_BLOCKS else slices(len(chain), 20)
 
 
-def _forward(
-    bench: Workbench, progress: Progress, seen: dict[str, Observable], f: NDArray[np.float64], n: int
-) -> tuple[dict[str, Tally], int]:
-    phi, chain = bench.held_out_fields(n)
-    levels, block = bench.path.kernel.levels, _blocks(chain)
-    tallies = {name: Tally(len(levels), int(block.max()) + 1) for name in seen}
-    progress.start(len(phi), "forward cumulants")
-    for start in range(0, len(phi), BATCH):
-        rows = np.arange(start, min(start + BATCH, len(phi)))
-        noise = bench.noise("check/cumulants/forward", rows)
-        forward(phi[rows], levels, noise, _watch(tallies, seen, f, block[rows]))
-        progress.update(len(rows))
-    progress.close()
-    return tallies, len(np.unique(chain))
+def _along(
+    go: Callable[[Integers, Watch], None], parts: Iterable[Integers], seen: dict[str, Observable], f: Floats,
+    block: Integers,
+) -> dict[str, Tally]:  # fmt: skip
+    """What is seen at every level while `go` takes these rows through all levels, under a watch."""
+    tallies = {name: Tally(len(f), int(block.max()) + 1) for name in seen}
+    for rows in parts:
+        watches = [watch_into(tallies[name], f, block[rows], o.basis) for name, o in seen.items()]
 
+        def watch(n: int, x: Tensor, watches: list[Watch] = watches) -> None:
+            for each in watches:
+                each(n, x)
 
-def _backward(
-    bench: Workbench, progress: Progress, seen: dict[str, Observable], f: NDArray[np.float64], n: int
-) -> dict[str, Tally]:
-    levels, block = bench.path.kernel.levels, slices(n, min(100, n // 10))
-    tallies = {name: Tally(len(levels), int(block.max()) + 1) for name in seen}
-    progress.start(n, "backward cumulants")
-    for start in range(0, n, BATCH):
-        rows = np.arange(start, min(start + BATCH, n))
-        noise = bench.noise("check/cumulants/backward", rows)
-        watch = _watch(tallies, seen, f, block[rows])
-        bench.path.sample(bench.action.action, noise, bench.frames(), watch)
-        progress.update(len(rows))
-    progress.close()
+        go(rows, watch)
     return tallies
 
 
-def _watch(
-    tallies: dict[str, Tally], seen: dict[str, Observable], f: NDArray[np.float64], block: NDArray[np.int64]
-) -> Watch:
-    watches = [watch_into(tallies[name], f, block, o.basis) for name, o in seen.items()]
-
-    def watch(n: int, x: Tensor) -> None:
-        for each in watches:
-            each(n, x)
-
-    return watch
-
-
-def _stored(
-    ensemble: Ensemble, o: Observable, block: NDArray[np.int64], weight: NDArray[np.float64] | None = None
-) -> Tally:
+def _stored(ensemble: Ensemble, o: Observable, block: Integers, weight: Floats | None = None) -> Tally:
     """Of the fields of an ensemble, at t = 0."""
     tally = Tally(1, int(block.max()) + 1)
-    for start in range(0, len(ensemble), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for rows in batches(len(ensemble), CHUNK):
         x = torch.from_numpy(np.asarray(ensemble.phi[rows], dtype=np.float64))
         seen = x if o.basis is None else x.flatten(1) @ o.basis
         tally.add(0, seen, block[rows], None if weight is None else weight[rows])
@@ -222,10 +192,10 @@ def _compare(orders: Sequence[int], z2: bool, truth: Tally, raw: Tally, correcte
     reference, dof = _numbers(truth, orders, z2), truth.counts.shape[1] - 1
     for name, tally in (("ensemble", truth), ("raw", raw), ("corrected", corrected)):
         curve, ratio = _numbers(tally, orders, z2)
-        off, error = curve.value - reference[0].value, np.hypot(curve.error, reference[0].error)
-        pull = np.sign(off[0]) * [sigmas_of(o, e, dof) for o, e in zip(off[0], error[0])]
         out[name] = {"value": curve.value[0].tolist(), "error": curve.error[0].tolist(), "ratios": ratio}
         if name != "ensemble":
+            off, error = curve.value - reference[0].value, np.hypot(curve.error, reference[0].error)
+            pull = np.sign(off[0]) * [sigmas_of(o, e, dof) for o, e in zip(off[0], error[0])]
             out[name]["pull"] = pull.tolist()
     return out
 
@@ -241,20 +211,23 @@ def _numbers(tally: Tally, orders: Sequence[int], z2: bool) -> tuple[Curve, list
     return Curve.of(np.zeros(1), orders, value, without), ratios
 
 
-def _gate(pulls: NDArray[np.float64]) -> dict[str, Any]:
+def _gate(pulls: Floats) -> dict[str, Any]:
     passed, p = consistent(pulls, GATE)
     return {"passed": passed, "p": p, "worst": float(np.abs(pulls).max()), "n": int(pulls.size)}
 
 
 def text(result: dict[str, Any]) -> str:
     """kappa_n(0) of ensemble, raw and corrected samples with pulls, ratios, and the largest forward pulls."""
+    if "flows" in result:
+        return "\n".join(_flow_line(flow) for flow in result["flows"])
     rows = [["", "n", "ensemble", "raw", "corrected", "forward, largest pull"]]
     ratios = [["", "ratio", "ensemble", "raw", "corrected"]]
     for name, entry in result["observables"].items():
         start = entry["start"]
         for i, n in enumerate(result["orders"]):
-            cells = [format_value(start[s]["value"][i], start[s]["error"][i]) for s in start]
-            cells[1:] = [f"{c} [{start[s]['pull'][i]:+.1f}]" for c, s in zip(cells[1:], ("raw", "corrected"))]
+            numbers = ([of[k][i] for k in ("value", "error", "pull") if k in of] for of in start.values())
+            truth, *others = numbers
+            cells = [format_value(*truth), *(with_pull(*other) for other in others)]
             about = f"{name} ({entry['label']})" if name[0] in "ku" else name
             rows.append([about if i == 0 else "", str(n), *cells, f"{entry['forward_pulls'][i]:.1f}"])
         for i, label in enumerate(RATIOS):
@@ -283,4 +256,11 @@ def text(result: dict[str, Any]) -> str:
 
 def figure(result: dict[str, Any]) -> Figure:
     """kappa_n(t)/kappa_2(0)^{n/2} forward and backward against the analytic curves, a row per observable."""
-    return draw_observables(result)
+    return draw_flows(result["flows"]) if "flows" in result else draw_observables(result)
+
+
+def _flow_line(flow: dict[str, Any]) -> str:
+    """kappa_n at the lowest level, of samples of one variable."""
+    ends = zip(flow["orders"], flow["backward"]["value"][1], flow["backward"]["error"][1], strict=True)
+    numbers = ", ".join(f"kappa{n} {format_value(value, error)}" for n, value, error in ends)
+    return f"{flow['model']}, {flow['sde'].upper()}, sigma = {flow['sigma'][1]:.3g}: {numbers}"

@@ -11,38 +11,36 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from diffsq.exactness.free_energy import path_bennett
 from diffsq.exactness.weights import ln_z, ln_z_forward
-from diffsq.plots.style import BLUE, GREEN, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import BLUE, GREEN, INK, PURPLE, VERMILLION, note, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling.sample import BLOCK
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
-from lattice.progress import Progress
+from lattice.progress import Progress, counted
 from lattice.scans.thermodynamic_integration import Node, thermodynamic_integration
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.weights import check_log_weights
 
 LIMIT = 4.0  # standard deviations
 SEED_OF_INTEGRAL = 0x5EED  # keeps its simulations apart from the ensemble's, which may have the same seed
-LABELS = {
-    "reverse": "reverse weights",
-    "forward": "forward weights",
-    "bennett": "both (Bennett)",
-    "integration": "thermodynamic integration",
+METHODS = {
+    "reverse": ("reverse weights", BLUE),
+    "forward": ("forward weights", VERMILLION),
+    "bennett": ("both (Bennett)", PURPLE),
+    "integration": ("thermodynamic integration", GREEN),
 }
-COLOURS = {"reverse": BLUE, "forward": VERMILLION, "bennett": PURPLE, "integration": GREEN}
+PAIRS = (  # those that are independent
+    ("reverse", "forward"), ("reverse", "integration"), ("forward", "integration"), ("bennett", "integration")
+)  # fmt: skip
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_forward: int = 1024,
-    n_nodes: int = 8,
-    n_chains: int = 64,
+    bench: Workbench, progress: Progress, n_forward: int = 1024, n_nodes: int = 8, n_chains: int = 64,
     n_trajectories: int = 300,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """ln Z by each method, with pulls of every pair that is independent; passed: all within 4 sigma."""
     if bench.samples.log_weight is None:
         raise InputError(f"{bench.folder}: the samples have no log-weights; ln Z needs method path")
@@ -59,8 +57,8 @@ def run(
         "bennett": (both.value, both.error),
         "integration": (integral.value, integral.error),
     }
-    pairs = [("reverse", "forward"), ("reverse", "integration"), ("forward", "integration")]
-    pulls = {f"{a} - {b}": _pull(found[a], found[b]) for a, b in [*pairs, ("bennett", "integration")]}
+    pulls = {f"{a} - {b}": _pull(found[a], found[b]) for a, b in PAIRS}
+    parts = ("ln_z_zero", "statistical_error", "rule_error", "coarse", "coarse_error")
     return {
         "kappa": bench.action.kappa,
         "lam": bench.action.lam,
@@ -70,40 +68,27 @@ def run(
         "overlap": both.ess,
         "pulls": pulls,
         "integration": {
-            "ln_z_zero": integral.ln_z_zero,
-            "statistical_error": integral.statistical_error,
-            "rule_error": integral.rule_error,
-            "coarse": integral.coarse,
-            "coarse_error": integral.coarse_error,
-            "nodes": [_node(node) for node in integral.nodes],
-            "coarse_nodes": [_node(node) for node in integral.coarse_nodes],
+            **{name: getattr(integral, name) for name in parts},
+            **{name: [_node(node) for node in getattr(integral, name)] for name in ("nodes", "coarse_nodes")},
         },
         "passed": all(abs(pull) < LIMIT for pull in pulls.values()),
     }
 
 
 def _node(node: Node) -> dict[str, float]:
-    return {
-        "kappa": node.kappa,
-        "weight": node.weight,
-        "slope": node.slope.value,
-        "error": node.slope.error,
-        "tau_int": node.slope.tau_int,
-        "acceptance": node.acceptance,
-    }
+    slope, error, tau_int = node.slope.value, node.slope.error, node.slope.tau_int
+    about = {"kappa": node.kappa, "weight": node.weight, "slope": slope, "error": error, "tau_int": tau_int}
+    return {**about, "acceptance": node.acceptance}
 
 
-def _forward(bench: Workbench, progress: Progress, n: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _forward(bench: Workbench, progress: Progress, n: int) -> tuple[Floats, Integers]:
     """Log-weights of held-out fields noised forward, and the chains of the fields."""
     phi, chain = bench.held_out_fields(n)
-    progress.start(len(phi), "forward weights")
     parts = []
-    for start in range(0, len(phi), BLOCK):
-        part = phi[start : start + BLOCK]
-        noise = bench.noise("check/free_energy/forward", np.arange(start, start + len(part)))
-        parts.append(bench.path.weigh(part, bench.action.action, noise, bench.frames())[0].cpu().numpy())
-        progress.update(len(part))
-    progress.close()
+    for index in counted(progress, len(phi), BLOCK, "forward weights"):
+        noise = bench.noise("check/free_energy/forward", index)
+        log_w, _ = bench.path.weigh(phi[index], bench.action.action, noise, bench.frames())
+        parts.append(log_w.cpu().numpy())
     return check_log_weights(np.concatenate(parts)), chain
 
 
@@ -114,72 +99,57 @@ def _pull(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 def text(result: dict[str, Any]) -> str:
     """The table of ln Z, pulls and the verdict."""
-    volume = math.prod(result["shape"])
-    rows = [["method", "ln Z", "ln Z/V", "pull against the integral"]]
-    for name, label in LABELS.items():
+    volume, pulls, integral = math.prod(result["shape"]), result["pulls"], result["integration"]
+    table = [["method", "ln Z", "ln Z/V", "pull against the integral"]]
+    for name, (label, _) in METHODS.items():
         value, error = result["ln_z"][name]["value"], result["ln_z"][name]["error"]
-        pull = result["pulls"].get(f"{name} - integration")
-        scaled = format_value(value / volume, error / volume)
-        rows.append([label, format_value(value, error), scaled, "" if pull is None else f"{pull:+.1f}"])
-    integral = result["integration"]
-    return "\n".join(
-        [
-            f"kappa = {result['kappa']:g}, lam = {result['lam']:g}, shape {tuple(result['shape'])}",
-            *aligned(rows),
-            f"reverse - forward: {result['pulls']['reverse - forward']:+.1f} sigma; "
-            f"{result['n']['reverse']} proposals, {result['n']['forward']} held-out fields",
-            f"integration: {len(integral['nodes'])} couplings "
-            f"{format_value(integral['ln_z_zero'], 0).removesuffix('(0)')} at kappa = 0; "
-            f"{len(integral['coarse_nodes'])} couplings give "
-            f"{format_value(integral['coarse'], integral['coarse_error'])}, rule error "
-            f"{integral['rule_error']:.2g}",
-            f"passed: {result['passed']} (all within {LIMIT:g} sigma)",
-        ]
-    )
+        against = f"{name} - integration"
+        pull = f"{pulls[against]:+.1f}" if against in pulls else ""
+        table.append([label, format_value(value, error), format_value(value / volume, error / volume), pull])
+    return "\n".join([
+        f"kappa = {result['kappa']:g}, lam = {result['lam']:g}, shape {tuple(result['shape'])}",
+        *aligned(table),
+        f"reverse - forward: {pulls['reverse - forward']:+.1f} sigma; "
+        f"{result['n']['reverse']} proposals, {result['n']['forward']} held-out fields",
+        f"integration: {len(integral['nodes'])} couplings "
+        f"{format_value(integral['ln_z_zero'], 0).removesuffix('(0)')} at kappa = 0; "
+        f"{len(integral['coarse_nodes'])} couplings give "
+        f"{format_value(integral['coarse'], integral['coarse_error'])}, rule error "
+        f"{integral['rule_error']:.2g}",
+        f"passed: {result['passed']} (all within {LIMIT:g} sigma)",
+    ])  # fmt: skip
 
 
 @styled
 def figure(result: dict[str, Any]) -> Figure:
     """Left: ln Z by each method, about the integral. Right: the integrand at the nodes of both rules."""
-    page = new_figure(10.4, 3.9)
-    left, right = page.subplots(1, 2, width_ratios=(1, 1.15))
+    page, (left, right) = panels(10.4, 3.9, 1, 2, width_ratios=(1, 1.15))
     _estimates(left, result)
-    for name, label, colour, marker in (
-        ("nodes", "Gauss–Legendre", GREEN, "o"),
-        ("coarse_nodes", "second rule", INK, "s"),
-    ):
+    volume = math.prod(result["shape"])
+    for name, label, colour, marker, face in (
+        ("nodes", "Gauss–Legendre", GREEN, "o", GREEN), ("coarse_nodes", "second rule", INK, "s", "white")
+    ):  # fmt: skip
         nodes = result["integration"][name]
-        volume = math.prod(result["shape"])
+        kappa, slope, error = np.array([[node[k] for k in ("kappa", "slope", "error")] for node in nodes]).T
         right.errorbar(
-            [node["kappa"] for node in nodes],
-            [node["slope"] / volume for node in nodes],
-            yerr=[node["error"] / volume for node in nodes],
-            color=colour, marker=marker, linestyle="none", label=f"{label}, {len(nodes)} couplings",
-            markerfacecolor=colour if marker == "o" else "white", elinewidth=1.5,
+            kappa, slope / volume, error / volume, color=colour, marker=marker, linestyle="none",
+            label=f"{label}, {len(nodes)} couplings", markerfacecolor=face, elinewidth=1.5,
         )  # fmt: skip
     right.set(xlabel=r"$\kappa$", ylabel=r"$V^{-1}\,\partial \ln Z/\partial\kappa$  [dimensionless]")
     right.legend(loc="upper left")
-    light_grid(right)
     return page
 
 
 def _estimates(axes: Axes, result: dict[str, Any]) -> None:
     centre = result["ln_z"]["integration"]
-    names = list(LABELS)
-    for row, name in enumerate(names):
+    axes.grid(False, axis="y")
+    places = rows(axes, [label for label, _ in METHODS.values()])
+    for place, (name, (_, colour)) in zip(places, METHODS.items()):
         value, error = result["ln_z"][name]["value"], result["ln_z"][name]["error"]
-        axes.errorbar(
-            [value - centre["value"]], [-row], xerr=[error], color=COLOURS[name], marker="o", elinewidth=2
-        )
-        axes.annotate(
-            format_value(value, error), (value - centre["value"], -row), xytext=(0, 8), ha="center",
-            textcoords="offset points", bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0},
-        )  # fmt: skip
+        off, box = value - centre["value"], {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+        axes.errorbar([off], [place], xerr=[error], color=colour, marker="o", elinewidth=2)
+        note(axes, format_value(value, error), (off, place), (0, 8), ha="center", bbox=box)
     axes.axvspan(-centre["error"], centre["error"], color=GREEN, alpha=0.12, linewidth=0)
     axes.axvline(0.0, color=INK, linewidth=0.8)
-    axes.set_yticks([-row for row in range(len(names))], [LABELS[name] for name in names])
-    axes.tick_params(axis="y", which="both", length=0)
-    axes.set(ylim=(-len(names) + 0.4, 0.7), xlabel=r"$\ln Z$ minus that of the integration")
+    axes.set(ylim=(-0.6, len(places) - 0.3), xlabel=r"$\ln Z$ minus that of the integration")
     axes.margins(x=0.25)
-    axes.grid(True, axis="x", which="major")
-    axes.set_axisbelow(True)

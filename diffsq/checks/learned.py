@@ -11,23 +11,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from numpy.typing import NDArray
 
-from diffsq.analysis.effective_action import (
-    BARE,
-    EXTENDED,
-    Noised,
-    compare_score,
-    effective_action,
-    evaluate,
-    read_couplings,
-)
-from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
+from diffsq.analysis import effective_action as learned
+from diffsq.analysis.effective_action import BARE, EXTENDED, Noised
+from diffsq.plots.style import GREY, INK, SERIES, SIGMA, panels, styled
 from diffsq.run_folder.finished import Workbench
 from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.progress import Progress
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_value, with_pull
 
 AGREE, N_SIGMA, DECISIVE = 0.02, 4.0, 0.10
 WIDEST = 2.0  # largest sigma by default, in standard deviations of the field at a site
@@ -42,16 +35,13 @@ EXTRA_LABELS = {
 }
 TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 SMALLEST = 1e-4  # of the bare coupling, shown in the figure
-STYLES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (GREY, "v"))
+STYLES = (*SERIES[:4], (GREY, "v"))
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_fields: int = 2048,
-    n_levels: int = 8,
+    bench: Workbench, progress: Progress, n_fields: int = 2048, n_levels: int = 8,
     sigma_max: float | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Compare at n_levels geometric sigma from the smallest trained to `sigma_max`, on n held-out fields."""
     if n_levels < 1 or n_fields < 40:
         raise InputError(f"n_levels must be >= 1 and n_fields >= 40, got {n_levels} and {n_fields}")
@@ -64,43 +54,33 @@ def run(
     levels = []
     progress.start(n_levels, "learned score")
     for i, sigma in enumerate(np.geomspace(low, top, n_levels).tolist()):
-        noised = evaluate(bench.model, bench.action, phi, sigma, noise(i), chain, frames(i))
+        noised = learned.evaluate(bench.model, bench.action, phi, sigma, noise(i), chain, frames(i))
         levels.append(_level(bench, noised))
         progress.update()
     progress.close()
     first = levels[0]["couplings"]
     return {
-        "action": bench.action.as_dict(),
-        "shape": list(bench.model.shape),
-        "n_fields": len(phi),
-        "n_chains": len(np.unique(chain)),
-        "levels": levels,
+        "action": bench.action.as_dict(), "shape": list(bench.model.shape), "n_fields": len(phi),
+        "n_chains": len(np.unique(chain)), "levels": levels,
         "passed": None if first is None else verdict(first, bench.action),
-    }
+    }  # fmt: skip
 
 
 def _level(bench: Workbench, noised: Noised) -> dict[str, Any]:
     def readable(terms: tuple[str, ...]) -> Couplings | None:
         try:
-            return read_couplings(noised, bench.action, terms)
+            return learned.read_couplings(noised, bench.action, terms)
         except InputError:  # so much noise that the terms look alike: nothing to show at this level
             return None
 
-    return {
-        "sigma": noised.sigma,
-        "couplings": readable(BARE),
-        "extended": readable(EXTENDED),
-        "running": _running(noised),
-        "comparison": compare_score(bench.model, noised),
-    }
-
-
-def _running(noised: Noised) -> Couplings:
-    """On all terms, or on those of the action where the lattice is too small for more."""
     try:
-        return effective_action(noised, EXTENDED)
-    except InputError:
-        return effective_action(noised, BARE)
+        running = learned.effective_action(noised, EXTENDED)
+    except InputError:  # the lattice is too small for more than the terms of the action
+        running = learned.effective_action(noised, BARE)
+    return {
+        "sigma": noised.sigma, "couplings": readable(BARE), "extended": readable(EXTENDED),
+        "running": running, "comparison": learned.compare_score(bench.model, noised),
+    }  # fmt: skip
 
 
 def scale(name: str, action: ScalarPhi4) -> float:
@@ -119,29 +99,25 @@ def verdict(couplings: Couplings, action: ScalarPhi4) -> bool | None:
 
 def text(result: dict[str, Any]) -> str:
     """Couplings per sigma with pulls, extra couplings, running action, and the shells at the ends."""
-    levels = result["levels"]
+    levels, about = result["levels"], result["action"]
     rows = [["sigma", "kappa", "1 - 2 lam", "lam", "slope", "cosine, -dS", "cosine, target"]]
     for level in levels:
-        c, compared = level["couplings"], level["comparison"]
-        found = [_with_pull(c[name]) for name in BARE] if c else ["-"] * 3
-        totals = [format_value(*compared[name][-1]) for name in ("slope", "cosine", "target_cosine")]
-        rows.append([f"{level['sigma']:.3f}", *found, *totals])
-    about = result["action"]
+        totals = [format_value(*level["comparison"][n][-1]) for n in ("slope", "cosine", "target_cosine")]
+        rows.append([f"{level['sigma']:.3f}", *_cells(level["couplings"], BARE), *totals])
     lines = [
         f"couplings of the clean action read off the score, value(error) [pull]; "
         f"kappa = {about['kappa']:g}, lam = {about['lam']:g}, kappa-lambda convention",
         *aligned(rows),
         "",
     ]
-    extended = [level for level in levels if level["extended"]]
+    extended = [level for level in levels if level["extended"]][:4]
     if extended:
-        rows = [["term", *(f"sigma {level['sigma']:.3f}" for level in extended[:4])]]
-        rows += [[n, *(_with_pull(level["extended"][n]) for level in extended[:4])] for n in EXTENDED]
+        columns = [[f"sigma {each['sigma']:.3f}", *_cells(each["extended"], EXTENDED)] for each in extended]
+        rows = [list(row) for row in zip(["term", *EXTENDED], *columns)]
         lines += ["the same with terms that the action does not have (true value 0)", *aligned(rows), ""]
-    terms = list(levels[0]["running"])
+    terms = tuple(levels[0]["running"])
     rows = [["sigma", *terms]]
-    for level in levels:
-        rows.append([f"{level['sigma']:.3f}", *(_with_pull(level["running"][n]) for n in terms)])
+    rows += [[f"{level['sigma']:.3f}", *_cells(level["running"], terms)] for level in levels]
     lines += [
         "effective action of the noised field, S_eff = -ln p_sigma, projected on the terms [pull against the"
         " same from the data]",
@@ -150,21 +126,21 @@ def text(result: dict[str, Any]) -> str:
     ]
     for level in (levels[0], levels[-1])[: len(levels)]:
         lines += [f"per momentum shell at sigma = {level['sigma']:.3f}", *_shell_table(level), ""]
-    n, chains = result["n_fields"], result["n_chains"]
-    lines.append(
-        f"{n} held-out fields of {chains} chains, jackknife errors; cosine, -dS: with the clean force;"
-    )
-    lines.append("cosine, target: with its sigma-corrected form (1 for a perfect score of a free field)")
     passed = {True: "passed", False: "FAILED", None: "undecided (errors too large: more fields)"}
-    lines.append(
+    lines += [
+        f"{result['n_fields']} held-out fields of {result['n_chains']} chains, jackknife errors; "
+        "cosine, -dS: with the clean force;",
+        "cosine, target: with its sigma-corrected form (1 for a perfect score of a free field)",
         f"verdict: {passed[result['passed']]} (at the smallest sigma each coupling within "
-        f"max({N_SIGMA:g} errors, {AGREE:.0%}))"
-    )
+        f"max({N_SIGMA:g} errors, {AGREE:.0%}))",
+    ]
     return "\n".join(lines)
 
 
-def _with_pull(c: dict[str, float]) -> str:
-    return f"{format_value(c['value'], c['error'])} [{c['pull']:+.1f}]"
+def _cells(found: Couplings | None, terms: tuple[str, ...]) -> list[str]:
+    if not found:
+        return ["-"] * len(terms)
+    return [with_pull(*(found[name][key] for key in ("value", "error", "pull"))) for name in terms]
 
 
 def _shell_table(level: dict[str, Any]) -> list[str]:
@@ -177,46 +153,42 @@ def _shell_table(level: dict[str, Any]) -> list[str]:
         "slope": "slope",
         "control (another field)": "control",
     }
-    rows = [["shell", *columns]]
-    for i, shell in enumerate(compared["shells"]):
-        rows.append([shell, *(format_value(*compared[name][i]) for name in columns.values())])
-    return aligned(rows)
+    cells = [[format_value(*shell) for shell in compared[name]] for name in columns.values()]
+    return aligned([["shell", *columns], *(list(row) for row in zip(compared["shells"], *cells))])
 
 
 @styled
 def figure(result: dict[str, Any]) -> Figure:
     """Couplings over truth, cosines per shell, and the running effective action, against sigma."""
-    sheet = new_figure(14.4, 4.6)
-    first, second, third = sheet.subplots(1, 3)
-    _draw_couplings(first, result)
-    _draw_cosines(second, result["levels"])
-    _draw_running(third, result)
-    ends = [result["levels"][i]["sigma"] for i in (0, -1)]
-    ticks = [t for t in TICKS if ends[0] / 1.2 < t < ends[1] * 1.2]
-    for axes in (first, second, third):
-        axes.set(xscale="log", xlabel=r"noise level $\sigma$ [$\kappa$–$\lambda$ field]")
+    sheet, three = panels(14.4, 4.6, 1, 3)
+    levels, action = result["levels"], ScalarPhi4(result["action"]["kappa"], result["action"]["lam"])
+    _draw_couplings(three[0], [level for level in levels if level["couplings"]], action)
+    _draw_cosines(three[1], levels)
+    _draw_running(three[2], levels, action)
+    ticks = [t for t in TICKS if levels[0]["sigma"] / 1.2 < t < levels[-1]["sigma"] * 1.2]
+    for axes in three:
+        axes.set(xscale="log", xlabel=SIGMA)
         axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
-        light_grid(axes)
     return sheet
 
 
-def _action(result: dict[str, Any]) -> ScalarPhi4:
-    return ScalarPhi4(result["action"]["kappa"], result["action"]["lam"])
+def _numbers(levels: list[dict[str, Any]], part: str, name: str, *keys: Any) -> list[Floats]:
+    """Of every level: the entries `keys` of the coupling or the comparison `name`."""
+    return [np.array([level[part][name][key] for level in levels]) for key in keys]
 
 
-def _draw_couplings(axes: Axes, result: dict[str, Any]) -> None:
-    levels = [level for level in result["levels"] if level["couplings"]]
+def _draw_couplings(axes: Axes, levels: list[dict[str, Any]], action: ScalarPhi4) -> None:
     sigma = np.array([level["sigma"] for level in levels])
     axes.axhspan(-100 * AGREE, 100 * AGREE, color=GREY, alpha=0.15, linewidth=0, label=f"±{AGREE:.0%}")
     axes.axhline(0.0, color=INK, linewidth=0.9)
-    for i, (name, (colour, marker)) in enumerate(zip(BARE, STYLES, strict=False)):
-        unit = 100 / scale(name, _action(result))
-        off = unit * np.array([level["couplings"][name]["value"] for level in levels])
-        off -= unit * np.array([level["couplings"][name]["true"] for level in levels])
-        error = unit * np.array([level["couplings"][name]["error"] for level in levels])
+    for i, (name, (colour, marker)) in enumerate(zip(BARE, STYLES)):
+        unit = 100 / scale(name, action)
+        value, error, true = _numbers(levels, "couplings", name, "value", "error", "true")
         place = sigma * 1.03 ** (i - 1)  # side by side, not on top of each other
-        axes.errorbar(place, off, error, fmt=marker, color=colour, label=LABELS[name])
+        axes.errorbar(
+            place, unit * value - unit * true, unit * error, fmt=marker, color=colour, label=LABELS[name]
+        )
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.35 * (high - low))
     axes.set(title="couplings read off the score", ylabel="deviation from the action [%]")
@@ -227,35 +199,27 @@ def _draw_cosines(axes: Axes, levels: list[dict[str, Any]]) -> None:
     sigma = [level["sigma"] for level in levels]
     shells = levels[0]["comparison"]["shells"][:-1]
     shown = sorted({0, 1, len(shells) // 2, len(shells) - 1} & set(range(len(shells))))
-    for shell, (colour, marker) in zip(shown, STYLES, strict=False):
-        value, error = _column(levels, "cosine", shell)
+    for shell, (colour, marker) in zip(shown, STYLES):
+        value, error = _numbers(levels, "comparison", "cosine", shell)[0].T
         axes.errorbar(sigma, value, error, fmt=marker, color=colour, label=f"${shells[shell]}$")
-        axes.plot(sigma, _column(levels, "wiener_cosine", shell)[0], "--", color=colour, linewidth=1.2)
+        wiener, _ = _numbers(levels, "comparison", "wiener_cosine", shell)[0].T
+        axes.plot(sigma, wiener, "--", color=colour, linewidth=1.2)
     axes.plot([], [], "--", color=INK, linewidth=1.2, label="Wiener filter")
-    value, error = _column(levels, "target_cosine", -1)
+    value, error = _numbers(levels, "comparison", "target_cosine", -1)[0].T
     axes.errorbar(sigma, value, error, fmt="x", color=INK, label=r"all, $\sigma$-corrected")
     axes.set(title=r"cosine of score and $-\partial S$", ylabel="cosine", ylim=(0.0, 1.5))
     axes.set_yticks(np.linspace(0.0, 1.0, 6))
     axes.legend(loc="upper center", fontsize=11, ncols=2)  # above 1, where no cosine can be
 
 
-def _column(levels: list[dict[str, Any]], name: str, shell: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    value, error = np.array([level["comparison"][name][shell] for level in levels]).T
-    return value, error
-
-
-def _draw_running(axes: Axes, result: dict[str, Any]) -> None:
+def _draw_running(axes: Axes, levels: list[dict[str, Any]], action: ScalarPhi4) -> None:
     """|coupling| on a log scale, a minus sign in the legend where it is negative; points beyond 2 errors."""
-    levels, action = result["levels"], _action(result)
     sigma = np.array([level["sigma"] for level in levels])
     for i, name in enumerate(levels[0]["running"]):
         extra = name not in BARE
         colour, marker = STYLES[i if not extra else i - len(BARE)]
         unit = 1 / scale("kappa" if extra else name, action)
-        value, error, true = (
-            unit * np.array([level["running"][name][key] for level in levels])
-            for key in ("value", "error", "true")
-        )
+        value, error, true = (unit * q for q in _numbers(levels, "running", name, "value", "error", "true"))
         sign = np.sign(value[np.argmax(np.abs(value))])
         label = ("" if sign >= 0 else "−") + (EXTRA_LABELS[name] if extra else LABELS[name])
         seen = sign * value > np.maximum(2 * error, SMALLEST)

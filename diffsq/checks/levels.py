@@ -4,10 +4,13 @@ Path KL is quoted as half the variance of log w (a quarter of that of the differ
 where log w is Gaussian; the mean differences are exact but much noisier where the KL is small.
 """
 
+import itertools
+import math
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from torch import Tensor
@@ -15,14 +18,14 @@ from torch import Tensor
 from diffsq.analysis.localise import divergence_below, shares
 from diffsq.exactness.weights import forward_ess
 from diffsq.models.momentum import shells
-from diffsq.plots.style import BLUE, GREEN, INK, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import BLUE, INK, SERIES, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling.lattice_kernel import calibrated
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.levels import levels_of
-from lattice.arrays import Floats
+from lattice.arrays import Floats, batches
 from lattice.errors import InputError
-from lattice.progress import Progress
+from lattice.progress import Progress, counted
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.notation import format_value
 from lattice.statistics.weights import effective_sample_size
@@ -32,15 +35,10 @@ PLACEMENTS = ("ve", "vp", "adapted")
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_fields: int = 512,
-    n_samples: int = 1024,
-    n_marks: int = 8,
-    n_levels: tuple[int, ...] = (20, 40, 80),
-    placements: tuple[str, ...] = PLACEMENTS,
+    bench: Workbench, progress: Progress, n_fields: int = 512, n_samples: int = 1024, n_marks: int = 8,
+    n_levels: tuple[int, ...] = (20, 40, 80), placements: tuple[str, ...] = PLACEMENTS,
     n_calibration: int = 2048,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Localise the loss on n_fields held-out fields; ESS of other level numbers and placements on n_samples.
 
     Every other kernel is calibrated anew on n_calibration training fields.
@@ -50,37 +48,24 @@ def run(
         raise InputError(f"placements must be among {', '.join(PLACEMENTS)}, got {', '.join(unknown)}")
     index, labels = shells(bench.model.momenta)
     phi, chain = bench.held_out_fields(n_fields)
-    path = bench.path
+    path, action = bench.path, bench.action.action
     n = path.kernel.n_levels
     marks = sorted({int(mark) for mark in np.linspace(1, n, min(n_marks, n)).round()})
-    progress.start(len(phi), "divergence by level")
     parts = []
-    for start in range(0, len(phi), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(phi)))
-        up, down = (bench.noise(f"check/levels/{name}", rows) for name in ("up", "down"))
-        parts.append(
-            divergence_below(path, phi[rows], bench.action.action, up, down, bench.frames(), marks).cpu()
-        )
-        progress.update(len(rows))
-    progress.close()
+    for part in counted(progress, len(phi), BLOCK, "divergence by level"):
+        up, down = (bench.noise(f"check/levels/{name}", part) for name in ("up", "down"))
+        parts.append(divergence_below(path, phi[part], action, up, down, bench.frames(), marks).cpu())
     difference = torch.cat(parts).numpy()
     below = [jackknife_of(lambda d: 0.25 * float(d.var()), column, chain=chain) for column in difference.T]
     noise = bench.noise("check/levels/shares", np.arange(len(phi)))
-    found = shares(path, phi, bench.action.action, noise, bench.frames(), index)
+    found = shares(path, phi, action, noise, bench.frames(), index)
     return {
-        "passed": None,
-        "shape": list(bench.ensemble.shape),
-        "n_fields": len(phi),
-        "sigma": path.kernel.levels[1:].tolist(),
-        "marks": marks,
-        "kl_below": [value for value, _ in below],
-        "kl_below_error": [error for _, error in below],
-        "shells": labels,
-        "shares": found.table.tolist(),
-        "share_of_action": found.rest,
-        "variance": found.variance,
+        "passed": None, "shape": list(bench.ensemble.shape), "n_fields": len(phi),
+        "sigma": path.kernel.levels[1:].tolist(), "marks": marks, "kl_below": [value for value, _ in below],
+        "kl_below_error": [error for _, error in below], "shells": labels, "shares": found.table.tolist(),
+        "share_of_action": found.rest, "variance": found.variance,
         "scan": _scan(bench, progress, n_samples, n_levels, placements, n_calibration),
-    }
+    }  # fmt: skip
 
 
 def _scan(
@@ -88,40 +73,38 @@ def _scan(
     placements: tuple[str, ...], n_calibration: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """ESS and path KL for each number and placement of levels."""
-    rows = []
+    found = []
     train = bench.ensemble.split_chains(bench.config.training.validation_fraction)[0]
     chosen = np.linspace(0, len(train) - 1, min(n_calibration, len(train))).astype(np.int64)
     phi = torch.from_numpy(train.phi[chosen]).to(bench.device)
     noise = bench.noise("check/levels/calibrate", np.arange(len(phi)))
     progress.start(sum(n_levels) * len(placements), "levels")
-    for placement in placements:
-        for n in n_levels:
-            levels = _levels(bench, n, placement).to(bench.device)
-            kernel = calibrated(bench.model, levels, phi, noise, bench.frames(), lambda: progress.update())
-            efficiency = _efficiency(bench, ReversePath(bench.model, kernel), n_samples)
-            rows.append({"placement": placement, "n_levels": n, **efficiency})
+    for placement, n in itertools.product(placements, n_levels):
+        levels = _levels(bench, n, placement).to(bench.device)
+        kernel = calibrated(bench.model, levels, phi, noise, bench.frames(), lambda: progress.update())
+        efficiency = _efficiency(bench, ReversePath(bench.model, kernel), n_samples)
+        found.append({"placement": placement, "n_levels": n, **efficiency})
     progress.close()
-    return rows
+    return found
 
 
 def _levels(bench: Workbench, n: int, placement: str) -> Tensor:
-    config = bench.config.model_dump()
-    config["sampling"] |= {"n_levels": n, "placement": "adapted" if placement == "adapted" else "sde"}
-    config["sde"]["kind"] = "ve" if placement == "adapted" else placement
-    return levels_of(type(bench.config).model_validate(config), bench.model, bench.ensemble)
+    sampling = bench.config.sampling.model_copy(
+        update={"n_levels": n, "placement": "adapted" if placement == "adapted" else "sde"}
+    )
+    config = bench.config.model_copy(update={"sampling": sampling})
+    return levels_of(config, bench.model, bench.ensemble, "ve" if placement == "adapted" else placement)
 
 
 def _efficiency(bench: Workbench, path: ReversePath, n: int) -> dict[str, Any]:
     phi, chain = bench.held_out_fields(n)
-    reverse, forward = [], []
-    for start in range(0, n, BLOCK):
-        rows = np.arange(start, min(start + BLOCK, n))
-        noise = bench.noise("check/levels/reverse", rows)
-        reverse.append(path.sample(bench.action.action, noise, bench.frames())[1].cpu())
-    for start in range(0, len(phi), BLOCK):
-        rows = np.arange(start, min(start + BLOCK, len(phi)))
-        noise = bench.noise("check/levels/forward", rows)
-        forward.append(path.weigh(phi[rows], bench.action.action, noise, bench.frames())[0].cpu())
+    action, reverse, forward = bench.action.action, [], []
+    for part in batches(n, BLOCK):
+        noise = bench.noise("check/levels/reverse", part)
+        reverse.append(path.sample(action, noise, bench.frames())[1].cpu())
+    for part in batches(len(phi), BLOCK):
+        noise = bench.noise("check/levels/forward", part)
+        forward.append(path.weigh(phi[part], action, noise, bench.frames())[0].cpu())
     down, up = torch.cat(reverse).numpy(), torch.cat(forward).numpy()
     ess, ess_error = effective_sample_size(down)
     other, other_error = forward_ess(up, chain)
@@ -140,29 +123,25 @@ def half_variance(log_weight: Floats) -> float:
 
 def text(result: dict[str, Any]) -> str:
     """Tables: loss below each level, shares of the shells, and the scan."""
-    volume = int(np.prod(result["shape"]))
     lines = [
         "path KL below a level (Var/2, mean of both directions, nats per field)",
         "  level   sigma     below          gained",
     ]
     last = 0.0
-    for mark, value, error in zip(result["marks"], result["kl_below"], result["kl_below_error"], strict=True):
+    for mark, value, error in zip(result["marks"], result["kl_below"], result["kl_below_error"]):
         sigma = result["sigma"][mark - 1]
         lines.append(f"  {mark:5d}  {sigma:7.3f}   {format_value(value, error):<13}  {value - last:+.4f}")
         last = value
-    table = np.array(result["shares"])
     lines += ["", f"shares of Var(log w) = {result['variance']:.4f}, by momentum shell (they add up)"]
-    for shell, value in zip(result["shells"], table.sum(0), strict=True):
+    for shell, value in zip(result["shells"], np.array(result["shares"]).sum(0)):
         lines.append(f"  {shell['label']:<11} {shell['multiplicity']:6d} modes  {value:+.4f}")
     lines += [f"  {'action':<11} {'':6}        {result['share_of_action']:+.4f}", ""]
     lines += ["levels     N   ESS/N reverse   forward         path KL (Var/2)         per site"]
     for row in result["scan"]:
-        ess, forward, kl = (
-            format_value(row[name], row[f"{name}_error"]) for name in ("ess", "ess_forward", "kl")
-        )
+        ess, forward, kl = (format_value(row[k], row[f"{k}_error"]) for k in ("ess", "ess_forward", "kl"))
         lines.append(
             f"{row['placement']:<8} {row['n_levels']:3d}   {ess:<13}   {forward:<13}   {kl:<21}   "
-            f"{row['kl'] / volume:.2e}"
+            f"{row['kl'] / math.prod(result['shape']):.2e}"
         )
     return "\n".join(lines)
 
@@ -170,38 +149,32 @@ def text(result: dict[str, Any]) -> str:
 @styled
 def figure(result: dict[str, Any]) -> Figure:
     """Path KL below each level; shares of the shells; path KL against the number of levels."""
-    page = new_figure(13.5, 4.2)
-    left, middle, right = page.subplots(1, 3, width_ratios=(1.1, 1, 1.1))
+    page, (left, middle, right) = panels(13.5, 4.2, 1, 3, width_ratios=(1.1, 1, 1.1))
     sigma = np.array(result["sigma"])[np.array(result["marks"]) - 1]
     left.errorbar(sigma, result["kl_below"], result["kl_below_error"], color=BLUE, marker="o")
     left.set(xscale="log", ylim=(0, None), xlabel=r"noise level $\sigma$")
     left.set_ylabel("path KL below it [nats per field]")
     left.xaxis.set_minor_formatter(NullFormatter())
-    table = np.array(result["shares"]).sum(0)
-    names = [shell["label"] for shell in result["shells"]] + ["action"]
-    values = [*table, result["share_of_action"]]
-    places = np.arange(len(names))[::-1]
-    middle.barh(places, values, height=0.6, color=[BLUE] * len(table) + [VERMILLION])
-    middle.set_yticks(places, [name.replace("k", "$k$") for name in names])
-    middle.tick_params(axis="y", which="both", length=0)
+    values = [*np.array(result["shares"]).sum(0), result["share_of_action"]]
+    names = [shell["label"].replace("k", "$k$") for shell in result["shells"]] + ["action"]
+    colours = [BLUE] * len(result["shells"]) + [VERMILLION]
+    middle.barh(rows(middle, names), values, height=0.6, color=colours)
     middle.axvline(0.0, color=INK, linewidth=0.8)
     middle.xaxis.set_major_locator(MaxNLocator(4))
     middle.set(xlabel=rf"share of Var(log $w$) = {result['variance']:.3g}")
-    for placement, colour, marker in zip(PLACEMENTS, (BLUE, VERMILLION, GREEN), "os^", strict=True):
-        rows = [row for row in result["scan"] if row["placement"] == placement]
-        if rows:
-            right.errorbar(
-                [row["n_levels"] for row in rows], [row["kl"] for row in rows],
-                [row["kl_error"] for row in rows], color=colour, marker=marker, label=placement,
-            )  # fmt: skip
-    right.set(xscale="log", xlabel="number of levels $N$", ylabel="path KL [nats per field]")
-    right.set_ylim(bottom=0)
-    right.set_xticks(
-        sorted({row["n_levels"] for row in result["scan"]}),
-        [str(n) for n in sorted({row["n_levels"] for row in result["scan"]})],
-    )
-    right.xaxis.set_minor_locator(NullLocator())
-    right.legend()
-    for axes in (left, middle, right):
-        light_grid(axes)
+    _draw_scan(right, result["scan"])
     return page
+
+
+def _draw_scan(axes: Axes, scan: list[dict[str, Any]]) -> None:
+    for placement, (colour, marker) in zip(PLACEMENTS, SERIES):
+        here = [row for row in scan if row["placement"] == placement]
+        if here:
+            n, kl, error = ([row[key] for row in here] for key in ("n_levels", "kl", "kl_error"))
+            axes.errorbar(n, kl, error, color=colour, marker=marker, label=placement)
+    axes.set(xscale="log", xlabel="number of levels $N$", ylabel="path KL [nats per field]")
+    axes.set_ylim(bottom=0)
+    numbers = sorted({row["n_levels"] for row in scan})
+    axes.set_xticks(numbers, [str(n) for n in numbers])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.legend()

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from diffsq.exactness.noisy_metropolis import kept_noise_bias, noisy_acceptance
 from diffsq.exactness.weights import acceptance, ln_z, log_mean_exp
-from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, panels, styled
 from diffsq.process.sde import VESDE
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling.likelihood import ProbabilityFlow, hutchinson_probes
-from lattice.arrays import Floats
+from lattice.arrays import Floats, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.statistics.blocks import jackknife_of
@@ -31,11 +31,7 @@ BATCH = 64
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    n_fields: int = 128,
-    n_levels: int = 10,
-    n_estimates: int = 8,
+    bench: Workbench, progress: Progress, n_fields: int = 128, n_levels: int = 10, n_estimates: int = 8
 ) -> dict[str, Any]:
     """ln Z and ESS of n_fields flow samples beside those of the run's path weights, and the noise of log q.
 
@@ -54,29 +50,19 @@ def run(
     step, step_error = jackknife_of(
         lambda rows: log_mean_exp(rows[:, 0]) - log_mean_exp(rows[:, 1]), np.stack([flow, coarse], 1)
     )
-    found = {"flow": _about(flow), "one_probe": _about(noisy[0]), "path": _about(path)}
+    weights = {"flow": flow, "one_probe": noisy[0], "path": path}
+    found = {name: _about(log_weight) for name, log_weight in weights.items()}
     error = np.hypot(found["flow"]["ln_z_error"], found["path"]["ln_z_error"])
     pull = (found["flow"]["ln_z"] - found["path"]["ln_z"]) / float(error)
     result: dict[str, Any] = {
-        "kappa": bench.action.kappa,
-        "lam": bench.action.lam,
-        "shape": list(bench.model.shape),
-        "divergence": "exact" if exact else "hutchinson",
-        "n_fields": n_fields,
-        "n_levels": n_levels,
-        "n_estimates": n_estimates,
-        **found,
-        "step": {"levels": n_levels // 2, "value": step, "error": step_error},
-        "noise": spread,
-        "acceptance": {
-            "flow": acceptance(flow, bench.seed),
-            "one_probe": acceptance(noisy[0], bench.seed),
-            "path": acceptance(path, bench.seed),
-        },
+        "kappa": bench.action.kappa, "lam": bench.action.lam, "shape": list(bench.model.shape),
+        "divergence": "exact" if exact else "hutchinson", "n_fields": n_fields, "n_levels": n_levels,
+        "n_estimates": n_estimates, **found,
+        "step": {"levels": n_levels // 2, "value": step, "error": step_error}, "noise": spread,
+        "acceptance": {name: acceptance(log_weight, bench.seed) for name, log_weight in weights.items()},
         "log_weight": {"flow": flow.tolist(), "one_probe": noisy[0].tolist(), "path": path[:4096].tolist()},
-        "pull": pull,
-        "passed": bool(abs(pull) < LIMIT) if exact else None,
-    }
+        "pull": pull, "passed": bool(abs(pull) < LIMIT) if exact else None,
+    }  # fmt: skip
     if exact:
         volume = bench.model.momenta.volume
         series = {"action_density": action / volume, "V m2": volume * phi.mean((1, 2)).numpy() ** 2}
@@ -86,16 +72,9 @@ def run(
 
 
 def _about(log_weight: Floats) -> dict[str, float]:
-    value, error = ln_z(log_weight)
-    ess, ess_error = effective_sample_size(log_weight)
-    return {
-        "ln_z": value,
-        "ln_z_error": error,
-        "ess": ess,
-        "ess_error": ess_error,
-        "std": float(log_weight.std()),
-        "n": len(log_weight),
-    }
+    (value, error), (ess, ess_error) = ln_z(log_weight), effective_sample_size(log_weight)
+    about = {"ln_z": value, "ln_z_error": error, "ess": ess, "ess_error": ess_error}
+    return {**about, "std": float(log_weight.std()), "n": len(log_weight)}
 
 
 def _draw(
@@ -109,15 +88,13 @@ def _draw(
     sde = VESDE(float(base.log_sigma[0].exp()), float(base.log_sigma[-1].exp()))
     levels, half = (sde.levels(n).to(bench.device) for n in (n_levels, max(1, n_levels // 2)))
     rows: list[tuple[Tensor, ...]] = []
-    batches = range(0, n_fields, BATCH)
     passes = n_levels * (n_estimates + exact) + len(half) - 1
-    progress.start(len(batches) * passes, f"flow, {'exact' if exact else 'Hutchinson'} divergence")
-    for start in batches:
-        index = np.arange(start, min(start + BATCH, n_fields))
+    kind = "exact" if exact else "Hutchinson"
+    progress.start(-(-n_fields // BATCH) * passes, f"flow, {kind} divergence")
+    for index in batches(n_fields, BATCH):
         noise = bench.noise("check/likelihood/start", index)(0)
-        signs = hutchinson_probes(bench.seed, "check/likelihood/probe", index, n_estimates, model.shape).to(
-            bench.device
-        )
+        signs = hutchinson_probes(bench.seed, "check/likelihood/probe", index, n_estimates, model.shape)
+        signs = signs.to(bench.device)
 
         def log_q(at: Tensor, probes: Tensor | None, z: Tensor = noise) -> tuple[Tensor, Tensor]:
             return ProbabilityFlow(model, at, bench.frames()(0)).sample(z, probes, progress.update)
@@ -130,7 +107,7 @@ def _draw(
         phi_half, q_half = log_q(half, None if exact else signs)
         rows.append((s, phi, fine, -bench.action.action(phi_half) - q_half, noisy))
     progress.close()
-    s, phi, fine, coarse, noisy = (torch.cat(parts).cpu() for parts in zip(*rows, strict=True))
+    s, phi, fine, coarse, noisy = (torch.cat(parts).cpu() for parts in zip(*rows))
     return s.numpy(), phi, fine.numpy(), coarse.numpy(), noisy.numpy().T
 
 
@@ -156,9 +133,8 @@ def text(result: dict[str, Any]) -> str:
     ]
     for name, q in result.get("bias", {}).items():
         pull = q["value"] / q["error"] if q["error"] > 0 else 0.0
-        lines.append(
-            f"bias of <{name}> in Metropolis with it: {format_value(q['value'], q['error'])} ({pull:+.1f})"
-        )
+        bias = format_value(q["value"], q["error"])
+        lines.append(f"bias of <{name}> in Metropolis with it: {bias} ({pull:+.1f})")
     verdict = "no verdict" if result["passed"] is None else f"passed: {result['passed']}"
     return "\n".join([*lines, f"flow - path: {result['pull']:+.1f} sigma; {verdict}"])
 
@@ -166,23 +142,20 @@ def text(result: dict[str, Any]) -> str:
 @styled
 def figure(result: dict[str, Any]) -> Figure:
     """Left: log w of flow, flow with one probe and path. Right: acceptance with a noisy log q."""
-    page = new_figure(10.4, 3.9)
-    left, right = page.subplots(1, 2)
+    page, (left, right) = panels(10.4, 3.9, 1, 2)
     centre = result["path"]["ln_z"]
     exact = "flow, exact divergence" if result["divergence"] == "exact" else "flow, mean of all probes"
-    shown = (
-        ("path", "path weights", GREY),
-        ("one_probe", "flow, one probe", VERMILLION),
-        ("flow", exact, BLUE),
-    )
-    series = {name: np.asarray(result["log_weight"][name]) - centre for name, _, _ in shown}
-    together = np.concatenate(list(series.values()))
-    low, high = np.quantile(together, [0.001, 0.999]).tolist()
+    series = {name: np.asarray(log_weight) - centre for name, log_weight in result["log_weight"].items()}
+    low, high = np.quantile(np.concatenate(list(series.values())), [0.001, 0.999])
     edges = np.linspace(low, high, 41)
-    for name, label, colour in shown:
+    for name, label, colour, kind, alpha in (
+        ("path", "path weights", GREY, "stepfilled", 0.45),
+        ("one_probe", "flow, one probe", VERMILLION, "step", 1.0),
+        ("flow", exact, BLUE, "step", 1.0),
+    ):
         left.hist(
-            series[name], edges, density=True, histtype="stepfilled" if name == "path" else "step",
-            color=colour, alpha=0.45 if name == "path" else 1.0, linewidth=1.8, label=label,
+            series[name], edges, density=True, histtype=kind, color=colour, alpha=alpha, linewidth=1.8,
+            label=label,
         )  # fmt: skip
     left.set(xlabel=r"$\log w - \ln Z$ (path)", ylabel="density", yscale="log")
     left.margins(y=0.35)
@@ -195,5 +168,4 @@ def figure(result: dict[str, Any]) -> Figure:
         right.plot(delta, noisy_acceptance(delta, size), color=colour, linestyle=dash, label=what)
     right.set(xlabel=r"$\Delta = \log w' - \log w$", ylabel=r"$E\,\min(1, e^{\Delta + \eta})$", ylim=(0, 1.5))
     right.legend(loc="upper left", fontsize=11)
-    light_grid(right)
     return page

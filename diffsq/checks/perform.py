@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import time
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from diffsq.config.names import CHECK_NAMES
+from diffsq.config.section import nearest
 from diffsq.config.yaml_file import Loader
+from diffsq.run_folder.finished import open_run
 from lattice.errors import InputError
-
-if TYPE_CHECKING:
-    from lattice.progress import Progress
-
+from lattice.files import code_version, write_atomic, write_json
+from lattice.progress import Progress, Silent
 
 MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
 
 
 def check(
-    name: str, folder: Path, options: dict[str, Any], device: str, progress: Progress
+    name: str,
+    folder: str | Path,
+    options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run one check of the run in `folder`, write checks/NAME.json and NAME.png there, return the content.
 
-    Raises `InputError` for options that the check does not have, and for a run that is not finished.
+    name: a file of diffsq/checks, such as "levels"; options: of its `run`. Raises `InputError` for options
+    that the check does not have, and for a run that is not finished or of another kind.
     """
-    from diffsq.run_folder.finished import open_run
-    from lattice.files import code_version, write_json
-
-    module = importlib.import_module(MODULES[name])
+    folder = Path(folder)
+    if name not in MODULES:
+        raise InputError(f"no such check: {name}{nearest(name, CHECK_NAMES)}")
+    module, options = importlib.import_module(MODULES[name]), dict(options or {})
     check_options(name, options)
     bench = open_run(folder, device)
+    if not serves(name, bench):
+        fitting = [other for other in CHECK_NAMES if serves(other, bench)]
+        raise InputError(
+            f"the check {name} is for another kind of run; those for {folder}: {', '.join(fitting)}"
+        )
     started = time.monotonic()
-    result = module.run(bench, progress, **options)
+    result = module.run(bench, progress or Silent(), **options)
     content = {
         "check": name,
         "passed": result["passed"],
         "options": {**_defaults(module.run), **options},
-        "samples": bench.samples.identity,
         "seconds": round(time.monotonic() - started, 2),
         "code": code_version(),
         "text": module.text(result),
         "result": result,
     }
     write_json(folder / "checks" / f"{name}.json", content)
-    _write_figure(folder / "checks" / f"{name}.png", module.figure(result))
+    figure = module.figure(result) if hasattr(module, "figure") else None
+    if figure is not None:
+        write_atomic(folder / "checks" / f"{name}.png", lambda file: figure.savefig(file, format="png"))
     return content
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
+def serves(name: str, bench: Any) -> bool:
+    """Whether the check NAME is for this kind of run: that of the annotation of its `bench`."""
+    kind = typing.get_type_hints(importlib.import_module(MODULES[name]).run)["bench"]
+    return kind is Any or isinstance(bench, kind)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options that the check NAME does not have, and values of another type than its own."""
     run = importlib.import_module(MODULES[name]).run
     for key, value in options.items():
@@ -92,9 +108,8 @@ def _check_option(key: str, value: Any, run: Callable[..., Any], name: str) -> A
     """The annotated type of an option, once it and its value are sound."""
     known = _defaults(run)
     if key not in known:
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"its options: {', '.join(known) or 'none'}"
-        raise InputError(f"the check {name} has no option {key}; {hint}")
+        hint = nearest(key, tuple(known)) if known else "; it has none"
+        raise InputError(f"the check {name} has no option {key}{hint}")
     kind = typing.get_type_hints(run).get(key, Any)
     if not fits(value, kind):
         words = inspect.formatannotation(kind)
@@ -118,6 +133,10 @@ def fits(value: Any, kind: Any) -> bool:
     origin, inside = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, each) for each in inside)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            fits(k, inside[0]) and fits(v, inside[1]) for k, v in value.items()
+        )
     if origin in (list, tuple, Sequence):
         return isinstance(value, list | tuple) and all(fits(each, inside[0]) for each in value)
     if kind in (None, type(None)):
@@ -127,9 +146,3 @@ def fits(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, int | float)
     return isinstance(value, kind)
-
-
-def _write_figure(path: Path, figure: Any) -> None:
-    from lattice.files import write_atomic
-
-    write_atomic(path, lambda file: figure.savefig(file, format="png"))

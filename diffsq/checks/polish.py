@@ -6,7 +6,6 @@ equilibrium fields polished the same way, against the training chains; the verdi
 errors appears.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,33 +13,23 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from diffsq.analysis.polish import (
-    OBSERVABLES,
-    RESOLVED,
-    Reference,
-    gaussian_factor,
-    healing,
-    measure_fields,
-    names_of,
-    polish,
-    quarter_period,
-    steps_for,
-)
+from diffsq.analysis import polish
+from diffsq.analysis.polish import OBSERVABLES, RESOLVED, Reference
 from diffsq.models.momentum import Momenta, shells
-from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, panels, spread, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import steps
 from diffsq.sampling.sample import BLOCK
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import uniforms
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_value, with_pull
 
 CONTROL_LIMIT = 5.0
 SAMPLERS = ("path", *steps.STEPS)
 REFERENCES = ("ensemble", "weighted")
-MARKERS = "os^Dv<>p"
+MARKERS, COLOURS = "os^Dv", (INK, VERMILLION, PURPLE, GREEN, BLUE)
 LABELS = {
     "phi2": r"$\langle\phi^2\rangle$",
     "action_density": r"$s$",
@@ -50,15 +39,9 @@ LABELS = {
 
 
 def run(
-    bench: Workbench,
-    progress: Progress,
-    method: str = "path",
-    n_samples: int = 2048,
-    n_levels: int = 8,
-    n_traj: int = 12,
-    length: float | None = None,
-    reference: str = "ensemble",
-) -> dict[str, Any]:
+    bench: Workbench, progress: Progress, method: str = "path", n_samples: int = 2048, n_levels: int = 8,
+    n_traj: int = 12, length: float | None = None, reference: str = "ensemble",
+) -> dict[str, Any]:  # fmt: skip
     """Polish raw samples of `method` and equilibrium fields; `n_levels` is for the samplers without weights.
 
     length: of a trajectory, by default half of a quarter period of the fastest mode, so that the healing
@@ -71,56 +54,42 @@ def run(
         )
     if reference == "weighted" and (method != "path" or bench.samples.log_weight is None):
         raise InputError(f"samples of {method!r} have no weights; use reference ensemble or method path")
-    action, g = bench.action, bench.model.base.g.cpu()
-    tau = 0.5 * quarter_period(g) if length is None else length
-    n_steps, momenta = steps_for(bench.ensemble, tau), Momenta(bench.model.shape)
+    action, g, momenta = bench.action, bench.model.base.g.cpu(), Momenta(bench.model.shape)
+    tau = 0.5 * polish.quarter_period(g) if length is None else length
+    n_steps = polish.steps_for(bench.ensemble, tau)
     progress.start(2 * (n_traj + 1) + (-(-n_samples // BLOCK) if method != "path" else 0), "polish")
 
     def measured(phi: Floats) -> Floats:
-        return measure_fields(momenta, action, phi)
+        return polish.measure_fields(momenta, action, phi)
 
-    phi = (
-        bench.samples.phi[:n_samples]
-        if method == "path"
-        else _draw(bench, method, n_samples, n_levels, progress)
-    )
+    def heal(phi: Floats, number: int, truth: Reference, chain: Integers | None = None) -> dict[str, Any]:
+        fields = polish.polish(action, phi, n_traj, number, length=tau, n_steps=n_steps)
+        return polish.healing(fields, measured, truth, chain, progress.update)
+
+    if method == "path":
+        phi = bench.samples.phi[:n_samples]
+    else:
+        phi = _draw(bench, method, n_samples, n_levels, progress)
     log_weight = bench.samples.log_weight
     if reference == "weighted" and log_weight is not None:
         truth = Reference.of_weights(measured(phi), log_weight[: len(phi)])
     else:
         truth = Reference.of_ensemble(measured(bench.ensemble.phi), bench.ensemble.chain)
-
-    def heal(fields: Floats, number: int) -> Iterator[tuple[Floats, float]]:
-        return polish(action, fields, n_traj, number, length=tau, n_steps=n_steps)
-
     seed = int(uniforms(bench.seed, "check/polish/seed", np.zeros(1, dtype=np.int64), 0, 1)[0, 0] * 2**32)
-    found = healing(heal(phi, seed), measured, truth, done=progress.update)
+    found = heal(phi, seed, truth)
     train, held_out = bench.ensemble.split_chains(bench.config.training.validation_fraction)
-    control = healing(
-        heal(held_out.phi, seed + 1),
-        measured,
-        Reference.of_ensemble(measured(train.phi), train.chain),
-        held_out.chain,
-        progress.update,
-    )
+    trained = Reference.of_ensemble(measured(train.phi), train.chain)
+    control = heal(held_out.phi, seed + 1, trained, held_out.chain)
     progress.close()
-    pulls = np.abs(np.array(control["bias"]) / np.array(control["error"]))
+    worst = float(np.abs(np.array(control["bias"]) / np.array(control["error"])).max())
     return {
-        **found,
-        "names": names_of(momenta),
-        "reference": truth.value.tolist(),
+        **found, "names": polish.names_of(momenta), "reference": truth.value.tolist(),
         "reference_error": truth.error.tolist(),
-        "gaussian": _per_shell(momenta, gaussian_factor(g, tau)),
-        "control_pull": float(pulls.max()),
-        "n_control": len(held_out),
-        "method": method,
-        "n_levels": bench.path.kernel.n_levels if method == "path" else n_levels,
-        "n_samples": len(phi),
-        "against": reference,
-        "length": tau,
-        "n_steps": n_steps,
-        "passed": bool(pulls.max() < CONTROL_LIMIT),
-    }
+        "gaussian": _per_shell(momenta, polish.gaussian_factor(g, tau)), "control_pull": worst,
+        "n_control": len(held_out), "method": method,
+        "n_levels": bench.path.kernel.n_levels if method == "path" else n_levels, "n_samples": len(phi),
+        "against": reference, "length": tau, "n_steps": n_steps, "passed": worst < CONTROL_LIMIT,
+    }  # fmt: skip
 
 
 def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progress) -> Floats:
@@ -129,8 +98,8 @@ def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progre
     rest = torch.exp(torch.linspace(low, high, n_levels, dtype=torch.float64))
     levels = torch.cat([torch.zeros(1, dtype=torch.float64), rest]).to(bench.device)
     parts = []
-    for first in range(0, n, BLOCK):
-        noise = bench.noise("check/polish/noise", np.arange(first, first + BLOCK))
+    for rows in batches(-(-n // BLOCK) * BLOCK, BLOCK):
+        noise = bench.noise("check/polish/noise", rows)
         start = bench.model.momenta.colour(noise(2 * n_levels), bench.model.base.g + levels[-1] ** 2)
         x = steps.run(steps.STEPS[method], bench.model, start, levels, noise, bench.frames())
         parts.append(x.cpu())
@@ -142,7 +111,7 @@ def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progre
 def _per_shell(momenta: Momenta, q: torch.Tensor) -> list[float]:
     index, labels = shells(momenta)
     total = torch.zeros(len(labels), dtype=q.dtype).index_add(0, index, momenta.multiplicity * q)
-    return [v / float(label["multiplicity"]) for v, label in zip(total.tolist(), labels, strict=True)]
+    return [v / float(label["multiplicity"]) for v, label in zip(total.tolist(), labels)]
 
 
 def text(result: dict[str, Any]) -> str:
@@ -153,8 +122,7 @@ def text(result: dict[str, Any]) -> str:
     rows = [["observable", "reference", *(f"{t} traj" for t in shown), "needed", "left, Gauss"]]
     for i, name in enumerate(names):
         cells = [
-            f"{format_value(100 * bias[t, i] / size[i], 100 * error[t, i] / size[i])} "
-            f"[{bias[t, i] / error[t, i]:+.1f}]"
+            with_pull(100 * bias[t, i] / size[i], 100 * error[t, i] / size[i], bias[t, i] / error[t, i])
             for t in shown
         ]
         needed = result["healed"][i]
@@ -164,62 +132,47 @@ def text(result: dict[str, Any]) -> str:
     accepted = np.mean(result["acceptance"][1:]) if n_traj else 1.0
     against = "the ensemble" if result["against"] == "ensemble" else "the same samples with their weights"
     passed = "passed" if result["passed"] else "FAILED"
-    return "\n".join(
-        [
-            f"bias in % of the reference, value(error) [pull], of {result['n_samples']} raw samples "
-            f"({result['method']}, {result['n_levels']} levels) after HMC trajectories",
-            *aligned(rows),
-            f"against {against}; needed: from there on |bias| < {RESOLVED:g} errors; "
-            "left, Gauss: part of the bias that one trajectory leaves in a free field",
-            f"HMC of length {result['length']:.3g} in {result['n_steps']} steps, acceptance {accepted:.3f}",
-            f"control, {result['n_control']} equilibrium fields polished the same way: {passed} "
-            f"(largest |pull| {result['control_pull']:.1f}, limit {CONTROL_LIMIT:g})",
-        ]
-    )
+    return "\n".join([
+        f"bias in % of the reference, value(error) [pull], of {result['n_samples']} raw samples "
+        f"({result['method']}, {result['n_levels']} levels) after HMC trajectories",
+        *aligned(rows),
+        f"against {against}; needed: from there on |bias| < {RESOLVED:g} errors; "
+        "left, Gauss: part of the bias that one trajectory leaves in a free field",
+        f"HMC of length {result['length']:.3g} in {result['n_steps']} steps, acceptance {accepted:.3f}",
+        f"control, {result['n_control']} equilibrium fields polished the same way: {passed} "
+        f"(largest |pull| {result['control_pull']:.1f}, limit {CONTROL_LIMIT:g})",
+    ])  # fmt: skip
 
 
 @styled
 def figure(result: dict[str, Any]) -> Figure:
     """|relative bias| against trajectories: left G(k) per shell, right the other observables."""
-    sheet = new_figure(11.6, 4.8)
-    left, right = sheet.subplots(1, 2)
-    n_shell = len(result["names"]) - len(OBSERVABLES)
-    chosen = sorted(set(np.linspace(0, n_shell - 1, min(n_shell, 5)).round().astype(int).tolist()))
-    colours = [INK, VERMILLION, PURPLE, GREEN, BLUE]
-    for i, colour, marker in zip(chosen, colours, MARKERS, strict=False):
-        label = result["names"][i].removeprefix("G, ")
-        _curve(left, result, i, colour, marker, f"${label}$")
-        start = abs(result["bias"][0][i] / result["reference"][i])
-        t = np.arange(len(result["bias"]))
-        left.plot(t, start * result["gaussian"][i] ** t, "--", color=colour, linewidth=1.0)
+    sheet, (left, right) = panels(11.6, 4.8, 1, 2)
+    names, t = result["names"], np.arange(len(result["bias"]))
+    n_shell = len(names) - len(OBSERVABLES)
+    size = np.abs(result["reference"])
+    bias, error = np.abs(result["bias"]) / size, np.array(result["error"]) / size
+    for i, colour, marker in zip(spread(n_shell, 5), COLOURS, MARKERS):
+        _curve(left, bias[:, i], error[:, i], colour, marker, f"${names[i].removeprefix('G, ')}$")
+        left.plot(t, bias[0, i] * result["gaussian"][i] ** t, "--", color=colour, linewidth=1.0)
     left.plot([], [], "--", color=GREY, linewidth=1.0, label="free field")
-    for i, colour, marker in zip(range(n_shell, len(result["names"])), colours[1:], MARKERS, strict=False):
-        _curve(right, result, i, colour, marker, LABELS[result["names"][i]])
+    for i, colour, marker in zip(range(n_shell, len(names)), COLOURS[1:], MARKERS):
+        _curve(right, bias[:, i], error[:, i], colour, marker, LABELS[names[i]])
     left.set(title=r"$G(k)$ per momentum shell", ylabel="|bias| / reference")
     right.set(title="observables")
     for axes in (left, right):
         axes.set(yscale="log", xlabel="HMC trajectories after sampling")
         axes.legend(fontsize=11, ncols=2, loc="upper right")
-        light_grid(axes)
-    _limits(left, right, result)
+        # one range for both, from a third of the smallest error to well above the largest bias
+        axes.set_ylim(error.min() / 3, 12 * bias.max())
     return sheet
 
 
-def _curve(axes: Axes, result: dict[str, Any], i: int, colour: str, marker: str, label: str) -> None:
+def _curve(axes: Axes, bias: Floats, error: Floats, colour: str, marker: str, label: str) -> None:
     """|bias|/reference; filled where it is beyond `RESOLVED` errors, open and faint where it is not."""
-    size = abs(result["reference"][i])
-    bias, error = (np.array(result[key])[:, i] / size for key in ("bias", "error"))
-    t, seen = np.arange(len(bias)), np.abs(bias) > RESOLVED * error
-    axes.errorbar(t[seen], np.abs(bias[seen]), error[seen], fmt=marker, color=colour, label=label)
+    t, seen = np.arange(len(bias)), bias > RESOLVED * error
+    axes.errorbar(t[seen], bias[seen], error[seen], fmt=marker, color=colour, label=label)
     axes.errorbar(
-        t[~seen], np.abs(bias[~seen]), error[~seen], fmt=marker, color=colour, mfc="white", alpha=0.45,
+        t[~seen], bias[~seen], error[~seen], fmt=marker, color=colour, mfc="white", alpha=0.45,
         label=None if seen.any() else label,
     )  # fmt: skip
-
-
-def _limits(left: Axes, right: Axes, result: dict[str, Any]) -> None:
-    """One range for both panels, from a third of the smallest error to well above the largest bias."""
-    size = np.abs(result["reference"])
-    error, bias = np.array(result["error"]) / size, np.abs(result["bias"]) / size
-    for axes in (left, right):
-        axes.set_ylim(error.min() / 3, 12 * bias.max())

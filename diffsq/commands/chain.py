@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,15 @@ SHOWN = ("magnetization", "abs_magnetization", "susceptibility_full", "action_de
 def chain_command(args: argparse.Namespace) -> int:
     """chain CONFIG. Makes, continues or reads RUN/chain and prints acceptance and tau_int."""
     from diffsq.commands.session import limit_threads, load, pick_device
-    from diffsq.config.config import Config
+    from diffsq.config.config import LatticeRun
 
     limit_threads(args.threads)
     config = load(args)
-    if not isinstance(config, Config):
+    if not isinstance(config, LatticeRun):
         raise InputError("diffsq chain makes chains of phi^4 fields; a run on one variable has none")
     folder = args.run or Path("runs") / config.name
     from diffsq.run_folder.chain import chain
-    from diffsq.run_folder.finished import open_run
+    from diffsq.run_folder.finished import Workbench, open_run
     from lattice.files import changed_values, run_lock
     from lattice.progress import make_progress
 
@@ -39,6 +40,8 @@ def chain_command(args: argparse.Namespace) -> int:
         changed = changed_values(made, asked)
         if changed:
             raise InputError(f"{folder}: was made with other settings: {'; '.join(changed)}")
+        if not isinstance(bench, Workbench):
+            raise InputError(f"{folder}: a run on one variable, the config is one of fields on a lattice")
         ensemble = chain(bench, config.chain, folder / "chain", make_progress(args.quiet))
     result = summary(ensemble)
     print(json.dumps(result, indent=1) if args.json else text(result))
@@ -52,25 +55,18 @@ def summary(ensemble: Any) -> dict[str, Any]:
 
     rates: dict[str, list[float | None]] = {}
     for name, series in ensemble.series.items():
-        if not name.startswith("accepted_"):
-            continue
-        error: float | None = None
-        try:
-            error = gamma_method([series[index] for index in ensemble.replicas()]).error
-        except EstimatorError:
-            pass  # always accepted, or too short
-        rates[name.removeprefix("accepted_")] = [float(series.mean()), error]
+        if name.startswith("accepted_"):
+            rate = rates[name.removeprefix("accepted_")] = [float(series.mean()), None]
+            with contextlib.suppress(EstimatorError):  # always accepted, or too short
+                rate[1] = gamma_method([series[index] for index in ensemble.replicas()]).error
     table = measure(ensemble, two_point=False)
     return {
-        "shape": list(ensemble.shape),
-        "n_chains": len(ensemble.replicas()),
-        "n_steps": int(ensemble.trajectory.max()),
-        "start": ensemble.attrs["start"],
-        "n_therm": ensemble.attrs["n_therm"],
-        "acceptance": rates,
+        "shape": list(ensemble.shape), "n_chains": len(ensemble.replicas()),
+        "n_steps": int(ensemble.trajectory.max()), "start": ensemble.attrs["start"],
+        "n_therm": ensemble.attrs["n_therm"], "acceptance": rates,
         "observables": {name: table["observables"][name] for name in SHOWN},
         "tau_convention": table["tau_convention"],
-    }
+    }  # fmt: skip
 
 
 def text(result: dict[str, Any]) -> str:
@@ -79,21 +75,11 @@ def text(result: dict[str, Any]) -> str:
 
     rows = [["observable", "value", "tau_int"]]
     for name, entry in result["observables"].items():
-        cells = [
-            format_value(entry[a], entry[b]) for a, b in (("value", "error"), ("tau_int", "tau_int_error"))
-        ]
-        rows.append([name, *cells])
+        tau = format_value(entry["tau_int"], entry["tau_int_error"])
+        rows.append([name, format_value(entry["value"], entry["error"]), tau])
     extents = "x".join(map(str, result["shape"]))
     start = f"{result['n_therm']} HMC trajectories" if result["start"] == "hmc" else f"the {result['start']}"
-    lines = [
-        f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}",
-        *(
-            f"acceptance {name}: {rate:g}"
-            if error is None
-            else f"acceptance {name}: {format_value(rate, error)}"
-            for name, (rate, error) in result["acceptance"].items()
-        ),
-        *aligned(rows),
-        f"{result['tau_convention']}, in steps (one cycle of moves)",
-    ]
-    return "\n".join(lines)
+    lines = [f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}"]
+    for name, (rate, error) in result["acceptance"].items():
+        lines.append(f"acceptance {name}: {f'{rate:g}' if error is None else format_value(rate, error)}")
+    return "\n".join([*lines, *aligned(rows), f"{result['tau_convention']}, in steps (one cycle of moves)"])

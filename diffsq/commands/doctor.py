@@ -12,6 +12,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +33,8 @@ def examine(folder: Path, say: Callable[[str], None] = print) -> bool:
         raise InputError(f"no such folder: {folder}")
     for line in describe():
         say(line)
-    passed = True
-    checks = [
-        lambda: disk(folder),
-        lambda: writable(folder),
-        philox_known_answer,
-        force,
-        schwinger_dyson_identity,
-    ]
-    for check in checks:
+    passed, place = True, (partial(disk, folder), partial(writable, folder))
+    for check in (*place, philox_known_answer, force, schwinger_dyson):
         try:
             good, text = check()
         except Exception as error:  # a broken installation can fail in any way; the doctor must report it
@@ -57,32 +51,24 @@ def describe() -> list[str]:
     git = f", git {code['git'][:12]}{' (changed)' if code['dirty'] else ''}" if code["git"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in code["packages"].items())
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    device = (
-        ", ".join(cuda)
-        if cuda
-        else f"cpu ({'no GPU seen' if torch.version.cuda else 'CPU build of PyTorch'})"
-    )
-    environment = ", ".join(
-        f"{name}={os.environ[name]}"
-        for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
-        if name in os.environ
-    )
+    cpu = f"cpu ({'no GPU seen' if torch.version.cuda else 'CPU build of PyTorch'})"
+    device = ", ".join(cuda) or cpu
+    names = [name for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ]
+    environment = "".join(f"{mark} {name}={os.environ[name]}" for mark, name in zip(";,", names))
     return [
         f"diffsq   {code['diffsq']}{git}",
         f"versions {versions}",
         f"machine  {platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         f"device   {device}",
-        f"threads  torch {torch.get_num_threads()}{'; ' + environment if environment else ''}",
+        f"threads  torch {torch.get_num_threads()}{environment}",
     ]
 
 
 def disk(folder: Path) -> tuple[bool, str]:
     """Free space where runs would go."""
     free = shutil.disk_usage(folder).free / 1e9
-    return (
-        free >= MIN_FREE_GB,
-        f"{free:.1f} GB free in {folder.resolve()} (a demo run needs {MIN_FREE_GB:.0f})",
-    )
+    words = f"{free:.1f} GB free in {folder.resolve()} (a demo run needs {MIN_FREE_GB:.0f})"
+    return free >= MIN_FREE_GB, words
 
 
 def writable(folder: Path) -> tuple[bool, str]:
@@ -116,7 +102,7 @@ def force() -> tuple[bool, str]:
     return error < 1e-7, f"force against differences of S: off by {error:.1e}"
 
 
-def schwinger_dyson_identity(n_chains: int = 256, n_trajectories: int = 60) -> tuple[bool, str]:
+def schwinger_dyson(n_chains: int = 256, n_trajectories: int = 60) -> tuple[bool, str]:
     """<phi dS/dphi> = 1 per site over independent HMC chains on 4x4, within 5 of its own errors."""
     from lattice.actions.phi4 import ScalarPhi4
     from lattice.updates.hmc import hmc_trajectory
@@ -124,11 +110,9 @@ def schwinger_dyson_identity(n_chains: int = 256, n_trajectories: int = 60) -> t
     action, chains = ScalarPhi4(kappa=0.2, lam=0.1), np.arange(n_chains, dtype=np.int64)
     phi, total = np.zeros((n_chains, 4, 4)), np.zeros(n_chains)
     burn = n_trajectories // 3
-    for trajectory in range(n_trajectories):
-        phi, _ = hmc_trajectory(
-            action, phi, seed=1, chains=chains, trajectory=trajectory, length=1.5, n_steps=8
-        )
-        if trajectory >= burn:
+    for t in range(n_trajectories):
+        phi, _ = hmc_trajectory(action, phi, seed=1, chains=chains, trajectory=t, length=1.5, n_steps=8)
+        if t >= burn:
             total += (phi * action.grad(torch.from_numpy(phi)).numpy()).mean(axis=(1, 2))
     means = total / (n_trajectories - burn)
     value, error = float(means.mean()), float(means.std(ddof=1)) / math.sqrt(n_chains)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from diffsq.commands.arguments import build_parser
+from diffsq.commands.configs import configs_command
 from diffsq.commands.data import compare_command, export_command, import_command
 from diffsq.commands.run import report_command, stage_command
 from diffsq.commands.session import limit_threads, say_error, words
@@ -83,5 +84,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": report_command,
     "check": lambda args: import_module("diffsq.commands.check").check_command(args),
     "chain": lambda args: import_module("diffsq.commands.chain").chain_command(args),
+    "configs": configs_command,
     "doctor": doctor_command,
 }

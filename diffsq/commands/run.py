@@ -25,10 +25,10 @@ def stage_command(args: argparse.Namespace) -> int:
             )
     config, name = load(args), args.command
     from diffsq import pipeline
-    from diffsq.run_folder.toy_summary import certificate_text
+    from diffsq.run_folder import records
 
     folder = args.run or Path("runs") / config.name
-    stages = pipeline.STAGES if name == "run" else (name,)
+    stages = STAGE_NAMES if name == "run" else (name,)
     if (
         args.restart is not None
         and name != "run"
@@ -50,28 +50,29 @@ def stage_command(args: argparse.Namespace) -> int:
     if name in ("run", "sample"):
         from diffsq.exactness.efficiency import warnings_of
 
-        for line in warnings_of(folder / pipeline.FOLDER["sample"]):
-            to_stderr(f"diffsq: warning: {line}")
+        for samples in sorted((folder / records.FOLDER["sample"]).iterdir()):
+            for line in warnings_of(samples):
+                to_stderr(f"diffsq: warning: {line}")
     if name == "run":
         print(pipeline.final_text(folder))
     elif name == "ensemble":
         from lattice.certificates.check import format_certificate
 
-        certificate = pipeline.certificate_of(folder)
-        words = certificate_text if "tau_int" not in certificate else format_certificate
-        print(words(certificate))
+        certificate = records.certificate_of(folder)
+        print(format_certificate(certificate))
         return 0 if certificate["passed"] else 1
     else:
-        print(f"{name}: done, in {folder / pipeline.FOLDER[name]}")
+        print(f"{name}: done, in {folder / records.FOLDER[name]}")
     return 0
 
 
 def report_command(args: argparse.Namespace) -> int:
     """report RUN."""
     from diffsq import pipeline
+    from diffsq.run_folder import records
     from lattice.progress import make_progress
 
-    config = pipeline.open_config(args.run)
+    config = records.open_config(args.run)
     say: Callable[[str], None] = (lambda text: None) if args.quiet else to_stderr
     pipeline.run(config, args.run, ("measure", "report"), progress=make_progress(args.quiet), say=say)
     print(args.run / "report.html")

@@ -42,6 +42,7 @@ def scan_command(args: argparse.Namespace) -> int:
         print(f"submitted {len(jobs)} points: {', '.join(jobs)}")
         print(f"when they are done, the table: {_collect_command(args)}")
         return 0
+    from diffsq.run_folder.reference import compare_with_references
     from lattice.files import write_json
     from lattice.progress import make_progress
     from lattice.scans.scan import run_scan
@@ -52,8 +53,6 @@ def scan_command(args: argparse.Namespace) -> int:
         say=(lambda text: None) if args.quiet else lambda text: print(text, file=sys.stderr, flush=True),
         team=args.team, collect=args.collect,
     )  # fmt: skip
-    from diffsq.run_folder.reference import compare_with_references
-
     content["references"] = compare_with_references(content["points"])
     write_json(folder / "scan" / "scan.json", content)
     print(scan_text(content))
@@ -110,10 +109,8 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
     that a drawing library refuses may cost the table."""
     from diffsq import plots
 
-    paths: list[Path] = []
-    reasons: list[str] = []
+    paths, reasons, figures = [], [], {}
     fitted = [block for block in content["crossings"] if block["fits"]]
-    figures: dict[str, Any] = {}
     for crossings in (fitted, []):  # without the crossings when they are what cannot be drawn
         try:
             figures = plots.scan_figures({**content, "crossings": crossings})
@@ -122,8 +119,8 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
             reasons.append(f"figures {'with' if crossings else 'without'} crossings: {_one_line(error)}")
     for name, figure in figures.items():
         try:
-            figure.savefig(folder / f"{name}.png")
-            paths.append(folder / f"{name}.png")
+            figure.savefig(path := folder / f"{name}.png")
+            paths.append(path)
         except _REFUSALS as error:
             reasons.append(f"{name}: {_one_line(error)}")
     return paths, reasons

@@ -13,7 +13,6 @@ from lattice.errors import InputError
 
 if TYPE_CHECKING:
     from diffsq.config.config import Config
-    from diffsq.config.toy import ToyConfig
     from lattice.ensembles.ensemble import Ensemble
 
 
@@ -40,13 +39,13 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load(args: argparse.Namespace) -> Config | ToyConfig:
+def load(args: argparse.Namespace) -> Config:
     stray = [text for text in args.set if "=" not in text]
     if stray:
         raise InputError(f"--set takes KEY=VALUE, got {stray[0]!r} (a config file goes before --set)")
-    from diffsq.config.toy import load_run_config
+    from diffsq.config.config import load_config
 
-    return load_run_config(args.config, args.set)
+    return load_config(args.config, args.set)
 
 
 def limit_threads(n: int | None) -> None:
@@ -66,12 +65,13 @@ def read(path: Path) -> Ensemble:
 
     if (path / "stages.json").exists():
         raise InputError(
-            f"{path} is a run folder; name one of its ensembles: {path / 'ensemble'} or {path / 'samples'}"
+            f"{path} is a run folder; name one of its ensembles: {path / 'ensemble'}, "
+            + ", ".join(str(each.parent) for each in sorted((path / "samples").glob("*/manifest.json")))
         )
     return read_ensemble(path)
 
 
-def print_plan(config: Config | ToyConfig, folder: Path, plan: dict[str, str]) -> None:
+def print_plan(config: Config, folder: Path, plan: dict[str, str]) -> None:
     from diffsq.config.config import resolved_yaml
 
     print(f"{resolved_yaml(config)}\n# would do, in {folder}:")

@@ -1,7 +1,7 @@
 """A scan as a Slurm array, one point a task, through submitit
 (https://github.com/facebookincubator/submitit).
 
-    diffsq ensemble configs/scan_binder.yaml --submit slurm_partition=cpu timeout_min=120 cpus_per_task=8
+    diffsq ensemble scan_binder --submit slurm_partition=cpu timeout_min=120 cpus_per_task=8
 
 Every task makes its point in a folder of its own. The same command with --collect in place of --submit reads
 what is finished, lists the other points as failed with the reason, and prints the table; it makes nothing, so

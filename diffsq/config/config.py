@@ -1,85 +1,165 @@
 """The typed configuration of a run: YAML file + ``--set key.path=value`` -> `Config`.
 
 Every section is a pydantic model that forbids unknown keys; `load_config` turns whatever is wrong into one
-line that names the full dotted key, the value, and what is allowed.  Couplings are in the kappa-lambda
-convention of `lattice.actions.protocol`; lengths are in lattice units; sigma is the noise width in units of
-phi.
+line that names the full dotted key, the value, and what is allowed. `action.kind` says which sections a run
+has: fields on a lattice (`LatticeRun`), or one variable (`PointRun`), whose configurations are complex
+Langevin's or exact draws. Lengths are in lattice units; sigma is the noise width in units of phi.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    SkipValidation,
+    StringConstraints,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
-from diffsq.config.action_section import ActionConfig
+from diffsq.config.action_section import read_action
 from diffsq.config.names import CHECK_NAMES
-from diffsq.config.section import Section, one_line
+from diffsq.config.section import Section, nearest, one_line
 from diffsq.config.sections import (
     MIN_EXTENT,
     ChainParameters,
+    Checks,
     LatticeConfig,
     ModelConfig,
+    PointSampling,
+    PointTraining,
     ReferenceConfig,
     SamplingConfig,
     SdeConfig,
+    ShapeConfig,
     TrainingConfig,
 )
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
 from lattice.errors import InputError
-from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
 
 if TYPE_CHECKING:
-    from lattice.actions.phi4 import ScalarPhi4
+    from lattice.actions.protocol import Action
+
+MOVED = {  # keys of version 0.1
+    "sde.kind": "sampling.sde", "sampling.scan": "checks.samplers.methods",
+    "sampling.n_scan": "checks.samplers.n",
+}  # fmt: skip
+ORDER = (
+    "name", "seed", "action", "lattice", "ensemble", "models", "sde", "model", "training", "n_parts",
+    "sampling", "chain", "checks", "reference",
+)  # fmt: skip
+Built = Annotated[
+    Any, SkipValidation, PlainSerializer(lambda action: None if action is None else action.as_dict())
+]
 
 
 class Config(Section):
-    """A whole run.  `resolved_yaml` prints it; `load_config` reads it; `sections` are those of each stage."""
+    """A whole run. `resolved_yaml` prints it, `load_config` reads it; `action` is the action itself.
+
+    sections: of each stage, those that a config has. law: raise a stage's number with any change of what it
+    makes.
+    """
 
     sections: ClassVar[dict[str, tuple[str, ...]]] = {
         "ensemble": ("seed", "action", "lattice", "ensemble"),
-        "train": ("seed", "action", "lattice", "sde", "model", "training"),
+        "train": ("seed", "action", "lattice", "sde", "model", "models", "training", "n_parts"),
         "sample": ("seed", "sampling"),
         "measure": ("name", "seed", "checks", "reference"),
         "report": ("name",),
     }
-
-    law: ClassVar[dict[str, int]] = {}  # model and samples carry their own versions
+    law: ClassVar[dict[str, int]] = {}
+    usual_checks: ClassVar[tuple[str, ...]] = ()
+    action_keys: ClassVar[tuple[str, ...]] = ("action.kind", "action.kappa", "action.lam")
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     seed: int = Field(default=1, ge=0, lt=2**64)
-    action: ActionConfig
-    lattice: LatticeConfig
-    ensemble: MonteCarlo
-    sde: SdeConfig = SdeConfig()
-    model: ModelConfig = ModelConfig()
-    training: TrainingConfig = TrainingConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    chain: ChainParameters = ChainParameters()
-    checks: dict[str, dict[str, Any]] = Field(default_factory=dict)  # `diffsq check` NAME: {option: value}
+    action: Built = None
+    lattice: ShapeConfig | None = None
+    ensemble: Any
+    models: tuple[Literal["score", "energy"], ...] = ("score",)
+    training: Any = None
+    sampling: Any = None
+    checks: Checks = Field(default_factory=dict)
     reference: ReferenceConfig | None = None
 
     @field_validator("checks", mode="before")
     @classmethod
     def _known_checks(cls, checks: Any) -> Any:
+        """`NAME: {option: value}` beside the checks that are usual for this kind of run; `NAME: false` drops
+        one."""
+        if checks is None:
+            return {}
         if not isinstance(checks, Mapping):
             raise InputError(f"checks is a mapping NAME: {{option: value}}, got {checks!r}")
         for name in checks:
             if name not in CHECK_NAMES:
-                raise InputError(f"checks.{name}: no such check; known: {', '.join(CHECK_NAMES)}")
-        return {name: options or {} for name, options in checks.items()}
+                raise InputError(f"checks.{name}: no such check{nearest(name, CHECK_NAMES)}")
+        return {name: options or {} for name, options in checks.items() if options is not False}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_usual_checks(cls, data: Any) -> Any:
+        given = (data.get("checks") or {}) if isinstance(data, dict) else None
+        if not isinstance(given, dict) or data.get("models") == []:
+            return data
+        return {**data, "checks": {**dict.fromkeys(cls.usual_checks), **given}}
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
-        bound = 1 / (2 * len(self.lattice.shape))
-        if self.action.lam == 0 and abs(self.action.kappa) >= bound:
-            raise InputError(
-                f"action.kappa must be within (-{bound:g}, {bound:g}) when lam = 0 (the free action is "
-                f"unbounded below otherwise), got {self.action.kappa:g}"
-            )
+    def _distinct_models(self) -> Self:
+        if len(set(self.models)) < len(self.models):
+            raise InputError(f"models must be distinct, got {list(self.models)}")
+        return self
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lattice; () for one variable."""
+        return () if self.lattice is None else self.lattice.shape
+
+    @property
+    def source(self) -> str | None:
+        """The folder of an ensemble made elsewhere, if the run takes one."""
+        return getattr(self.ensemble, "source", None)
+
+    @property
+    def processes(self) -> tuple[str, ...]:
+        """The noising processes that are sampled through, "ve" or "vp"."""
+        return tuple(self.sampling.sde)
+
+    def active_reference(self) -> ReferenceConfig | None:
+        """The reference values if they were measured at this run's couplings and shape, else None."""
+        ref = self.reference
+        if ref is None:
+            return None
+        here = (getattr(self.action, "kappa", None), getattr(self.action, "lam", None), self.shape)
+        return ref if (ref.kappa, ref.lam, ref.shape) == here else None
+
+
+class LatticeRun(Config):
+    """Real fields on a two-dimensional lattice; `action: null` takes the action of the ensemble it is
+    given."""
+
+    lattice: LatticeConfig
+    ensemble: MonteCarlo
+    models: tuple[Literal["score"], ...] = ("score",)
+    sde: SdeConfig = SdeConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    chain: ChainParameters = ChainParameters()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.action is not None:
+            self.action.check_normalisable(self.lattice.shape)
         if self.checks and self.sampling.method != "path":
             raise InputError(f"checks need sampling.method path, got {self.sampling.method}")
         factor = 2 ** (self.model.n_levels - 1)
@@ -93,21 +173,64 @@ class Config(Section):
                 )
         return self
 
-    @property
-    def source(self) -> str | None:
-        """The folder of an ensemble made elsewhere, if the run takes one."""
-        return self.ensemble.source
 
-    def build_action(self) -> ScalarPhi4:
-        from lattice.actions.kinds import phi4_from_dict
+class PointRun(Config):
+    """One variable, real or complex. n_parts: models trained besides on so many disjoint parts of the data,
+    whose spread is the error band of the learned effective action of a real model; 0 for none."""
 
-        return phi4_from_dict(self.action.model_dump())
+    law: ClassVar[dict[str, int]] = {"train": 5, "sample": 4}
 
-    def active_reference(self) -> ReferenceConfig | None:
-        """The reference values if they were measured at this run's couplings and shape, else None."""
-        ref = self.reference
-        here = (self.action.kappa, self.action.lam, self.lattice.shape)
-        return ref if ref is not None and (ref.kappa, ref.lam, ref.shape) == here else None
+    ensemble: ComplexLangevin | ExactDraws
+    models: tuple[Literal["score", "energy"], ...] = ("score", "energy")
+    training: PointTraining = PointTraining()
+    n_parts: int = Field(default=0, ge=0, le=64)
+    sampling: PointSampling = PointSampling()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if "kind" in self.training.model_fields_set:
+            raise InputError("training.kind is set by `models`; remove it")
+        low, high = self.training.sigma_min, self.training.sigma_max or math.inf
+        at = self.sampling.metropolis_sigma
+        if at is not None and "energy" in self.models and not low <= at < high:
+            raise InputError(
+                f"sampling.metropolis_sigma must lie in the range learned, {low:g} to {high:g}, got {at:g}"
+            )
+        if self.n_parts == 1:
+            raise InputError("n_parts must be 0 or at least 2: one model has no spread")
+        return self
+
+    @field_serializer("training")
+    def _without_kind(self, training: PointTraining) -> dict[str, Any]:
+        return training.model_dump(mode="json", exclude={"kind"})
+
+
+class ComplexRun(PointRun):
+    """z = x + iy of a holomorphic action by complex Langevin; on more than one site only the ensemble is
+    made."""
+
+    usual_checks: ClassVar[tuple[str, ...]] = ("strip", "samplers", "fokker-planck")
+    ensemble: ComplexLangevin = ComplexLangevin()
+
+    @model_validator(mode="after")
+    def _learnable(self) -> Self:
+        if self.n_parts:
+            raise InputError("n_parts is for real models: the learned action of a complex one is not its S")
+        if self.models and math.prod(self.shape) > 1:
+            raise InputError(
+                f"models of points learn one complex variable, lattice.shape is {list(self.shape)}; "
+                "models: [] makes the ensemble and its verdict alone"
+            )
+        if self.models and self.action.period is not None:
+            raise InputError("Re z of this action is an angle, which no model here learns; set models: []")
+        return self
+
+
+class RealRun(PointRun):
+    """A real variable by exact draws."""
+
+    usual_checks: ClassVar[tuple[str, ...]] = ("samplers", "limits", "cumulants", "learned-action")
+    ensemble: ExactDraws = ExactDraws()
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -129,14 +252,35 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
         ...
     lattice.errors.InputError: unknown key action.kapa; did you mean action.kappa?
     """
+    if "action" not in data:
+        raise InputError("action is missing from the config")
+    for old, new in MOVED.items():
+        section, key = old.split(".")
+        if isinstance(data.get(section), Mapping) and key in data[section]:
+            raise InputError(f"{old} is called {new} since version 0.2")
+    lattice = data.get("lattice")
+    shape = lattice.get("shape") if isinstance(lattice, Mapping) else None
+    action = None
+    if data["action"] is not None:
+        action = read_action(data["action"], len(shape) if isinstance(shape, list | tuple) else None)
+    kind = run_kind(action)
     try:
-        return Config.model_validate(data)
+        return kind.model_validate({**data, "action": action})
     except ValidationError as error:
-        raise InputError(one_line(error, Config)) from None
+        raise InputError(one_line(error, kind)) from None
+
+
+def run_kind(action: Action | None) -> type[Config]:
+    """Which sections a run of this action has; None, an action from Python, is for fields on a lattice."""
+    if action is not None and action.field in ("complex", "angle"):
+        return ComplexRun
+    return RealRun if action is not None and action.one_variable else LatticeRun
 
 
 def resolved_yaml(config: Section) -> str:
     """The complete configuration, defaults included, in schema order; `load_config` reads it back."""
-    return yaml.dump(
-        config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120
-    )
+    data = config.model_dump(mode="json")
+    ordered = {
+        key: data[key] for key in sorted(data, key=lambda key: ORDER.index(key) if key in ORDER else -1)
+    }
+    return yaml.dump(ordered, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)

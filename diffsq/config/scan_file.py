@@ -24,11 +24,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from diffsq.config.action_section import AnyAction, validated
-from diffsq.config.config import Config, load_config
-from diffsq.config.section import Section, one_line
+from diffsq.config.action_section import read_action
+from diffsq.config.config import Config, LatticeRun, load_config
+from diffsq.config.section import Section, validated
 from diffsq.config.yaml_file import apply_override, read_yaml
 from lattice.errors import InputError
 from lattice.simulation.parameters import MonteCarlo
@@ -68,7 +68,7 @@ class PointConfig(Section):
     """One entry of `points`."""
 
     name: Name
-    action: AnyAction
+    action: dict[str, Any]
     shape: tuple[int, ...]
     ensemble: dict[str, Any] = Field(default_factory=dict)
     reference: PointReference | None = None
@@ -141,9 +141,7 @@ def _point(point: PointConfig, defaults: Mapping[str, Any], where: str) -> ScanP
     section = validated(_EnsembleSection, {"ensemble": {**defaults, **point.ensemble}}, where)
     try:
         check_shape(point.shape)
-        action = point.action.build(len(point.shape))
-    except ValidationError as error:
-        raise InputError(f"{where}action.{one_line(error, Config)}") from None
+        action = read_action(point.action, len(point.shape))
     except InputError as error:
         raise InputError(f"{where}{error}") from None
     note = None if point.reference is None else {"reference": point.reference.model_dump()}
@@ -159,19 +157,21 @@ def scan_points(config: Config, words: Sequence[str]) -> list[ScanPoint]:
     from lattice.scans.scan import ScanPoint, point_name
 
     ranges = scan_ranges(words)
-    shapes = [(int(n),) * len(config.lattice.shape) for n in ranges.get("L", ())] or [config.lattice.shape]
+    if not isinstance(config, LatticeRun) or config.action is None:
+        raise InputError("--scan is for phi^4 on a lattice: it scans kappa, lam and L")
+    shapes = [(int(n),) * len(config.shape) for n in ranges.get("L", ())] or [config.shape]
     lams, kappas = ranges.get("lam", [config.action.lam]), ranges.get("kappa", [config.action.kappa])
     if len(shapes) * len(lams) * len(kappas) > MAX_POINTS:
         raise InputError(f"--scan: {len(shapes) * len(lams) * len(kappas)} points, at most {MAX_POINTS}")
     points = []
     for shape, lam, kappa in itertools.product(shapes, lams, kappas):
         check_shape(shape)
-        action = AnyAction(kind=config.action.kind, kappa=kappa, lam=lam)
         name = point_name(shape, kappa, lam)
         try:
-            points.append(ScanPoint(name, action.build(len(shape)), shape, config.ensemble))
-        except ValidationError as error:
-            raise InputError(f"--scan {name}: {one_line(error, Config)}") from None
+            action = read_action({**config.action.as_dict(), "kappa": kappa, "lam": lam}, len(shape))
+        except InputError as error:
+            raise InputError(f"--scan {name}: {error}") from None
+        points.append(ScanPoint(name, action, shape, config.ensemble))
     return points
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lattice import errors
 from lattice.errors import InputError
 
+Model = TypeVar("Model", bound=BaseModel)
 
-def nearest(key: str, known: Sequence[str]) -> str:
+
+def nearest(name: str, known: Sequence[str]) -> str:
     """``; did you mean ...?``, or what is known where nothing is near.
 
     >>> nearest("kapa", ["kappa", "lam"])
     '; did you mean kappa?'
     """
-    section = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == section]
-    close = difflib.get_close_matches(key, siblings, n=1) or difflib.get_close_matches(key, known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(siblings)}"
+    return errors.nearest(name, known, "; did you mean {}?") or f"; known: {', '.join(known)}"
 
 
 class Section(BaseModel):
@@ -42,6 +41,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def validated(model: type[Model], data: Any, where: str) -> Model:
+    """`data` as a `model`; InputError, one line that begins with `where`, for whatever is wrong with it."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise InputError(where + one_line(error, model).replace(" from the config", "")) from None
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
@@ -76,18 +83,17 @@ def _suggest(path: str, model: type[BaseModel]) -> str:
     known = list(_known_keys(model))
     section, _, leaf = path.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
-    close = difflib.get_close_matches(leaf, siblings, n=1) or difflib.get_close_matches(
-        path, known, n=1, cutoff=0.75
-    )
-    if close:
-        return f"; did you mean {siblings.get(close[0], close[0])}?"
     elsewhere = [key for key in known if key.rpartition(".")[2] == leaf]
-    if elsewhere:
-        return f"; did you mean {elsewhere[0]}?"
+    close = siblings.get(errors.nearest(leaf, siblings, "{}")) or errors.nearest(
+        path, known, "{}", cutoff=0.75
+    )
+    if close or elsewhere:
+        return f"; did you mean {close or elsewhere[0]}?"
     return f"; known {'in ' + section if section else 'sections'}: {', '.join(siblings)}"
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    yield from getattr(model, "action_keys", ())
     for name, field in model.model_fields.items():
         yield prefix + name
         for kind in (field.annotation, *get_args(field.annotation)):  # a union: the sections in it

@@ -1,7 +1,4 @@
-"""What a Markov chain of `diffsq chain` is made of: the `chain` section of a run's config.
-
-Kept apart from diffsq.run_folder.chain so that reading a config needs neither torch nor numba nor HDF5.
-"""
+"""The sections of a run's config. Reading them needs neither torch nor numba nor HDF5."""
 
 from __future__ import annotations
 
@@ -10,20 +7,36 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from diffsq.config.section import Section
+from lattice.actions.protocol import check_shape
 from lattice.errors import InputError
 from lattice.statistics.notation import parse_value
 
 MIN_EXTENT, MAX_EXTENT = 4, 4096
+Process = Literal["ve", "vp"]
+Checks = dict[str, dict[str, Any]]  # `diffsq check` NAME: {option: value}
 
 
-class LatticeConfig(Section):
-    """Periodic lattice, two extents (the score network is two-dimensional)."""
+class ShapeConfig(Section):
+    """Periodic lattice of one to four extents."""
 
     shape: tuple[int, ...]
 
     @field_validator("shape")
     @classmethod
-    def _even_extents(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _is_a_lattice(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        try:
+            check_shape(shape)
+        except InputError:
+            raise InputError(f"lattice.shape must be 1 to 4 positive extents, got {list(shape)}") from None
+        return shape
+
+
+class LatticeConfig(ShapeConfig):
+    """Two even extents: the score network is two-dimensional."""
+
+    @field_validator("shape")
+    @classmethod
+    def _is_a_lattice(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != 2:
             raise InputError(f"lattice.shape must be two extents such as [16, 16], got {list(shape)}")
         for extent in shape:
@@ -35,12 +48,8 @@ class LatticeConfig(Section):
 
 
 class SdeConfig(Section):
-    """Noise-to-signal ratio from sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble.
+    """Noise-to-signal ratio from sigma_min to sigma_max; null = 2 sqrt(G(k=0)) of the training ensemble."""
 
-    "ve" variance-expanding: levels geometric in sigma; "vp" variance-preserving: levels uniform in its time.
-    """
-
-    kind: Literal["ve", "vp"] = "ve"
     sigma_min: float = Field(default=0.2, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)
 
@@ -76,9 +85,18 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(default=250, ge=1)
 
 
+def some_process(sde: tuple[str, ...]) -> tuple[str, ...]:
+    """`sampling.sde`, or InputError where it is empty or names a process twice."""
+    if not sde or len(set(sde)) < len(sde):
+        raise InputError(f"sampling.sde must be [ve], [vp] or [ve, vp], got {list(sde)}")
+    return sde
+
+
 class SamplingConfig(Section):
     """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE).
 
+    sde: the processes sampled through: "ve" variance-expanding, levels geometric in sigma; "vp"
+    variance-preserving, levels uniform in its time.
     n_calibration: training fields on which the variance of the reverse kernel of "path" is measured.
     placement of the levels: "sde", where the process puts them, or "adapted" to the posterior (placement.py).
     """
@@ -89,6 +107,12 @@ class SamplingConfig(Section):
     n_calibration: int = Field(default=8192, ge=64)
     method: Literal["path", "euler", "pc", "heun"] = "path"
     placement: Literal["sde", "adapted"] = "sde"
+    sde: tuple[Process, ...] = ("ve",)
+
+    @field_validator("sde")
+    @classmethod
+    def _some_process(cls, sde: tuple[str, ...]) -> tuple[str, ...]:
+        return some_process(sde)
 
 
 class ReferenceConfig(Section):
@@ -172,7 +196,6 @@ class PointTraining(BaseModel):
     checkpoint_every: int = Field(500, ge=1, description="steps")
 
 
-Process = Literal["ve", "vp"]
 METROPOLIS_SIGMA = 10.0  # in lowest noise levels: below, the energy is steep and poorly known
 Method = Literal["flow", "path", "euler", "pc", "heun"]
 
@@ -181,23 +204,20 @@ class PointSampling(Section):
     """Global sampling: `n_samples` of each model by `method`, through the levels of each process in `sde`,
     `n_levels` of them (a number, or one for each).
 
-    scan: further samplers METHOD: [N, ...] with `n_scan` samples each, so that the error of the sampler can
-    be told from that of the model. n_metropolis: paths of `metropolis_levels` levels offered to the
+    n_metropolis: paths of `metropolis_levels` levels offered to the
     Metropolis correction of an energy model, at the noise metropolis_sigma (null: 10 training.sigma_min,
     or the middle of the range of ln sigma where that is less).
     n_calibration: points on which the kernel of "path" is measured.
     """
 
     n_samples: int = Field(default=10**6, ge=1000, le=2**25)
-    n_levels: dict[Process, Annotated[int, Field(ge=4, le=100_000)]] = {"ve": 24, "vp": 48}
+    n_levels: dict[str, Annotated[int, Field(ge=4, le=100_000)]] = {"ve": 24, "vp": 48}
     method: Method = "flow"
     sde: tuple[Process, ...] = ("ve", "vp")
     n_metropolis: int = Field(default=10**6, ge=1000, le=10**9)
     metropolis_levels: int = Field(default=40, ge=4, le=100_000)
     metropolis_sigma: float | None = Field(default=None, gt=0)
     n_calibration: int = Field(default=65536, ge=1000)
-    scan: dict[Method, tuple[Annotated[int, Field(ge=4, le=100_000)], ...]] = Field(default_factory=dict)
-    n_scan: int = Field(default=100_000, ge=1000, le=2**25)
 
     @field_validator("n_levels", mode="before")
     @classmethod
@@ -207,12 +227,12 @@ class PointSampling(Section):
     @field_validator("sde")
     @classmethod
     def _some_process(cls, sde: tuple[str, ...]) -> tuple[str, ...]:
-        if not sde or len(set(sde)) < len(sde):
-            raise InputError(f"sampling.sde must be [ve], [vp] or [ve, vp], got {list(sde)}")
-        return sde
+        return some_process(sde)
 
     @model_validator(mode="after")
     def _levels_for_each(self) -> PointSampling:
+        if stray := set(self.n_levels) - {"ve", "vp"}:
+            raise InputError(f"sampling.n_levels is for ve and vp, got {', '.join(sorted(stray))}")
         missing = [sde for sde in self.sde if sde not in self.n_levels]
         if missing:
             raise InputError(f"sampling.n_levels has no entry for {', '.join(missing)}")

@@ -5,14 +5,14 @@ Nothing here knows what the keys mean; `diffsq.config` does.
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lattice.errors import InputError
+from diffsq.config.presets import found, presets
+from lattice.errors import InputError, nearest
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -42,7 +42,8 @@ def apply_override(data: dict[str, Any], override: str) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML mapping; `InputError` when missing, unreadable, not a mapping, or with a key twice."""
+    """One YAML mapping, of a file or a preset; `InputError` when missing, unreadable, or with a key twice."""
+    path = found(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -67,10 +68,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _nearby_files(path: Path) -> str:
     names = [p.name for p in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1) or difflib.get_close_matches(
-        path.name + ".yaml", names, n=1
-    )
-    return f"; did you mean {path.parent / close[0]}?" if close else ""
+    for name in (path.name, path.name + ".yaml"):
+        if close := nearest(name, names, "{}"):
+            return f"; did you mean {path.parent / close}?"
+    if close := nearest(path.stem, presets(), "{}"):
+        return f"; did you mean the preset {close}? (`diffsq configs` lists them)"
+    return "; `diffsq configs` lists the presets" if str(path) == path.stem else ""
 
 
 class Loader(yaml.SafeLoader):

@@ -25,12 +25,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Unpack
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from diffsq.exactness.moves import MoveInfo, State, in_groups, metropolis
+from diffsq.exactness.moves import Keys, Moved, State, in_groups, metropolis, where
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
@@ -179,13 +181,9 @@ class BlockPath:
 
     @torch.no_grad()
     def calibrate(
-        self,
-        phi: Tensor,
-        noise: Noise,
-        frames: Frames,
-        done: Callable[[], None] = lambda: None,
+        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
         chunk: int = 128,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """Fit the tilt of each step to training fields phi (n, *window), in place, by likelihood.
 
         Two Newton steps, by parabolas through log R_B at tilts b and b +- STEP. noise(step) (n, *window).
@@ -194,7 +192,7 @@ class BlockPath:
         for n, at in enumerate(self.steps):
             high = x + at.delta.sqrt() * noise(n)
             parts = [self._denoised(part, n, frames(n)) for part in torch.split(high, chunk)]
-            d, h = (torch.cat(column) for column in zip(*parts, strict=True))
+            d, h = (torch.cat(column) for column in zip(*parts))
             mean = h.mean()
 
             def likelihood(b: float, x: Tensor = x, high: Tensor = high, n: int = n) -> Tensor:
@@ -216,7 +214,7 @@ class BlockPath:
 
     def set_tilts(self, tilts: list[list[float]]) -> None:
         """Undo `tilts`."""
-        for at, (tilt, mean) in zip(self.steps, tilts, strict=True):
+        for at, (tilt, mean) in zip(self.steps, tilts):
             at.tilt, at.tilt_mean = tilt, mean
 
 
@@ -228,7 +226,7 @@ class Tiling:
     window: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 2 or any(n % w for n, w in zip(self.shape, self.window, strict=False)):
+        if len(self.shape) != 2 or any(n % w for n, w in zip(self.shape, self.window)):
             raise InputError(
                 f"lattice extents must be multiples of the model's own {list(self.window)} for block moves, "
                 f"got {list(self.shape)}"
@@ -244,7 +242,7 @@ class Tiling:
 
         >>> Tiling((8, 4), (4, 4)).check_block((2, 4))
         """
-        for b, w, n in zip(block, self.window, self.shape, strict=True):
+        for b, w, n in zip(block, self.window, self.shape):
             if b > w or (b > w - 2 and n > w):
                 raise InputError(
                     f"block {list(block)} must fit into the window {list(self.window)}, with a rim of one "
@@ -253,50 +251,46 @@ class Tiling:
 
     def index(self, offset: Integers) -> Integers:
         """Site numbers of the windows shifted by offset (n, 2): (n, n_windows, *window)."""
-        rows, columns = (
-            (np.arange(extent) + offset[:, mu, None]).reshape(len(offset), -1, w) % extent
-            for mu, (extent, w) in enumerate(zip(self.shape, self.window, strict=True))
+        x, y = (
+            rearrange(np.add.outer(start, np.arange(extent)) % extent, "n (window i) -> n window i", i=w)
+            for start, extent, w in zip(offset.T, self.shape, self.window)
         )
-        sites = rows[:, :, None, :, None] * self.shape[1] + columns[:, None, :, None, :]
-        return sites.reshape(len(offset), self.n_windows, *self.window)
+        sites = rearrange(x, "n row i -> n row 1 i 1") * self.shape[1] + rearrange(
+            y, "n col j -> n 1 col 1 j"
+        )
+        return rearrange(sites, "n row col i j -> n (row col) i j")
 
 
 def block_moves(
-    path: BlockPath,
-    tiling: Tiling,
-    action: ActionFunction,
-    frames: Frames,
-    state: State,
-    *,
-    seed: int,
-    chains: Integers,
-    step: int,
-) -> tuple[State, MoveInfo]:
+    path: BlockPath, tiling: Tiling, action: ActionFunction, frames: Frames, state: State,
+    **keys: Unpack[Keys],
+) -> Moved:  # fmt: skip
     """One proposal for the block of every window: state of any lattice that `tiling` covers; paths are lost.
 
     Info: log_ratio (n, n_windows). Raises `InputError` for a ratio that is not finite, or an unfit block.
     """
     tiling.check_block(path.block)
-    n, n_windows, depth = len(chains), tiling.n_windows, len(path.steps)
+    seed, chains, step = keys["seed"], keys["chains"], keys["step"]
+    n_windows, depth, (i, j) = tiling.n_windows, len(path.steps), tiling.window
     offset = (uniforms(seed, "chain/block/offset", chains, step, 2) * tiling.window).astype(np.int64)
-    sites = tiling.index(offset).reshape(n, -1)
-    flat = state.phi.reshape(n, -1)
-    windows = np.take_along_axis(flat, sites, 1).reshape(-1, *tiling.window)
-    names = (chains[:, None] * n_windows + np.arange(n_windows)).reshape(-1)
+    sites = rearrange(tiling.index(offset), "n window i j -> n (window i j)")
+    flat = state.phi.reshape(len(chains), -1)
+    windows = rearrange(np.take_along_axis(flat, sites, 1), "n (window i j) -> (n window) i j", i=i, j=j)
+    names = np.add.outer(chains * n_windows, np.arange(n_windows)).ravel()
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         def noise(name: str, shape: tuple[int, ...]) -> Noise:
             def draw(level: int) -> Tensor:
-                keys = (seed, f"chain/block/{name}", index.cpu().numpy(), step * depth + level)
-                return torch.from_numpy(normals(*keys, math.prod(shape))).reshape(-1, *shape).to(phi.device)
+                at = (seed, f"chain/block/{name}", index.cpu().numpy(), step * depth + level)
+                return torch.from_numpy(normals(*at, math.prod(shape))).reshape(-1, *shape).to(phi.device)
 
             return draw
 
         return path.propose(phi, action, noise("up", tiling.window), noise("down", (path.n_sites,)), frames)
 
     proposal, ratio = in_groups(propose, path.mask.device, windows, names)
-    accepted, info = metropolis("block", ratio.reshape(n, n_windows), seed, chains, step)
-    chosen = np.where(accepted.reshape(-1, 1, 1), proposal, windows).reshape(n, -1)
+    accepted, info = metropolis("block", ratio.reshape(-1, n_windows), keys)
+    chosen = where(accepted.ravel(), proposal, windows).reshape(flat.shape)
     moved: Floats = np.empty_like(flat)
     np.put_along_axis(moved, sites, chosen, 1)
     return State.of(moved.reshape(state.phi.shape)), info

@@ -25,7 +25,7 @@ from scipy.special import expit
 
 from diffsq.exactness.weights import ln_z, log_mean_exp
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import check_log_weights, effective_sample_size, normalised_weights
@@ -57,18 +57,14 @@ def difference(log_weight_a: ArrayLike, log_weight_b: ArrayLike) -> FreeEnergy:
 def action_values(action: Action, phi: ArrayLike, chunk: int = 4096) -> Floats:
     """S of fields (n, *shape), float64: (n,)."""
     fields = np.asarray(phi, dtype=np.float64)
-    parts = [action.action(torch.from_numpy(fields[i : i + chunk])) for i in range(0, len(fields), chunk)]
+    parts = [action.action(torch.from_numpy(fields[rows])) for rows in batches(len(fields), chunk)]
     return np.asarray(torch.cat(parts).numpy())
 
 
 def reweighted(
-    action: Action,
-    other: Action,
-    phi: ArrayLike,
-    log_weight: ArrayLike | None = None,
-    chain: Integers | None = None,
-    min_ess: float = MIN_ESS,
-) -> FreeEnergy:
+    action: Action, other: Action, phi: ArrayLike, log_weight: ArrayLike | None = None,
+    chain: Integers | None = None, min_ess: float = MIN_ESS,
+) -> FreeEnergy:  # fmt: skip
     """ln Z(other) - ln Z(action) from one ensemble phi (n, *shape) of `action`, and the ESS/N that is left.
 
     log_weight (n,) of a weighted ensemble, None for an equilibrium one, whose correlated fields come with
@@ -83,9 +79,8 @@ def reweighted(
     ess = effective_sample_size(check_log_weights(log_w + shift))[0]
     if ess < min_ess or ess * len(shift) < MIN_EFFECTIVE:
         raise InputError(
-            f"reweighting from (kappa, lam) = ({action.kappa:g}, {action.lam:g}) to ({other.kappa:g}, "
-            f"{other.lam:g}) leaves ESS/N = {ess:.2g} of {len(shift)} fields; needed: {min_ess:g} and "
-            f"{MIN_EFFECTIVE} fields. Go in smaller steps"
+            f"reweighting from {action} to {other} leaves ESS/N = {ess:.2g} of {len(shift)} fields; needed: "
+            f"{min_ess:g} and {MIN_EFFECTIVE} fields. Go in smaller steps"
         )
 
     def estimate(rows: Floats) -> float:
@@ -96,14 +91,10 @@ def reweighted(
 
 
 def bennett(
-    ratio_a: ArrayLike,
-    ratio_b: ArrayLike,
-    *,
-    log_weight_a: ArrayLike | None = None,
-    log_weight_b: ArrayLike | None = None,
-    chain_a: Integers | None = None,
-    chain_b: Integers | None = None,
-) -> FreeEnergy:
+    ratio_a: ArrayLike, ratio_b: ArrayLike, *,
+    log_weight_a: ArrayLike | None = None, log_weight_b: ArrayLike | None = None,
+    chain_a: Integers | None = None, chain_b: Integers | None = None,
+) -> FreeEnergy:  # fmt: skip
     """ln(Z_B/Z_A) from r = log(density of B/density of A), unnormalised, on configurations of A and of B.
 
     ratio_a (n_a,), ratio_b (n_b,); log-weights where an ensemble is weighted, chains where it is correlated.
@@ -114,10 +105,7 @@ def bennett(
     >>> round(bennett(np.full(30, 0.7), np.full(50, 0.7)).value, 12)
     0.7
     """
-    (r_a, w_a, n_a), (r_b, w_b, n_b) = (
-        _side(ratio_a, log_weight_a),
-        _side(ratio_b, log_weight_b),
-    )
+    (r_a, w_a, n_a), (r_b, w_b, n_b) = _side(ratio_a, log_weight_a), _side(ratio_b, log_weight_b)
     shift = float(np.log(n_a / n_b))
 
     def balance(d: float) -> float:

@@ -19,15 +19,15 @@ chain, step), and fields are handled `GROUP` at a time, whatever the number of c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.models.protocol import Frames
+from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.reverse_chain import ActionFunction
 from lattice.actions.phi4 import ScalarPhi4
@@ -69,50 +69,44 @@ class MoveInfo:
     log_ratio: Floats
 
 
+Moved = tuple[State, MoveInfo]
+
+
+class Keys(TypedDict):
+    """Of a move's random numbers: the seed, the number of each chain (n,), the step."""
+
+    seed: int
+    chains: Integers
+    step: int
+
+
 class Move(Protocol):
     """One kernel of a chain, its parameters already given."""
 
-    def __call__(self, state: State, *, seed: int, chains: Integers, step: int) -> tuple[State, MoveInfo]: ...
+    def __call__(self, state: State, **keys: Unpack[Keys]) -> Moved: ...
 
 
 def independence(
-    path: ReversePath,
-    action: ActionFunction,
-    frames: Frames,
-    state: State,
-    *,
-    seed: int,
-    chains: Integers,
-    step: int,
-) -> tuple[State, MoveInfo]:
+    path: ReversePath, action: ActionFunction, frames: Frames, state: State, **keys: Unpack[Keys]
+) -> Moved:
     """Independence Metropolis on whole paths. Raises `InputError` for a weight that is NaN or infinite."""
-    lost, device = np.isnan(state.log_w), path.kernel.levels.device
+    lost, device, chains = np.isnan(state.log_w), path.kernel.levels.device, keys["chains"]
     log_w = state.log_w.copy()
     if lost.any():
         log_w[lost], _ = in_groups(
-            lambda phi, index: path.weigh(phi, action, *_keyed(path, "forward", frames, seed, index, step)),
+            lambda phi, index: path.weigh(phi, action, _keyed(path, "forward", index, keys), frames),
             device, state.phi[lost], chains[lost],
         )  # fmt: skip
     proposal, log_new = in_groups(
-        lambda index: path.sample(action, *_keyed(path, "reverse", frames, seed, index, step)),
-        device, chains,
-    )  # fmt: skip
-    accepted, info = metropolis("independence", log_new - log_w, seed, chains, step)
-    phi = np.where(accepted.reshape(-1, *[1] * len(path.model.shape)), proposal, state.phi)
-    return State(phi, np.where(accepted, log_new, log_w)), info
+        lambda index: path.sample(action, _keyed(path, "reverse", index, keys), frames), device, chains
+    )
+    accepted, info = metropolis("independence", log_new - log_w, keys)
+    return State(where(accepted, proposal, state.phi), np.where(accepted, log_new, log_w)), info
 
 
 def noise_denoise(
-    path: ReversePath,
-    action: ActionFunction,
-    frames: Frames,
-    depth: int,
-    state: State,
-    *,
-    seed: int,
-    chains: Integers,
-    step: int,
-) -> tuple[State, MoveInfo]:
+    path: ReversePath, action: ActionFunction, frames: Frames, depth: int, state: State, **keys: Unpack[Keys]
+) -> Moved:
     """Noise up to level `depth` (1 ... N) and back, on the whole lattice; the path is lost.
 
     Raises `InputError` for a ratio that is NaN or infinite, or a depth outside 1 ... N.
@@ -120,8 +114,7 @@ def noise_denoise(
     check_depth(depth, path.kernel.n_levels)
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        up, _ = _keyed(path, "up", frames, seed, index, step)
-        down, _ = _keyed(path, "down", frames, seed, index, step)
+        up, down = (_keyed(path, name, index, keys) for name in ("up", "down"))
         trail = [phi]
         for n in range(depth):
             delta = path.kernel.levels[n + 1] ** 2 - path.kernel.levels[n] ** 2
@@ -136,58 +129,53 @@ def noise_denoise(
             new = low
         return new, ratio - action(new)
 
-    proposal, ratio = in_groups(propose, path.kernel.levels.device, state.phi, chains)
-    accepted, info = metropolis("denoise", ratio, seed, chains, step)
-    return State.of(np.where(accepted.reshape(-1, *[1] * len(path.model.shape)), proposal, state.phi)), info
+    proposal, ratio = in_groups(propose, path.kernel.levels.device, state.phi, keys["chains"])
+    accepted, info = metropolis("denoise", ratio, keys)
+    return State.of(where(accepted, proposal, state.phi)), info
 
 
 def hmc(
-    action: ScalarPhi4,
-    length: float,
-    n_steps: int,
-    integrator: str,
-    state: State,
-    *,
-    seed: int,
-    chains: Integers,
-    step: int,
-) -> tuple[State, MoveInfo]:
+    action: ScalarPhi4, length: float, n_steps: int, integrator: str, state: State, **keys: Unpack[Keys]
+) -> Moved:
     """One HMC trajectory (lattice.updates.hmc), its length jittered by 20 %: log_ratio is -dH."""
-    u = float(uniforms(seed, "chain/length", np.zeros(1, dtype=np.int64), step, 1)[0, 0])
-    phi, info = hmc_trajectory(
-        action, state.phi, seed=seed, chains=chains, trajectory=step, length=length * (0.8 + 0.4 * u),
-        n_steps=n_steps, integrator=integrator,
-    )  # fmt: skip
+    u = float(uniforms(keys["seed"], "chain/length", np.zeros(1, dtype=np.int64), keys["step"], 1)[0, 0])
+    tau = length * (0.8 + 0.4 * u)
+    phi, info = _update(
+        hmc_trajectory, action, state, keys, length=tau, n_steps=n_steps, integrator=integrator
+    )
     return State.of(phi), MoveInfo(info.accepted.astype(np.float64), -info.dH[:, None])
 
 
-def wolff(
-    action: ScalarPhi4, n_clusters: int, state: State, *, seed: int, chains: Integers, step: int
-) -> tuple[State, MoveInfo]:
+def wolff(action: ScalarPhi4, n_clusters: int, state: State, **keys: Unpack[Keys]) -> Moved:
     """Wolff clusters, then a random global sign (lattice.simulation.trajectory says why)."""
-    phi, _ = wolff_update(action, state.phi, seed=seed, chains=chains, trajectory=step, n_clusters=n_clusters)
-    flip = uniforms(seed, "chain/flip", chains, step, 1) < 0.5
-    return State.of(np.where(flip.reshape(-1, *[1] * (phi.ndim - 1)), -phi, phi)), always(len(phi))
+    phi, _ = _update(wolff_update, action, state, keys, n_clusters=n_clusters)
+    flip = uniforms(keys["seed"], "chain/flip", keys["chains"], keys["step"], 1)[:, 0] < 0.5
+    return State.of(where(flip, -phi, phi)), always(np.ones(len(phi)))
 
 
-def overrelaxation(
-    action: ScalarPhi4, n_sweeps: int, state: State, *, seed: int, chains: Integers, step: int
-) -> tuple[State, MoveInfo]:
+def overrelaxation(action: ScalarPhi4, n_sweeps: int, state: State, **keys: Unpack[Keys]) -> Moved:
     """Overrelaxation sweeps (lattice.updates.local)."""
-    phi, info = overrelaxation_sweep(
-        action, state.phi, seed=seed, chains=chains, trajectory=step, n_sweeps=n_sweeps
-    )
-    return State.of(phi), replace(always(len(phi)), accepted=info.acceptance)
+    phi, info = _update(overrelaxation_sweep, action, state, keys, n_sweeps=n_sweeps)
+    return State.of(phi), always(info.acceptance)
 
 
-def always(n: int) -> MoveInfo:
-    """The info of a move without an accept step, for n chains."""
-    return MoveInfo(np.ones(n), np.empty((n, 0)))
+def _update(update: Callable[..., Any], action: ScalarPhi4, state: State, keys: Keys, **settings: Any) -> Any:
+    """One of `lattice.updates`, whose trajectory is the move's step."""
+    seed, chains, step = keys["seed"], keys["chains"], keys["step"]
+    return update(action, state.phi, seed=seed, chains=chains, trajectory=step, **settings)
 
 
-def metropolis(
-    name: str, log_ratio: Floats, seed: int, chains: Integers, step: int
-) -> tuple[NDArray[np.bool_], MoveInfo]:
+def always(accepted: Floats) -> MoveInfo:
+    """The info of a move without an accept step."""
+    return MoveInfo(accepted, np.empty((len(accepted), 0)))
+
+
+def where(accepted: NDArray[np.bool_], new: Floats, old: Floats) -> Floats:
+    """Fields (n, ...) new where accepted (n,), else old."""
+    return np.where(accepted.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+
+def metropolis(name: str, log_ratio: Floats, keys: Keys) -> tuple[NDArray[np.bool_], MoveInfo]:
     """Accept each proposal with min(1, e^{log_ratio}): log_ratio (n,) or (n, n_proposals), one row per chain.
 
     The uniforms belong to (seed, "chain/NAME/accept", chain, step). Raises `InputError` for NaN or infinity.
@@ -195,10 +183,11 @@ def metropolis(
     if not np.isfinite(log_ratio).all():
         bad = int((~np.isfinite(log_ratio)).sum())
         raise InputError(
-            f"{name} move, step {step}: {bad} proposal weights are NaN or infinite; retrain the model"
+            f"{name} move, step {keys['step']}: {bad} proposal weights are NaN or infinite; retrain the model"
         )
     rows = log_ratio.reshape(len(log_ratio), -1)
-    accepted = np.log(uniforms(seed, f"chain/{name}/accept", chains, step, rows.shape[1])) < rows
+    u = uniforms(keys["seed"], f"chain/{name}/accept", keys["chains"], keys["step"], rows.shape[1])
+    accepted = np.log(u) < rows
     return accepted.reshape(log_ratio.shape), MoveInfo(accepted.mean(axis=1), rows)
 
 
@@ -209,13 +198,12 @@ def in_groups(
 
     The last group is filled up with copies of its last row. Tensors are on `device`.
     """
-    n = len(arrays[0])
-    parts: list[Sequence[Tensor]] = []
+    n, parts = len(arrays[0]), []
     with torch.no_grad():
         for start in range(0, n, GROUP):
             rows = np.minimum(np.arange(start, start + GROUP), n - 1)
             parts.append(function(*(torch.from_numpy(array[rows]).to(device) for array in arrays)))
-    return tuple(torch.cat(list(column))[:n].cpu().numpy() for column in zip(*parts, strict=True))
+    return tuple(torch.cat(list(column))[:n].cpu().numpy() for column in zip(*parts))
 
 
 def nearest_level(levels: Tensor, sigma: float | None) -> int:
@@ -241,15 +229,13 @@ def check_depth(depth: int, n_levels: int) -> None:
         raise InputError(f"depth must be a level from 1 to {n_levels}, got {depth}")
 
 
-def _keyed(
-    path: ReversePath, name: str, frames: Frames, seed: int, index: Tensor, step: int
-) -> tuple[Callable[[int], Tensor], Frames]:
-    """Noise of the chains `index` at `step`, a function of the level: its counter is step (N + 1) + level."""
+def _keyed(path: ReversePath, name: str, index: Tensor, keys: Keys) -> Noise:
+    """Noise of the chains `index` at a step, a function of the level: its counter is step (N + 1) + level."""
     chains, shape = index.cpu().numpy(), path.model.shape
 
     def noise(level: int) -> Tensor:
-        counter = step * (path.kernel.n_levels + 1) + level
-        eps = normals(seed, f"chain/path/{name}", chains, counter, path.momenta.volume)
+        counter = keys["step"] * (path.kernel.n_levels + 1) + level
+        eps = normals(keys["seed"], f"chain/path/{name}", chains, counter, path.momenta.volume)
         return torch.from_numpy(eps).reshape(len(chains), *shape).to(path.kernel.levels.device)
 
-    return noise, frames
+    return noise

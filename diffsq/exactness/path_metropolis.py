@@ -8,18 +8,30 @@ variable it adds sigma_1^2 to kappa_2 and nothing to the other cumulants.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from diffsq.config.sections import METROPOLIS_SIGMA
 from diffsq.exactness.weights import forward_ess, independence_metropolis, ln_z
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore
-from diffsq.sampling.point_path import PointKernel, PointPath, forward_weights, sample_paths
+from diffsq.models.tabulated import fast
+from diffsq.process.sde import SDES
+from diffsq.sampling.point_path import PointKernel, PointPath, calibrated, forward_weights, sample_paths
+from diffsq.sampling.point_sets import PointDraws, is_there
+from lattice.actions.one_variable import RealQuartic, TwoPeak
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress
+from lattice.rng import stream_id
+from lattice.simulation.exact_draws import draw_toy
+
+WIDER = 0.01  # of the variances of weighted steps
 
 
 @dataclass(frozen=True)
@@ -91,3 +103,35 @@ def metropolis_points(
     forward = forward_weights(path, data, seed, energy)
     indices, accepted = independence_metropolis(log_weight.numpy(), seed)
     return PointChain(proposals[indices], float(sigma), accepted, log_weight.numpy(), forward.numpy(), chain)
+
+
+def correct(draws: PointDraws, out: Path, key: str = "") -> Ensemble:
+    """The learned energy at a small noise level, sampled exactly: a sample set in the folder `out`.
+
+    Kept if `out` holds it, made with this `key`. Raises `InputError` for a noise level beyond the range
+    learned.
+    """
+    if is_there(out, key):
+        return read_ensemble(out)
+    model, (low, high) = draws.models["energy"], draws.range
+    at = draws.settings.metropolis_sigma or min(METROPOLIS_SIGMA * low, (low * high) ** 0.5)
+    if at >= high:
+        raise InputError(f"sampling.metropolis_sigma = {at:g} must be below sigma_max = {high:.4g}")
+    n, levels = draws.settings.n_metropolis, SDES["ve"](at, high).levels(draws.settings.metropolis_levels)
+    kernel = calibrated(model, levels, draws.some_points(), draws.seed, WIDER)
+    data, labels = unseen_points(draws)
+    chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, fast(model, n), labels)
+    return draws.write(
+        chain.points, out, key, {"model": "energy", "noise2": chain.sigma**2, **chain.as_dict()}
+    )
+
+
+def unseen_points(draws: PointDraws) -> tuple[Tensor, NDArray[np.int64] | None]:
+    """Points for the forward weights, and their chains: fresh draws, or data not used to calibrate."""
+    data, law = draws.data, draws.data.action
+    n = min(len(data), draws.settings.n_calibration)
+    if isinstance(law, RealQuartic | TwoPeak):
+        seed = (draws.seed + stream_id("toy/forward weights")) % 2**64
+        return torch.from_numpy(draw_toy(law, n, seed)), None
+    rows = (np.arange(n) * len(data)) // n + len(data) // (2 * n)
+    return torch.from_numpy(data.phi[rows]), data.chain[rows]

@@ -137,11 +137,14 @@ class RegressionBase(nn.Module):
         return ((sigma.log() - low) / (high - low)).clamp(0, 1) * (len(self.log_sigma) - 1)
 
     def set_action(self, action: Action, field_max: float) -> None:
-        """Tables of the site posterior of this action; fields beyond `field_max` are not resolved."""
+        """Tables of the site posterior of a phi^4 action, fields beyond `field_max` are not resolved; without
+        them, for another action, its features are zero."""
+        if (form := action.phi4) is None:
+            return
         sigma = self.log_sigma.exp()
         _, c = self.wiener(sigma)
         spread = (self.momenta.multiplicity * c).sum(1) / self.momenta.volume
-        self.site.fit(action.kappa, action.lam, sigma, spread, field_max)
+        self.site.fit(form.kappa, form.lam, sigma, spread, field_max)
 
     def set_gaussian(self, g: Tensor, sigma_min: float, sigma_max: float) -> None:
         """Set G(k) per class and the geometric noise levels; the base is then the bare Wiener filter."""

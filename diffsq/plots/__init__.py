@@ -22,45 +22,15 @@ from diffsq.plots.estimators import (
 )
 from diffsq.plots.fields import denoising_sequence
 from diffsq.plots.sampling import level_schedule, level_variance, path_kl
-from diffsq.plots.scan import (
-    binder_crossing,
-    scan_binder,
-    scan_correlation_length,
-    scan_figures,
-    scan_magnetization,
-    scan_susceptibility,
-    scan_tau,
-)
+from diffsq.plots.scan import binder_crossing, scan_figure, scan_figures
 from diffsq.plots.style import to_svg
 from diffsq.plots.summary import overview, pull_chart
 from diffsq.plots.training import gain_per_level, gain_per_shell, training_history
 
 __all__ = [
-    "Autocorrelation",
-    "Curve",
-    "autocorrelation",
-    "autocorrelation_function",
-    "binder_crossing",
-    "curve_ratio",
-    "denoising_sequence",
-    "gain_per_level",
-    "gain_per_shell",
-    "histogram_density",
-    "level_schedule",
-    "level_variance",
-    "log_weights",
-    "magnetization_distribution",
-    "path_kl",
-    "overview",
-    "pull_chart",
-    "scan_binder",
-    "scan_correlation_length",
-    "scan_figures",
-    "scan_magnetization",
-    "scan_susceptibility",
-    "scan_tau",
-    "thermalisation",
-    "to_svg",
-    "training_history",
+    "Autocorrelation", "Curve", "autocorrelation", "autocorrelation_function", "binder_crossing",
+    "curve_ratio", "denoising_sequence", "gain_per_level", "gain_per_shell", "histogram_density",
+    "level_schedule", "level_variance", "log_weights", "magnetization_distribution", "overview", "path_kl",
+    "pull_chart", "scan_figure", "scan_figures", "thermalisation", "to_svg", "training_history",
     "two_point_function",
-]
+]  # fmt: skip

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from diffsq.plots.style import BLUE, GREEN, GREY, PURPLE, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import BLUE, GREY, SERIES, panels, styled
+from lattice.arrays import Floats
 
-SERIES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"))
 POWERS = (4 / 3, 2)  # tails of P(|K| > k) where cubic and exponential drifts are not confined
 
 
@@ -18,22 +18,22 @@ def drift_histogram(verdict: Mapping[str, Any]) -> Figure:
 
     verdict: the JSON of `lattice.certificates.complex_langevin.verdict`.
     """
-    figure = new_figure(9.6, 4.0)
-    left, right = figure.subplots(1, 2)
-    h = {key: np.array(verdict["drift_histogram"][key], dtype=float) for key in ("edges", "density", "error")}
-    centre = np.sqrt(h["edges"][1:] * h["edges"][:-1])
-    seen = h["density"] > 0
-    left.errorbar(centre[seen], h["density"][seen], h["error"][seen], fmt="o", color=BLUE, markersize=3.5)
+
+    def read(name: str, *keys: str) -> list[Floats]:
+        return [np.array(verdict[name][key], dtype=float) for key in keys]
+
+    figure, (left, right) = panels(9.6, 4.0, 1, 2)
+    edges, density, error = read("drift_histogram", "edges", "density", "error")
+    seen = density > 0
+    centre = np.sqrt(edges[1:] * edges[:-1])
+    left.errorbar(centre[seen], density[seen], error[seen], fmt="o", color=BLUE, markersize=3.5)
     left.set(xscale="log", yscale="log", xlabel=r"drift magnitude $u = |K|$", ylabel="$p(u)$")
-    tail = {key: np.array(verdict["tail"][key], dtype=float) for key in ("m", "exponent", "error")}
-    right.errorbar(tail["m"], tail["exponent"], tail["error"], fmt="o", color=BLUE)
+    right.errorbar(*read("tail", "m", "exponent", "error"), fmt="o", color=BLUE)
     for power in POWERS:
         right.axhline(power, color=GREY, linestyle="--", linewidth=1.2)
     label = r"Hill exponent $\alpha$ of $P(|K| > u) \sim u^{-\alpha}$"
     right.set(xscale="log", xlabel="$m$ largest values", ylabel=label)
     right.set_ylim(bottom=0)
-    for axes in (left, right):
-        light_grid(axes)
     return figure
 
 
@@ -41,14 +41,13 @@ def drift_histogram(verdict: Mapping[str, Any]) -> Figure:
 def boundary_terms(verdict: Mapping[str, Any]) -> Figure:
     """B_O(Y) against the weight beyond the cut-off Y, one panel per real or imaginary part of O."""
     curves = verdict["boundary"]
-    figure = new_figure(9.6, 3.1 * ((len(curves) + 1) // 2))
-    grid = figure.subplots((len(curves) + 1) // 2, 2, squeeze=False, sharex=True).ravel()
-    for axes, (name, curve), (colour, marker) in zip(grid, curves.items(), SERIES, strict=False):
+    n_rows = (len(curves) + 1) // 2
+    figure, grid = panels(9.6, 3.1 * n_rows, n_rows, 2, squeeze=False, sharex=True)
+    for axes, (name, curve), (colour, marker) in zip(grid.ravel(), curves.items(), SERIES):
         x = np.array(curve["Y"], dtype=float)
         axes.errorbar(x, curve["value"], curve["error"], fmt=marker, color=colour, markersize=4)
         axes.axhline(0, color=GREY, linewidth=1)
         axes.set(title=f"$B_O(Y)$, $O$ = {math_name(name)}", xlabel="cut-off $Y$ on $|y|$")
-        light_grid(axes)
     return figure
 
 

@@ -6,9 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from diffsq.plots.style import INK, VERMILLION, new_figure, styled
+from lattice.arrays import Floats
 
 DECADES = 4.5  # of the colour scale, below the highest density
 COLOURS = "viridis"
@@ -16,13 +17,9 @@ COLOURS = "viridis"
 
 @styled
 def density_map(
-    data: ArrayLike,
-    samples: ArrayLike,
-    learned: Mapping[str, NDArray[np.float64]] | None = None,
-    *,
-    strip: float | None = None,
-    n_bins: int = 160,
-) -> Figure:
+    data: ArrayLike, samples: ArrayLike, learned: Mapping[str, Floats] | None = None, *,
+    strip: float | None = None, n_bins: int = 160,
+) -> Figure:  # fmt: skip
     """Histograms of data (n, 2) and samples (m, 2) in the plane z = x + iy, one logarithmic colour scale.
 
     learned: the numbers of `diffsq.analysis.fokker_planck.log_density_map`, drawn beside them: log P with the
@@ -40,15 +37,13 @@ def density_map(
     n_panels = 2 if learned is None else 3
     figure = new_figure(4.4 * n_panels + 1.0, 4.1)
     panels = figure.subplots(1, n_panels, sharex=True, sharey=True)
-    for axes, density, title in zip(panels, densities, ("data", "model"), strict=False):
+    for axes, density, title in zip(panels, densities, ("data", "model")):
         image = axes.pcolormesh(*edges, density, norm=norm, cmap=COLOURS, rasterized=True)
         axes.set_title(title)
     if learned is not None:
         _learned(panels[2], learned, norm)
     for axes in panels:
-        axes.set_xlabel(r"$x = \mathrm{Re}\,z$")
-        axes.set_xlim(-reach[0], reach[0])
-        axes.set_ylim(-reach[1], reach[1])
+        axes.set(xlabel=r"$x = \mathrm{Re}\,z$", xlim=(-reach[0], reach[0]), ylim=(-reach[1], reach[1]))
         for y in () if strip is None else (-strip, strip):
             axes.axhline(y, color=VERMILLION, linewidth=1.2, dashes=(4, 3))
     panels[0].set_ylabel(r"$y = \mathrm{Im}\,z$")
@@ -57,13 +52,10 @@ def density_map(
     return figure
 
 
-def _learned(axes: Axes, learned: Mapping[str, NDArray[np.float64]], norm: LogNorm) -> None:
+def _learned(axes: Axes, learned: Mapping[str, Floats], norm: LogNorm) -> None:
+    x, y, places, drift = (learned[name] for name in ("x", "y", "places", "drift"))
     density = np.clip(np.exp(learned["log_p"]), 1e-300, None)
-    axes.pcolormesh(
-        learned["x"], learned["y"], density, norm=norm, cmap=COLOURS, shading="nearest", rasterized=True
-    )
+    axes.pcolormesh(x, y, density, norm=norm, cmap=COLOURS, shading="nearest", rasterized=True)
     axes.set_title("learned $P$, drift arrows")
-    drift = learned["drift"]
-    size = np.hypot(*drift.T)[:, None]
-    arrows = drift / np.sqrt(np.maximum(size, 1e-12))
-    axes.quiver(*learned["places"].T, *arrows.T, color="white", edgecolor=INK, linewidth=0.4, width=0.006)
+    arrows = drift / np.sqrt(np.maximum(np.linalg.norm(drift, axis=1, keepdims=True), 1e-12))
+    axes.quiver(*places.T, *arrows.T, color="white", edgecolor=INK, linewidth=0.4, width=0.006)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from diffsq.process.cumulants import slices
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.weights import normalised_weights
 
 
 @dataclass(frozen=True)
@@ -35,53 +37,30 @@ class Autocorrelation:
     tau_int_error: Floats
 
 
-N_BLOCKS = 100
-
-
-def block_jackknife(numerator: ArrayLike, denominator: ArrayLike) -> tuple[Floats, Floats]:
-    """Value and jackknife error, (m,) each, of sum numerator / sum denominator from block sums (b, m), (b,).
-
-    Leaving out a block from both keeps the fluctuation of the denominator (the sum of weights).
-
-    >>> value, error = block_jackknife([[1.0], [2.0], [3.0]], [1, 1, 1])
-    >>> float(value[0]), round(float(error[0]), 6)  # = standard deviation / sqrt(n)
-    (2.0, 0.57735)
-    """
-    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)[:, None]
-    value = top.sum(0) / bottom.sum(0)
-    left_out = (top.sum(0) - top) / np.maximum(bottom.sum(0) - bottom, np.finfo(float).tiny)
-    return value, jackknife_errors(left_out)
-
-
-def _weights_and_blocks(n: int, log_weight: ArrayLike | None) -> tuple[Floats, NDArray[np.int64]]:
-    """Weights (n,) scaled to max 1, and each configuration's block (n,), at most ``N_BLOCKS``."""
-    if n < 2:
-        raise InputError(f"a jackknife error needs at least 2 configurations, got {n}")
-    block = (np.arange(n) * min(N_BLOCKS, n)) // n
-    if log_weight is None:
-        return np.ones(n), block
-    log_w = np.asarray(log_weight, dtype=np.float64)
-    return np.exp(log_w - log_w.max()), block
-
-
 def histogram_density(samples: ArrayLike, edges: ArrayLike, log_weight: ArrayLike | None = None) -> Curve:
     """Probability density of ``samples`` (n,) in bins ``edges`` (m + 1,), weighted by ``log_weight`` (n,).
 
-    Normalised by all samples, those outside the edges included, so that it estimates the true density.
+    Normalised by all samples, those outside the edges included, so that it estimates the true density. Blocks
+    are left out of numerator and denominator, which keeps the fluctuation of the sum of weights.
 
     >>> curve = histogram_density([0.1, 0.2, 0.7, 0.9], [0.0, 0.5, 1.0])
     >>> curve.value.tolist()
     [1.0, 1.0]
     """
     data, bins = np.asarray(samples, dtype=np.float64), np.asarray(edges, dtype=np.float64)
-    weight, block = _weights_and_blocks(len(data), log_weight)
-    m, n_blocks = len(bins) - 1, int(block[-1]) + 1
+    if len(data) < 2:
+        raise InputError(f"a jackknife error needs at least 2 configurations, got {len(data)}")
+    block, m = slices(len(data)), len(bins) - 1
+    weight = np.ones(len(data)) if log_weight is None else normalised_weights(log_weight)
     index = np.searchsorted(bins, data, side="right") - 1
     inside = (index >= 0) & (index < m)
+    n_blocks = int(block[-1]) + 1
     counts = np.bincount(block[inside] * m + index[inside], weight[inside], n_blocks * m).reshape(n_blocks, m)
-    mean, error = block_jackknife(counts, np.bincount(block, weight))
+    total = np.bincount(block, weight)[:, None]
+    left_out = (counts.sum(0) - counts) / np.maximum(total.sum(0) - total, np.finfo(float).tiny)
     width = np.diff(bins)
-    return Curve(0.5 * (bins[1:] + bins[:-1]), mean / width, error / width)
+    value, error = counts.sum(0) / total.sum(0) / width, jackknife_errors(left_out) / width
+    return Curve(0.5 * (bins[1:] + bins[:-1]), value, error)
 
 
 def curve_ratio(numerator: Curve, denominator: Curve, max_relative_error: float = 0.5) -> Curve:

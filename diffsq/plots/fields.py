@@ -1,10 +1,14 @@
 """Fields as pictures."""
 
-import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from typing import Any
 
-from diffsq.plots.style import new_figure, styled
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from diffsq.plots.style import new_figure, spread, styled
+from lattice.arrays import Floats
 from lattice.errors import InputError
 
 SPAN = 2.5  # colour scale in units of a frame's own root mean square
@@ -22,33 +26,34 @@ def denoising_sequence(phi: ArrayLike, sigma: ArrayLike, *, n_frames: int = 12, 
     frames, levels = np.asarray(phi, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
     if len(frames) != len(levels) or not len(frames):
         raise InputError(f"need one sigma per frame, got {len(frames)} frames and {len(levels)} sigmas")
-    shown = np.unique(np.linspace(0, len(frames) - 1, min(n_frames, len(frames))).round().astype(int))
+    shown = spread(len(frames), n_frames)
     columns = min(per_row, len(shown))
     rows = -(-len(shown) // columns)
     height, width = _plane(frames[0]).shape
     panel = 1.75
     figure = new_figure(panel * columns + 0.9, rows * (panel * np.clip(height / width, 0.25, 2.0) + 0.62))
     axes = figure.subplots(rows, columns, squeeze=False)
-    image = None
-    for panel_axes, frame in zip(axes.flat, shown, strict=False):
-        rms = float(np.sqrt(np.mean(frames[frame] ** 2)))
-        image = panel_axes.imshow(
-            _plane(frames[frame]) / (rms or 1.0), cmap="RdBu_r", vmin=-SPAN, vmax=SPAN, origin="lower"
-        )
+    for panel_axes, frame in zip(axes.flat, shown):
+        image, rms = show(panel_axes, frames[frame])
         noise = f"{levels[frame]:.3g}" if levels[frame] > 0 else "0"
         panel_axes.set_title(rf"$\sigma = {noise}$" + "\n" + rf"rms $\phi$ = {rms:.3g}", fontsize=11.5)
-    for panel_axes in axes.flat:
-        panel_axes.set(xticks=[], yticks=[])
-        panel_axes.minorticks_off()
     for panel_axes in axes.flat[len(shown) :]:
         panel_axes.set_axis_off()
-    assert image is not None
     bar = figure.colorbar(image, ax=axes, shrink=0.8, aspect=28, pad=0.015, extend="both")
     bar.set_label(r"$\phi_x$ / rms of the frame")
     return figure
 
 
-def _plane(phi: NDArray[np.float64]) -> NDArray[np.float64]:
+def show(axes: Axes, phi: Floats) -> tuple[Any, float]:
+    """Draw one field over its root mean square; the image, and that number."""
+    rms = float(np.sqrt(np.mean(phi**2)))
+    image = axes.imshow(_plane(phi) / (rms or 1.0), cmap="RdBu_r", vmin=-SPAN, vmax=SPAN, origin="lower")
+    axes.set(xticks=[], yticks=[])
+    axes.minorticks_off()
+    return image, rms
+
+
+def _plane(phi: Floats) -> Floats:
     """One field in two dimensions: itself, a strip in d = 1, the plane through the origin in d >= 3."""
     while phi.ndim > 2:
         phi = phi[0]

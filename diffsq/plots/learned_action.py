@@ -8,19 +8,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from diffsq.analysis.learned_action import DROP, LearnedAction
-from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import BLUE, GREY, INK, VERMILLION, band, panels, styled
 from lattice.arrays import Floats
 
 
 @styled
 def figure(found: Sequence[LearnedAction], titles: Sequence[str]) -> Figure:
     """One column per action: S_DM with its band over S and S_sigma; below, the differences to S_sigma."""
-    page = new_figure(5.4 * len(found), 6.4)
-    grid = page.subplots(2, len(found), squeeze=False, sharex="col", height_ratios=(1.6, 1))
+    page, grid = panels(
+        5.4 * len(found), 6.4, 2, len(found), squeeze=False, sharex="col", height_ratios=(1.6, 1)
+    )
     for (above, below), one, title in zip(grid.T, found, titles):
         _draw(above, one, 0.0)
-        above.set_title(title)
-        above.set_ylim(one.action.min() - 0.8, one.action.min() + DROP + 1.0)
+        above.set(title=title, ylim=(one.action.min() - 0.8, one.action.min() + DROP + 1.0))
         _draw(below, one, one.noised)
         weighty = one.density > math.exp(-4) * one.density.max()
         top = max(float(np.abs(one.learned - one.noised + s * one.spread)[weighty].max()) for s in (-1, 1))
@@ -33,17 +33,11 @@ def figure(found: Sequence[LearnedAction], titles: Sequence[str]) -> Figure:
 
 
 def _draw(axes: Axes, one: LearnedAction, base: Floats | float) -> None:
-    axes.fill_between(
-        one.phi, one.learned - one.spread - base, one.learned + one.spread - base, color=BLUE, alpha=0.3,
-        linewidth=0,
-    )  # fmt: skip
+    band(axes, one.phi, one.learned - base, one.spread, BLUE, 0.3)
     axes.plot(one.phi, one.learned - base, color=BLUE, label=r"learned, $S_{\rm DM}$ (band: one model)")
     axes.plot(one.phi, one.action - base, color=INK, linewidth=1.3, dashes=(4, 2), label=r"$S$")
-    axes.plot(
-        one.phi, one.noised - base, color=VERMILLION, linewidth=1.3, dashes=(1, 1.5),
-        label=rf"$S_\sigma$, $\sigma = {one.sigma:g}$",
-    )  # fmt: skip
-    light_grid(axes)
+    label = rf"$S_\sigma$, $\sigma = {one.sigma:g}$"
+    axes.plot(one.phi, one.noised - base, color=VERMILLION, linewidth=1.3, dashes=(1, 1.5), label=label)
     low, high = axes.get_ylim()
     axes.fill_between(
         one.phi, 0, 0.25 * one.density / one.density.max(), color=GREY, alpha=0.25, linewidth=0,

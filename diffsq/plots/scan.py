@@ -1,6 +1,8 @@
 """A coupling scan: observables against kappa, one curve per lattice size, and the crossings of U_L."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,47 +11,70 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from diffsq.plots.estimators import Curve
-from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, light_grid, new_figure, styled
+from diffsq.plots.style import FIELD, GREY, INK, SERIES, band, panels, styled
 from lattice.scans.crossings import ISING, curve_fit, dimensionless
-from lattice.scans.scaling import MIN_POINTS, CurveFit
+from lattice.scans.scaling import MIN_POINTS
 from lattice.scans.table import CERTIFIED, extents, tau_trajectories
 from lattice.statistics.notation import format_value
 
-SERIES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v"), (GREY, "P"))
-FIELD = r"[$\kappa$–$\lambda$ field]"
+Point = Mapping[str, Any]
+"""One result of `lattice.scans.scan`."""
+
+
+def _observable(name: str, result: Point) -> tuple[float, float] | None:
+    entry = result["observables"][name]
+    return None if entry["value"] is None or entry["error"] is None else (entry["value"], entry["error"])
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is drawn against kappa: label, (value, error) of a point, the lowest value shown (None: of the
+    curves), and how many decades the curves span before the axis is logarithmic."""
+
+    label: str
+    read: Callable[[Any], tuple[float, float] | None]
+    bottom: float | None = None
+    decades: float = np.inf
+
+
+QUANTITIES = {
+    "magnetization": Quantity(
+        rf"$\langle |M| \rangle$  {FIELD}", partial(_observable, "abs_magnetization"), bottom=0.0
+    ),
+    "susceptibility": Quantity(  # chi = V(<M^2> - <|M|>^2)
+        rf"$\chi = V(\langle M^2 \rangle - \langle |M| \rangle^2)$  {FIELD}",
+        partial(_observable, "susceptibility"), decades=1.3,
+    ),
+    "binder": Quantity(
+        r"$U_L = 1 - \langle M^4 \rangle / 3 \langle M^2 \rangle^2$  [dimensionless]", dimensionless
+    ),
+    "correlation_length": Quantity(
+        r"$\xi_{\rm 2nd}/L$  [dimensionless]", partial(dimensionless, quantity="xi_over_L"), bottom=0.0
+    ),
+    "tau": Quantity(
+        r"$\tau_{\rm int}(M^2) = \frac{1}{2} + \Sigma\rho$  [trajectories]", tau_trajectories, bottom=0.0,
+        decades=1.0,
+    ),
+}  # fmt: skip
 
 
 @styled
-def scan_magnetization(curves: Mapping[str, Curve], where: str = "") -> Figure:
-    """<|M|> against kappa; ``curves`` maps a label (L = 16) to (kappa, value, error)."""
-    return _scan(curves, rf"$\langle |M| \rangle$  {FIELD}", where, bottom=0.0)
-
-
-@styled
-def scan_susceptibility(curves: Mapping[str, Curve], where: str = "") -> Figure:
-    """chi = V(<M^2> - <|M|>^2) against kappa."""
-    label = rf"$\chi = V(\langle M^2 \rangle - \langle |M| \rangle^2)$  {FIELD}"
-    return _scan(curves, label, where, log=_decades(curves) > 1.3)
-
-
-@styled
-def scan_binder(curves: Mapping[str, Curve], where: str = "") -> Figure:
-    """U_L = 1 - <M^4>/(3 <M^2>^2) against kappa."""
-    label = r"$U_L = 1 - \langle M^4 \rangle / 3 \langle M^2 \rangle^2$  [dimensionless]"
-    return _scan(curves, label, where)
-
-
-@styled
-def scan_correlation_length(curves: Mapping[str, Curve], where: str = "") -> Figure:
-    """xi_2nd/L against kappa."""
-    return _scan(curves, r"$\xi_{\rm 2nd}/L$  [dimensionless]", where, bottom=0.0)
-
-
-@styled
-def scan_tau(curves: Mapping[str, Curve], where: str = "") -> Figure:
-    """tau_int(M^2) = 1/2 + sum rho in trajectories against kappa."""
-    label = r"$\tau_{\rm int}(M^2) = \frac{1}{2} + \Sigma\rho$  [trajectories]"
-    return _scan(curves, label, where, log=_decades(curves) > 1.0, bottom=0.0)
+def scan_figure(name: str, curves: Mapping[str, Curve], where: str = "") -> Figure:
+    """One of `QUANTITIES` against kappa; ``curves`` maps a label (L = 16) to (kappa, value, error)."""
+    quantity = QUANTITIES[name]
+    figure, axes = panels(7.2, 4.6)
+    for (label, curve), (colour, marker) in _series(curves):
+        axes.plot(curve.x, curve.value, color=colour, linewidth=1.0, alpha=0.45)  # a guide for the eye
+        _points(axes, curve, colour, marker, label)
+    y = np.concatenate([curve.value for curve in curves.values()])
+    if y.min() > 0 and np.log10(y.max() / y.min()) > quantity.decades:
+        axes.set_yscale("log")
+    elif quantity.bottom is not None:
+        axes.set_ylim(bottom=quantity.bottom)
+    _kappa_axis(axes, where)
+    axes.set_ylabel(quantity.label)
+    axes.legend(loc="best")
+    return figure
 
 
 @styled
@@ -63,27 +88,29 @@ def binder_crossing(
     where that is known, else from crossings), or the crossing of the two largest sizes that meet; ``star``
     draws a known limit of U_L.
     """
-    figure = new_figure(10.6, 5.2)
-    axes = figure.subplots()
+    figure, axes = panels(10.6, 5.2)
     fits = [curve_fit(entry) for entry in block["fits"]]
-    for (colour, marker), (label, curve), fit in zip(_series(len(fits)), curves.items(), fits):
+    for ((label, curve), (colour, marker)), fit in zip(_series(curves), fits):
         _points(axes, curve, colour, marker, label)
-        _band(axes, fit, colour)
+        kappa = np.linspace(*fit.kappas, 200)
+        band(axes, kappa, fit.value(kappa), fit.error(kappa), colour)
+        axes.plot(kappa, fit.value(kappa), color=colour, linewidth=1.2)
     sizes = [fit.length for fit in fits]
     pairs = [p for p in block["pairs"] if tuple(p["L"]) in list(zip(sizes, sizes[1:])) and "kappa" in p]
     for pair in pairs:
-        text = rf"${pair['L'][0]} \times {pair['L'][1]}$: $\kappa_\times = {_number(pair, 'kappa')}$"
+        number = format_value(pair["kappa"], pair["kappa_error"])
         axes.errorbar(
             pair["kappa"], pair["value"], pair["value_error"], pair["kappa_error"], fmt="*", markersize=13,
-            markerfacecolor="white", color=INK, zorder=6, label=text,
+            markerfacecolor="white", color=INK, zorder=6,
+            label=rf"${pair['L'][0]} \times {pair['L'][1]}$: $\kappa_\times = {number}$",
         )  # fmt: skip
     _limit_band(axes, block, pairs)
     if star is not None:
         label = rf"2D Ising $U^* = {star:.4f}$"
         axes.axhline(star, color=GREY, dashes=(6, 3), linewidth=1.2, zorder=0, label=label)
-    _window(axes, curves, pairs, block)
+    _window(axes, curves, pairs)
     _kappa_axis(axes, where)
-    axes.set_ylabel(r"$U_L = 1 - \langle M^4 \rangle / 3 \langle M^2 \rangle^2$  [dimensionless]")
+    axes.set_ylabel(QUANTITIES["binder"].label)
     figure.legend(loc="outside right upper")
     return figure
 
@@ -93,7 +120,7 @@ def scan_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
 
     A scan of single points has no figures.
     """
-    groups: dict[tuple[int, float], dict[str, list[Mapping[str, Any]]]] = {}
+    groups: dict[tuple[int, float], dict[str, list[Point]]] = {}
     for result in sorted(content["points"], key=_order):
         if result["status"] == CERTIFIED:
             shape, lam = result["request"]["shape"], result["request"]["action"]["lam"]
@@ -106,11 +133,11 @@ def scan_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
             continue
         where = rf"$\lambda = {lam:g}$" + ("" if dim == 2 else rf", $d = {dim}$")
         suffix = "" if len(groups) == 1 else f"_d{dim}_lam{lam:g}"
-        for name, draw, read in _FIGURES:
-            every = {label: _curve(results, read) for label, results in sizes.items()}
+        for name, quantity in QUANTITIES.items():
+            every = {label: _curve(results, quantity.read) for label, results in sizes.items()}
             curves = {label: curve for label, curve in every.items() if len(curve.x)}
             if curves:
-                figures[f"{name}{suffix}"] = draw(curves, where)
+                figures[f"{name}{suffix}"] = scan_figure(name, curves, where)
         for block in content["crossings"]:
             if (block["quantity"], block["dim"], block["lam"]) == ("binder", dim, lam):
                 labels = {f"$L = {fit['L']}$" for fit in block["fits"]}
@@ -120,68 +147,21 @@ def scan_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
     return figures
 
 
-def _order(result: Mapping[str, Any]) -> tuple[Sequence[int], float]:
+def _order(result: Point) -> tuple[Sequence[int], float]:
     return result["request"]["shape"], result["request"]["action"]["kappa"]
 
 
-def _observable(name: str) -> Any:
-    def read(result: Mapping[str, Any]) -> tuple[float, float] | None:
-        entry = result["observables"][name]
-        return None if entry["value"] is None or entry["error"] is None else (entry["value"], entry["error"])
-
-    return read
-
-
-def _xi_over_l(result: Mapping[str, Any]) -> tuple[float, float] | None:
-    return dimensionless(result, "xi_over_L")
-
-
-_FIGURES: tuple[tuple[str, Any, Any], ...] = (
-    ("magnetization", scan_magnetization, _observable("abs_magnetization")),
-    ("susceptibility", scan_susceptibility, _observable("susceptibility")),
-    ("binder", scan_binder, dimensionless),
-    ("correlation_length", scan_correlation_length, _xi_over_l),
-    ("tau", scan_tau, tau_trajectories),
-)
-
-
-def _curve(results: Sequence[Mapping[str, Any]], read: Any) -> Curve:
+def _curve(results: Sequence[Point], read: Callable[[Any], tuple[float, float] | None]) -> Curve:
     rows = [(r["request"]["action"]["kappa"], *pair) for r in results if (pair := read(r)) is not None]
-    table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-    return Curve(table[:, 0], table[:, 1], table[:, 2])
+    return Curve(*np.array(rows, dtype=np.float64).reshape(-1, 3).T)
 
 
-def _series(n: int) -> list[tuple[str, str]]:
-    return [SERIES[i % len(SERIES)] for i in range(n)]
-
-
-def _scan(
-    curves: Mapping[str, Curve], ylabel: str, where: str, *, log: bool = False, bottom: float | None = None
-) -> Figure:
-    figure = new_figure(7.2, 4.6)
-    axes = figure.subplots()
-    for (colour, marker), (label, curve) in zip(_series(len(curves)), curves.items()):
-        axes.plot(curve.x, curve.value, color=colour, linewidth=1.0, alpha=0.45)  # a guide for the eye
-        _points(axes, curve, colour, marker, label)
-    if log:
-        axes.set_yscale("log")
-    elif bottom is not None:
-        axes.set_ylim(bottom=bottom)
-    _kappa_axis(axes, where)
-    axes.set_ylabel(ylabel)
-    axes.legend(loc="best")
-    return figure
+def _series(curves: Mapping[str, Curve]) -> list[tuple[tuple[str, Curve], tuple[str, str]]]:
+    return [(item, SERIES[i % len(SERIES)]) for i, item in enumerate(curves.items())]
 
 
 def _points(axes: Axes, curve: Curve, colour: str, marker: str, label: str) -> None:
     axes.errorbar(curve.x, curve.value, curve.error, fmt=marker, color=colour, label=label, zorder=4)
-
-
-def _band(axes: Axes, fit: CurveFit, colour: str) -> None:
-    kappa = np.linspace(*fit.kappas, 200)
-    value, error = fit.value(kappa), fit.error(kappa)
-    axes.fill_between(kappa, value - error, value + error, color=colour, alpha=0.25, linewidth=0)
-    axes.plot(kappa, value, color=colour, linewidth=1.2)
 
 
 def _limit_band(axes: Axes, block: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
@@ -198,10 +178,9 @@ def _limit_band(axes: Axes, block: Mapping[str, Any], pairs: Sequence[Mapping[st
     axes.axvspan(value - error, value + error, color=GREY, alpha=0.35, linewidth=0, zorder=0, label=label)
 
 
-def _window(axes: Axes, curves: Mapping[str, Curve], pairs: Sequence[Mapping[str, Any]], block: Any) -> None:
+def _window(axes: Axes, curves: Mapping[str, Curve], pairs: Sequence[Mapping[str, Any]]) -> None:
     """All points of all sizes, but no more of the curves below than the crossings need."""
-    x = np.concatenate([curve.x for curve in curves.values()])
-    y = np.concatenate([curve.value for curve in curves.values()])
+    x, y = (np.concatenate([getattr(curve, of) for curve in curves.values()]) for of in ("x", "value"))
     margin = 0.04 * float(np.ptp(x))
     axes.set_xlim(float(x.min()) - margin, float(x.max()) + margin)
     if pairs:
@@ -216,13 +195,3 @@ def _kappa_axis(axes: Axes, where: str) -> None:
     plain = ScalarFormatter(useOffset=False)
     plain.set_scientific(False)
     axes.xaxis.set_major_formatter(plain)
-    light_grid(axes)
-
-
-def _number(pair: Mapping[str, Any], key: str) -> str:
-    return format_value(pair[key], pair[f"{key}_error"])
-
-
-def _decades(curves: Mapping[str, Curve]) -> float:
-    y = np.concatenate([curve.value for curve in curves.values()])
-    return float(np.log10(y.max() / y.min())) if y.min() > 0 else 0.0

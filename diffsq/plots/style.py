@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any, ParamSpec
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 P = ParamSpec("P")
 
@@ -29,6 +31,10 @@ GREY = "#7f8894"
 MONTE_CARLO, RAW, WEIGHTED, METROPOLIS = INK, VERMILLION, BLUE, GREEN
 WIENER, BASE, MODEL = GREY, PURPLE, BLUE
 HOT, COLD = VERMILLION, BLUE
+SERIES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (PURPLE, "D"), (INK, "v"), (GREY, "P"))
+
+FIELD = r"[$\kappa$–$\lambda$ field]"
+SIGMA = rf"noise level $\sigma$ {FIELD}"
 
 # Hexadecimal colour in the SVG -> CSS variable of the report's page.
 THEME = {
@@ -68,10 +74,48 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def light_grid(axes: Axes) -> None:
+def panels(width: float, height: float, *grid: int, **layout: Any) -> tuple[Figure, Any]:
+    """A new figure, and its axes as `Figure.subplots` gives them, with a faint grid behind the data."""
+    figure = new_figure(width, height)
+    axes = figure.subplots(*grid, **layout)
+    light_grid(*np.ravel(axes))
+    return figure, axes
+
+
+def light_grid(*panels: Axes) -> None:
     """A faint grid behind the data."""
-    axes.grid(True, which="major")
-    axes.set_axisbelow(True)
+    for axes in panels:
+        axes.grid(True, which="major")
+        axes.set_axisbelow(True)
+
+
+def band(
+    axes: Axes, x: ArrayLike, value: Any, error: Any, colour: str, alpha: float = 0.25, **style: Any
+) -> None:
+    """The one-sigma band value +- error over x."""
+    axes.fill_between(x, value - error, value + error, color=colour, alpha=alpha, linewidth=0, **style)
+
+
+def note(axes: Axes, text: str, at: tuple[float, float], offset: tuple[float, float], **style: Any) -> None:
+    """Text at a point, moved by ``offset`` printer's points."""
+    axes.annotate(text, at, xytext=offset, textcoords="offset points", **style)
+
+
+def rows(axes: Axes, labels: list[str]) -> list[int]:
+    """A vertical axis of named rows, the first on top, without ticks: the place of each."""
+    places = list(range(len(labels)))[::-1]
+    axes.set_yticks(places, labels)
+    axes.tick_params(axis="y", which="both", length=0)
+    return places
+
+
+def spread(n: int, most: int) -> list[int]:
+    """At most ``most`` of 0 ... n - 1, evenly spread, both ends among them.
+
+    >>> spread(9, 3), spread(2, 5)
+    ([0, 4, 8], [0, 1])
+    """
+    return sorted(set(np.linspace(0, n - 1, min(most, n)).round().astype(int).tolist()))
 
 
 def to_svg(figure: Figure, name: str) -> str:

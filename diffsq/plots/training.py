@@ -1,4 +1,4 @@
-"""Training losses of several models in one figure."""
+"""Training: losses, and what a model gains in path KL, step by step, by noise level and by momentum shell."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,77 +8,47 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from diffsq.plots.style import (
-    BASE,
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    MODEL,
-    PURPLE,
-    VERMILLION,
-    light_grid,
-    new_figure,
-    styled,
-)
+from diffsq.plots import style
+from diffsq.plots.style import BLUE, GREY, INK, MODEL, SERIES, SIGMA, note, panels, spread, styled
 from lattice.arrays import Floats
 from lattice.statistics.notation import format_value
 
-SERIES = ((BLUE, "-"), (VERMILLION, "--"), (GREEN, "-."), (PURPLE, ":"), (GREY, "-"))
+DASHES = ("-", "--", "-.", ":")
 
 
 @styled
 def losses(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
     """Loss against step of each model, name -> (step (n,), loss (n,)), both axes as they serve."""
-    figure = new_figure(8.2, 3.8)
-    axes = figure.subplots()
+    figure, axes = panels(8.2, 3.8)
     for i, (name, (step, loss)) in enumerate(curves.items()):
-        colour, dash = SERIES[i % len(SERIES)]
+        colour, dash = SERIES[i % len(SERIES)][0], DASHES[i % len(DASHES)]
         axes.plot(step, loss, dash, color=colour, linewidth=1.4, label=name)
     axes.set(yscale="log", xlabel="step", ylabel="loss")
     axes.legend(ncols=2)
-    light_grid(axes)
     return figure
-
-
-SIGMA = r"noise level $\sigma$ [$\kappa$–$\lambda$ field]"
 
 
 @styled
 def training_history(
-    step: ArrayLike,
-    loss: ArrayLike,
-    *,
-    val_step: ArrayLike = (),
-    val_gain: ArrayLike = (),
+    step: ArrayLike, loss: ArrayLike, *, val_step: ArrayLike = (), val_gain: ArrayLike = (),
     val_gain_error: ArrayLike = (),
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Training loss (n,) against step, and the held-out path KL that the U-Net gains over the regression
     base, (m,) with errors (m,) or none, in nats per field.
     """
-    figure = new_figure(11.0, 4.0)
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(11.0, 4.0, 1, 2)
     _loss(left, np.asarray(step, dtype=np.float64), np.asarray(loss, dtype=np.float64))
-    gain = np.asarray(val_gain, dtype=np.float64)
+    gain, error = (np.asarray(given, dtype=np.float64) for given in (val_gain, val_gain_error))
     if len(gain):
-        error = np.asarray(val_gain_error, dtype=np.float64)
         right.errorbar(val_step, gain, error if len(error) else None, color=MODEL, marker="o", linewidth=1.2)
         right.axhline(0.0, color=INK, linewidth=0.9, dashes=(4, 2))
-        right.annotate(
-            "regression base",
-            (0.985, 0.0),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=12,
-        )
+        note(
+            right, "regression base", (0.985, 0.0), (0, 3), xycoords=("axes fraction", "data"), ha="right",
+            va="bottom", fontsize=12,
+        )  # fmt: skip
     else:
         right.text(0.5, 0.5, "no validation yet", ha="center", va="center", transform=right.transAxes)
     right.set(xlabel="optimizer step", ylabel="held-out path KL gained [nats per field]")
-    for axes in (left, right):
-        light_grid(axes)
     return figure
 
 
@@ -97,37 +67,30 @@ def _loss(axes: Axes, step: Floats, loss: Floats) -> None:
 
 @styled
 def gain_per_level(
-    sigma: ArrayLike,
-    gain_base: ArrayLike,
-    gain_unet: ArrayLike,
-    *,
-    unet_error: ArrayLike | None = None,
+    sigma: ArrayLike, gain_base: ArrayLike, gain_unet: ArrayLike, *, unet_error: ArrayLike | None = None,
     totals: Mapping[str, tuple[float | None, float | None]] | None = None,
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Path KL gained at each ``sigma`` (S,): by the regression base over the Wiener filter, and by the U-Net
     over the base, (S,) each; ``unet_error`` (S,).
 
     Left both on one scale, right the U-Net alone on its own: it may be a small part of the whole, or
     negative.  ``totals`` holds (value, error) of "base" and "unet", summed over sigma, for the legend.
     """
-    levels = np.asarray(sigma, dtype=np.float64)
-    order = np.argsort(levels)
-    base, unet = (np.asarray(gain, dtype=np.float64)[order] for gain in (gain_base, gain_unet))
-    error = None if unet_error is None else np.asarray(unet_error, dtype=np.float64)[order]
+    order = np.argsort(np.asarray(sigma, dtype=np.float64))
+    given = (sigma, gain_base, gain_unet, unet_error)
+    levels, base, unet, error = (None if g is None else np.asarray(g, dtype=np.float64)[order] for g in given)
     names = {"base": "regression over Wiener", "unet": "U-Net over regression"}
     for key in names:
         if totals and key in totals:
             names[key] += rf": $\Sigma$ = {_value(*totals[key])}"
-    figure = new_figure(11.0, 4.4)
-    left, right = figure.subplots(1, 2)
-    left.plot(levels[order], base, color=BASE, marker="D", dashes=(5, 2), label=names["base"])
+    figure, (left, right) = panels(11.0, 4.4, 1, 2)
+    left.plot(levels, base, color=style.BASE, marker="D", dashes=(5, 2), label=names["base"])
     for axes in (left, right):
         label = names["unet"] if axes is left else None
-        axes.errorbar(levels[order], unet, error, color=MODEL, marker="o", elinewidth=1.2, label=label)
+        axes.errorbar(levels, unet, error, color=MODEL, marker="o", elinewidth=1.2, label=label)
         axes.axhline(0.0, color=INK, linewidth=0.9)
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         axes.set(xscale="log", xlabel=SIGMA)
-        light_grid(axes)
     left.set_ylabel(r"path KL gained per $\sigma$ bin [nats]")
     right.set_ylabel(r"gained by the U-Net per $\sigma$ bin [nats]")
     figure.legend(loc="outside upper center", ncols=2)
@@ -135,45 +98,39 @@ def gain_per_level(
 
 
 def _value(value: float | None, error: float | None) -> str:
-    if value is not None and not error:
-        return f"{value:.3g}"  # no error known
-    return format_value(value, error)
+    known = value is None or error
+    return format_value(value, error) if known else f"{value:.3g}"
 
 
 @styled
 def gain_per_shell(
-    sigma: ArrayLike,
-    shells: Sequence[str],
-    gain_base: ArrayLike,
-    gain_unet: ArrayLike,
+    sigma: ArrayLike, shells: Sequence[str], gain_base: ArrayLike, gain_unet: ArrayLike,
     multiplicity: Sequence[int] = (),
-) -> Figure:
+) -> Figure:  # fmt: skip
     """Heat maps over (sigma, momentum shell) of the path KL gained by the U-Net over the regression base
     (left) and by the base over the Wiener filter (right).
 
     ``gain_base`` and ``gain_unet`` are (S, n_shell).  Each map has its own scale, symmetric about 0.  Blue:
     gained; red: lost.
     """
-    order = np.argsort(np.asarray(sigma, dtype=np.float64))
-    levels = np.asarray(sigma, dtype=np.float64)[order]
-    names = [f"{name}  (×{n})" for name, n in zip(shells, multiplicity, strict=False)] or list(shells)
-    ticks = np.unique(np.linspace(0, len(levels) - 1, min(7, len(levels))).round().astype(int))
-    figure = new_figure(12.0, max(3.4, 0.32 * len(shells) + 2.0))
-    panels = figure.subplots(1, 2, sharey=True)
+    levels = np.asarray(sigma, dtype=np.float64)
+    order = np.argsort(levels)
+    names = [f"{name}  (×{n})" for name, n in zip(shells, multiplicity)] or list(shells)
+    ticks = spread(len(levels), 7)
+    figure = style.new_figure(12.0, max(3.4, 0.32 * len(shells) + 2.0))
+    pair = figure.subplots(1, 2, sharey=True)
     maps = (("U-Net over regression", gain_unet), ("regression over Wiener", gain_base))
-    for axes, (title, gain) in zip(panels, maps, strict=True):
+    for axes, (title, gain) in zip(pair, maps):
         data = np.asarray(gain, dtype=np.float64)[order].T
         reach = float(np.nanmax(np.abs(data), initial=0.0)) or 1.0
-        image = axes.imshow(
-            data, aspect="auto", origin="lower", cmap="RdBu", norm=TwoSlopeNorm(0.0, -reach, reach)
-        )
+        norm = TwoSlopeNorm(0.0, -reach, reach)
+        image = axes.imshow(data, aspect="auto", origin="lower", cmap="RdBu", norm=norm)
         bar = figure.colorbar(image, ax=axes, pad=0.015)
         bar.formatter.set_powerlimits((-2, 3))  # type: ignore[attr-defined]  # ScalarFormatter is its default
         bar.set_label("path KL gained [nats]")
-        axes.set_title(title)
-        axes.set_xticks(ticks, [f"{levels[i]:.2g}" for i in ticks])
+        axes.set(title=title, xlabel=SIGMA)
+        axes.set_xticks(ticks, [f"{levels[order][i]:.2g}" for i in ticks])
         axes.set_yticks(range(len(names)), names)
-        axes.set_xlabel(SIGMA)
         axes.tick_params(which="both", length=0)
-    panels[0].set_ylabel("momentum shell (× modes)")
+    pair[0].set_ylabel("momentum shell (× modes)")
     return figure

@@ -14,13 +14,13 @@ The first tests the process; where sigma is large it says nothing about kappa_n(
 The second is the expectation of the first over the noise (to order 1/N), without the noise of the noise.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import scipy.stats
+from einops import rearrange, repeat
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,8 +31,6 @@ from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments
 from lattice.statistics.pulls import sigmas_of
 
-Functional = Callable[[NDArray[Any]], NDArray[Any]]
-"""W(J) for J (n,), real or complex -> (n,)."""
 Watch = Callable[[int, Tensor], None]
 """watch(n, x_n) sees the fields x_n (n_samples, ...) at level n, in the samplers' variable x/f."""
 ORDERS = (2, 3, 4, 5, 6, 7, 8)
@@ -41,8 +39,6 @@ MIN_BLOCKS = 10  # fewer give no error worth a pull
 
 def signal(sde: VESDE | VPSDE, levels: Tensor) -> Floats:
     """f at the noise levels sigma (n_levels,), 0 included: 1, or 1/sqrt(1 + sigma^2) (VP)."""
-    if isinstance(sde, VESDE):
-        return np.ones(len(levels))
     return sde.signal(sde.time(levels.double().cpu())).numpy()
 
 
@@ -55,43 +51,9 @@ def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:
     >>> flow(np.array([0.0, 1.0, 0.0, -2.0]), np.array([0.5]), np.array([3.0]))
     array([[ 0.   ,  2.5  ,  0.   , -0.125]])
     """
-    start = np.asarray(kappa, dtype=np.float64)[..., None, :] * np.ones((len(f), 1))
+    start = repeat(np.asarray(kappa, dtype=np.float64), "... n -> ... level n", level=len(f)).copy()
     start[..., 1] += noise * np.asarray(sigma) ** 2
-    n = np.arange(1, start.shape[-1] + 1)
-    out: Floats = start * np.asarray(f)[:, None] ** n
-    return out
-
-
-def noised_functional(w0: Functional, f: float, sigma: float) -> Functional:
-    """W_t[J] = W_0[f J] + 1/2 f^2 sigma^2 J^2."""
-    return lambda j: w0(f * j) + 0.5 * (f * sigma * j) ** 2
-
-
-def functional_of(x: Floats, p: Floats) -> Functional:
-    """W[J] = ln sum_i p_i e^{J x_i} / sum_i p_i: nodes x (n,) and weights p (n,), of quadrature or a sample.
-
-    Raises `InputError` for weights that are negative or not finite, or whose sum is zero.
-    """
-    if not (np.isfinite(x).all() and np.isfinite(p).all() and p.min() >= 0 and p.sum() > 0):
-        raise InputError("W[J] needs finite nodes x and finite weights p >= 0 with a positive sum")
-    weight = p / p.sum()
-    return lambda j: np.log(np.exp(np.multiply.outer(np.asarray(j), x)) @ weight)
-
-
-def cumulants_of(w: Functional, n_max: int, radius: float = 0.5, n_nodes: int = 64) -> Floats:
-    """kappa_1..kappa_n_max (n_max,) of W by Cauchy's formula on |J| = radius.
-
-    radius: inside the disk where <e^{J x}> has no zero or pole: the error is (radius/nearest)^n_nodes of
-    truncation and 1e-16 n!/radius^n of rounding.
-
-    >>> np.round(cumulants_of(lambda j: -np.log(1 - j), 5), 10)              # Exp(1): (n - 1)!
-    array([ 1.,  1.,  2.,  6., 24.])
-    """
-    angle = 2 * math.pi * np.arange(n_nodes) / n_nodes
-    coefficients = np.fft.fft(w(radius * np.exp(1j * angle))).real / n_nodes
-    n = np.arange(1, n_max + 1)
-    scale = np.array([math.factorial(int(i)) / radius**i for i in n])
-    out: Floats = coefficients[1 : n_max + 1] * scale
+    out: Floats = start * np.power.outer(np.asarray(f), np.arange(1, start.shape[-1] + 1))
     return out
 
 
@@ -106,8 +68,7 @@ class Tally:
     def __init__(self, n_levels: int, n_blocks: int, n_max: int = ORDERS[-1]) -> None:
         if n_blocks < MIN_BLOCKS:
             raise InputError(f"jackknife errors need {MIN_BLOCKS} or more blocks of samples, got {n_blocks}")
-        self.sums = np.zeros((n_levels, n_blocks, n_max))
-        self.counts = np.zeros((n_levels, n_blocks))
+        self.sums, self.counts = np.zeros((n_levels, n_blocks, n_max)), np.zeros((n_levels, n_blocks))
 
     def add(
         self, level: int, x: Tensor | Floats, block: NDArray[np.int64], weight: Floats | None = None
@@ -137,10 +98,9 @@ class Tally:
         """
         used = self.counts.sum(axis=0) > 0
         sums, counts = self.sums[:, used], self.counts[:, used]
-        if used.sum() < MIN_BLOCKS or not counts.sum(axis=1).min() > 0:
-            n = int(used.sum())
-            raise InputError(f"every level needs samples in {MIN_BLOCKS} or more blocks, got {n}")
         total, number = sums.sum(axis=1), counts.sum(axis=1)
+        if used.sum() < MIN_BLOCKS or not number.min() > 0:
+            raise InputError(f"every level needs samples in {MIN_BLOCKS} or more blocks, got {used.sum()}")
         moments = total / number[:, None]
         without = (total[:, None] - sums) / (number[:, None] - counts)[..., None]
         if z2:
@@ -149,8 +109,7 @@ class Tally:
 
     def curve(self, sigma: Floats, orders: Sequence[int] = ORDERS, z2: bool = False) -> "Curve":
         """kappa_n and jackknife errors at the levels sigma (n_levels,)."""
-        value, without = self.replicas(z2)
-        return Curve.of(sigma, orders, value, without)
+        return Curve.of(sigma, orders, *self.replicas(z2))
 
 
 @dataclass(frozen=True)
@@ -182,14 +141,9 @@ def columns_of(orders: Sequence[int], n_max: int) -> list[int]:
 
 
 def estimate(
-    x: Tensor | Floats,
-    orders: Sequence[int] = ORDERS,
-    *,
-    z2: bool = False,
-    block: NDArray[np.int64] | None = None,
-    weight: Floats | None = None,
-    n_blocks: int = 100,
-) -> tuple[Floats, Floats]:
+    x: Tensor | Floats, orders: Sequence[int] = ORDERS, *, z2: bool = False,
+    block: NDArray[np.int64] | None = None, weight: Floats | None = None, n_blocks: int = 100,
+) -> tuple[Floats, Floats]:  # fmt: skip
     """kappa_n of samples x (n, ...) and errors, each (n_orders,); block (n,): chains, else n_blocks slices.
 
     >>> x = np.random.default_rng(1).exponential(size=(40000, 1))
@@ -227,15 +181,18 @@ def forward(x: Tensor, levels: Tensor, noise: Callable[[int], Tensor], watch: Wa
         watch(n + 1, x)
 
 
+def _averaged(tally: Tally, f: Floats, sigma: Floats, z2: bool, noise: float) -> tuple[Floats, Floats]:
+    """As `Tally.replicas` at every level, from level 0 by the formula."""
+    value, without = (flow(kappa[0], f, sigma, noise) for kappa in tally.replicas(z2))
+    return value, rearrange(without, "block level n -> level block n")
+
+
 def exact_average(
     tally: Tally, f: Floats, sigma: Floats, orders: Sequence[int] = ORDERS, z2: bool = False,
     noise: float = 1.0,
 ) -> Curve:  # fmt: skip
     """The forward curve with the noise averaged exactly, from the samples of level 0 of a tally."""
-    value, without = tally.replicas(z2)
-    return Curve.of(
-        sigma, orders, flow(value[0], f, sigma, noise), flow(without[0], f, sigma, noise).swapaxes(0, 1)
-    )
+    return Curve.of(sigma, orders, *_averaged(tally, f, sigma, z2, noise))
 
 
 def forward_pulls(
@@ -248,10 +205,9 @@ def forward_pulls(
     few blocks count as Student's t.
     """
     columns = columns_of(orders, tally.sums.shape[2])
-    value, without = tally.replicas(z2)
-    off = (value - flow(value[0], f, sigma, noise))[1:, columns]
-    spread = (without - flow(without[0], f, sigma, noise).swapaxes(0, 1))[1:][..., columns]
-    error, dof = jackknife_errors(spread, -2), without.shape[1] - 1
+    counted, exact = tally.replicas(z2), _averaged(tally, f, sigma, z2, noise)
+    off, without = ((a - b)[1:][..., columns] for a, b in zip(counted, exact))
+    error, dof = jackknife_errors(without, -2), without.shape[1] - 1
     return np.array([[sigmas_of(o, e, dof) for o, e in zip(*row)] for row in zip(off, error)])
 
 

@@ -1,14 +1,15 @@
 """One self-contained HTML page per run: ``build_report(run_dir)``.
 
 Figures are inline SVG, style is inline CSS, nothing is loaded from elsewhere: the file can be mailed,
-archived beside the ensemble, or shown in a talk.  A stage that has not run is named as such instead of
-failing.
+archived beside the ensemble, or shown in a talk.  The answer comes first: verdict, final table, the denoised
+field; then what it rests on.  A stage that has not run is named as such instead of failing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,68 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from diffsq.report.reader import NotRun, RunFolder
-from diffsq.report.sections import build_sections, overview
+from diffsq.report.reader import Absent, NotRun, RunFolder
+from diffsq.report.sections import FIRST, SECTIONS, build_sections, check_sections, overview
 from diffsq.report.tables import (
-    COLUMNS,
+    column_labels,
     comparison,
     duration,
     largest_pull,
-    number,
     pretty,
-    reference_values,
     show,
     show_tau,
+    variable_of,
     verdict_tiles,
 )
+from diffsq.run_folder.summary import TRAINING, truth_of
 from lattice.errors import InputError
 from lattice.files import write_atomic
 
-__all__ = ["build_report"]
+PHI4 = (
+    "S = Σ<sub>x</sub> [−2κ Σ<sub>μ</sub> φ<sub>x</sub>φ<sub>x+μ</sub> + {mass} φ<sub>x</sub>² "
+    "+ λφ<sub>x</sub>⁴]"
+)
+FORMULAS = {
+    "phi4": PHI4.format(mass="(1−2λ)") + " (κ–λ convention)", "free": PHI4.format(mass="(1−2λ)") + ", λ = 0",
+    "complex_phi4": PHI4.format(mass="m"), "one_link": "S = −β cos z",
+    "complex_gaussian": "S = ½ σ<sub>0</sub> z²", "complex_quartic": "S = ½ σ<sub>0</sub> z² + ¼ λ z⁴",
+    "real_quartic": "S = ½ μ² φ² + (g/4!) φ⁴",
+    "two_peak": "p = ½ [N(μ<sub>0</sub>, σ<sub>0</sub>²) + N(−μ<sub>0</sub>, σ<sub>0</sub>²)]",
+}  # fmt: skip
+NAMES = {
+    "phi4": "φ⁴ theory", "free": "free scalar", "complex_phi4": "φ⁴ with a complex mass",
+    "one_link": "U(1) one-link model",
+    "complex_gaussian": "Complex Gaussian", "complex_quartic": "Complex quartic model",
+    "real_quartic": "Real quartic model", "two_peak": "Two-peak law",
+}  # fmt: skip
+SYMBOLS = {
+    "kappa": "κ", "lam": "λ", "mass": "m", "beta": "β", "sigma0": "σ₀", "mu2": "μ²", "g": "g", "mu0": "μ₀",
+}  # fmt: skip
+CERTIFICATES = {
+    "complex Langevin": (
+        "Verdict on complex Langevin",
+        "Complex Langevin can converge to a wrong answer without a sign of it in any chain. Every check has "
+        "its number and error: a power-law tail of the drift or a boundary term is <i>wrong</i>, anything "
+        "else that fails is <i>doubtful</i>.",
+    ),
+    "exact draws": (
+        "Certificate of the exact draws",
+        "Independent draws by inverse distribution function; their moments against quadrature.",
+    ),
+    "Monte Carlo": (
+        "Certificate of the Monte Carlo ensemble",
+        "Every check the training ensemble had to pass, with the number expected of a correct, thermalised "
+        "simulation: hot and cold starts agree, ⟨e<sup>−ΔH</sup>⟩ = 1, and the Schwinger–Dyson identity "
+        "⟨φ ∂S/∂φ⟩ = 1 per site.",
+    ),
+}
 
 
-def build_report(run_dir: Path) -> Path:
+def build_report(run_dir: str | Path) -> Path:
     """Write ``run_dir/report.html`` from whatever stages the run folder holds, and return its path.
 
-    A finished run also gets ``overview.png``: one field denoised above the pulls of the final table.
+    A finished run on a lattice also gets ``overview.png``: one field denoised above the pulls of the final
+    table.
 
     Raises InputError if ``run_dir`` is not a folder, or its config or summary cannot be read; a damaged
     file of a single stage becomes a note in its section.
@@ -49,7 +88,7 @@ def build_report(run_dir: Path) -> Path:
         raise InputError(f"{run_dir}: no such run folder")
     path = run_dir / "report.html"
     run = RunFolder(run_dir)
-    with contextlib.suppress(NotRun):
+    with contextlib.suppress(Absent):
         picture = io.BytesIO()
         overview(run).savefig(picture, format="png", dpi=110)
         write_atomic(run_dir / "overview.png", picture.getvalue())
@@ -59,11 +98,6 @@ def build_report(run_dir: Path) -> Path:
 
 def render(run: RunFolder) -> str:
     """The page as text."""
-    return fill("report.html.j2", _context(run))
-
-
-def fill(template: str, context: Mapping[str, Any]) -> str:
-    """A template of this package as text."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
         loader=jinja2.PackageLoader("diffsq.report", "templates"),
@@ -71,58 +105,65 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
     environment.filters |= {
         "show": show, "show_tau": show_tau, "pretty": pretty, "duration": duration, "html": Markup,
     }  # fmt: skip
-    return environment.get_template(template).render(**context)
+    return environment.get_template("report.html.j2").render(**_context(run))
 
 
 def _context(run: RunFolder) -> dict[str, Any]:
     summary, config = run.summary, run.config
-    rows = comparison(summary)
+    rows, labels = comparison(summary), column_labels(summary)
     certificate, certificate_note = _certificate(run)
-    shape = (config.get("lattice") or {}).get("shape") or []
-    volume = 1
-    for extent in shape:
-        volume *= int(extent)
-    unit = _tau_unit(summary, certificate)
-    known = bool(reference_values(summary))
-    sections = build_sections(run)
+    action, shape = config.get("action") or {}, (config.get("lattice") or {}).get("shape") or []
+    first, rest = build_sections(run, FIRST), [*build_sections(run, SECTIONS), *check_sections(run)]
+    title, reading = CERTIFICATES[column_labels({"config": config, "columns": {TRAINING: {}}})[TRAINING]]
     return {
         "name": summary.get("name") or config.get("name") or run.path.name,
-        "action": _action_words(config.get("action") or {}),
+        "action": _action_words(action),
+        "formula": FORMULAS.get(str(action.get("kind")), ""),
         "lattice": " × ".join(str(extent) for extent in shape),
         "dimension": len(shape),
-        "tiles": verdict_tiles(summary, rows, volume if shape else None),
+        "tiles": verdict_tiles(summary, rows, math.prod(shape)),
         "verdict": _verdict(summary, rows, certificate),
         "certificate": certificate,
         "certificate_note": certificate_note,
-        "sections": sections,
-        "problems": [section for section in sections if section.problem],
+        "certificate_title": title,
+        "certificate_reading": reading,
+        "failed": [check for check in (certificate or {}).get("checks") or [] if not check["passed"]],
+        "first": first,
+        "sections": rest,
+        "problems": [section for section in (*first, *rest) if section.problem],
         "rows": rows,
-        "columns": COLUMNS,
-        "has_reference": known,
-        "tau_unit": unit,
-        **run_tail(run),
-    }
-
-
-def run_tail(run: RunFolder) -> dict[str, Any]:
-    """What ends the page of every run: seconds, config, versions, identities."""
-    return {
-        "seconds": _seconds(run.summary),
+        "columns": labels,
+        "known": _known(summary),
+        "baseline": _baseline(summary),
+        "tau_unit": _tau_unit(summary, certificate),
+        "one_variable": bool(variable_of(summary)),
+        "seconds": _seconds(summary),
         "config_text": run.config_text,
-        "versions": _flat(run.summary.get("versions") or {}),
-        "identities": _identities(run.summary),
+        "versions": _flat(summary.get("versions") or {}),
+        "identities": _identities(summary, labels),
     }
+
+
+def _known(summary: dict[str, Any]) -> str:
+    """Heading of the column of what is known, empty without one."""
+    if not summary or not truth_of(summary, TRAINING):
+        return ""
+    return "reference" if summary["reference"] is not None else "exact"
+
+
+def _baseline(summary: Mapping[str, Any]) -> str:
+    words = {"reference": "the reference", "exact": "the exact value", "training": "the training data"}
+    return words[summary.get("against", "training")]
 
 
 def _action_words(action: Mapping[str, Any]) -> str:
-    kind = {"phi4": "φ⁴ theory", "free": "free scalar"}.get(
-        str(action.get("kind")), str(action.get("kind", ""))
-    )
-    couplings = [
-        f"{symbol} = {action[key]:g}"
-        for key, symbol in (("kappa", "κ"), ("lam", "λ"))
-        if number(action.get(key))
-    ]
+    def number(value: Any) -> str:
+        if isinstance(value, list):
+            return f"{value[0]:g} {'+' if value[1] >= 0 else '−'} {abs(value[1]):g}i"
+        return f"{value:g}"
+
+    kind = NAMES.get(str(action.get("kind")), str(action.get("kind", "")))
+    couplings = [f"{SYMBOLS[key]} = {number(value)}" for key, value in action.items() if key in SYMBOLS]
     return ", ".join(part for part in (kind, *couplings) if part)
 
 
@@ -136,51 +177,43 @@ def _certificate(run: RunFolder) -> tuple[dict[str, Any] | None, str]:
 
 
 def _tau_unit(summary: Mapping[str, Any], certificate: Mapping[str, Any] | None) -> str:
-    training = (summary.get("columns") or {}).get("training") or {}
+    training = (summary.get("columns") or {}).get(TRAINING) or {}
     unit = training.get("tau_unit") or ((certificate or {}).get("tau_int") or {}).get("unit")
     return str(unit) if unit else "saved configurations"
 
 
 def _verdict(
-    summary: Mapping[str, Any], rows: list[Any], certificate: Mapping[str, Any] | None
+    summary: dict[str, Any], rows: list[Any], certificate: Mapping[str, Any] | None
 ) -> dict[str, str]:
     """One sentence and a grade: what the exactness of this run rests on, or how far the run has come."""
-    worst = largest_pull(rows)
-    if worst is None:
-        done = (
-            "ensemble certified"
-            if certificate and certificate.get("passed")
-            else "ensemble not certified yet"
-        )
+    if not summary:
+        passed = certificate and certificate.get("passed")
+        done = "ensemble certified" if passed else "ensemble not certified yet"
         return {"text": f"Run not complete: {done}; the sections below show the stages found.", "grade": ""}
-    row, _, cell = worst
-    baseline = "the reference" if row.reference else "Monte Carlo"
-    if cell.grade == "off":
-        text = (
-            f"After correction an observable still disagrees with {baseline}: find the cause before using it"
+    found, worst = summary["verdict"], largest_pull(summary, rows)
+    text, grade = "Passed." if found["passed"] else "Not passed.", ""
+    if worst is not None:
+        row, column, cell = worst
+        grade = cell.grade
+        within = {"ok": "agrees", "warn": "agrees within 3σ", "off": "disagrees somewhere"}[grade]
+        text += (
+            f" What the samples say, corrected where they can be, {within} with {_baseline(summary)}: "
+            f"largest deviation {abs(cell.pull):.1f}σ, {row.label.html} of {column_labels(summary)[column]}."
         )
-    else:
-        text = f"After correction every compared observable agrees with {baseline}"
-        text += " within 3σ" if cell.grade == "warn" else ""
-    text += f" (largest deviation {abs(cell.pull):.1f}σ)."
-    recorded = summary.get("verdict") or {}
-    if recorded.get("certified") is False:
-        text += " The Monte Carlo ensemble is not certified."
-    if recorded.get("missing"):
-        text += f" Not measured: {', '.join(map(str, recorded['missing']))}."
-    if "passed" in recorded:
-        text = f"{'Passed' if recorded['passed'] else 'Not passed'}. {text}"
-    return {"text": text, "grade": cell.grade if recorded.get("passed", True) else "off"}
+    if not found["certified"]:
+        text += " The training data are not certified."
+    if found["missing"]:
+        text += f" Not measured: {', '.join(found['missing'])}."
+    if found["failed_checks"]:
+        text += f" Failed checks: {', '.join(found['failed_checks'])}."
+    return {"text": text, "grade": grade if found["passed"] else "off"}
 
 
 def _seconds(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    seconds = {
-        stage: float(s) for stage, s in (summary.get("seconds") or {}).items() if isinstance(s, int | float)
-    }
-    total = seconds.pop("total", sum(seconds.values()))
+    seconds = {stage: float(s) for stage, s in (summary.get("seconds") or {}).items()}
     longest = max(seconds.values(), default=0.0) or 1.0
     stages = [{"stage": stage, "seconds": s, "share": 100 * s / longest} for stage, s in seconds.items()]
-    return [*stages, {"stage": "total", "seconds": total, "share": 0.0}] if stages else []
+    return [*stages, {"stage": "total", "seconds": sum(seconds.values()), "share": 0.0}] if stages else []
 
 
 def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -193,13 +226,13 @@ def _flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _identities(summary: Mapping[str, Any]) -> dict[str, str]:
+def _identities(summary: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, str]:
     """n and sha256 of every measured ensemble, as far as the summary names them."""
     found = {}
     for column, table in (summary.get("columns") or {}).items():
-        ensemble = (table or {}).get("ensemble") or {}
+        ensemble = table.get("ensemble") or {}
         parts = [f"n = {ensemble['n']}"] if "n" in ensemble else []
         parts += [f"sha256 {ensemble['identity']}"] if ensemble.get("identity") else []
         if parts:
-            found[COLUMNS.get(column, column)] = ", ".join(parts)
+            found[labels[column]] = ", ".join(parts)
     return found

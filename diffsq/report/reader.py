@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from diffsq.config.names import CHECK_NAMES
+from diffsq.training.checkpoint import read_lines
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
@@ -88,33 +89,32 @@ class RunFolder:
         return data[0], data[1], names
 
     @cached_property
-    def metrics(self) -> list[dict[str, Any]]:
-        """Lines of metrics.jsonl; a last line cut short by a kill is dropped."""
-        path = self._file("train", "metrics.jsonl")
-        lines = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                lines.append(entry)
-        if not lines:
+    def metrics(self) -> dict[str, list[dict[str, Any]]]:
+        """Model name -> lines of its metrics.jsonl; a last line cut short by a kill is dropped."""
+        if not (self.path / "train").is_dir():
             raise NotRun("train")
-        return lines
+        paths = sorted((self.path / "train").glob("*/metrics.jsonl"))
+        found = {path.parent.name: read_lines(path) for path in paths}
+        if not any(found.values()):
+            raise Absent("no optimiser steps in this run")
+        return found
 
     @cached_property
     def validation(self) -> dict[str, Any]:
-        return self._json("train", "validation.json")
+        return self._json("train", "score/validation.json")
 
     @cached_property
     def samples(self) -> Ensemble:
-        self._finished("sample")
-        return read_ensemble(self.path / "samples")
+        """The first sample set."""
+        return read_ensemble(self._first().parent)
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
-        return self._json("sample", "diagnostics.json")
+        """Of the first sample set."""
+        path = self._first().with_name("diagnostics.json")
+        if not path.is_file():
+            raise Absent("these samples carry no log-weights")
+        return read_json(path)
 
     @cached_property
     def checks(self) -> dict[str, dict[str, Any]]:
@@ -125,8 +125,18 @@ class RunFolder:
     @cached_property
     def sequence(self) -> tuple[Floats, Floats]:
         """Frames (n, *shape) and their sigma (n,)."""
-        data, _ = self._hdf5("sample", "sequence.h5", ("phi", "sigma"))
+        path = self._first().with_name("sequence.h5")
+        if not path.is_file():
+            raise Absent("no denoising sequence of points")
+        data, _ = self._hdf5("sample", f"{path.parent.name}/sequence.h5", ("phi", "sigma"))
         return data[0], data[1]
+
+    def _first(self) -> Path:
+        """The manifest of the first sample set."""
+        found = sorted((self.path / "samples").glob("*/manifest.json"))  # written last
+        if not found:
+            raise NotRun("sample")
+        return found[0]
 
     def _file(self, stage: str, name: str) -> Path:
         path = self.path / {"sample": "samples"}.get(stage, stage) / name

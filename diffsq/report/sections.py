@@ -1,4 +1,5 @@
-"""The figure sections of the page: which files each needs and how it is drawn."""
+"""The figure sections of the page: which files each needs and how it is drawn. A section whose files this
+kind of run does not have is left out; one whose stage has not run says so."""
 
 from __future__ import annotations
 
@@ -12,14 +13,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffsq import plots
+from diffsq.analysis.fokker_planck import drift_of, log_density_map
 from diffsq.checks.perform import MODULES
+from diffsq.plots import complex_langevin, complex_plane
+from diffsq.plots.training import losses
 from diffsq.report.reader import Absent, NotRun, RunFolder
-from diffsq.report.tables import COLUMNS, comparison, number, pretty, reference_values
+from diffsq.report.tables import comparison, pretty
+from diffsq.run_folder.finished import PointBench, open_run
+from diffsq.run_folder.summary import TRAINING
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.observables import measure
 from lattice.statistics.gamma import gamma_method
+
+AGAINST = {"reference": "reference", "exact": "exact values", "training": "training data"}
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,27 @@ class Section:
     text: str = ""  # what a check prints
 
 
+class Foreign(Absent):
+    """The section belongs to another kind of run."""
+
+
+def on_lattice(run: RunFolder) -> None:
+    """Refuse a run on one variable."""
+    if run.config.get("action") and not run.config.get("sde"):
+        raise Foreign("for fields on a lattice")
+
+
 def thermalisation(run: RunFolder) -> Figure:
+    on_lattice(run)
     abs_m, density, start = run.thermalisation
-    measured = ((run.summary.get("columns") or {}).get("training") or {}).get("observables") or {}
-    bands = (
-        number(measured.get("abs_magnetization")) or _production(run, "magnetization"),
-        number(measured.get("action_density")) or _production(run, "action"),
+    measured = ((run.summary.get("columns") or {}).get(TRAINING) or {}).get("observables") or {}
+    bands = tuple(
+        (measured[name]["value"], measured[name]["error"] or math.nan)
+        if name in measured
+        else _production(run, series)
+        for name, series in (("abs_magnetization", "magnetization"), ("action_density", "action"))
     )
-    return plots.thermalisation(abs_m, density, start, equilibrium=bands)
+    return plots.thermalisation(abs_m, density, start, equilibrium=bands)  # type: ignore[arg-type]
 
 
 def _production(run: RunFolder, name: str) -> tuple[float, float] | None:
@@ -61,6 +82,7 @@ def _production(run: RunFolder, name: str) -> tuple[float, float] | None:
 
 
 def autocorrelation(run: RunFolder) -> Figure:
+    on_lattice(run)
     ensemble = run.ensemble
     m = ensemble.series["magnetization"]
     curves, windows, quoted = {}, {}, {}
@@ -73,11 +95,18 @@ def autocorrelation(run: RunFolder) -> Figure:
 
 
 def history(run: RunFolder) -> Figure:
-    losses = [line for line in run.metrics if "loss" in line and "step" in line]
-    checks = [line for line in run.metrics if "val_gain" in line and "step" in line]
+    if run.config.get("sde") is None:
+        curves = {name: [line for line in lines if "loss" in line] for name, lines in run.metrics.items()}
+        return losses({
+            name: ([line["step"] for line in lines], [line["loss"] for line in lines])
+            for name, lines in curves.items() if lines
+        })  # fmt: skip
+    lines = run.metrics["score"]
+    steps = [line for line in lines if "loss" in line and "step" in line]
+    checks = [line for line in lines if "val_gain" in line and "step" in line]
     return plots.training_history(
-        [line["step"] for line in losses],
-        [line["loss"] for line in losses],
+        [line["step"] for line in steps],
+        [line["loss"] for line in steps],
         val_step=[line["step"] for line in checks],
         val_gain=[line["val_gain"] for line in checks],
         val_gain_error=[line.get("val_gain_error") or 0.0 for line in checks],  # 0: no bar
@@ -85,6 +114,7 @@ def history(run: RunFolder) -> Figure:
 
 
 def gain_levels(run: RunFolder) -> Figure:
+    on_lattice(run)
     data = run.validation
     total = data.get("total") or {}
     return plots.gain_per_level(
@@ -97,6 +127,7 @@ def gain_levels(run: RunFolder) -> Figure:
 
 
 def gain_shells(run: RunFolder) -> Figure:
+    on_lattice(run)
     data = run.validation
     labels = [pretty(str(shell["label"])) for shell in data["shells"]]
     sizes = [int(shell["multiplicity"]) for shell in data["shells"]]
@@ -104,10 +135,12 @@ def gain_shells(run: RunFolder) -> Figure:
 
 
 def sequence(run: RunFolder) -> Figure:
+    on_lattice(run)
     return plots.denoising_sequence(*run.sequence)
 
 
 def schedule(run: RunFolder) -> Figure:
+    on_lattice(run)
     return plots.level_schedule(run.diagnostics["levels"])
 
 
@@ -125,6 +158,7 @@ def weights(run: RunFolder) -> Figure:
 
 def _weighted(run: RunFolder) -> dict[str, Any]:
     """The diagnostics of a sampler with log-weights."""
+    on_lattice(run)
     data = run.diagnostics
     if not (data.get("reverse") or {}).get("log_weight"):
         raise Absent("this sampler gives no log-weights; sampling.method path does")
@@ -144,42 +178,74 @@ def level_variance(run: RunFolder) -> Figure:
 
 
 def magnetization(run: RunFolder) -> Figure:
-    samples = _samples(run)
+    on_lattice(run)
     mc = _series(run.ensemble)
-    if samples is None:
+    try:
+        samples = run.samples
+    except NotRun:
         return plots.magnetization_distribution(mc)
     return plots.magnetization_distribution(mc, samples.series["magnetization"], samples.log_weight)
 
 
 def two_point(run: RunFolder) -> Figure:
-    monte_carlo = _propagator(run, "training") or _curve(measure.two_point(run.ensemble))
+    on_lattice(run)
+    monte_carlo = _propagator(run, TRAINING) or _curve(measure.two_point(run.ensemble))
     curves = {name: _propagator(run, name) for name in ("raw", "weighted")}
     return plots.two_point_function(
         monte_carlo, {name: curve for name, curve in curves.items() if curve is not None}
     )
 
 
+def drift(run: RunFolder) -> Figure:
+    return complex_langevin.drift_histogram(_langevin(run))
+
+
+def boundary(run: RunFolder) -> Figure:
+    return complex_langevin.boundary_terms(_langevin(run))
+
+
+def _langevin(run: RunFolder) -> dict[str, Any]:
+    if "imaginary_noise" not in (run.config.get("ensemble") or {}):
+        raise Foreign("for complex Langevin")
+    return run.certificate
+
+
+def plane(run: RunFolder) -> Figure:
+    _langevin(run)
+    bench = open_run(run.path)
+    assert isinstance(bench, PointBench)
+    data, learned = bench.ensemble.phi, None
+    if "energy" in bench.models:
+        model = bench.models["energy"]
+        x, y = (1.03 * float(np.abs(data[:, axis]).max()) for axis in (0, 1))
+        sigma = float(model.log_sigma[0].exp())
+        learned = log_density_map(model, drift_of(bench.action), (-x, x, -y, y), sigma)
+    return complex_plane.density_map(data, run.samples.phi, learned, strip=bench.strip)
+
+
 def pulls(run: RunFolder) -> Figure:
-    labels, shown, against = _pulls(run)
-    return plots.pull_chart(labels, shown, against=against)
+    labels, shown = _pulls(run)
+    return plots.pull_chart(labels, shown, against=AGAINST[run.summary["against"]])
 
 
 def overview(run: RunFolder) -> Figure:
     """The picture beside the page: one field denoised, and the final comparison."""
-    labels, shown, against = _pulls(run)
-    return plots.overview(*run.sequence, labels, shown, against=against)
+    labels, shown = _pulls(run)
+    return plots.overview(*run.sequence, labels, shown, against=AGAINST[run.summary["against"]])
 
 
-def _pulls(run: RunFolder) -> tuple[list[str], dict[str, list[float]], str]:
+def _pulls(run: RunFolder) -> tuple[list[str], dict[str, list[float]]]:
     rows = [row for row in comparison(run.summary) if row.main]
     if not rows:
         raise NotRun("run")
-    against = "reference" if reference_values(run.summary) else "Monte Carlo ensemble"
-    shown = {name: [row.cells[name].pull for row in rows] for name in COLUMNS}
+    names = [
+        name for name in run.summary["columns"] if name != TRAINING or run.summary["against"] != "training"
+    ]
+    shown = {name: [row.cells[name].pull for row in rows] for name in names}
     shown = {name: column for name, column in shown.items() if not np.isnan(column).all()}
     if not shown:
-        raise NotRun("run")
-    return [row.label.math for row in rows], shown, against
+        raise Absent("nothing to hold the columns against")
+    return [row.label.math for row in rows], shown
 
 
 def _propagator(run: RunFolder, column: str) -> plots.Curve | None:
@@ -199,50 +265,63 @@ def _series(ensemble: Ensemble) -> Floats:
     return ensemble.series["magnetization"][np.concatenate(ensemble.replicas())]
 
 
-def _samples(run: RunFolder) -> Ensemble | None:
-    try:
-        return run.samples
-    except NotRun:
-        return None
-
-
 Draw = Callable[[RunFolder], Figure]
 
 # key (also of the reading sentence in the template), title, figure; in reading order
+FIRST: tuple[tuple[str, str, Draw], ...] = (
+    ("sequence", "One field, denoised", sequence),
+    ("plane", "In the complex plane", plane),
+    ("pulls", "Pulls", pulls),
+)
 SECTIONS: tuple[tuple[str, str, Draw], ...] = (
-    ("thermalisation", "Thermalisation", thermalisation),
-    ("autocorrelation", "Autocorrelation", autocorrelation),
+    ("weights", "Log-weights", weights),
+    ("pm", "Distribution of the magnetisation", magnetization),
+    ("two-point", "Two-point function", two_point),
+    ("path-kl", "Path KL of the chain", path_kl),
+    ("level-variance", "Variance by reverse step", level_variance),
+    ("schedule", "Level schedule", schedule),
     ("training", "Training history", history),
     ("gain-levels", "Path KL gained by noise level", gain_levels),
     ("gain-shells", "Path KL gained by momentum shell", gain_shells),
-    ("schedule", "Level schedule", schedule),
-    ("sequence", "One field, denoised", sequence),
-    ("weights", "Log-weights", weights),
-    ("path-kl", "Path KL of the chain", path_kl),
-    ("level-variance", "Variance by reverse step", level_variance),
-    ("pm", "Distribution of the magnetisation", magnetization),
-    ("two-point", "Two-point function", two_point),
-    ("pulls", "Pulls", pulls),
+    ("thermalisation", "Thermalisation", thermalisation),
+    ("autocorrelation", "Autocorrelation", autocorrelation),
+    ("drift", "Drift histogram", drift),
+    ("boundary", "Boundary terms", boundary),
 )
 
 
-def build_sections(run: RunFolder) -> list[Section]:
-    """Every section in reading order; one that cannot be drawn says why."""
-    return [section(run, key, title, draw) for key, title, draw in SECTIONS] + [
-        _check_section(run, name, content) for name, content in run.checks.items()
-    ]
+def build_sections(run: RunFolder, chosen: tuple[tuple[str, str, Draw], ...]) -> list[Section]:
+    """The sections that belong to this kind of run, in reading order; one that cannot be drawn says why."""
+    found = [section(run, key, title, draw) for key, title, draw in chosen]
+    return [each for each in found if each is not None]
+
+
+def check_sections(run: RunFolder) -> list[Section]:
+    """One for every check made of this run."""
+    return [_check_section(run, name, content) for name, content in run.checks.items()]
 
 
 def _check_section(run: RunFolder, name: str, content: Mapping[str, Any]) -> Section:
     module = importlib.import_module(MODULES[name])
-    found = section(run, f"check-{name}", f"Check: {name}", lambda _: module.figure(content["result"]))
-    return replace(found, text=str(content.get("text", "")))
+    text = str(content.get("text", ""))
+
+    def draw(_: RunFolder) -> Figure:
+        figure: Figure | None = module.figure(content["result"]) if hasattr(module, "figure") else None
+        if figure is None:
+            raise Absent("")
+        return figure
+
+    found = section(run, f"check-{name}", f"Check: {name}", draw)
+    assert found is not None
+    return replace(found, text=text)
 
 
-def section(run: RunFolder, key: str, title: str, draw: Draw) -> Section:
-    """A figure of the page, or the reason why there is none."""
+def section(run: RunFolder, key: str, title: str, draw: Draw) -> Section | None:
+    """A figure of the page, the reason why there is none, or None where it belongs to another kind of run."""
     try:
         figure = draw(run)
+    except Foreign:
+        return None
     except Absent as missing:
         return Section(key, title, note=str(missing))
     except (InputError, KeyError, TypeError, ValueError, IndexError, OSError) as error:

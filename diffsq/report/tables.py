@@ -1,7 +1,7 @@
-"""The numbers of the page: the final comparison with pulls, the certificate, and the verdict.
+"""The numbers of the page: the final table with pulls, tiles, and how they are printed.
 
-A pull is (value - baseline)/sqrt(error^2 + error_baseline^2); the baseline is the reference where it has
-the observable, the Monte Carlo (training) column otherwise.
+Everything comes from the run's summary; what a column is held against is said there
+(`diffsq.run_folder.summary`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from diffsq.run_folder.pulls import pull
+from diffsq.run_folder.summary import TRAINING, truth_of
 from lattice.observables.names import in_short_table
-from lattice.statistics.notation import format_value, parse_value
+from lattice.statistics.notation import format_value
 
-COLUMNS = {"training": "Monte Carlo", "raw": "raw", "weighted": "weighted", "metropolis": "Metropolis"}
+CORRECTED = {"raw": "raw", "weighted": "weighted", "metropolis": "Metropolis"}
+MAX_TILES = 9
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Label:
 
     html: str
     math: str
-    definition: str
+    definition: str = ""
 
 
 LABELS = {
@@ -35,6 +38,8 @@ LABELS = {
     "binder": Label("<i>U<sub>L</sub></i>", r"$U_L$", "1 − ⟨M⁴⟩/(3⟨M²⟩²)"),
     "action_density": Label("<i>s</i>", r"$s$", "⟨S⟩/V, κ–λ action"),
     "phi2": Label("⟨φ²⟩", r"$\langle\phi^2\rangle$", "per site"),
+    "phi4": Label("⟨φ⁴⟩", r"$\langle\phi^4\rangle$", "per site"),
+    "magnetization": Label("⟨<i>M</i>⟩", r"$\langle M\rangle$", "M = V⁻¹ Σ φ"),
     "kappa4_ratio": Label(
         "κ<sub>4</sub>/κ<sub>2</sub>²", r"$\kappa_4/\kappa_2^2$", "cumulants of φ at one site"
     ),
@@ -44,37 +49,39 @@ LABELS = {
     "xi_2nd": Label("ξ<sub>2nd</sub>", r"$\xi_{\rm 2nd}$", "√(G(0)/G(k₁) − 1)/(2 sin(π/L))"),
     "ln_z": Label("ln <i>Z</i>", r"$\ln Z$", "ln of the mean weight, nats"),
 }
-
-
-def label_of(name: str) -> Label:
-    """The label of any observable of ``lattice.observables.measure``; its bare name if it is not known.
-
-    >>> label_of("kappa8_m_ratio").html, label_of("phi4").html, label_of("new").html
-    ('κ<sub>8</sub>/κ<sub>2</sub>⁴ of <i>M</i>', '⟨φ⁴⟩', 'new')
-    """
-    if name in LABELS:
-        return LABELS[name]
-    if name in ("phi4", "magnetization"):
-        return Label(
-            "⟨φ⁴⟩" if name == "phi4" else "⟨<i>M</i>⟩", name, "per site" if name == "phi4" else "M = V⁻¹ Σ φ"
-        )
-    match = re.fullmatch(r"kappa([2468])(_m|_k1|_k2)?(_ratio(?:_z2)?)?", name)
-    if not match:
-        return Label(html.escape(name), name, "")
-    order, of, ratio = match.groups()
-    symbol = f"κ<sub>{order}</sub>" + (f"/κ<sub>2</sub>{'⁰¹²³⁴'[int(order) // 2]}" if ratio else "")
-    what, caption = _CUMULANTS_OF[of]
-    if ratio == "_ratio_z2":
-        caption += ", odd moments set to 0"
-    return Label(symbol + what, name, caption)
-
-
 _CUMULANTS_OF = {
     None: ("", "cumulants of φ at one site"),
     "_m": (" of <i>M</i>", "cumulants of M"),
     "_k1": (" of <i>φ̃</i>(k₁)", "cumulants of Re and Im φ̃/√V, lowest momentum"),
     "_k2": (" of <i>φ̃</i>(k₂)", "cumulants of Re and Im φ̃/√V, second momentum"),
 }
+
+
+def label_of(name: str, variable: str = "") -> Label:
+    """The label of any observable of a table; its bare name if it is not known.
+
+    variable: "z" or "φ" in the table of one variable.
+
+    >>> label_of("kappa8_m_ratio").html, label_of("phi4").html, label_of("new").html, label_of("Re m4",
+    "z").html ('κ<sub>8</sub>/κ<sub>2</sub>⁴ of <i>M</i>', '⟨φ⁴⟩', 'new', 'Re ⟨z<sup>4</sup>⟩')
+    """
+    if variable and (match := re.fullmatch(r"(Re |Im )?(m|kappa)([2468])", name)):
+        part, kind, order = match[1] or "", match[2], match[3]
+        tex = {"z": "z", "φ": r"\phi"}[variable]
+        if kind == "m":
+            return Label(f"{part}⟨{variable}<sup>{order}</sup>⟩", rf"{part}$\langle {tex}^{order}\rangle$")
+        return Label(f"{part}κ<sub>{order}</sub>", rf"{part}$\kappa_{order}$")
+    if name in LABELS:
+        return LABELS[name]
+    match = re.fullmatch(r"kappa([2468])(_m|_k1|_k2)?(_ratio(?:_z2)?)?", name)
+    if not match:
+        return Label(html.escape(name), name)
+    order, of, ratio = match.groups()
+    symbol = f"κ<sub>{order}</sub>" + (f"/κ<sub>2</sub>{'⁰¹²³⁴'[int(order) // 2]}" if ratio else "")
+    what, caption = _CUMULANTS_OF[of]
+    if ratio == "_ratio_z2":
+        caption += ", odd moments set to 0"
+    return Label(symbol + what, name, caption)
 
 
 @dataclass(frozen=True)
@@ -84,8 +91,11 @@ class Cell:
 
     text: str = "–"
     pull: float = math.nan
-    grade: str = ""
     tau: str = ""
+
+    @property
+    def grade(self) -> str:
+        return grade(self.pull)
 
     @property
     def pull_text(self) -> str:
@@ -97,58 +107,47 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One observable: its label, the baseline as printed, and one cell per column."""
+    """One observable: its label, what is known of it as printed, one cell per column; main: of the short
+    table."""
 
     name: str
     label: Label
-    reference: str
+    known: str
+    main: bool
     cells: dict[str, Cell] = field(default_factory=dict)
 
-    @property
-    def main(self) -> bool:
-        """Whether the observable belongs to the short table."""
-        return self.name in LABELS
 
-
-def number(entry: Any) -> tuple[float, float] | None:
-    """(value, error) of a table entry: "0.7617(7)", {"value", "error"}, [value, error] or a number; None if
-    there is none.
-
-    >>> number("0.7617(7)"), number({"value": 1.5, "error": None}), number(None)
-    ((0.7617, 0.0007), (1.5, nan), None)
-    """
-    value: Any
-    error: Any = None
-    if isinstance(entry, str):
-        value, error = parse_value(entry)
-    elif isinstance(entry, Mapping):
-        value, error = entry.get("value"), entry.get("error")
-    elif isinstance(entry, list | tuple) and len(entry) == 2:
-        value, error = entry
-    else:
-        value = entry
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value), float(error) if isinstance(error, int | float) else math.nan
+def grade(size: float) -> str:
+    """ "ok" below 2 sigma, "warn" below 3, "off" above, "" for nan."""
+    return "" if math.isnan(size) else "ok" if abs(size) < 2 else "warn" if abs(size) < 3 else "off"
 
 
 def show(entry: Any, digits: int = 6) -> str:
-    """The entry of a table as the field writes it; ``digits`` of a number without error.
+    """{"value", "error"}, a pair (value, error) or a number as the field writes it; text as it is.
 
-    >>> show({"value": 0.76171, "error": 0.0007}), show(3.0), show(None)
-    ('0.76171(70)', '3', '–')
+    >>> show({"value": 0.76171, "error": 0.0007}), show(3.0), show(None), show([1.5, None])
+    ('0.76171(70)', '3', '–', '1.5')
     """
-    if isinstance(entry, str):
-        return entry
-    pair = number(entry)
-    if pair is None:
-        return "–" if entry is None else str(entry)
-    value, error = pair
-    return (
-        format_value(value, error)
-        if math.isfinite(value) and error > 0 and math.isfinite(error)
-        else f"{value:.{digits}g}"
-    )
+    if isinstance(entry, Mapping):
+        entry = (entry.get("value"), entry.get("error"))
+    value, error = entry if isinstance(entry, list | tuple) else (entry, None)
+    if isinstance(value, str) or value is None:
+        return value or "–"
+    if error is not None and 0 < error < math.inf and math.isfinite(value):
+        return format_value(value, error)
+    return f"{value:.{digits}g}"
+
+
+def show_tau(entry: Any) -> str:
+    """tau_int of {"tau_int", "tau_int_error"} or {"value", "error"} or a number; empty if there is none.
+
+    >>> show_tau({"tau_int": 2.5, "tau_int_error": 0.12}), show_tau({"tau_int": None})
+    ('2.50(12)', '')
+    """
+    if isinstance(entry, Mapping):
+        value = entry.get("tau_int", entry.get("value"))
+        entry = None if value is None else (value, entry.get("tau_int_error", entry.get("error")))
+    return "" if entry is None else show(entry)
 
 
 def pretty(text: str) -> str:
@@ -158,87 +157,63 @@ def pretty(text: str) -> str:
     '|M| ≥ 10 τ_int, M² 0.5 σ'
     """
     signs = {
-        "^2": "²",
-        "tau_int": "τ_int",
-        "phi": "φ",
-        "sigma": "σ",
-        ">=": "≥",
-        "<=": "≤",
-        "exp(-dH)": "exp(−ΔH)",
-    }
+        "^2": "²", "tau_int": "τ_int", "phi": "φ", "sigma": "σ", ">=": "≥", "<=": "≤", "exp(-dH)": "exp(−ΔH)",
+        "kappa": "κ", "epsilon": "ε", "infinity": "∞",
+    }  # fmt: skip
     for plain, sign in signs.items():
         text = text.replace(plain, sign)
     return text
 
 
-def pull(entry: Any, baseline: Any) -> float:
-    """(value - baseline)/combined error; nan where either is missing or has no error.
-
-    >>> pull({"value": 1.0, "error": 0.3}, "0.0(4)")
-    2.0
-    """
-    ours, theirs = number(entry), number(baseline)
-    if ours is None or theirs is None:
-        return math.nan
-    error = math.hypot(ours[1], theirs[1])
-    return (ours[0] - theirs[0]) / error if error > 0 else math.nan
-
-
-def grade(size: float) -> str:
-    """ "ok" below 2 sigma, "warn" below 3, "off" above, "" for nan."""
-    return "" if math.isnan(size) else "ok" if abs(size) < 2 else "warn" if abs(size) < 3 else "off"
+def column_labels(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Heading of every column: the data by how they were made, corrected columns, sample sets by name."""
+    made = (summary.get("config") or {}).get("ensemble") or {}
+    data = (
+        "complex Langevin"
+        if "imaginary_noise" in made
+        else "Monte Carlo"
+        if "n_chains" in made
+        else "exact draws"
+    )
+    return {
+        name: data if name == TRAINING else CORRECTED.get(name, name) for name in summary.get("columns") or {}
+    }
 
 
-def reference_values(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The reference's numbers by observable; {} without a reference.  Reads both {"values": {...}} and a
-    plain mapping."""
-    reference = summary.get("reference")
-    if not isinstance(reference, Mapping):
-        return {}
-    values = reference.get("values", reference.get("observables", reference))
-    return dict(values) if isinstance(values, Mapping) else {}
+def variable_of(summary: Mapping[str, Any]) -> str:
+    """ "z" or "φ" for the table of one variable, "" for fields on a lattice."""
+    rows = summary.get("rows") or []
+    return "z" if "Re m2" in rows else "φ" if "m2" in rows else ""
 
 
-def comparison(summary: Mapping[str, Any]) -> list[Row]:
-    """Rows of the final table, the short table's observables first, in the order of ``LABELS``."""
-    columns = summary.get("columns") or {}
-    tables = {name: (columns.get(name) or {}).get("observables") or {} for name in COLUMNS}
-    if number(summary.get("ln_z")):
-        tables["weighted"] = {**tables["weighted"], "ln_z": summary["ln_z"]}
-    reference = reference_values(summary)
+def comparison(summary: dict[str, Any]) -> list[Row]:
+    """Rows of the final table, the short table's observables first."""
+    if not summary.get("columns"):
+        return []
+    tables = {name: dict(column["observables"]) for name, column in summary["columns"].items()}
+    ln_z = next((s["ln_z"] for s in summary["sampling"].values() if s["ln_z"]["value"] is not None), None)
+    if "weighted" in tables and ln_z is not None:
+        tables["weighted"]["ln_z"] = ln_z
     present = {name for table in tables.values() for name in table}
-    others = sorted(name for name in present - set(LABELS) if in_short_table(name))
-    order = [name for name in LABELS if name in present] + others
-    return [_row(name, reference, tables) for name in order]
+    main = [name for name in (*summary["rows"], "ln_z") if name in present]
+    others = sorted(name for name in present - set(main) if not variable_of(summary) and in_short_table(name))
+    truths = {column: truth_of(summary, column) for column in tables}
+    known = truth_of(summary, TRAINING)
+    published = (summary["reference"] or {"values": {}})["values"]
+    rows = []
+    for name in (*main, *others):
+        cells = {column: _cell(table.get(name), truths[column].get(name)) for column, table in tables.items()}
+        text = published.get(name) or (show(known[name]) if name in known else "")
+        rows.append(Row(name, label_of(name, variable_of(summary)), text, name in main, cells))
+    return rows
 
 
-def _row(name: str, reference: Mapping[str, Any], tables: Mapping[str, Mapping[str, Any]]) -> Row:
-    known = number(reference.get(name)) is not None
-    baseline = reference.get(name) if known else tables["training"].get(name)
-    cells = {}
-    for column, table in tables.items():
-        if table.get(name) is None:
-            cells[column] = Cell()
-            continue
-        size = math.nan if column == "training" and not known else pull(table[name], baseline)
-        cells[column] = Cell(show(table[name]), size, grade(size), _row_tau(table[name]))
-    return Row(name, label_of(name), show(reference[name]) if known else "", cells)
-
-
-def _row_tau(entry: Any) -> str:
-    return show_tau(entry) if isinstance(entry, Mapping) and "tau_int" in entry else ""
-
-
-def show_tau(entry: Any) -> str:
-    """tau_int of {"tau_int", "tau_int_error"} or {"value", "error"} or a number; empty if there is none.
-
-    >>> show_tau({"tau_int": 2.5, "tau_int_error": 0.12}), show_tau({"tau_int": None})
-    ('2.50(12)', '')
-    """
-    if isinstance(entry, Mapping) and "tau_int" in entry:
-        entry = {"value": entry["tau_int"], "error": entry.get("tau_int_error")}
-    pair = number(entry)
-    return "" if pair is None or math.isnan(pair[0]) else show(pair)
+def _cell(entry: Mapping[str, Any] | None, truth: tuple[float, float] | None) -> Cell:
+    if entry is None:
+        return Cell()
+    size = pull(entry, truth)
+    tau = show_tau(entry) if "tau_int" in entry else ""
+    return Cell(show(entry), math.nan if size is None else size, tau)
 
 
 @dataclass(frozen=True)
@@ -251,47 +226,67 @@ class Tile:
     grade: str = ""
 
 
-def verdict_tiles(summary: Mapping[str, Any], rows: list[Row], volume: int | None) -> list[Tile]:
-    """ESS both ways, acceptance, ln Z, the largest exact pull and the network's gain, where known."""
-    tiles, ess, kl = [], summary.get("ess") or {}, summary.get("kl") or {}
-    for side, note in (("reverse", "on generated paths"), ("forward", "on noised Monte Carlo")):
-        if ess.get(side) is not None:
-            tiles.append(Tile(f"ESS/N {side}", show([ess[side], ess.get(f"{side}_error")]), note))
-    if summary.get("acceptance") is not None:
-        tiles.append(
-            Tile("Metropolis acceptance", show(summary["acceptance"], 3), "independence sampler on paths")
-        )
-    if number(summary.get("ln_z")):
-        expected = reference_values(summary).get("ln_z")
-        size = pull(summary["ln_z"], expected)
-        note = (
-            f"reference {show(expected)}, {size:+.1f}σ" if not math.isnan(size) else "log of the mean weight"
-        )
-        tiles.append(Tile("ln Z", show(summary["ln_z"]), note, grade(size)))
-    worst = largest_pull(rows)
+def verdict_tiles(summary: dict[str, Any], rows: list[Row], volume: int) -> list[Tile]:
+    """Complex Langevin's verdict, the largest pull after correction, ESS both ways, acceptance, ln Z, the
+    gain."""
+    if not rows:
+        return []
+    tiles = []
+    if summary["ensemble_verdict"]:
+        tiles.append(Tile("complex Langevin", summary["ensemble_verdict"], "verdict below"))
+    worst = largest_pull(summary, rows)
     if worst:
         row, column, cell = worst
-        note = f"{row.label.html}, {COLUMNS[column]} column; largest of {len(_exact_cells(rows))}"
-        tiles.append(Tile("max |pull| after correction", f"{abs(cell.pull):.1f}σ", note, cell.grade))
-    if kl.get("gain") is not None:
-        note = "nats of path KL on held-out Monte Carlo, base minus base + U-Net"
-        if volume and kl.get("model") is not None:
-            note += f"; KL/V = {kl['model'] / volume:.2g} per site with it"
-        tiles.append(Tile("gain of the U-Net", show([kl["gain"], kl.get("gain_error")]), note))
+        n = len(gated_cells(summary, rows))
+        note = f"{row.label.html}, {column_labels(summary)[column]}; largest of {n}"
+        tiles.append(Tile("max |pull| of the samples", f"{abs(cell.pull):.1f}σ", note, cell.grade))
+    for name, sampling in summary["sampling"].items():
+        prefix = f"{name}: " if len(summary["sampling"]) > 1 else ""
+        tiles += [
+            Tile(prefix + tile.label, tile.value, tile.note, tile.grade)
+            for tile in _set_tiles(summary, sampling)
+        ]
+        kl = sampling["kl"]
+        if kl.get("gain") is not None:
+            note = "nats of path KL on held-out Monte Carlo, base minus base + U-Net"
+            if kl.get("model") is not None:
+                note += f"; KL/V = {kl['model'] / volume:.2g} per site with it"
+            tiles.append(Tile("gain of the U-Net", show([kl["gain"], kl.get("gain_error")]), note))
+    return tiles[:MAX_TILES]
+
+
+def _set_tiles(summary: dict[str, Any], sampling: dict[str, Any]) -> list[Tile]:
+    tiles, ess = [], sampling["ess"]
+    for side, note in (("reverse", "on generated paths"), ("forward", "on noised data")):
+        if ess.get(side) is not None:
+            tiles.append(Tile(f"ESS/N {side}", show([ess[side], ess.get(f"{side}_error")]), note))
+    if sampling["acceptance"] is not None:
+        tiles.append(
+            Tile("Metropolis acceptance", show(sampling["acceptance"], 3), "independence sampler on paths")
+        )
+    if sampling["ln_z"]["value"] is not None and not variable_of(summary):
+        truth = truth_of(summary).get("ln_z")
+        size = pull(sampling["ln_z"], truth)
+        note = "log of the mean weight" if size is None else f"reference {show(truth)}, {size:+.1f}σ"
+        tiles.append(Tile("ln Z", show(sampling["ln_z"]), note, grade(math.nan if size is None else size)))
     return tiles
 
 
-def largest_pull(rows: list[Row]) -> tuple[Row, str, Cell] | None:
-    """The exact (weighted or Metropolis) cell of the short table farthest from its baseline."""
-    return max(_exact_cells(rows), key=lambda entry: abs(entry[2].pull), default=None)
-
-
-def _exact_cells(rows: list[Row]) -> list[tuple[Row, str, Cell]]:
-    """Weighted and Metropolis cells with a pull, only those against the reference if there is one."""
-    known = any(row.reference for row in rows)
-    chosen = [row for row in rows if row.main and (row.reference or not known)]
-    found = [(row, column, row.cells[column]) for row in chosen for column in ("weighted", "metropolis")]
+def gated_cells(summary: Mapping[str, Any], rows: list[Row]) -> list[tuple[Row, str, Cell]]:
+    """The cells with a pull that the verdict asks for."""
+    found = [
+        (row, name, row.cells[name])
+        for row in rows
+        if row.main
+        for name in summary["gated"]
+        if name in row.cells
+    ]
     return [entry for entry in found if not math.isnan(entry[2].pull)]
+
+
+def largest_pull(summary: Mapping[str, Any], rows: list[Row]) -> tuple[Row, str, Cell] | None:
+    """That of them farthest from what it is held against."""
+    return max(gated_cells(summary, rows), key=lambda entry: abs(entry[2].pull), default=None)
 
 
 def duration(seconds: float) -> str:

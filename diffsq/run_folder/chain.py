@@ -9,7 +9,8 @@ the same bytes as one that was not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,15 @@ from diffsq.config.sections import ChainParameters
 from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
-from diffsq.run_folder.finished import Workbench
+from diffsq.run_folder.finished import Workbench, first_set
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, changed_values, read_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent
-from lattice.simulation.thermalise import (
-    Thermalisation,
-    read_thermalisation,
-    thermalise,
-    write_thermalisation,
-)
+from lattice.simulation import thermalise as therm
+from lattice.simulation.thermalise import Thermalisation
 
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
@@ -87,9 +84,8 @@ def _one_shard(
     fields = []
     for step in steps:
         state, rates = one_cycle(cycle, state, seed, step)
-        rates = {"accepted": np.mean(list(rates.values()), axis=0)} | {
-            f"accepted_{name}": rate for name, rate in rates.items()
-        }
+        each = {f"accepted_{name}": rate for name, rate in rates.items()}
+        rates = {"accepted": np.mean(list(rates.values()), axis=0), **each}
         if not np.isnan(state.log_w).any():
             rates[WEIGHTED] = state.log_w
         for name, rate in rates.items():
@@ -97,13 +93,11 @@ def _one_shard(
         fields.append(state.phi)
         progress.update(1, acceptance=float(rates["accepted"].mean()))
     writer.append(
-        k,
-        phi=np.concatenate(fields),
-        chain=np.tile(np.arange(n, dtype=np.int64), len(steps)),
+        k, phi=np.concatenate(fields), chain=np.tile(np.arange(n, dtype=np.int64), len(steps)),
         trajectory=np.repeat(np.array(steps, dtype=np.int64) + 1, n),
         series={name: np.concatenate(values) for name, values in rows.items()},
         state={"step": steps[-1] + 1, "fields": "the last configuration of every chain in /phi"},
-    )
+    )  # fmt: skip
     return state
 
 
@@ -116,30 +110,23 @@ def chain(
     settings that do not fit each other or the run, a folder that holds another chain, and weights that are
     NaN or infinite.
     """
-    bar = progress or Silent()
-    shape = settings.shape or bench.model.shape
     check_settings(bench, settings)
-    request = _request(bench, settings, shape)
+    making = _Making(bench, settings, settings.shape or bench.model.shape, out, progress or Silent())
+    request = making.request
     _check_request(out, request)
     if not (out / "request.json").exists():
         write_json(out / "request.json", request)
     if (out / "manifest.json").exists():
         return read_ensemble(out, bench.action)
-    seed = chain_seed(bench.seed)
-    therm = None
-    if settings.start == "hmc" or "hmc" in settings.moves:
-        therm = _thermalised(bench, settings, shape, seed, out, request, bar)
-    cycle = _cycle(bench, settings, shape, therm, out, request, bar)
-    start = _start(bench, settings, therm)
+    hot = making.thermalised() if settings.start == "hmc" or "hmc" in settings.moves else None
+    cycle, start = making.cycle(hot), _start(bench, settings, hot)
     attrs = {
-        "algorithm": {"name": "+".join(settings.moves), "parameters": request["chain"]},
-        "seed": bench.seed,
-        "n_therm": settings.n_therm if settings.start == "hmc" else 0,
-        "start": settings.start,
+        "algorithm": {"name": "+".join(settings.moves), "parameters": request["chain"]}, "seed": bench.seed,
+        "n_therm": settings.n_therm if settings.start == "hmc" else 0, "start": settings.start,
         "model": request["model"],
-    }
-    writer = EnsembleWriter(out, bench.action, shape, sha256_text(canonical_json(request)), attrs)
-    ensemble = run_chain(writer, cycle, start, settings.n_steps, seed, bar)
+    }  # fmt: skip
+    writer = EnsembleWriter(out, bench.action, making.shape, making.key, attrs)
+    ensemble = run_chain(writer, cycle, start, settings.n_steps, chain_seed(bench.seed), making.bar)
     writer.finish({"request": request})
     return ensemble
 
@@ -185,19 +172,91 @@ def chain_seed(seed: int) -> int:
     return int(sha256_text(f"chain/{seed}")[:15], 16)
 
 
-def _request(bench: Workbench, settings: ChainParameters, shape: tuple[int, ...]) -> dict[str, Any]:
-    samples = bench.folder / "samples"
-    return {
-        "action": bench.action.as_dict(),
-        "shape": list(shape),
-        "seed": bench.seed,
-        "law": VERSION,
-        "model": read_json(bench.folder / "train" / "model" / "model.json")["sha256"],
-        "kernel": sha256_file(samples / "kernel.safetensors"),
-        "ensemble": bench.ensemble.identity,
-        "samples": bench.samples.identity if settings.start == "samples" else None,
-        "chain": settings.model_dump(mode="json"),
-    }
+@dataclass(frozen=True)
+class _Making:
+    """What a chain is made of: a run's model, the chain's settings, its folder `out` and a bar."""
+
+    bench: Workbench
+    settings: ChainParameters
+    shape: tuple[int, ...]
+    out: Path
+    bar: Progress
+
+    @cached_property
+    def request(self) -> dict[str, Any]:
+        """All that the chain's numbers depend on."""
+        bench, settings = self.bench, self.settings
+        return {
+            "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed, "law": VERSION,
+            "model": bench.model.about["sha256"],
+            "kernel": sha256_file(first_set(bench.folder, bench.config) / "kernel.safetensors"),
+            "ensemble": bench.ensemble.identity,
+            "samples": bench.samples.identity if settings.start == "samples" else None,
+            "chain": settings.model_dump(mode="json"),
+        }  # fmt: skip
+
+    @property
+    def key(self) -> str:
+        return sha256_text(canonical_json(self.request))
+
+    def thermalised(self) -> Thermalisation:
+        """Hot, cold and domain-wall starts, HMC tuned for this lattice, clusters: made, or read back."""
+        path, settings, ensemble = self.out / "therm.h5", self.settings, self.bench.config.ensemble
+        if path.exists():
+            try:
+                return therm.read_thermalisation(path)[0]
+            except InputError:
+                pass  # damaged: the same numbers are made again
+        params = ensemble.model_copy(
+            update={"n_chains": settings.n_chains, "n_therm": settings.n_therm, "update": "hmc",
+                    "acceleration": "none", "n_clusters": max(1, ensemble.n_clusters)}
+        )  # fmt: skip
+        try:
+            seed = chain_seed(self.bench.seed)
+            made = therm.thermalise(self.bench.action, self.shape, params, seed, self.bar)
+        finally:
+            self.bar.close()
+        therm.write_thermalisation(path, made, self.request)
+        return made
+
+    def cycle(self, hot: Thermalisation | None) -> Cycle:
+        """The moves of one cycle with their parameters bound."""
+        bench, settings, path, action = self.bench, self.settings, self.bench.path, self.bench.action
+        frames, depth = bench.frames(), nearest_level(path.kernel.levels, settings.depth)
+        known: dict[str, Move] = {
+            "independence": partial(kernels.independence, path, action.action, frames),
+            "denoise": partial(kernels.noise_denoise, path, action.action, frames, depth),
+            "wolff": partial(kernels.wolff, action, settings.n_clusters),
+            "overrelaxation": partial(kernels.overrelaxation, action, 1),
+        }
+        if hot is not None:
+            integrator, tuned = bench.config.ensemble.integrator, hot.settings
+            known["hmc"] = partial(kernels.hmc, action, tuned.length, tuned.n_steps, integrator)
+        if settings.block is not None:
+            block = BlockPath(bench.model, path.kernel.levels[: depth + 1], settings.block)
+            self.calibrate(block)
+            tiling = Tiling(self.shape, bench.model.shape)
+            known["denoise"] = partial(block_moves, block, tiling, action.action, frames)
+        return [(name, known[name]) for name in settings.moves]
+
+    def calibrate(self, block: BlockPath) -> None:
+        """Fit the block kernel's tilts to training fields, or read them back from block.json."""
+        bench, path = self.bench, self.out / "block.json"
+        found = read_json(path) if path.exists() else {}
+        if found.get("key") != self.key:
+            train, _ = bench.ensemble.split_chains(bench.config.training.validation_fraction)
+            n = min(self.settings.n_calibration, len(train))
+            rows = np.linspace(0, len(train) - 1, n).astype(np.int64)
+            phi = torch.from_numpy(train.phi[rows]).to(bench.device)
+            self.bar.start(len(block.steps), "block kernel")
+            try:
+                noise = bench.noise("chain/block/calibrate", np.arange(len(phi)))
+                block.calibrate(phi, noise, bench.frames(), lambda: self.bar.update())
+            finally:
+                self.bar.close()
+            found = {"key": self.key, "tilts": block.tilts()}
+            write_json(path, found)
+        block.set_tilts(found["tilts"])
 
 
 def _check_request(out: Path, request: dict[str, Any]) -> None:
@@ -210,92 +269,13 @@ def _check_request(out: Path, request: dict[str, Any]) -> None:
         )
 
 
-def _thermalised(
-    bench: Workbench,
-    settings: ChainParameters,
-    shape: tuple[int, ...],
-    seed: int,
-    out: Path,
-    request: dict[str, Any],
-    bar: Progress,
-) -> Thermalisation:
-    """Hot, cold and domain-wall starts, HMC tuned for this lattice, clusters: made, or read from therm.h5."""
-    path = out / "therm.h5"
-    if path.exists():
-        try:
-            return read_thermalisation(path)[0]
-        except InputError:
-            pass  # damaged: the same numbers are made again
-    params = bench.config.ensemble.model_copy(
-        update={"n_chains": settings.n_chains, "n_therm": settings.n_therm, "update": "hmc",
-                "acceleration": "none", "n_clusters": max(1, bench.config.ensemble.n_clusters)}
-    )  # fmt: skip
-    try:
-        therm = thermalise(bench.action, shape, params, seed, bar)
-    finally:
-        bar.close()
-    write_thermalisation(path, therm, request)
-    return therm
-
-
-def _start(bench: Workbench, settings: ChainParameters, therm: Thermalisation | None) -> State:
-    if settings.start == "hmc":
-        assert therm is not None
-        return State.of(therm.phi)
-    source = bench.samples if settings.start == "samples" else bench.held_out()
+def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | None) -> State:
     n = settings.n_chains
+    if settings.start == "hmc":
+        assert hot is not None
+        return State.of(hot.phi)
     if settings.start == "samples":
-        weights = None if source.log_weight is None else source.log_weight[:n]
-        return State.of(source.phi[:n], weights)
-    rows = np.linspace(0, len(source) - 1, n).astype(np.int64)
-    return State.of(source.phi[rows])
-
-
-def _cycle(
-    bench: Workbench,
-    settings: ChainParameters,
-    shape: tuple[int, ...],
-    therm: Thermalisation | None,
-    out: Path,
-    request: dict[str, Any],
-    bar: Progress,
-) -> Cycle:
-    """The moves of one cycle with their parameters bound."""
-    path, action, frames = bench.path, bench.action, bench.frames()
-    depth = nearest_level(path.kernel.levels, settings.depth)
-    known: dict[str, Move] = {
-        "independence": partial(kernels.independence, path, action.action, frames),
-        "denoise": partial(kernels.noise_denoise, path, action.action, frames, depth),
-        "wolff": partial(kernels.wolff, action, settings.n_clusters),
-        "overrelaxation": partial(kernels.overrelaxation, action, 1),
-    }
-    if therm is not None:
-        integrator, tuned = bench.config.ensemble.integrator, therm.settings
-        known["hmc"] = partial(kernels.hmc, action, tuned.length, tuned.n_steps, integrator)
-    if settings.block is not None:
-        block = BlockPath(bench.model, path.kernel.levels[: depth + 1], settings.block)
-        _calibrated(bench, block, settings.n_calibration, out, request, bar)
-        tiling = Tiling(shape, bench.model.shape)
-        known["denoise"] = partial(block_moves, block, tiling, action.action, frames)
-    return [(name, known[name]) for name in settings.moves]
-
-
-def _calibrated(
-    bench: Workbench, block: BlockPath, n: int, out: Path, request: dict[str, Any], bar: Progress
-) -> None:
-    """Fit the block kernel's tilts to training fields, or read them back from block.json."""
-    key = sha256_text(canonical_json(request))
-    found = read_json(out / "block.json") if (out / "block.json").exists() else {}
-    if found.get("key") != key:
-        train, _ = bench.ensemble.split_chains(bench.config.training.validation_fraction)
-        rows = np.linspace(0, len(train) - 1, min(n, len(train))).astype(np.int64)
-        phi = torch.from_numpy(train.phi[rows]).to(bench.device)
-        bar.start(len(block.steps), "block kernel")
-        try:
-            noise = bench.noise("chain/block/calibrate", np.arange(len(phi)))
-            block.calibrate(phi, noise, bench.frames(), lambda: bar.update())
-        finally:
-            bar.close()
-        found = {"key": key, "tilts": block.tilts()}
-        write_json(out / "block.json", found)
-    block.set_tilts(found["tilts"])
+        weights = bench.samples.log_weight
+        return State.of(bench.samples.phi[:n], None if weights is None else weights[:n])
+    held_out = bench.held_out()
+    return State.of(held_out.phi[np.linspace(0, len(held_out) - 1, n).astype(np.int64)])

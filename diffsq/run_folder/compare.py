@@ -23,13 +23,9 @@ Measurement = Mapping[str, Any]
 
 
 def compare(
-    a: Measurement,
-    b: Measurement,
-    *,
-    allow_different: bool = False,
-    significance: float = SIGNIFICANCE,
+    a: Measurement, b: Measurement, *, allow_different: bool = False, significance: float = SIGNIFICANCE,
     everything: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Compare two `measure` JSONs.
 
     The observables of the printed table, all of them with everything=True (then the many cumulants, nearly
@@ -56,7 +52,9 @@ def compare(
     for name in _names(a, b, everything):
         reason = _why_not(name, a, b)
         if reason is None:
-            rows.append(_row(name, a["observables"][name], b["observables"][name]))
+            x, e_x, y, e_y = (t["observables"][name][key] for t in (a, b) for key in ("value", "error"))
+            row = {"name": name, "a": x, "a_error": e_x, "b": y, "b_error": e_y}
+            rows.append({**row, "pull": pull(x, e_x, y, e_y)})
         else:
             not_compared.append({"name": name, "reason": reason})
     if not rows:
@@ -65,17 +63,11 @@ def compare(
     single = math.erfc(abs(worst) / math.sqrt(2))
     p_value = 1.0 if single >= 1 else -math.expm1(len(rows) * math.log1p(-single))
     return {
-        "rows": rows,
-        "chi2": sum(row["pull"] ** 2 for row in rows),
-        "n": len(rows),
-        "max_pull": worst,
-        "threshold": sidak_threshold(len(rows), significance),
-        "p_value": p_value,
-        "significance": significance,
-        "verdict": "differ" if p_value < significance else "agree",
-        "not_compared": not_compared,
-        "notes": notes,
-    }
+        "rows": rows, "chi2": sum(row["pull"] ** 2 for row in rows), "n": len(rows), "max_pull": worst,
+        "threshold": sidak_threshold(len(rows), significance), "p_value": p_value,
+        "significance": significance, "verdict": "differ" if p_value < significance else "agree",
+        "not_compared": not_compared, "notes": notes,
+    }  # fmt: skip
 
 
 def _names(a: Measurement, b: Measurement, everything: bool) -> list[str]:
@@ -95,18 +87,10 @@ def reference_measurement(reference: Mapping[str, Any]) -> dict[str, Any]:
     observables = {}
     for name, text in reference["values"].items():
         value, error = parse_value(text)
-        observables[name] = {
-            "value": value,
-            "error": error if math.isfinite(error) else None,
-            "tau_int": None,
-            "tau_int_error": None,
-        }
-    action = {
-        "kind": "phi4",
-        "convention": "kappa-lambda",
-        "kappa": float(reference["kappa"]),
-        "lam": float(reference["lam"]),
-    }
+        known = error if math.isfinite(error) else None
+        observables[name] = {"value": value, "error": known, "tau_int": None, "tau_int_error": None}
+    couplings = {name: float(reference[name]) for name in ("kappa", "lam")}
+    action = {"kind": "phi4", "convention": "kappa-lambda", **couplings}
     return {
         "ensemble": {"identity": REFERENCE, "action": action, "shape": list(reference["shape"])},
         "observables": observables,
@@ -117,11 +101,8 @@ def reference_measurement(reference: Mapping[str, Any]) -> dict[str, Any]:
 def _check_same_physics(a: Measurement, b: Measurement, allow_different: bool) -> list[str]:
     """Notes for the reader; InputError where the two tables do not belong beside each other."""
     for label, table in (("first", a), ("second", b)):
-        if not (
-            isinstance(table, Mapping)
-            and isinstance(table.get("ensemble"), Mapping)
-            and isinstance(table.get("observables"), Mapping)
-        ):
+        parts = [isinstance(table, Mapping) and table.get(part) for part in ("ensemble", "observables")]
+        if not all(isinstance(part, Mapping) for part in parts):
             raise InputError(f"the {label} table is not a measurement: it needs 'ensemble' and 'observables'")
     pairs = {key: (a["ensemble"].get(key), b["ensemble"].get(key)) for key in ("action", "shape")}
     differences = [f"{key} {_show(x)} against {_show(y)}" for key, (x, y) in pairs.items() if not _same(x, y)]
@@ -161,41 +142,20 @@ def _why_not(name: str, a: Measurement, b: Measurement) -> str | None:
         entry = table["observables"].get(name)
         if not isinstance(entry, Mapping):
             return f"not in the {label} table"
-        if not _number(entry.get("value")):
-            return f"no value in the {label} table" + _given(entry)
-        if not _number(entry.get("error")):
-            return f"no error in the {label} table" + _given(entry)
+        for key in ("value", "error"):
+            if not _number(entry.get(key)):
+                why = f" ({entry['reason']})" if entry.get("reason") else ""
+                return f"no {key} in the {label} table{why}"
     x, y = a["observables"][name], b["observables"][name]
     return None if math.hypot(x["error"], y["error"]) > 0 else "both errors are zero"
-
-
-def _given(entry: Measurement) -> str:
-    return f" ({entry['reason']})" if entry.get("reason") else ""
-
-
-def _row(name: str, x: Measurement, y: Measurement) -> dict[str, Any]:
-    return {
-        "name": name,
-        "a": x["value"],
-        "a_error": x["error"],
-        "b": y["value"],
-        "b_error": y["error"],
-        "pull": pull(x["value"], x["error"], y["value"], y["error"]),
-    }
 
 
 def format_compare(result: Mapping[str, Any], labels: tuple[str, str] = ("A", "B")) -> str:
     """Text for the terminal: aligned rows value(error) with pulls, then the verdict and what was left out."""
     table = [["observable", *labels, "pull"]]
-    table += [
-        [
-            row["name"],
-            format_value(row["a"], row["a_error"]),
-            format_value(row["b"], row["b_error"]),
-            f"{row['pull']:+.2f}",
-        ]
-        for row in result["rows"]
-    ]
+    for row in result["rows"]:
+        ours, theirs = (format_value(row[side], row[f"{side}_error"]) for side in ("a", "b"))
+        table.append([row["name"], ours, theirs, f"{row['pull']:+.2f}"])
     lines = aligned(table)
     lines += [f"not compared: {item['name']}: {item['reason']}" for item in result["not_compared"]]
     lines += [f"note: {note}" for note in result["notes"]]

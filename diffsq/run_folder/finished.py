@@ -1,32 +1,41 @@
-"""A finished run opened for checks: its model, its calibrated path, and the fields it was trained on."""
+"""A finished run opened for checks: its models, its samples, and the configurations it was trained on."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.config.config import Config, load_config
+from diffsq.config.config import LatticeRun, PointRun, load_config
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
+from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.sampling.lattice_path import ReversePath, load_path
+from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import check_model
 from diffsq.sampling.streams import frames_of, noise_of
-from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.complexified import Complexified
+from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
+from lattice.observables.holomorphic import blocks_of, estimates, exact_numbers, variable
 
 
 @dataclass
 class Workbench:
-    """What a check works with. `samples` is the run's own product, raw fields with log-weights."""
+    """What a check of a run on a lattice works with. `samples` is the run's own product, raw fields with
+    log-weights."""
 
     folder: Path
-    config: Config
-    action: ScalarPhi4
+    config: LatticeRun
+    action: Any
     model: LatticeScore
     path: ReversePath
     ensemble: Ensemble
@@ -42,13 +51,13 @@ class Workbench:
         """The chains that the training never saw."""
         return self.ensemble.split_chains(self.config.training.validation_fraction)[1]
 
-    def held_out_fields(self, n: int) -> tuple[Tensor, NDArray[np.int64]]:
+    def held_out_fields(self, n: int) -> tuple[Tensor, Integers]:
         """n held-out fields spread evenly (all if there are fewer), and the chain of each."""
         held_out = self.held_out()
         rows = np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(np.int64)
         return torch.from_numpy(held_out.phi[rows]).to(self.device), held_out.chain[rows]
 
-    def noise(self, stream: str, index: NDArray[np.int64]) -> Noise:
+    def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
         return noise_of(self.seed, stream, index, self.model.shape, self.device)
 
@@ -57,21 +66,114 @@ class Workbench:
         return frames_of(self.seed, self.model.shape)
 
 
-def open_run(folder: Path, device: str = "cpu") -> Workbench:
-    """Open a run folder with finished train and sample stages (method "path").
+@dataclass
+class PointBench:
+    """What a check of a run on one variable works with: `draws` samples its models as the run did."""
+
+    folder: Path
+    config: PointRun
+    action: Any
+    models: dict[str, PointModel]
+    ensemble: Ensemble
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.seed
+
+    @cached_property
+    def draws(self) -> PointDraws:
+        """The run's samplers."""
+        return PointDraws(self.config.sampling, self.seed, self.ensemble, self.models)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the variable is x + iy."""
+        return isinstance(self.action, Complexified)
+
+    @property
+    def against(self) -> str:
+        """What samples are held against: complex Langevin's own law nobody knows."""
+        return "data" if self.is_complex else "exact values"
+
+    @cached_property
+    def exact(self) -> dict[str, list[float]]:
+        """Exact moments and cumulants."""
+        return exact_numbers(self.action)
+
+    @cached_property
+    def truth(self) -> Truth:
+        """The data's table, or the exact one."""
+        if not self.is_complex:
+            return exact_truth(self.exact, False)
+        entries = by_label(estimates(variable(self.ensemble.phi), blocks_of(self.ensemble)), True)
+        return {label: (entry["value"], entry["error"]) for label, entry in entries.items()}
+
+    @property
+    def strip(self) -> float | None:
+        """y_- of the quartic model, which complex Langevin with real noise does not pass; None where
+        unknown."""
+        inner = getattr(self.action, "inner", None)
+        if getattr(self.config.ensemble, "imaginary_noise", 1.0) > 0:
+            return None
+        edge: float | None = getattr(inner, "strip", None)
+        return edge
+
+    def sample_sets(self) -> dict[str, Ensemble]:
+        """The run's sample sets by name."""
+        return sample_sets(self.folder)
+
+    def parts(self) -> list[PointModel]:
+        """The models trained on disjoint parts of the data."""
+        return [
+            load_model(self.folder / "train" / f"part-{k}", PointModel) for k in range(self.config.n_parts)
+        ]
+
+    def real_only(self, check: str) -> None:
+        """Refuse a complex variable."""
+        if self.is_complex:
+            raise InputError(f"the check {check} is for real variables; this run's is complex")
+
+    def complex_only(self, check: str) -> None:
+        """Refuse a real variable."""
+        if not self.is_complex:
+            raise InputError(f"the check {check} is for complex variables; this run's is real")
+
+
+def first_set(folder: Path, config: LatticeRun) -> Path:
+    """The sample set that checks and chains of a run on a lattice work with: its first model and process."""
+    return folder / "samples" / f"{config.models[0]}-{config.processes[0]}"
+
+
+def sample_sets(folder: Path) -> dict[str, Ensemble]:
+    """The finished sample sets of a run folder by name, the models' in alphabetical order."""
+    found = sorted(path.parent for path in (folder / "samples").glob("*/manifest.json"))
+    return {path.name: read_ensemble(path) for path in found}
+
+
+def open_run(folder: Path, device: str = "cpu") -> Workbench | PointBench:
+    """Open a run folder with finished train and sample stages (on a lattice: method "path").
 
     Raises `InputError` when a part is missing, or model and ensemble do not belong together.
     """
+    folder = Path(folder)
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: not a run folder (no config.yaml); name the folder of a `diffsq run`")
     config = load_config(folder / "config.yaml")
-    model = load_model(folder / "train" / "model", LatticeScore)
+    if isinstance(config, PointRun):
+        ensemble = read_ensemble(folder / "ensemble")
+        models = {str(kind): load_model(folder / "train" / kind, PointModel) for kind in config.models}
+        return PointBench(folder, config, ensemble.action, models, ensemble)
+    assert isinstance(config, LatticeRun)
+    return _lattice_bench(folder, config, torch.device(device))
+
+
+def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Workbench:
+    place = folder / "train" / config.models[0]
+    model = load_model(place, LatticeScore)
     ensemble = read_ensemble(folder / "ensemble")
-    check_model(model, ensemble, folder / "train" / "model")
-    place = torch.device(device)
-    model = model.to(place)
-    path = load_path(folder / "samples", model)
-    action = config.build_action()
-    return Workbench(
-        folder, config, action, model, path, ensemble, read_ensemble(folder / "samples", action), place
-    )
+    check_model(model, ensemble, place)
+    model = model.to(device)
+    first = first_set(folder, config)
+    path, action = load_path(first, model), ensemble.action
+    return Workbench(folder, config, action, model, path, ensemble, read_ensemble(first, action), device)

@@ -9,28 +9,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffsq.config.config import Config
+from diffsq.config.config import Config, load_config
 from diffsq.config.section import flatten
-from diffsq.config.toy import ToyConfig, load_run_config
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
-SCHEMA = {
-    "ensemble": 1,
-    "train": 1,
-    "sample": 1,
-    "measure": 1,
-    "report": 1,
-}  # raise when a stage's meaning changes
+SCHEMA = dict.fromkeys(STAGES, 2)  # raise when a stage's meaning changes; 1 was version 0.1
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 INPUTS: dict[str, tuple[str, ...]] = {
@@ -40,14 +32,13 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "measure": ("ensemble", "train", "sample"),
     "report": ("measure",),
 }
-SAVE_EVERY = 5.0  # seconds between updates of the time spent
 
 
 @dataclass
 class Run:
     """One run folder opened for work; make it with `run`, which holds the lock."""
 
-    config: Config | ToyConfig
+    config: Config
     folder: Path
     progress: Progress = field(default_factory=Silent)
     device: str = "cpu"
@@ -65,31 +56,6 @@ class Run:
 
     def seconds(self) -> dict[str, float]:
         return {stage: self.records[stage]["seconds"] for stage in STAGES if stage in self.records}
-
-
-class StageClock:
-    """A `Progress` that passes everything on and keeps the stage's seconds on disk, so kill -9 loses few."""
-
-    def __init__(self, run: Run, stage: str) -> None:
-        self._run, self._record = run, run.records[stage]
-        self._before, self._begun = float(self._record["seconds"]), time.monotonic()
-        self._saved = self._begun
-
-    def start(self, total: int, label: str, done: int = 0) -> None:
-        self._run.progress.start(total, label, done)
-
-    def update(self, n: int = 1, **info: object) -> None:
-        self._run.progress.update(n, **info)
-        if time.monotonic() - self._saved >= SAVE_EVERY:
-            self.stop()
-            self._run.save_records()
-
-    def close(self) -> None:
-        self._run.progress.close()
-
-    def stop(self) -> None:
-        self._saved = time.monotonic()
-        self._record["seconds"] = round(self._before + self._saved - self._begun, 2)
 
 
 def stage_record(run: Run, stage: str) -> dict[str, Any]:
@@ -173,6 +139,11 @@ def read_records(folder: Path) -> dict[str, Any]:
     """The stage records of a run folder; empty for a new one."""
     path = folder / "stages.json"
     records = read_json(path) if path.exists() else {}
+    if any(isinstance(record, dict) and record.get("schema") == 1 for record in records.values()):
+        raise InputError(
+            f"{folder}: a run folder of diffsq 0.1, other files in other places; choose another with --run "
+            f"(its ensemble can be taken: --set ensemble.source={folder}/ensemble)"
+        )
     for stage, record in records.items():
         if (
             stage not in STAGES
@@ -188,11 +159,11 @@ def read_records(folder: Path) -> dict[str, Any]:
     return records
 
 
-def open_config(folder: Path) -> Config | ToyConfig:
+def open_config(folder: Path) -> Config:
     """The config a run folder was made with; `InputError` when it is not a run folder."""
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} is not a run folder (no config.yaml in it)")
-    return load_run_config(folder / "config.yaml")
+    return load_config(folder / "config.yaml")
 
 
 def certificate_of(folder: Path) -> dict[str, Any]:
@@ -200,10 +171,10 @@ def certificate_of(folder: Path) -> dict[str, Any]:
     return read_json(folder / "ensemble" / "certificate.json")
 
 
-def settings(config: Config | ToyConfig, stage: str) -> dict[str, Any]:
+def settings(config: Config, stage: str) -> dict[str, Any]:
     """The sections of the config that a stage is made with."""
     full = json.loads(config.model_dump_json())
-    return {section: full[section] for section in config.sections[stage]}
+    return {section: full[section] for section in config.sections[stage] if section in full}
 
 
 def hashes(run: Run, stage: str) -> dict[str, str]:

@@ -30,22 +30,19 @@ def compare_with_references(results: Sequence[Mapping[str, Any]]) -> dict[str, A
     an error is listed with pull None and not judged. false_alarm is the probability that n independent right
     values have a |pull| > 3, threshold the |pull| that they exceed with probability `significance`.
     """
-    rows: list[dict[str, Any]] = []
-    missing: list[dict[str, Any]] = []
-    any_reference = False
+    found: list[dict[str, Any]] = []
     for result in results:
         reference = (result.get("note") or {}).get("reference")
         if reference is None:
             continue
-        any_reference = True
         if "observables" not in result:
-            missing.append({"point": result["name"], "name": "all", "reason": result["reason"]})
-            continue
-        for name, text in reference["values"].items():
-            row = _row(result, reference["convention"], name, text)
-            (missing if "reason" in row else rows).append(row)
-    if not any_reference:
+            found.append({"point": result["name"], "name": "all", "reason": result["reason"]})
+        else:
+            values = reference["values"].items()
+            found += [_row(result, reference["convention"], name, text) for name, text in values]
+    if not found:
         return None
+    rows, missing = ([row for row in found if ("reason" in row) is lost] for lost in (False, True))
     pulls = [row["pull"] for row in rows if row["pull"] is not None]
     worst = max(pulls, key=abs) if pulls else None
     large_pulls = [row for row in rows if abs(row["pull"] or 0.0) > MAX_PULL]
@@ -79,11 +76,8 @@ def _field_scale(result: Mapping[str, Any], convention: str) -> float:
         return 1.0
     from lattice.actions.conventions import from_kappa_lambda
 
-    request = result["request"]
-    couplings = from_kappa_lambda(
-        convention, request["action"]["kappa"], request["action"]["lam"], len(request["shape"])
-    )
-    return couplings.field_scale
+    action, shape = result["request"]["action"], result["request"]["shape"]
+    return from_kappa_lambda(convention, action["kappa"], action["lam"], len(shape)).field_scale
 
 
 def format_references(result: Mapping[str, Any]) -> str:

@@ -1,58 +1,70 @@
-"""The summary of a run: observables of the training ensemble and of the sample, raw and corrected.
+"""The summary of a run: one table of columns against what is known, one verdict, for every kind of run.
 
-`summarize` makes the content of summary.json from a finished run folder, `verdict` judges it, `table_text`
-prints it. A column or number that does not exist (no log-weights, hence no ESS, ln Z or KL) is null.
+Columns: the training data and every sample set. On a lattice a set with weights gives three, raw, weighted
+and metropolis; of one variable it gives one, named as the set. Data are held against the reference or the
+exact values; samples against these too, but those learned from complex Langevin, whose own law nobody knows,
+against the data. A column or number that does not exist is null.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from diffsq.config.config import Config
+from diffsq.config.config import Config, PointRun
+from diffsq.exactness.weights import metropolis_ensemble
+from diffsq.run_folder.finished import sample_sets
+from diffsq.run_folder.pulls import Truth, pull, rows_of
 from diffsq.run_folder.records import certificate_of
+from lattice.actions.complexified import Complexified
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.files import code_version, read_json
-from lattice.statistics import pulls
+from lattice.observables.measure import measure
 from lattice.statistics.notation import aligned, format_value, parse_value
 
-TABLE = (
-    "abs_magnetization", "susceptibility", "susceptibility_full", "binder", "action_density", "phi2",
-    "xi_2nd", "kappa4_ratio", "kappa6_ratio",
-)  # fmt: skip
-COLUMNS = ("training", "raw", "weighted", "metropolis")
+TRAINING, RAW = "training", "raw"
 KL = ("wiener", "base", "model", "gain", "gain_error")  # of the whole path, in nats per configuration
 MAX_PULL = 3.0
+MIN_ESS = 0.1  # of a learned energy; below it a few samples carry the Metropolis column
 NOTHING: dict[str, Any] = {"observables": {}}  # a column that could not be measured
 
 
 def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
-    """The content of summary.json: one `measure` JSON per column, pulls, ESS, ln Z, KL, seconds, versions."""
-    diagnostics = read_json(folder / "samples" / "diagnostics.json")
-    columns, notes = _columns(config, folder)
-    reference = config.active_reference()
+    """The content of summary.json: measured columns, what is known, efficiencies, checks, versions,
+    verdict."""
+    data = read_ensemble(folder / "ensemble")
+    certificate = certificate_of(folder)
+    columns, notes, gated = _columns(config, folder, data)
+    training = columns.get(TRAINING, NOTHING)
+    exact = {
+        name: (entry["exact"], 0.0)
+        for name, entry in training["observables"].items()
+        if entry.get("exact") is not None
+    }
+    reference, is_complex = config.active_reference(), isinstance(data.action, Complexified)
+    against = "reference" if reference else "training" if is_complex or not exact else "exact"
     summary: dict[str, Any] = {
         "name": config.name,
         "config": json.loads(config.model_dump_json()),
+        "rows": rows_of(training),
         "columns": columns,
+        "gated": gated,
         "notes": notes,
         "reference": reference.model_dump(mode="json") if reference else None,
-        "ess": {
-            f"{way}{suffix}": (diagnostics.get(way) or {}).get(f"ess{suffix}")
-            for way in ("reverse", "forward") for suffix in ("", "_error")
+        "exact": exact or None,
+        "against": against,
+        "sampling": {
+            name: _efficiency(folder, name, samples) for name, samples in sample_sets(folder).items()
         },
-        "acceptance": diagnostics.get("acceptance"),
-        "ln_z": {"value": diagnostics.get("ln_z"), "error": diagnostics.get("ln_z_error")},
-        "kl": {name: (diagnostics.get("kl") or {}).get(name) for name in KL},
-        "warnings": diagnostics.get("warnings", []),
+        "ensemble_verdict": certificate.get("verdict"),
         "checks": {name: _check(folder, name) for name in config.checks},
         "seconds": seconds,
         "versions": code_version(),
-    }  # fmt: skip
-    return {**summary, "verdict": verdict(summary, certificate_of(folder))}
+    }
+    return {**summary, "verdict": verdict(summary, certificate)}
 
 
 def _check(folder: Path, name: str) -> dict[str, Any]:
@@ -60,80 +72,121 @@ def _check(folder: Path, name: str) -> dict[str, Any]:
     return {"passed": content["passed"], "text": content["text"]}
 
 
-def _columns(config: Config, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Measured columns, and for each that could not be measured the reason."""
-    from diffsq.exactness.weights import metropolis_ensemble
-    from lattice.ensembles.ensemble import Ensemble, read_ensemble
-    from lattice.observables.measure import measure
-
-    samples = read_ensemble(folder / "samples")
-    makers: dict[str, Callable[[], Ensemble]] = {
-        "training": lambda: read_ensemble(folder / "ensemble"),
-        "raw": lambda: samples,
-    }
-    if samples.log_weight is not None:
-        makers["weighted"] = lambda: samples
-        makers["metropolis"] = lambda: metropolis_ensemble(samples, config.seed)
-    columns: dict[str, Any] = {}
+def _columns(
+    config: Config, folder: Path, data: Ensemble
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Measured columns, the reason for each that could not be measured, and those that the verdict asks
+    for."""
+    sets = sample_sets(folder)
+    makers: dict[str, Callable[[], dict[str, Any]]] = {TRAINING: lambda: measure(data)}
     notes: dict[str, str] = {}
-    if samples.log_weight is None:
-        notes["weighted, metropolis"] = f"the sampler {config.sampling.method!r} gives no log-weights"
+    gated = []
+    for name, samples in sets.items():
+        if isinstance(config, PointRun):
+            makers[name] = lambda samples=samples: measure(samples)  # type: ignore[misc]
+            gated.append(name)
+            continue
+        prefix = "" if len(sets) == 1 else f"{name} "
+        makers[f"{prefix}{RAW}"] = lambda samples=samples: measure(samples, ignore_weights=True)  # type: ignore[misc]
+        corrected = [f"{prefix}weighted", f"{prefix}metropolis"]
+        gated += corrected  # a sampler without weights is never exact: they are then missing
+        if samples.log_weight is None:
+            notes[", ".join(corrected)] = f"the sampler {config.sampling.method!r} gives no log-weights"
+            continue
+        makers[corrected[0]] = lambda samples=samples: measure(samples)  # type: ignore[misc]
+        makers[corrected[1]] = lambda samples=samples: measure(metropolis_ensemble(samples, config.seed))  # type: ignore[misc]
+    columns: dict[str, Any] = {}
     for name, make in makers.items():
         try:
-            columns[name] = measure(make(), ignore_weights=name == "raw")
+            columns[name] = make()
         except InputError as error:  # an estimator that cannot answer is a result too
             notes[name] = str(error)
-    return columns, notes
+    return columns, notes, gated
 
 
-def truth_of(summary: dict[str, Any]) -> dict[str, tuple[float, float]]:
-    """What the columns are held against: the reference where there is one, else the training ensemble."""
+def _efficiency(folder: Path, name: str, samples: Ensemble) -> dict[str, Any]:
+    """How efficient a sample set is, from its diagnostics or from what it says about itself."""
+    path = folder / "samples" / name / "diagnostics.json"
+    if path.is_file():
+        found = read_json(path)
+        ess = {
+            f"{way}{suffix}": (found.get(way) or {}).get(f"ess{suffix}")
+            for way in ("reverse", "forward")
+            for suffix in ("", "_error")
+        }
+        kl = {key: (found.get("kl") or {}).get(key) for key in KL}
+        extra = {"kl": kl, "warnings": found.get("warnings", []), "clamped": None}
+    else:
+        found = samples.attrs.get("about") or {}
+        ess = {"reverse": found.get("ess"), "reverse_error": None}
+        ess |= {"forward": found.get("ess_forward"), "forward_error": found.get("ess_forward_error")}
+        extra = {"kl": dict.fromkeys(KL), "warnings": list(_warnings(found)), "clamped": found.get("clamped")}
+    ln_z = {"value": found.get("ln_z"), "error": found.get("ln_z_error")}
+    return {"n": len(samples), "ess": ess, "acceptance": found.get("acceptance"), "ln_z": ln_z, **extra}
+
+
+def _warnings(about: dict[str, Any]) -> Iterator[str]:
+    if about.get("ess", 1.0) < MIN_ESS:
+        yield f"reverse ESS/N below {MIN_ESS}: few paths carry the weight; train longer"
+    if about.get("ess_forward", 1.0) < MIN_ESS:
+        yield (
+            f"forward ESS/N below {MIN_ESS}: proposals lack weight where the data are; "
+            "more metropolis_levels, or train longer"
+        )
+
+
+def truth_of(summary: dict[str, Any], column: str = "") -> Truth:
+    """What a column is held against: reference, exact values, or the training data (nothing for
+    themselves)."""
+    known: Truth = {}
     if summary["reference"] is not None:
-        known = {name: parse_value(text) for name, text in summary["reference"]["values"].items()}
-        return {name: pair for name, pair in known.items() if math.isfinite(pair[1])}
-    found = summary["columns"].get("training", NOTHING)["observables"]
-    return {name: (e["value"], e["error"]) for name, e in found.items() if e["error"] is not None}
+        pairs = {name: parse_value(text) for name, text in summary["reference"]["values"].items()}
+        known = {name: pair for name, pair in pairs.items() if pair[1] < float("inf")}
+    elif summary["exact"] is not None and (column == TRAINING or summary["against"] == "exact"):
+        known = {name: (value, error) for name, (value, error) in summary["exact"].items()}
+    elif column != TRAINING:
+        found = summary["columns"].get(TRAINING, NOTHING)["observables"]
+        known = {name: (e["value"], e["error"]) for name, e in found.items() if e["error"] is not None}
+    return known
 
 
-def pull(entry: dict[str, Any] | None, truth: tuple[float, float] | None) -> float | None:
-    """(value - truth) / combined error, or None where either is missing.
+def column_pulls(summary: dict[str, Any], column: str) -> dict[str, float]:
+    """Row -> pull of a column; rows without one are left out.
 
-    >>> pull({"value": 1.5, "error": 0.3}, (1.0, 0.4))
-    1.0
+    Samples learned from the very data they are held against: as far as a model reproduces the data's
+    fluctuation too, it is common to both, and the pull too small by up to sqrt(2).
     """
-    if entry is None or truth is None or entry["value"] is None or entry["error"] is None:
-        return None
-    if math.hypot(entry["error"], truth[1]) == 0:
-        return None
-    return pulls.pull(entry["value"], entry["error"], *truth)
+    truth = truth_of(summary, column)
+    observables = summary["columns"].get(column, NOTHING)["observables"]
+    found = {name: pull(observables.get(name), truth.get(name)) for name in summary["rows"]}
+    return {name: size for name, size in found.items() if size is not None}
 
 
 def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, Any]:
     """Largest |pull| of each column over the table's rows.
 
-    passed: the ensemble is certified and every weighted and Metropolis row has an error and a pull within 3.
+    passed: the ensemble is certified, every row of the gated columns has an error and a pull within 3, ln Z
+    too, and no check failed.
     """
-    truth = truth_of(summary)
-    worst: dict[str, float | None] = {}
-    for column in COLUMNS:
-        observables = summary["columns"].get(column, NOTHING)["observables"]
-        pulls = [abs(p) for name in TABLE if (p := pull(observables.get(name), truth.get(name))) is not None]
-        worst[column] = max(pulls, default=None)
-    lnz = pull(summary["ln_z"], truth.get("ln_z"))
-    worst["ln_z"] = None if lnz is None else abs(lnz)
-    corrected = ("weighted", "metropolis")
+    worst: dict[str, float | None] = {
+        name: max(map(abs, column_pulls(summary, name).values()), default=None)
+        for name in dict.fromkeys((*summary["columns"], *summary["gated"]))
+    }
+    for name, sampling in summary["sampling"].items():
+        size = pull(sampling["ln_z"], truth_of(summary).get("ln_z"))
+        if size is not None:
+            worst["ln_z" if len(summary["sampling"]) == 1 else f"{name} ln_z"] = abs(size)
     missing = [
         f"{column} {name}"
-        for column in corrected
-        for name in TABLE
-        if name in truth
-        and pull(summary["columns"].get(column, NOTHING)["observables"].get(name), truth[name]) is None
+        for column in summary["gated"]
+        for name in summary["rows"]
+        if name in truth_of(summary, column) and not _has_error(summary, column, name)
     ]
-    within = all(w is None or w <= MAX_PULL for w in (worst[c] for c in (*corrected, "ln_z")))
-    against = "reference" if summary["reference"] is not None else "training"
-    failed = [name for name, check in summary.get("checks", {}).items() if check["passed"] is False]
+    asked = [size for name, size in worst.items() if name in summary["gated"] or name.endswith("ln_z")]
+    failed = [name for name, check in summary["checks"].items() if check["passed"] is False]
+    within = all(size is None or size <= MAX_PULL for size in asked)
     return {
-        "against": against,
+        "against": summary["against"],
         "certified": bool(certificate["passed"]),
         "max_pull": worst,
         "missing": missing,
@@ -142,61 +195,82 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     }
 
 
+def _has_error(summary: dict[str, Any], column: str, name: str) -> bool:
+    entry = summary["columns"].get(column, NOTHING)["observables"].get(name)
+    return entry is not None and entry["value"] is not None and entry["error"] is not None
+
+
 def table_text(summary: dict[str, Any]) -> str:
-    """The final table for the terminal: value(error) [pull] per column, then ESS, acceptance, ln Z, KL."""
-    truth, columns = truth_of(summary), summary["columns"]
-    against = summary["verdict"]["against"]
-    shown = [c for c in COLUMNS if c in columns]
-    heads = (["reference"] if against == "reference" else []) + shown
-    rows = [["observable", *heads]]
-    for name in TABLE:
-        cells = [_value(*truth[name]) if name in truth else "-"] if against == "reference" else []
-        for column in shown:
-            entry = columns[column]["observables"].get(name)
-            p = None if column == against else pull(entry, truth.get(name))
-            cells.append(_entry(entry) + (f" [{p:+.1f}]" if p is not None else ""))
+    """The final table for the terminal: value(error) [pull] per column, the checks, efficiencies, verdict."""
+    known = truth_of(summary, TRAINING)
+    head = "reference" if summary["reference"] is not None else "exact"
+    rows = [["observable", *([head] if known else []), *summary["columns"]]]
+    sizes = {column: column_pulls(summary, column) for column in summary["columns"]}
+    for name in summary["rows"]:
+        cells = [show(*known[name]) if name in known else "-"] if known else []
+        for column, content in summary["columns"].items():
+            size = sizes[column].get(name)
+            cells.append(
+                _entry(content["observables"].get(name)) + ("" if size is None else f" [{size:+.1f}]")
+            )
         rows.append([name, *cells])
-    lines = aligned(rows)
-    lines.append(f"value(error) [pull against the {against}]; kappa-lambda convention")
+    against = {"reference": "the reference", "exact": "the exact values", "training": "the training data"}
+    words = against[summary["against"]]
+    if known and summary["against"] == "training":
+        words += ", theirs against the exact values"
+    convention = "; odd moments are zero by symmetry" if summary["exact"] else "; kappa-lambda convention"
+    lines = [*aligned(rows), f"value(error) [pull against {words}]{convention}"]
     lines += [f"{column}: not measured, {why}" for column, why in summary["notes"].items()]
-    for name, check in summary.get("checks", {}).items():
-        lines += ["", f"check {name}:", check["text"], ""]
-    return "\n".join([*lines, *_tail(summary, truth)])
+    for name, check in summary["checks"].items():
+        lines += ["", f"check {name}:", check["text"]]
+    return "\n".join([*lines, *([""] if summary["checks"] else []), *_tail(summary)])
 
 
-def _tail(summary: dict[str, Any], truth: dict[str, tuple[float, float]]) -> list[str]:
-    ess, kl, lnz = summary["ess"], summary["kl"], summary["ln_z"]
+def _tail(summary: dict[str, Any]) -> list[str]:
     lines = []
-    if ess["reverse"] is not None:
-        forward = _value(ess["forward"], ess["forward_error"])
-        lines.append(f"ESS/N: reverse {_value(ess['reverse'], ess['reverse_error'])}, forward {forward}")
-    if summary["acceptance"] is not None:
-        lines.append(f"Metropolis acceptance {summary['acceptance']:.3f}")
-    if lnz["value"] is not None:
-        p = pull(lnz, truth.get("ln_z"))
-        known = f" (reference {_value(*truth['ln_z'])} [{p:+.1f}])" if p is not None else ""
-        lines.append(f"ln Z = {_value(lnz['value'], lnz['error'])}{known}")
-    parts = [f"{name} {kl[name]:.3g}" for name in ("wiener", "base", "model") if kl.get(name) is not None]
-    if kl.get("gain") is not None:
-        parts.append(f"gain {_value(kl['gain'], kl.get('gain_error'))}")
-    if parts:
-        lines.append(f"path KL on held-out data: {', '.join(parts)}")
-    lines += [f"warning: {line}" for line in summary.get("warnings", [])]
+    several = len(summary["sampling"]) > 1
+    for name, sampling in summary["sampling"].items():
+        lines += [f"{name}: {line}" if several else line for line in _sampling_lines(summary, sampling)]
+    if summary["ensemble_verdict"]:
+        lines.append(f"complex Langevin: {summary['ensemble_verdict']}")
     lines.append("seconds: " + ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items()))
-    worst = ", ".join(
-        f"{name} {w:.1f}" for name, w in summary["verdict"]["max_pull"].items() if w is not None
-    )
+    found = summary["verdict"]
+    worst = ", ".join(f"{name} {size:.1f}" for name, size in found["max_pull"].items() if size is not None)
+    failed = f"; failed checks: {', '.join(found['failed_checks'])}" if found["failed_checks"] else ""
     lines.append(
-        f"verdict: {'passed' if summary['verdict']['passed'] else 'NOT passed'} (largest |pull|: {worst})"
+        f"verdict: {'passed' if found['passed'] else 'NOT passed'} (largest |pull|: {worst}{failed})"
     )
     return lines
 
 
+def _sampling_lines(summary: dict[str, Any], sampling: dict[str, Any]) -> Iterator[str]:
+    ess, kl, lnz = sampling["ess"], sampling["kl"], sampling["ln_z"]
+    if ess["reverse"] is not None:
+        forward = show(ess["forward"], ess["forward_error"])
+        yield f"ESS/N: reverse {show(ess['reverse'], ess['reverse_error'])}, forward {forward}"
+    if sampling["acceptance"] is not None:
+        yield f"Metropolis acceptance {sampling['acceptance']:.3f}"
+    if lnz["value"] is not None:
+        truth = truth_of(summary).get("ln_z")
+        size = pull(lnz, truth)
+        known = f" (reference {show(*truth)} [{size:+.1f}])" if truth and size is not None else ""
+        yield f"ln Z = {show(lnz['value'], lnz['error'])}{known}"
+    parts = [f"{name} {kl[name]:.3g}" for name in ("wiener", "base", "model") if kl.get(name) is not None]
+    if kl.get("gain") is not None:
+        parts.append(f"gain {show(kl['gain'], kl.get('gain_error'))}")
+    if parts:
+        yield f"path KL on held-out data: {', '.join(parts)}"
+    if sampling["clamped"]:
+        yield f"{sampling['clamped']} of {sampling['n']} brought back into the box of the data"
+    yield from (f"warning: {line}" for line in sampling["warnings"])
+
+
 def _entry(entry: dict[str, Any] | None) -> str:
-    return "-" if entry is None or entry["value"] is None else _value(entry["value"], entry["error"])
+    return "-" if entry is None or entry["value"] is None else show(entry["value"], entry["error"])
 
 
-def _value(value: float | None, error: float | None) -> str:
+def show(value: float | None, error: float | None) -> str:
+    """value(error), or the value alone where it has no error."""
     if value is None:
         return "-"
     return f"{value:.6g}" if error is None or error <= 0 else format_value(value, error)

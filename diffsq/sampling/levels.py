@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.config.config import Config
+from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.process.sde import SDES
 from diffsq.sampling.streams import noise_of
@@ -23,15 +23,15 @@ from lattice.ensembles.ensemble import Ensemble
 N_PLACEMENT = 128  # fields that decide where adapted levels go
 
 
-def levels_of(config: Config, model: LatticeScore, ensemble: Ensemble) -> Tensor:
-    """The noise levels (n_levels + 1,) of a run, from zero to the model's sigma_max."""
+def levels_of(config: LatticeRun, model: LatticeScore, ensemble: Ensemble, sde: str) -> Tensor:
+    """The noise levels (n_levels + 1,) of a process of a run, from zero to the model's sigma_max."""
     n, log_sigma = config.sampling.n_levels, model.base.log_sigma
     if config.sampling.placement == "adapted":
         phi = ensemble.split_chains(config.training.validation_fraction)[0].phi
         rows = np.linspace(0, len(phi) - 1, min(N_PLACEMENT, len(phi))).astype(np.int64)
         noise = noise_of(config.seed, "sample/levels", np.arange(len(rows)), model.shape, log_sigma.device)
         return adapted_levels(model, torch.from_numpy(phi[rows]).to(log_sigma.device), noise, n)
-    return SDES[config.sde.kind](float(log_sigma[0].exp()), float(log_sigma[-1].exp())).levels(n)
+    return SDES[sde](float(log_sigma[0].exp()), float(log_sigma[-1].exp())).levels(n)
 
 
 UNIFORM = 0.5  # share of the levels that stays geometric: A knows nothing of zero mode and score

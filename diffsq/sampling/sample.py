@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.config.config import Config
+from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling import steps
@@ -39,10 +39,11 @@ Drawn = tuple[Tensor, Tensor | None]
 
 
 def sample(
-    config: Config, model: LatticeScore, ensemble: Ensemble, out: Path, *,
+    config: LatticeRun, model: LatticeScore, ensemble: Ensemble, out: Path, *, sde: str | None = None,
     progress: Progress | None = None, device: str = "cpu",
 ) -> Ensemble:  # fmt: skip
-    """Draw `sampling.n_samples` fields, in the schema of a Monte Carlo ensemble.
+    """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde), in the
+    schema of a Monte Carlo ensemble.
 
     model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
     log-weights, kernel calibrated on the training chains, forward weights on held-out chains in forward.json.
@@ -51,9 +52,10 @@ def sample(
     """
     check_model(model, ensemble)
     out.mkdir(parents=True, exist_ok=True)
-    settings, levels = config.sampling, levels_of(config, model.cpu(), ensemble)
+    settings, process = config.sampling, sde or config.sampling.sde[0]
+    levels = levels_of(config, model.cpu(), ensemble, process)
     generated = {
-        "sampler": settings.method, "law": VERSION, "levels": levels.tolist(), "process": config.sde.kind,
+        "sampler": settings.method, "law": VERSION, "levels": levels.tolist(), "process": process,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode", "model": model.about["sha256"],
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
         "n_calibration": settings.n_calibration,
@@ -90,7 +92,7 @@ def check_model(model: LatticeScore, ensemble: Ensemble, folder: Path | None = N
 class Sampling:
     """One sampling run: its model, streams of random numbers, and what is already on disk."""
 
-    config: Config
+    config: LatticeRun
     model: LatticeScore
     ensemble: Ensemble
     out: Path

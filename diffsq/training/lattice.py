@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffsq.config.config import Config
+from diffsq.config.config import LatticeRun
 from diffsq.models import lattice, regression
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
@@ -35,17 +35,22 @@ WEIGHT_DECAY = 1e-3
 
 
 def train(
-    config: Config, ensemble: Ensemble, out: Path, *, progress: Progress | None = None, device: str = "cpu"
+    config: LatticeRun,
+    ensemble: Ensemble,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    device: str = "cpu",
 ) -> LatticeScore:
     """Train a score model on an ensemble; the same call again resumes, or returns the finished model.
 
-    Writes checkpoints, metrics.jsonl, validation.json and, last, out/model/. Whole chains, a fraction
+    Writes checkpoints, metrics.jsonl, validation.json and, last, out/model.json. Whole chains, a fraction
     `training.validation_fraction`, are held out. Raises `InputError` on a non-finite loss, naming sigma; the
     last good checkpoint is kept.
     """
     about = describe(config, ensemble)
     key = sha256_text(canonical_json(about))
-    done = finished_model(out / "model", key, LatticeScore)
+    done = finished_model(out, key, LatticeScore)
     if done is not None:
         return done
     out.mkdir(parents=True, exist_ok=True)
@@ -58,14 +63,14 @@ def train(
         if "val_gain" in line
     ]
     write_json(out / "validation.json", table)
-    return save_model(model, out / "model", {**about, "key": key})
+    return save_model(model, out, {**about, "key": key})
 
 
-def describe(config: Config, ensemble: Ensemble) -> dict[str, Any]:
+def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
     """What a trained model is bound to, as stored in model.json: its hash is the key of a training."""
     if ensemble.shape != tuple(config.lattice.shape):
         raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
-    if ensemble.action.as_dict() != config.build_action().as_dict():
+    if config.action is not None and ensemble.action.as_dict() != config.action.as_dict():
         raise InputError(f"the ensemble's action is {ensemble.action.as_dict()}, not the config's")
     full = config.model_dump(mode="json")
     return {
@@ -80,7 +85,7 @@ class Training:
     """The state of one training run between steps."""
 
     def __init__(
-        self, config: Config, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
+        self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
     ) -> None:
         self.config, self.progress, self.device = config, progress, torch.device(device)
         parts = ensemble.split_chains(config.training.validation_fraction)

@@ -9,35 +9,40 @@ holomorphic: a complex field gives the complex action S(z) and the complex gradi
 real numbers where the couplings are real.  A complex number is the pair [re, im] in files and in YAML.
 
 An ensemble of complex fields is stored as real ones, phi (n, 2, *shape) with axis 1 = (x, y), z = x + iy;
-`Complexified` is the action of such an ensemble.
+`lattice.actions.complexified.Complexified` is the action of such an ensemble.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from lattice.actions.protocol import NotPhi4, complex_coupling, pair, plain, real_coupling, sum_sites
+from lattice.actions.protocol import Action, Derivative, Range, plain, sum_sites
 from lattice.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+QUARTIC = Range(0.0, why="exp(-S) is not integrable otherwise")
 
 
 @dataclass(frozen=True)
-class ComplexGaussian:
+class ComplexGaussian(Action):
     """S = 1/2 sigma0 z^2, Re sigma0 > 0 (InputError otherwise): <z^2> = 1/sigma0.
 
+    >>> import torch
     >>> ComplexGaussian(1 + 1j).grad(torch.tensor([2.0], dtype=torch.float64)).tolist()
     [(2+2j)]
     """
 
     sigma0: complex
-    period: ClassVar[float | None] = None
+    kind = "complex_gaussian"
+    field = "complex"
+    even = one_variable = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma0", complex_coupling("sigma0", self.sigma0))
+        super().__post_init__()
         if self.sigma0.real <= 0:
             raise InputError(f"action.sigma0 of a Gaussian must have a positive real part, got {self.sigma0}")
 
@@ -47,12 +52,13 @@ class ComplexGaussian:
     def grad(self, z: Tensor) -> Tensor:
         return plain(self.sigma0) * z
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "complex_gaussian", "sigma0": pair(self.sigma0)}
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(self.sigma0)
 
 
 @dataclass(frozen=True)
-class ComplexQuartic:
+class ComplexQuartic(Action):
     """S = 1/2 sigma0 z^2 + 1/4 lam z^4, lam > 0, or lam = 0 and Re sigma0 > 0 (InputError otherwise).
 
     Aarts, Giudice, Seiler 1306.3075: with sigma0 = A + iB, real noise and 3 A^2 >= B^2, A > 0, the drift
@@ -61,13 +67,13 @@ class ComplexQuartic:
 
     sigma0: complex
     lam: float
-    period: ClassVar[float | None] = None
+    kind = "complex_quartic"
+    field = "complex"
+    even = one_variable = True
+    ranges = {"lam": QUARTIC}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sigma0", complex_coupling("sigma0", self.sigma0))
-        object.__setattr__(self, "lam", real_coupling("lam", self.lam))
-        if self.lam < 0:
-            raise InputError(f"action.lam must be >= 0 (exp(-S) is not integrable otherwise), got {self.lam}")
+        super().__post_init__()
         if self.lam == 0 and self.sigma0.real <= 0:
             raise InputError(f"action.sigma0 with lam = 0 must have a positive real part, got {self.sigma0}")
 
@@ -90,12 +96,13 @@ class ComplexQuartic:
     def grad(self, z: Tensor) -> Tensor:
         return (plain(self.sigma0) + self.lam * z * z) * z
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "complex_quartic", "sigma0": pair(self.sigma0), "lam": self.lam}
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(self.sigma0, self.lam)
 
 
 @dataclass(frozen=True)
-class RealQuartic(NotPhi4):
+class RealQuartic(Action):
     """S = 1/2 mu2 phi^2 + (g/4!) phi^4: one well for mu2 >= 0, two for mu2 < 0; g > 0, or g = 0 < mu2.
 
     >>> RealQuartic(-1.0, 0.4).as_dict()["kind"]
@@ -104,12 +111,13 @@ class RealQuartic(NotPhi4):
 
     mu2: float
     g: float
-    period: ClassVar[float | None] = None
+    kind = "real_quartic"
+    even = one_variable = True
+    ranges = {"g": QUARTIC}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mu2", real_coupling("mu2", self.mu2))
-        object.__setattr__(self, "g", real_coupling("g", self.g))
-        if self.g < 0 or (self.g == 0 and self.mu2 <= 0):
+        super().__post_init__()
+        if self.g == 0 and self.mu2 <= 0:
             raise InputError(f"exp(-S) is not integrable: action.mu2 = {self.mu2}, action.g = {self.g}")
 
     def action(self, z: Tensor) -> Tensor:
@@ -119,43 +127,43 @@ class RealQuartic(NotPhi4):
     def grad(self, z: Tensor) -> Tensor:
         return (self.mu2 + self.g / 6.0 * z * z) * z
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "real_quartic", "mu2": self.mu2, "g": self.g}
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(self.mu2, self.g / 6.0)
 
 
 @dataclass(frozen=True)
-class TwoPeak(NotPhi4):
+class TwoPeak(Action):
     """p = 1/2 [N(mu0, sigma0^2) + N(-mu0, sigma0^2)], S = -ln p with its constant: exp(-S) is normalised.
 
+    >>> import torch
     >>> round(float(TwoPeak(0.0, 1.0).action(torch.zeros(1, dtype=torch.float64))), 12)    # ln sqrt(2 pi)
     0.918938533205
     """
 
     mu0: float
     sigma0: float
-    period: ClassVar[float | None] = None
+    kind = "two_peak"
+    even = one_variable = True
+    ranges = {"mu0": Range(0.0)}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mu0", real_coupling("mu0", self.mu0))
-        object.__setattr__(self, "sigma0", real_coupling("sigma0", self.sigma0))
+        super().__post_init__()
         if self.sigma0 <= 0:
             raise InputError(f"action.sigma0, the width of a peak, must be positive, got {self.sigma0}")
 
     def action(self, z: Tensor) -> Tensor:
         a, decay = self._argument(z)
-        ln_cosh = a + torch.log1p(decay) - math.log(2.0)
+        ln_cosh = a + decay.log1p() - math.log(2.0)
         constant = 0.5 * (self.mu0 / self.sigma0) ** 2 + math.log(self.sigma0 * math.sqrt(2.0 * math.pi))
         return sum_sites(0.5 * z * z / self.sigma0**2 - ln_cosh + constant)
 
     def grad(self, z: Tensor) -> Tensor:
         _, decay = self._argument(z)
-        sign = torch.where(z.real < 0, -1.0, 1.0).to(z.real.dtype)
-        return (z - abs(self.mu0) * sign * (1.0 - decay) / (1.0 + decay)) / self.sigma0**2
+        sign = 1.0 - 2.0 * (z.real < 0).to(z.real.dtype)
+        return (z - self.mu0 * sign * (1.0 - decay) / (1.0 + decay)) / self.sigma0**2
 
     def _argument(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """+-mu0 z/sigma0^2 with the sign that makes its real part positive, and exp(-2 of it)."""
-        a = torch.where(z.real < 0, -z, z) * (abs(self.mu0) / self.sigma0**2)
-        return a, torch.exp(-2.0 * a)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "two_peak", "mu0": self.mu0, "sigma0": self.sigma0}
+        a = (-z).where(z.real < 0, z) * (self.mu0 / self.sigma0**2)
+        return a, (-2.0 * a).exp()

@@ -13,30 +13,57 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from lattice.actions.protocol import (
-    CONVENTION,
-    check_shape,
-    complex_coupling,
-    pair,
-    plain,
-    real_coupling,
-    sum_sites,
-)
+from lattice.actions.protocol import CONVENTION, Action, Derivative, Range, check_shape, plain, sum_sites
 from lattice.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+KAPPA = Range(-10.0, 10.0)
+LAM = Range(0.0, 1000.0, "exp(-S) is not integrable otherwise")
+
+
+def hopping(phi: Tensor, shifts: tuple[int, ...]) -> Tensor:
+    """sum_mu phi(x - shift mu), for phi (n, *shape): (-1,) the forward neighbours, (1, -1) all."""
+    check_shape(tuple(phi.shape[1:]))
+    return reduce(add, [reduce(add, [phi.roll(s, axis) for s in shifts]) for axis in range(1, phi.dim())])
+
+
+def action_of(phi: Tensor, kappa: float, mass: complex, lam: float) -> Tensor:
+    """S of each field (n, *shape) -> (n,)."""
+    phi2 = phi * phi
+    return sum_sites(-2.0 * kappa * phi * hopping(phi, (-1,)) + mass * phi2 + lam * phi2 * phi2)
+
+
+def grad_of(phi: Tensor, kappa: float, mass: complex, lam: float) -> Tensor:
+    """dS/dphi (n, *shape)."""
+    local = 2.0 * mass + 4.0 * lam * phi * phi
+    return local * phi - 2.0 * kappa * hopping(phi, (1, -1))
+
+
+def check_damped(kappa: float, mass: float, lam: float, shape: tuple[int, ...]) -> None:
+    """A free field needs mass - 2 kappa sum_mu cos k_mu > 0 for every lattice momentum; InputError if not."""
+    cosines = [[math.cos(2 * math.pi * n / extent) for n in range(extent)] for extent in shape]
+    highest = max(kappa * sum(map(end, cosines)) for end in (max, min))
+    if lam == 0 and mass - 2.0 * highest <= 0:
+        raise InputError(
+            f"action.kappa = {kappa:g} with lam = 0 has no normalisable distribution on {tuple(shape)}: "
+            f"|kappa| < {mass:g}/(2d) is needed"
+        )
 
 
 @dataclass(frozen=True)
-class ScalarPhi4:
+class ScalarPhi4(Action):
     """Real scalar field with quartic self-coupling, kappa-lambda convention.
 
     `kappa` is the hopping parameter (any sign), `lam` >= 0 the quartic coupling.  Raises `InputError` for
-    values that are not finite or for lam < 0.
+    values that are not finite or out of range.
 
+    >>> import torch
     >>> phi = torch.ones(1, 4, 4, dtype=torch.float64)
     >>> ScalarPhi4(kappa=0.27, lam=0.022).action(phi) / 16       # -4 kappa + 1 - lam
     tensor([-0.1020], dtype=torch.float64)
@@ -44,36 +71,47 @@ class ScalarPhi4:
 
     kappa: float
     lam: float
-
-    def __post_init__(self) -> None:
-        for name, value in (("kappa", self.kappa), ("lam", self.lam)):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InputError(f"action.{name} must be a finite number, got {value!r}")
-        if self.lam < 0:
-            raise InputError(f"action.lam must be >= 0 (the action has no minimum otherwise), got {self.lam}")
+    kind = "phi4"
+    even = True
+    ranges = {"kappa": KAPPA, "lam": LAM}
 
     def action(self, phi: Tensor) -> Tensor:
-        """S of each field: phi (n, *shape) -> (n,)."""
-        axes = _lattice_axes(phi)
-        forward = sum((torch.roll(phi, -1, axis) for axis in axes), torch.zeros_like(phi))
-        phi2 = phi * phi
-        density = -2.0 * self.kappa * phi * forward + (1.0 - 2.0 * self.lam) * phi2 + self.lam * phi2 * phi2
-        # axis by axis: one reduction of a single large field would be split by the number of threads
-        for _ in axes:
-            density = density.sum(dim=-1)
-        return density
+        return action_of(phi, self.kappa, 1.0 - 2.0 * self.lam, self.lam)
 
     def grad(self, phi: Tensor) -> Tensor:
-        """dS/dphi, minus the force: phi (n, *shape) -> (n, *shape)."""
-        axes = _lattice_axes(phi)
-        pairs = (torch.roll(phi, 1, axis) + torch.roll(phi, -1, axis) for axis in axes)
-        neighbours = sum(pairs, torch.zeros_like(phi))
-        local = 2.0 * (1.0 - 2.0 * self.lam) + 4.0 * self.lam * phi * phi
-        return local * phi - 2.0 * self.kappa * neighbours
+        return grad_of(phi, self.kappa, 1.0 - 2.0 * self.lam, self.lam)
 
     def as_dict(self) -> dict[str, Any]:
         """The couplings and the convention they are in, as stored in files."""
-        return {"kind": "phi4", "convention": CONVENTION, "kappa": float(self.kappa), "lam": float(self.lam)}
+        return {**super().as_dict(), "convention": CONVENTION}
+
+    @property
+    def phi4(self) -> ScalarPhi4 | None:
+        """Itself, unless a subclass has another S."""
+        own = type(self).action is ScalarPhi4.action and type(self).grad is ScalarPhi4.grad
+        return self if own else None
+
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(2.0 * (1.0 - 2.0 * self.lam), 4.0 * self.lam, 2.0 * self.kappa)
+
+    def tree_mass2(self, dim: int) -> float:
+        """(1 - 2 lam)/|kappa| - 2 dim, in lattice units; infinite at kappa = 0."""
+        return (1.0 - 2.0 * self.lam) / abs(self.kappa) - 2.0 * dim if self.kappa else math.inf
+
+    def classical_field(self, dim: int) -> float | None:
+        """The uniform field that minimises S, phi^2 = (2 dim kappa - 1 + 2 lam)/(2 lam), 1 where that is 0.
+
+        >>> ScalarPhi4(0.5, 0.5).classical_field(2), ScalarPhi4(0.1, 0.022).classical_field(2)
+        (1.4142135623730951, 1.0)
+        """
+        if self.lam <= 0:
+            return None
+        square = (2 * dim * self.kappa - 1 + 2 * self.lam) / (2 * self.lam)
+        return math.sqrt(square) if square > 0 else 1.0
+
+    def check_normalisable(self, shape: tuple[int, ...]) -> None:
+        check_damped(self.kappa, 1.0, self.lam, shape)
 
 
 @dataclass(frozen=True)
@@ -88,25 +126,19 @@ class FreeScalar(ScalarPhi4):
 
     kappa: float
     lam: float = 0.0
+    kind = "free"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lam != 0:
-            raise InputError(f"a free action has lam = 0, got {self.lam}; use kind 'phi4'")
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**super().as_dict(), "kind": "free"}
-
-
-def _lattice_axes(phi: Tensor) -> tuple[int, ...]:
-    check_shape(tuple(phi.shape[1:]))
-    return tuple(range(1, phi.dim()))
+            raise InputError(f"action.lam must be 0 for kind free, got {self.lam}; use kind phi4")
 
 
 @dataclass(frozen=True)
-class ComplexPhi4:
+class ComplexPhi4(Action):
     """Holomorphic action of z (n, *shape); lam >= 0, and Re mass > 0 where lam = 0 (InputError otherwise).
 
+    >>> import torch
     >>> z = torch.ones(1, 2, 2, dtype=torch.complex128)
     >>> ComplexPhi4(kappa=0.1, lam=0.5, mass=1 + 1j).action(z).tolist()        # 4 (-4 kappa + mass + lam)
     [(4.4+4j)]
@@ -115,39 +147,25 @@ class ComplexPhi4:
     kappa: float
     lam: float
     mass: complex
-    period: ClassVar[float | None] = None
+    kind = "complex_phi4"
+    field = "complex"
+    even = True
+    ranges = {"kappa": KAPPA, "lam": LAM}
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kappa", real_coupling("kappa", self.kappa))
-        object.__setattr__(self, "lam", real_coupling("lam", self.lam))
-        object.__setattr__(self, "mass", complex_coupling("mass", self.mass))
-        if self.lam < 0:
-            raise InputError(f"action.lam must be >= 0 (exp(-S) is not integrable otherwise), got {self.lam}")
+        super().__post_init__()
         if self.lam == 0 and self.mass.real <= 0:
             raise InputError(f"action.mass with lam = 0 must have a positive real part, got {self.mass}")
 
     def action(self, z: Tensor) -> Tensor:
-        """S of each field: z (n, *shape) -> (n,)."""
-        axes = _axes(z)
-        forward = sum((torch.roll(z, -1, axis) for axis in axes), torch.zeros_like(z))
-        z2 = z * z
-        return sum_sites(-2.0 * self.kappa * z * forward + plain(self.mass) * z2 + self.lam * z2 * z2)
+        return action_of(z, self.kappa, plain(self.mass), self.lam)
 
     def grad(self, z: Tensor) -> Tensor:
-        """dS/dz, minus the drift: z (n, *shape) -> (n, *shape)."""
-        pairs = (torch.roll(z, 1, axis) + torch.roll(z, -1, axis) for axis in _axes(z))
-        neighbours = sum(pairs, torch.zeros_like(z))
-        return (2.0 * plain(self.mass) + 4.0 * self.lam * z * z) * z - 2.0 * self.kappa * neighbours
+        return grad_of(z, self.kappa, plain(self.mass), self.lam)
 
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "kind": "complex_phi4",
-            "kappa": self.kappa,
-            "lam": self.lam,
-            "mass": pair(self.mass),
-        }
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(2.0 * self.mass, 4.0 * self.lam, 2.0 * self.kappa)
 
-
-def _axes(z: Tensor) -> tuple[int, ...]:
-    check_shape(tuple(z.shape[1:]))
-    return tuple(range(1, z.dim()))
+    def check_normalisable(self, shape: tuple[int, ...]) -> None:
+        check_damped(self.kappa, self.mass.real, self.lam, shape)

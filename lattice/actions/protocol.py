@@ -1,46 +1,181 @@
-"""What every part of the package asks of an action: the protocols, couplings checked, the sum over sites.
+"""What the package asks of a law and of an action: facts as attributes, S and its gradient as methods.
 
-An action is a function of tensors: S of each field and its gradient, in the conventions its class states.
+Fields are phi (n, *components, *shape): no components for a real scalar, (2,) for x + iy or O(2). An action
+is a function of tensors, in the conventions its class states; code asks it what it is, never for its type.
+Importing actions loads no torch: methods of tensors do the work.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from typing import Any, ClassVar, Protocol
-
-from torch import Tensor
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from lattice.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-class Holomorphic(Protocol):
-    """An action of complex fields: S (n,) and S' like z, for z (n, *shape); the `period` of Re z, if any."""
-
-    period: ClassVar[float | None]
-
-    def action(self, z: Tensor) -> Tensor: ...
-
-    def grad(self, z: Tensor) -> Tensor: ...
-
-    def as_dict(self) -> dict[str, Any]: ...
+CONVENTION = "kappa-lambda"
+MAX_DIM = 4
+Field = Literal["real", "complex", "angle", "spin"]
 
 
-class NotPhi4:
-    """The kappa and lam that code for phi^4 alone asks an action for: refused in one line."""
+class Range(NamedTuple):
+    """Where a coupling may lie, ends included, and why."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    why: str = ""
+
+
+ANY = Range()
+
+
+class Derivative(NamedTuple):
+    """S' = linear z + cubic z^3 - hop (sum of the 2d neighbours of z) + sine sin z, site by site."""
+
+    linear: complex
+    cubic: float = 0.0
+    hop: float = 0.0
+    sine: complex = 0.0
+
+
+class Phi4Form(Protocol):
+    """S = sum_x [-2 kappa sum_mu phi_x phi_{x+mu} + (1 - 2 lam) phi_x^2 + lam phi_x^4]."""
 
     @property
-    def kappa(self) -> float:
-        raise InputError(f"{type(self).__name__} has no hopping parameter kappa: this needs a phi^4 action")
+    def kappa(self) -> float: ...
 
     @property
-    def lam(self) -> float:
-        raise InputError(f"{type(self).__name__} has no phi^4 coupling lam: this needs a phi^4 action")
+    def lam(self) -> float: ...
+
+    def action(self, phi: Tensor) -> Tensor: ...
+
+    def tree_mass2(self, dim: int) -> float: ...
 
 
-def real_coupling(name: str, value: Any) -> float:
-    """A finite float, or InputError naming the coupling."""
+class Law:
+    """A law of fields phi (n, *components, *shape), a dataclass of its couplings; what it does not say of
+    itself is as below.
+
+    kind: its name in files, by default that of the class. even: -phi has the law of phi. one_variable: there
+    is no lattice. period: of Re phi, where it is an angle. ranges: where couplings may lie; all that are
+    annotated float or complex must be finite (`InputError`).
+    """
+
+    kind: str = ""
+    field: Field = "real"
+    components: tuple[int, ...] = ()
+    even: bool = False
+    one_variable: bool = False
+    period: float | None = None
+    ranges: dict[str, Range] = {}
+
+    def __post_init__(self) -> None:
+        for coupling in couplings_of(self):
+            name, value = coupling.name, getattr(self, coupling.name)
+            if coupling.type in ("complex", complex):
+                object.__setattr__(self, name, complex_coupling(name, value))
+            elif coupling.type in ("float", float):
+                object.__setattr__(self, name, real_coupling(name, value, self.ranges.get(name, ANY)))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Kind and couplings as JSON data, as stored in files; a complex number is the pair [re, im]."""
+        values = {coupling.name: getattr(self, coupling.name) for coupling in couplings_of(self)}
+        stored = {name: [x.real, x.imag] if isinstance(x, complex) else x for name, x in values.items()}
+        return {"kind": self.kind or type(self).__name__, **stored}
+
+    def lattice_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The lattice of fields whose arrays are (n, *shape); `InputError` for other components."""
+        n = len(self.components)
+        if tuple(shape[:n]) != self.components:
+            raise InputError(
+                f"fields of {type(self).__name__} are (n, {', '.join(map(str, self.components))}, *shape), "
+                f"got (n, {', '.join(map(str, shape))})"
+            )
+        return tuple(shape[n:])
+
+
+def couplings_of(law: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The couplings of a law or of its class: the fields of the dataclass; `InputError` if it is none."""
+    if not dataclasses.is_dataclass(law):
+        name = law.__name__ if isinstance(law, type) else type(law).__name__
+        raise InputError(f"{name} must be a dataclass of its couplings, or write its own as_dict()")
+    return dataclasses.fields(law)
+
+
+class Action(Law, ABC):
+    """A law exp(-S): what a user writes is a dataclass with `action` and `grad`.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Sextic(Action):
+    ...     g6: float
+    ...     even = True
+    ...     def action(self, phi): return (phi**2 + self.g6 * phi**6).flatten(1).sum(1)
+    ...     def grad(self, phi): return 2 * phi + 6 * self.g6 * phi**5
+    >>> Sextic(0.1).as_dict()
+    {'kind': 'Sextic', 'g6': 0.1}
+    """
+
+    @abstractmethod
+    def action(self, phi: Tensor) -> Tensor:
+        """S of each field: phi (n, *components, *shape) -> (n,)."""
+
+    @abstractmethod
+    def grad(self, phi: Tensor) -> Tensor:
+        """dS/dphi, minus the force, like phi."""
+
+    @property
+    def phi4(self) -> Phi4Form | None:
+        """This action as phi^4, for which there are compiled loops, clusters and site integrals; or None."""
+        return None
+
+    @property
+    def derivative(self) -> Derivative | None:
+        """S'(z) in the form that the compiled loop of complex Langevin knows, if it has it."""
+        return None
+
+    @property
+    def holomorphic(self) -> Action:
+        """S(z) of the complex fields z that phi stores as (x, y); otherwise the action itself."""
+        return self
+
+    def classical_field(self, dim: int) -> float | None:
+        """The uniform field of cold starts, both signs of it in those with walls; None: 1, and no walls."""
+        return None
+
+    def check_normalisable(self, shape: tuple[int, ...]) -> None:
+        """`InputError` where exp(-S) has no integral on this lattice, if that is known."""
+
+
+def as_phi4(action: Action, what: str, advice: str = "") -> Phi4Form:
+    """The phi^4 couplings of an action; InputError "`what` phi^4 only ..." where it has another form."""
+    if (form := action.phi4) is None:
+        raise InputError(
+            f"{what} phi^4 only, not {type(action).__name__}" + (f": {advice}" if advice else "")
+        )
+    return form
+
+
+def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
+    """A finite float within the range, or InputError naming the coupling.
+
+    >>> real_coupling("lam", -1, Range(0.0))
+    Traceback (most recent call last):
+        ...
+    lattice.errors.InputError: action.lam must be >= 0, got -1
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"action.{name} must be a finite number, got {value!r}")
+    if not within.low <= value <= within.high:
+        ends = [f">= {within.low:g}"] * (within.low > -math.inf) + [f"<= {within.high:g}"] * (
+            within.high < math.inf
+        )
+        why = f" ({within.why})" if within.why else ""
+        raise InputError(f"action.{name} must be {' and '.join(ends)}{why}, got {value}")
     return float(value)
 
 
@@ -68,34 +203,6 @@ def sum_sites(density: Tensor) -> Tensor:
     for _ in range(density.dim() - 1):
         density = density.sum(dim=-1)
     return density
-
-
-def pair(c: complex) -> list[float]:
-    """[re, im], as complex numbers are stored."""
-    return [c.real, c.imag]
-
-
-CONVENTION = "kappa-lambda"
-MAX_DIM = 4
-
-
-class Action(Protocol):
-    """What an update needs of an action: couplings of the kappa-lambda form, S and its gradient.
-
-    An action of another form (lattice.actions.one_variable) raises `InputError` when asked for kappa or lam.
-    """
-
-    @property
-    def kappa(self) -> float: ...
-
-    @property
-    def lam(self) -> float: ...
-
-    def action(self, phi: Tensor) -> Tensor: ...
-
-    def grad(self, phi: Tensor) -> Tensor: ...
-
-    def as_dict(self) -> dict[str, Any]: ...
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from lattice.actions.protocol import Action, Derivative, plain, sum_sites
 
-from lattice.actions.protocol import complex_coupling, pair, plain, sum_sites
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class OneLink:
+class OneLink(Action):
     """S = -beta cos z, the U(1) one-link model with complex beta; Re z is an angle.
 
+    >>> import torch
     >>> OneLink(0.5).action(torch.zeros(1, dtype=torch.float64)).tolist()
     [-0.5]
     """
 
     beta: complex
-    period: ClassVar[float | None] = 2.0 * math.pi
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "beta", complex_coupling("beta", self.beta))
+    kind = "one_link"
+    field = "complex"
+    even = one_variable = True
+    period = 2.0 * math.pi
 
     def action(self, z: Tensor) -> Tensor:
-        return sum_sites(-plain(self.beta) * torch.cos(z))
+        return sum_sites(-plain(self.beta) * z.cos())
 
     def grad(self, z: Tensor) -> Tensor:
-        return plain(self.beta) * torch.sin(z)
+        return plain(self.beta) * z.sin()
 
-    def as_dict(self) -> dict[str, Any]:
-        return {"kind": "one_link", "beta": pair(self.beta)}
+    @property
+    def derivative(self) -> Derivative:
+        return Derivative(0.0, sine=self.beta)

@@ -56,10 +56,10 @@ def failed_check(name: str, expected: str, detail: str) -> Check:
 
 def format_certificate(certificate: dict[str, Any]) -> str:
     """The certificate as text for a terminal: a verdict, a line per check, and the autocorrelation times."""
-    lines = [f"Certificate: {'PASSED' if certificate['passed'] else 'FAILED'}"]
-    if certificate["reason"]:
-        lines[0] += f" ({certificate['reason']})"
-    lines.append(f"  {certificate['n']} configurations in {certificate['n_chains']} chains")
+    word = certificate.get("verdict") or ("PASSED" if certificate["passed"] else "FAILED")
+    lines = [f"Certificate: {word}" + (f" ({certificate['reason']})" if certificate["reason"] else "")]
+    if "n_chains" in certificate:
+        lines.append(f"  {certificate['n']} configurations in {certificate['n_chains']} chains")
     for check in certificate["checks"]:
         value = (
             ""
@@ -69,17 +69,22 @@ def format_certificate(certificate: dict[str, Any]) -> str:
             else f"{check['value']:.4g}"
         )
         verdict = "PASSED" if check["passed"] else "FAILED"
-        line = (
-            f"  {verdict}  {check['name']:<26} {value:<16} expected {check['expected']:<16} {check['detail']}"
-        )
+        line = f"  {verdict}  {check['name']:<26} {value:<16} {_limit(check):<25} {check['detail']}"
         lines.append(line.rstrip())
     times = [
         f"{SYMBOLS[name]} {format_value(tau['value'], tau['error'])}"
-        for name, tau in certificate["tau_int"].items()
+        for name, tau in certificate.get("tau_int", {}).items()
         if isinstance(tau, dict)
     ]
     if times:
         lines.append(f"  tau_int (1/2 + sum rho): {', '.join(times)} in {certificate['tau_int']['unit']}")
-    if certificate["n_independent"] is not None:
+    if certificate.get("n_independent") is not None:
         lines.append(f"  independent configurations N/(2 tau_int): {certificate['n_independent']:.0f}")
     return "\n".join(lines)
+
+
+def _limit(check: Check) -> str:
+    if "limit" in check:
+        return "" if check["limit"] is None else f"limit {check['limit']:.4g}"
+    expected = check["expected"]
+    return f"expected {expected:.6g}" if isinstance(expected, float) else f"expected {expected}"

@@ -30,8 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lattice.actions.complexified import Complexified
-from lattice.actions.protocol import Holomorphic
+from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats
 from lattice.certificates.drift import (
     Curves,
@@ -60,7 +59,7 @@ Check = dict[str, Any]
 class _Data:
     """The run by chains: z (n_chains, n_times, *shape), |K| and |y| (n_chains, n_times), start parity."""
 
-    action: Holomorphic
+    action: Action
     z: Complexes
     drift: Floats
     y: Floats
@@ -121,7 +120,7 @@ def verdict(
 
 
 def _data(ensemble: Ensemble) -> _Data:
-    if not isinstance(ensemble.action, Complexified):
+    if ensemble.action.holomorphic is ensemble.action:
         raise InputError("a complex Langevin verdict needs an ensemble of complex fields (x + iy)")
     parts = ensemble.replicas()
     lengths = {len(part) for part in parts}
@@ -133,7 +132,7 @@ def _data(ensemble: Ensemble) -> _Data:
     order = np.stack(parts)  # (n_chains, n_times)
     phi = ensemble.phi[order.reshape(-1)]
     z = phi[:, 0] + 1j * phi[:, 1]
-    action = ensemble.action.inner
+    action = ensemble.action.holomorphic
     drift, y = np.empty(len(z)), np.abs(z.imag).reshape(len(z), -1).max(axis=1)
     for part in batches(z.shape):
         size = np.abs(action.grad(torch.from_numpy(z[part])).numpy())

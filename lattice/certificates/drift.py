@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lattice.actions.protocol import Holomorphic
-from lattice.actions.u1 import OneLink
+from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats
 
 DEPTHS = (10, 30, 100, 300, 1000, 3000, 10000)
@@ -19,14 +18,14 @@ MAX_GROUPS, N_BINS = 100, 60
 Curves = dict[str, dict[str, list[float]]]
 
 
-def powers(action: Holomorphic) -> dict[str, tuple[int, bool]]:
+def powers(action: Action) -> dict[str, tuple[int, bool]]:
     """The observables of a verdict: name -> (n, whether it is e^{inz} and not z^n)."""
-    if isinstance(action, OneLink):
+    if action.period is not None:
         return {"e^{iz}": (1, True), "e^{2iz}": (2, True)}
     return {"z^2": (2, False), "z^4": (4, False)}
 
 
-def chain_averages(action: Holomorphic, z: Complexes) -> dict[str, Floats]:
+def chain_averages(action: Action, z: Complexes) -> dict[str, Floats]:
     """The average of every chain over its times and sites, z (n_chains, n_times, *shape) -> (n_chains,), of
     "Re z^2", "Im z^2", ..."""
     out: dict[str, Floats] = {}
@@ -36,7 +35,7 @@ def chain_averages(action: Holomorphic, z: Complexes) -> dict[str, Floats]:
     return out
 
 
-def boundary_density(action: Holomorphic, z: Complexes) -> dict[str, Complexes]:
+def boundary_density(action: Action, z: Complexes) -> dict[str, Complexes]:
     """O'' + K O' averaged over the sites, for O of `powers`: z (n_chains, n_times, *shape) -> (n_chains,
     n_times).
 

@@ -14,7 +14,7 @@ def schwinger_dyson(phi: Floats, action: Action) -> Floats:
     """(1/V) sum_x phi_x dS/dphi_x of each field (n, *shape) -> (n,); its mean is 1 under exp(-S) (integrate
     by parts).
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> schwinger_dyson(np.ones((1, 2, 2)), ScalarPhi4(0.0, 0.0)).tolist()
     [2.0]
     """

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.shards import joined
 from lattice.errors import InputError
 from lattice.files import sha256_text
 
@@ -34,7 +35,7 @@ def combine(
     Raises InputError, naming what differs: ensembles without log-weights; another action, lattice, sampler,
     law, process, checkpoint, training ensemble or levels; the same samples twice; for one_law other seeds.
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> made = {**dict.fromkeys(LAW, "the same"), "n_calibration": 64}
     >>> parts = [Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.25, 0.1), log_weight=np.zeros(4),
     ...                               attrs={"generated": {**made, "seed": seed}}) for seed in (1, 2)]
@@ -48,10 +49,10 @@ def combine(
         return ensembles[0]
     labels = list(names) if names is not None else [f"sample {i}" for i in range(1, len(ensembles) + 1)]
     _check_weighted(ensembles, labels)
-    for ensemble, label in zip(ensembles, labels, strict=True):
-        _check_record(ensemble, label)
-        _check_same_law(ensembles[0], ensemble, labels[0], label, (*LAW, *KERNEL) if one_law else LAW)
-    for (a, one), (b, other) in combinations(zip(ensembles, labels, strict=True), 2):
+    records = [_record(ensemble, label) for ensemble, label in zip(ensembles, labels, strict=True)]
+    for record, label in zip(records, labels):
+        _check_same_law(records[0], record, labels[0], label, (*LAW, *KERNEL) if one_law else LAW)
+    for (a, one), (b, other) in combinations(zip(ensembles, labels), 2):
         _check_distinct(a, b, one, other)
     return _joined(ensembles)
 
@@ -65,30 +66,26 @@ def _check_weighted(ensembles: Sequence[Ensemble], labels: Sequence[str]) -> Non
         raise InputError(f"{weighted} has log-weights and {bare[0]} has none; measure them separately")
 
 
-def _check_record(ensemble: Ensemble, label: str) -> None:
-    """A sample without its record, or already combined, cannot be told from another."""
+def _record(ensemble: Ensemble, label: str) -> dict[str, Any]:
+    """What a sample was made with; without it, or combined already, it cannot be told from another."""
     made = ensemble.attrs.get("generated") or {}
-    missing = [name for name in (*LAW, "seed") if name not in made and name != "process"]
-    if missing:
-        raise InputError(f"{label}: does not record its {_words(missing[0])}; cannot be combined with others")
+    for name in (*LAW, "seed"):
+        if name not in made and name != "process":
+            lacks = WORDS.get(name, name)
+            raise InputError(f"{label}: does not record its {lacks}; cannot be combined with others")
     if isinstance(made["seed"], list):
         raise InputError(f"{label}: is combined already, of seeds {made['seed']}; name its parts instead")
+    return {**made, "action": ensemble.action.as_dict(), "lattice": list(ensemble.shape)}
 
 
-def _check_same_law(first: Ensemble, e: Ensemble, one: str, other: str, keys: Sequence[str]) -> None:
-    a, b = (_law_of(x) for x in (first, e))
+def _check_same_law(a: dict[str, Any], b: dict[str, Any], one: str, other: str, keys: Sequence[str]) -> None:
     for name in ("action", "lattice", *keys):
         if a.get(name) != b.get(name):
             values = _difference(a.get(name), b.get(name))
-            what = f"{other} differs from {one} in the {_words(name)}: {values}"
+            what = f"{other} differs from {one} in the {WORDS.get(name, name)}: {values}"
             if name in KERNEL:
                 what += "; the proposals of a Metropolis chain must come from one law, leave out --metropolis"
             raise InputError(what)
-
-
-def _law_of(ensemble: Ensemble) -> dict[str, Any]:
-    named = {"action": ensemble.action.as_dict(), "lattice": list(ensemble.shape)}
-    return {**ensemble.attrs["generated"], **named}
 
 
 def _check_distinct(a: Ensemble, b: Ensemble, one: str, other: str) -> None:
@@ -100,10 +97,6 @@ def _check_distinct(a: Ensemble, b: Ensemble, one: str, other: str) -> None:
             f"{other} holds {len(again)} samples of {one} again (seed {seed}, from number {again[0]} on); "
             "draw with another seed"
         )
-
-
-def _words(name: str) -> str:
-    return WORDS.get(name, name)
 
 
 def _difference(a: Any, b: Any) -> str:
@@ -123,17 +116,11 @@ def _joined(ensembles: Sequence[Ensemble]) -> Ensemble:
         numbers, own = np.unique(ensemble.chain, return_inverse=True)
         chains.append(own.reshape(-1).astype(np.int64) + n_chains)
         n_chains += len(numbers)
-    shared = set.intersection(*(set(e.series) for e in ensembles))
     made = [e.attrs["generated"] for e in ensembles]
     seeds = list(dict.fromkeys(m["seed"] for m in made))
     generated = {**made[0], "seed": seeds[0] if len(seeds) == 1 else seeds}
     return Ensemble(
-        phi=np.concatenate([e.phi for e in ensembles]),
-        chain=np.concatenate(chains),
-        trajectory=np.concatenate([e.trajectory for e in ensembles]),
-        series={name: np.concatenate([e.series[name] for e in ensembles]) for name in sorted(shared)},
-        action=ensembles[0].action,
-        log_weight=np.concatenate([e.log_weight for e in ensembles if e.log_weight is not None]),
+        **{**joined(ensembles), "chain": np.concatenate(chains)}, action=ensembles[0].action,
         attrs={"generated": generated, "combined": [e.identity for e in ensembles]},
         identity=sha256_text("combined/" + "/".join(e.identity for e in ensembles)),
-    )
+    )  # fmt: skip

@@ -18,7 +18,17 @@ import numpy.typing as npt
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
-from lattice.ensembles.shards import SERIES, Shard, check_shard, field_series, read_shard, write_shard
+from lattice.ensembles.shards import (
+    MAX_AXES,
+    Shard,
+    check_finite,
+    check_shard,
+    columns_at,
+    field_series,
+    joined,
+    read_shard,
+    write_shard,
+)
 from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, sha256_file, sha256_text, write_json
 
@@ -29,9 +39,9 @@ _SHARD_BYTES = 2**25
 class Ensemble:
     """Configurations of one action on one periodic lattice.
 
-    phi (n, *shape) float64; chain, trajectory (n,) int64; series name -> (n,) float64 with at least action
-    (S, in the kappa-lambda convention), magnetization (M) and phi2; log_weight (n,) or None; attrs: JSON data
-    (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
+    phi (n, *components, *shape) float64, components those of the action; chain, trajectory (n,) int64;
+    series name -> (n,) float64 with at least action (S), magnetization (M) and phi2; log_weight (n,) or None;
+    attrs: JSON data (algorithm, seed, n_therm, stride, certificate, ...); identity: sha256 in hexadecimal.
     """
 
     phi: Floats
@@ -48,40 +58,35 @@ class Ensemble:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The lattice, (L_1, ..., L_d)."""
-        return tuple(self.phi.shape[1:])
+        """The lattice, (L_1, ..., L_d), without the components of the field."""
+        return self.action.lattice_of(self.phi.shape[1:])
 
     @classmethod
     def from_fields(
-        cls,
-        phi: npt.ArrayLike,
-        action: Action,
-        chain: npt.ArrayLike | None = None,
-        trajectory: npt.ArrayLike | None = None,
-        log_weight: npt.ArrayLike | None = None,
-        attrs: dict[str, Any] | None = None,
-        series: dict[str, npt.ArrayLike] | None = None,
-    ) -> Ensemble:
-        """An ensemble in memory from fields phi (n, *shape).
+        cls, phi: npt.ArrayLike, action: Action, chain: npt.ArrayLike | None = None,
+        trajectory: npt.ArrayLike | None = None, log_weight: npt.ArrayLike | None = None,
+        attrs: dict[str, Any] | None = None, series: dict[str, npt.ArrayLike] | None = None,
+    ) -> Ensemble:  # fmt: skip
+        """An ensemble in memory from fields phi (n, *components, *shape).
 
         Without `chain` all fields belong to chain 0, without `trajectory` they are numbered in order within
         their chain. `series` adds per-configuration series (dH, accepted, ...) to the three computed here.
         Raises InputError on NaN or infinity and on arrays that do not fit each other.
 
-        >>> from lattice.actions.protocol import ScalarPhi4
+        >>> from lattice.actions.phi4 import ScalarPhi4
         >>> e = Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.27, 0.022), chain=[0, 1, 0, 1])
         >>> len(e), e.shape, e.trajectory.tolist(), e.series["magnetization"].tolist()
         (4, (2, 2), [0, 0, 1, 1], [1.0, 1.0, 1.0, 1.0])
         """
         fields = np.ascontiguousarray(phi, dtype=np.float64)
-        if not 2 <= fields.ndim <= 5 or fields.size == 0:
+        if not 2 <= fields.ndim <= MAX_AXES + 1 or fields.size == 0:
             raise InputError(
-                f"fields must have shape (n, *lattice) with 1 to 4 lattice axes, got {fields.shape}"
+                f"fields must have shape (n, *components, *lattice) with 1 to {MAX_AXES} axes beside the "
+                f"first, got {fields.shape}"
             )
+        action.lattice_of(fields.shape[1:])
+        check_finite(fields)
         n = len(fields)
-        finite = np.isfinite(fields).reshape(n, -1).all(axis=1)
-        if not finite.all():
-            raise InputError(f"NaN or infinity in the field of configuration {int(np.argmin(finite))}")
         chains = _integers("chain", chain if chain is not None else np.zeros(n), n)
         times = _integers("trajectory", trajectory if trajectory is not None else _order_in_chain(chains), n)
         weights = None if log_weight is None else _floats("log_weight", log_weight, n)
@@ -97,20 +102,13 @@ class Ensemble:
         if chosen.size == 0:
             raise InputError("a selection of no configuration is not an ensemble")
         mark = hashlib.sha256(np.ascontiguousarray(chosen, dtype="<i8").tobytes()).hexdigest()
+        identity = sha256_text(f"{self.identity}/{mark}")
         return Ensemble(
-            phi=self.phi[chosen],
-            chain=self.chain[chosen],
-            trajectory=self.trajectory[chosen],
-            series={name: values[chosen] for name, values in self.series.items()},
-            action=self.action,
-            log_weight=None if self.log_weight is None else self.log_weight[chosen],
-            attrs=dict(self.attrs),
-            identity=sha256_text(f"{self.identity}/{mark}"),
+            **columns_at(self, chosen), action=self.action, attrs=dict(self.attrs), identity=identity
         )
 
     def split_chains(self, fraction: float) -> tuple[Ensemble, Ensemble]:
-        """(train, held-out): about `fraction` of the chains, at least one, and all of their configurations
-        held out.
+        """(train, held-out): about `fraction` of the chains, at least one, held out with all they have.
 
         Splitting by whole chains keeps autocorrelated neighbours of a training field out of the held-out set.
         Raises InputError when there is only one chain or when fraction is not in (0, 1).
@@ -135,8 +133,7 @@ class EnsembleWriter:
     """Writes an ensemble shard by shard into a folder; a shard already there and sound is kept.
 
     `key` identifies the computation (action, lattice, parameters, seed): a folder with shards of another key
-    is refused. `attrs` is JSON data stored in every shard (algorithm, seed, stream, n_therm, stride,
-    generated, ...).
+    is refused. `attrs` is JSON data stored in every shard (algorithm, seed, stream, n_therm, ...).
     """
 
     def __init__(
@@ -172,21 +169,14 @@ class EnsembleWriter:
         return shard
 
     def append(
-        self,
-        k: int,
-        *,
-        phi: Floats,
-        chain: Integers,
-        trajectory: Integers,
-        series: dict[str, Floats] | None = None,
-        log_weight: Floats | None = None,
+        self, k: int, *, phi: Floats, chain: Integers, trajectory: Integers,
+        series: dict[str, Floats] | None = None, log_weight: Floats | None = None,
         state: dict[str, Any] | None = None,
-    ) -> bool:
+    ) -> bool:  # fmt: skip
         """Write shard k: phi (n, *shape), the rest (n,). False if a sound one was there and was kept.
 
-        `series` are the series besides action, magnetization and phi2, which are computed here. Raises
-        InputError on fields that are not finite or do not fit the lattice, and when the folder is full or not
-        writable.
+        The series action, magnetization and phi2 are computed here. Raises InputError on fields that are not
+        finite or do not fit the lattice, and when the folder is full or not writable.
         """
         if k in self._records or self.verified(k) is not None:
             return False
@@ -227,29 +217,21 @@ def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | No
     """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
     attrs = {name: value for name, value in ensemble.attrs.items() if name not in ("certificate", "created")}
     writer = EnsembleWriter(
-        folder, ensemble.action, ensemble.shape, sha256_text(f"fields/{ensemble.identity}"), attrs
+        folder, ensemble.action, ensemble.phi.shape[1:], sha256_text(f"fields/{ensemble.identity}"), attrs
     )
     step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
     for k, start in enumerate(range(0, len(ensemble), step)):
-        part = slice(start, start + step)
-        writer.append(
-            k,
-            phi=ensemble.phi[part],
-            chain=ensemble.chain[part],
-            trajectory=ensemble.trajectory[part],
-            series={name: values[part] for name, values in ensemble.series.items() if name not in SERIES},
-            log_weight=None if ensemble.log_weight is None else ensemble.log_weight[part],
-        )
+        writer.append(k, **columns_at(ensemble, slice(start, start + step)))
     return writer.finish({"certificate": ensemble.attrs.get("certificate"), **(extras or {})})
 
 
 def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
-    """Read an ensemble folder (with manifest.json) or a single shard, and check everything that can be
-    checked.
+    """Read an ensemble folder (with manifest.json) or a single shard, and check all that can be checked.
 
-    Checked: schema, types, shapes and sizes before allocating, hashes against the manifest, finite fields,
-    stored series against the fields, and the action against `expect_action`. Raises InputError naming the
-    file, and the configuration where it applies.
+    An action that is not one of lattice's own must be given: a file knows its couplings only. Checked:
+    schema, types, shapes and sizes before allocating, hashes against the manifest, finite fields, stored
+    series against the fields, and the action against `expect_action`. Raises InputError naming the file, and
+    the configuration where it applies.
     """
     path = Path(path)
     if path.is_dir():
@@ -295,21 +277,7 @@ def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identi
         raise InputError(
             "the shards of this ensemble do not hold the same series; it was put together by hand"
         )
-    weights = [s.log_weight for s in shards if s.log_weight is not None]
-    return Ensemble(
-        phi=_join([s.phi for s in shards]),
-        chain=_join([s.chain for s in shards]),
-        trajectory=_join([s.trajectory for s in shards]),
-        series={name: _join([s.series[name] for s in shards]) for name in sorted(names)},
-        action=action,
-        log_weight=_join(weights) if weights else None,
-        attrs={**shards[0].attrs, **extra},
-        identity=identity,
-    )
-
-
-def _join(parts: list[Any]) -> Any:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Ensemble(**joined(shards), action=action, attrs={**shards[0].attrs, **extra}, identity=identity)
 
 
 def _integers(name: str, values: npt.ArrayLike, n: int) -> Integers:

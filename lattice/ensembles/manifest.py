@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lattice.actions.kinds import action_from_dict
+from lattice.actions.kinds import KINDS, action_from_dict
 from lattice.actions.protocol import Action
 from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, read_json, sha256_text
@@ -55,12 +55,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not manifest.get("complete") or not isinstance(shards, list) or not shards:
         raise InputError(f"{path}: the ensemble is not complete; run the command that makes it again")
     for record in shards:
-        name = record.get("name") if isinstance(record, dict) else None
-        if (
-            not isinstance(name, str)
-            or not _SHARD_NAME.fullmatch(name)
-            or not isinstance(record.get("sha256"), str)
-        ):
+        name, digest = (
+            (record.get("name"), record.get("sha256")) if isinstance(record, dict) else (None, None)
+        )
+        if not (isinstance(name, str) and _SHARD_NAME.fullmatch(name) and isinstance(digest, str)):
             raise InputError(f"{path}: malformed list of shards")
     return manifest
 
@@ -71,24 +69,31 @@ def shards_identity(hashes: list[str]) -> str:
 
 
 def action_of(found: Any, path: Path, expected: Action | None) -> Action:
-    """The action stored in `path`; `InputError` when it is malformed or is not the expected one."""
+    """The action stored in `path`, the expected one if given; `InputError` when it is malformed, another, or
+    not one of lattice's own kinds and not given."""
     if not isinstance(found, dict):
         raise InputError(f"{path}: the action is missing")
+    if expected is not None:
+        have, want = canonical_json(found), canonical_json(expected.as_dict())
+        if have != want:
+            raise InputError(f"{path}: action is {have}, expected {want}")
+        return expected
+    if (kind := found.get("kind", "phi4")) not in KINDS:
+        raise InputError(
+            f"{path}: its action, of kind {kind!r}, is none of lattice's own ({', '.join(KINDS)}): read it "
+            "with its action, read_ensemble(path, action)"
+        )
     try:
-        action = action_from_dict(found)
+        return action_from_dict(found)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    if expected is not None and action.as_dict() != expected.as_dict():
-        raise InputError(
-            f"{path}: action is {canonical_json(found)}, expected {canonical_json(expected.as_dict())}"
-        )
-    return action
 
 
 def _why_no_manifest(folder: Path) -> str:
     if any(folder.glob("shard-*.h5")):
         return "this ensemble is not finished; run the command that makes it again, it will resume"
-    for name in ("ensemble", "samples"):
-        if (folder / name / "manifest.json").exists():
-            return f"this is a run folder; name the ensemble in it, {folder / name}"
+    found = [*folder.glob("*/manifest.json"), *folder.glob("*/*/manifest.json")]
+    if found:
+        kind = "run folder" if (folder / "ensemble").exists() else "folder of ensembles"
+        return f"this is a {kind}; name one ensemble in it: {', '.join(str(p.parent) for p in found[:6])}"
     return "no ensemble here (no manifest.json)"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import reduce
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
@@ -33,6 +35,8 @@ from lattice.files import canonical_json, write_atomic
 
 SCHEMA = "diffsq-ensemble/1"
 SERIES = ("action", "magnetization", "phi2")
+MAX_AXES = 5  # of a configuration: components and lattice
+_TYPES = {"chain": "<i8", "trajectory": "<i8"}  # of the datasets; all others are <f8
 _RTOL = 1e-9
 _CHUNK_BYTES, _FEW = 2**12, 8
 _BATCH_SITES = 2**20
@@ -54,11 +58,34 @@ class Shard:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
-    """The integrity series of fields phi (n, *shape): action S, magnetization M and phi2 = (1/V) sum phi^2,
-    each (n,).
+def columns_at(whole: Any, rows: Any) -> dict[str, Any]:
+    """The columns phi, chain, trajectory, series, log_weight of a shard or ensemble at `rows`."""
+    return {
+        **{name: getattr(whole, name)[rows] for name in ("phi", "chain", "trajectory")},
+        "series": {name: values[rows] for name, values in whole.series.items()},
+        "log_weight": None if whole.log_weight is None else whole.log_weight[rows],
+    }
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+
+def joined(parts: Sequence[Any]) -> dict[str, Any]:
+    """The columns of shards or ensembles one after the other, with the series that all of them have."""
+
+    def join(arrays: list[Any]) -> Any:
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    names = sorted(set.intersection(*(set(part.series) for part in parts)))
+    return {
+        **{name: join([getattr(part, name) for part in parts]) for name in ("phi", "chain", "trajectory")},
+        "series": {name: join([part.series[name] for part in parts]) for name in names},
+        "log_weight": None if parts[0].log_weight is None else join([part.log_weight for part in parts]),
+    }
+
+
+def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
+    """The integrity series of fields phi (n, *components, *shape): action S, and the means over components
+    and sites magnetization M and phi2 of phi and phi^2, each (n,).
+
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
     {'action': [4.0], 'magnetization': [-1.0], 'phi2': [1.0]}
     """
@@ -81,8 +108,7 @@ def batches(shape: tuple[int, ...]) -> list[slice]:
 
 def write_shard(path: Path, shard: Shard) -> None:
     """Write a shard atomically. Raises InputError when the folder is full or not writable."""
-    image = _image(shard)
-    write_atomic(path, image)
+    write_atomic(path, _image(shard))
 
 
 def read_shard(path: Path) -> Shard:
@@ -105,22 +131,25 @@ def read_shard(path: Path) -> Shard:
         raise InputError(f"{path}: truncated, damaged or not HDF5 ({reason[:160]})") from error
 
 
+def check_finite(phi: Floats, where: str = "") -> None:
+    """Refuse phi (n, ...) that is not finite, naming the first bad configuration; `where` begins the line."""
+    finite = reduce(np.isfinite(phi), "n ... -> n", np.all)
+    if not finite.all():
+        first, bad = int(np.argmin(finite)), int((~finite).sum())
+        counted = f" ({bad} of {len(phi)} are not finite)" if bad > 1 else ""
+        raise InputError(f"{where}NaN or infinity in the field of configuration {first}{counted}")
+
+
 def check_shard(shard: Shard, action: Action, label: str) -> None:
     """Check finite fields, and the stored series against them (relative 1e-9). `label` names the shard."""
-    finite = np.isfinite(shard.phi).reshape(len(shard.phi), -1).all(axis=1)
-    if not finite.all():
-        raise InputError(f"{label}: NaN or infinity in the field of configuration {int(np.argmin(finite))}")
+    check_finite(shard.phi, f"{label}: ")
     if shard.log_weight is not None and not np.isfinite(shard.log_weight).all():
         first = int(np.argmin(np.isfinite(shard.log_weight)))
         raise InputError(f"{label}: log_weight of configuration {first} is not finite")
     fresh = field_series(shard.phi, action)
     # sums of V terms of either sign round relative to the sum of their sizes, not to their small total
-    rms = np.sqrt(fresh["phi2"])
-    size = {
-        "action": np.abs(fresh["action"]) + shard.phi[0].size * fresh["phi2"],
-        "magnetization": rms,
-        "phi2": fresh["phi2"],
-    }
+    action_size = np.abs(fresh["action"]) + shard.phi[0].size * fresh["phi2"]
+    size = {"action": action_size, "magnetization": np.sqrt(fresh["phi2"]), "phi2": fresh["phi2"]}
     for name in SERIES:
         bad = ~(np.abs(shard.series[name] - fresh[name]) <= _RTOL * size[name] + 1e-300)
         if bad.any():
@@ -134,27 +163,16 @@ def check_shard(shard: Shard, action: Action, label: str) -> None:
 
 def _image(shard: Shard) -> bytes:
     n, shape = len(shard.phi), shard.phi.shape[1:]
-    attrs = {
-        **shard.attrs,
-        "schema": SCHEMA,
-        "shape": list(shape),
-        "boundary": "periodic",
-        "series": sorted(shard.series),
-    }
+    rows = 1 if shard.phi[0].size > _FEW else min(n, _CHUNK_BYTES // shard.phi[0].nbytes)
+    columns = {"phi": shard.phi, "chain": shard.chain, "trajectory": shard.trajectory}
+    columns |= {f"series/{name}": shard.series[name] for name in sorted(shard.series)}
+    columns |= {} if shard.log_weight is None else {"log_weight": shard.log_weight}
+    schema = {"schema": SCHEMA, "shape": list(shape), "boundary": "periodic", "series": sorted(shard.series)}
     with h5py.File("shard", "w", driver="core", backing_store=False, track_order=False) as file:
-        rows = 1 if shard.phi[0].size > _FEW else min(n, _CHUNK_BYTES // shard.phi[0].nbytes)
-        file.create_dataset("phi", data=shard.phi, dtype="<f8", chunks=(rows, *shape), fletcher32=True)
-        for name, data in (("chain", shard.chain), ("trajectory", shard.trajectory)):
-            file.create_dataset(name, data=data, dtype="<i8", chunks=(n,), fletcher32=True)
-        for name in sorted(shard.series):
-            file.create_dataset(
-                f"series/{name}", data=shard.series[name], dtype="<f8", chunks=(n,), fletcher32=True
-            )
-        if shard.log_weight is not None:
-            file.create_dataset(
-                "log_weight", data=shard.log_weight, dtype="<f8", chunks=(n,), fletcher32=True
-            )
-        _write_attrs(file, attrs)
+        for name, data in columns.items():
+            dtype, chunks = _TYPES.get(name, "<f8"), (rows, *shape) if name == "phi" else (n,)
+            file.create_dataset(name, data=data, dtype=dtype, chunks=chunks, fletcher32=True)
+        _write_attrs(file, {**shard.attrs, **schema})
         if shard.state:
             _write_attrs(file.create_group("state"), shard.state)
         file.flush()
@@ -175,56 +193,48 @@ def _read(file: h5py.File, path: Path) -> Shard:
         raise InputError(
             f"{path}: schema is {attrs.get('schema')!r}, expected {SCHEMA!r}; foreign files go through import"
         )
-    shape, names = attrs.get("shape"), attrs.get("series")
-    if not (
-        isinstance(shape, list) and 1 <= len(shape) <= 4 and all(isinstance(x, int) and x > 0 for x in shape)
-    ):
-        raise InputError(f"{path}: attribute shape is {shape!r}, expected a list of 1 to 4 positive extents")
+    shape: Any = attrs.get("shape")
+    names = attrs.get("series")
+    extents = isinstance(shape, list) and all(isinstance(x, int) and x > 0 for x in shape)
+    if not (extents and 1 <= len(shape) <= MAX_AXES):
+        raise InputError(f"{path}: attribute shape is {shape!r}, expected 1 to {MAX_AXES} positive extents")
     if not (isinstance(names, list) and all(isinstance(x, str) and _SERIES_NAME.fullmatch(x) for x in names)):
         raise InputError(f"{path}: attribute series is not a list of names")
     for name in SERIES:
         if name not in names:
             raise InputError(f"{path}: series/{name} is missing")
-    phi = _dataset(file, path, "phi", "<f8", (None, *shape))
-    n = len(phi)
+    phi = _dataset(file, path, "phi", (None, *shape))
+    size = (len(phi),)
     return Shard(
         phi=phi,
-        chain=_dataset(file, path, "chain", "<i8", (n,)),
-        trajectory=_dataset(file, path, "trajectory", "<i8", (n,)),
-        series={name: _dataset(file, path, f"series/{name}", "<f8", (n,)) for name in names},
-        log_weight=_dataset(file, path, "log_weight", "<f8", (n,)) if "log_weight" in file else None,
+        chain=_dataset(file, path, "chain", size),
+        trajectory=_dataset(file, path, "trajectory", size),
+        series={name: _dataset(file, path, f"series/{name}", size) for name in names},
+        log_weight=_dataset(file, path, "log_weight", size) if "log_weight" in file else None,
         attrs=attrs,
         state=_read_attrs(_group(file, path, "state"), path) if "state" in file else {},
     )
 
 
-def _dataset(
-    file: h5py.File, path: Path, name: str, dtype: str, shape: tuple[int | None, ...]
-) -> npt.NDArray[Any]:
+def _dataset(file: h5py.File, path: Path, name: str, shape: tuple[int | None, ...]) -> npt.NDArray[Any]:
     _hard_links_only(file, path, name)
-    data = file[name]
+    data, where, dtype = file[name], f"{path}: /{name}", np.dtype(_TYPES.get(name, "<f8"))
     if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-        raise InputError(
-            f"{path}: /{name} is not a plain dataset (groups, virtual and external data are refused)"
-        )
-    if data.dtype != np.dtype(dtype):
-        raise InputError(f"{path}: /{name} has type {data.dtype}, expected {np.dtype(dtype)}")
-    if data.ndim != len(shape) or any(
-        want not in (None, got) for got, want in zip(data.shape, shape, strict=True)
-    ):
-        expected = tuple("n" if extent is None else extent for extent in shape)
-        raise InputError(
-            f"{path}: /{name} has shape {data.shape}, expected ({', '.join(map(str, expected))})"
-        )
+        raise InputError(f"{where} is not a plain dataset (groups, virtual and external data are refused)")
+    if data.dtype != dtype:
+        raise InputError(f"{where} has type {data.dtype}, expected {dtype}")
+    if data.ndim != len(shape) or any(want not in (None, got) for got, want in zip(data.shape, shape)):
+        expected = ", ".join("n" if extent is None else str(extent) for extent in shape)
+        raise InputError(f"{where} has shape {data.shape}, expected ({expected})")
     if data.shape[0] < 1:
-        raise InputError(f"{path}: /{name} holds no configuration")
+        raise InputError(f"{where} holds no configuration")
     if data.compression is not None or data.scaleoffset is not None:
-        raise InputError(f"{path}: /{name} is compressed; the schema stores plain numbers")
+        raise InputError(f"{where} is compressed; the schema stores plain numbers")
     if data.nbytes > path.stat().st_size or data.id.get_storage_size() < data.nbytes:
         raise InputError(
-            f"{path}: /{name} claims {data.nbytes} bytes, more than the file holds: truncated or damaged"
+            f"{where} claims {data.nbytes} bytes, more than the file holds: truncated or damaged"
         )
-    out = np.empty(data.shape, dtype=np.dtype(dtype))
+    out = np.empty(data.shape, dtype=dtype)
     data.read_direct(out)
     return out
 
@@ -254,11 +264,8 @@ def _read_attrs(group: h5py.Group, path: Path) -> dict[str, Any]:
         text = group.attrs[name]
         if not isinstance(text, str):
             continue  # not ours: every attribute of the schema is text
-        if name in _PLAIN:
-            out[name] = text
-            continue
         try:
-            out[name] = json.loads(text)
+            out[name] = text if name in _PLAIN else json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: attribute {name} is not valid JSON") from error
     return out

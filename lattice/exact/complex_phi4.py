@@ -14,6 +14,7 @@ from lattice.arrays import Complexes
 from lattice.errors import InputError
 from lattice.exact.one_variable import normalisation
 from lattice.exact.quadrature import real_grid
+from lattice.exact.scalar import free_propagator
 
 MAX_RING = 64
 
@@ -33,20 +34,14 @@ class SmallComplex:
 
 
 def complex_propagator(action: ComplexPhi4, shape: tuple[int, ...]) -> Complexes:
-    """G(k) = 1/[2 (mass - 2 kappa sum_mu cos k_mu)] of the free field on all momenta of `shape`, in the order
-    of `numpy.fft.fftn`.  Raises `InputError` for lam > 0 and where Re of some mode is not damped.
+    """G(k) of the free field on all momenta of `shape`, as `free_propagator`; `InputError` also for lam > 0.
 
     >>> complex_propagator(ComplexPhi4(0.1, 0.0, 1 + 1j), (1,)).round(6).tolist()       # 1/(1.6 + 2i)
     [(0.243902-0.304878j)]
     """
-    check_shape(shape)
     if action.lam != 0:
         raise InputError(f"the propagator is known in closed form at lam = 0 only, got lam = {action.lam}")
-    axes = np.meshgrid(*(np.cos(2 * np.pi * np.arange(extent) / extent) for extent in shape), indexing="ij")
-    inverse = 2.0 * (action.mass - 2.0 * action.kappa * np.sum(axes, axis=0))
-    if not inverse.real.min() > 0:
-        raise InputError(f"kappa={action.kappa}, mass={action.mass} on {tuple(shape)} has a mode that grows")
-    return np.asarray(1.0 / inverse)
+    return free_propagator(action.kappa, shape, action.mass)
 
 
 def phi4_exact(action: ComplexPhi4, shape: tuple[int, ...], n_grid: int = 400) -> SmallComplex:
@@ -97,7 +92,7 @@ def _ring(
         raise InputError("the partition function vanishes to working precision: no averages")
     phi2, phi4 = (complex(np.sum(diagonal * phi**n) / z) for n in (2, 4))
     correlator = [
-        np.einsum("a,ab,b,ba->", phi, powers[r], phi, powers[length - r], optimize=True) / z
-        for r in range(length)
+        np.einsum("a,ab,b,ba->", phi, before, phi, after, optimize=True) / z
+        for before, after in zip(powers[:-1], powers[:0:-1], strict=True)
     ]
     return phi2, phi4, np.array(correlator)

@@ -9,15 +9,13 @@ Nothing here knows of complex Langevin, except its stationary law for the comple
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.special
 import torch
 
-from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, TwoPeak
-from lattice.actions.phi4 import ComplexPhi4
+from lattice.actions.protocol import Action
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats
 from lattice.errors import InputError
@@ -27,17 +25,17 @@ from lattice.statistics.cumulants import cumulants_from_moments
 POINTS = 8001
 
 
-def toy_moments(action: Any, orders: Sequence[int]) -> Complexes:
+def toy_moments(action: Action, orders: Sequence[int]) -> Complexes:
     """<z^n> for n in `orders`, complex (len(orders),); of the one-link model <e^{inz}>.
 
-    Raises `InputError` for an action without exact moments here (use `phi4_exact` for a lattice), and where
-    the integral of exp(-S) vanishes to working precision (a zero of I_0(beta)).
+    Raises `InputError` for the action of a lattice (use `phi4_exact`), and where the integral of exp(-S)
+    vanishes to working precision (a zero of I_0(beta)).
 
     >>> toy_moments(ComplexGaussian(1 + 1j), [2, 4]).round(12).tolist()           # 1/sigma0, 3/sigma0^2
     [(0.5-0.5j), -1.5j]
     """
-    model = action.inner if isinstance(action, Complexified) else action
-    if isinstance(model, ComplexPhi4):
+    model = action.holomorphic
+    if model.derivative is not None and model.derivative.hop:
         raise InputError("a lattice has more than one moment of each order: use phi4_exact")
     if isinstance(model, OneLink):
         return np.array([_bessel_ratio(int(n), model.beta) for n in orders])
@@ -46,7 +44,7 @@ def toy_moments(action: Any, orders: Sequence[int]) -> Complexes:
     return np.array([np.sum(weight * z ** int(n)) / norm for n in orders])
 
 
-def toy_cumulants(action: Any, n_max: int) -> Complexes:
+def toy_cumulants(action: Action, n_max: int) -> Complexes:
     """kappa_1..kappa_{n_max} of z, complex (n_max,); the two-peak model in closed form.
 
     Raises as `toy_moments`, and for the one-link model (z is an angle).
@@ -56,7 +54,7 @@ def toy_cumulants(action: Any, n_max: int) -> Complexes:
     """
     if n_max < 1:
         raise InputError(f"n_max must be at least 1, got {n_max}")
-    model = action.inner if isinstance(action, Complexified) else action
+    model = action.holomorphic
     if isinstance(model, OneLink):
         raise InputError("z of the one-link model is an angle: it has moments <e^{inz}>, no cumulants")
     if isinstance(model, TwoPeak):
@@ -80,13 +78,10 @@ def gaussian_covariance(action: ComplexGaussian, imaginary_noise: float = 0.0) -
     return np.asarray(scipy.linalg.solve_continuous_lyapunov(np.array([[a, -b], [b, a]]), noise))
 
 
-def _weights(action: Any) -> tuple[Floats, Complexes]:
+def _weights(action: Action) -> tuple[Floats, Complexes]:
     """The grid and exp(-S) on it, its largest modulus 1."""
-    try:
-        z = real_grid(action, POINTS, drop=60.0)
-        s = action.action(torch.from_numpy(z)).numpy()
-    except AttributeError:
-        raise InputError(f"no exact moments of {type(action).__name__} here") from None
+    z = real_grid(action, POINTS, drop=60.0)
+    s = action.action(torch.from_numpy(z)).numpy()
     return z, np.exp(s.real.min() - s).astype(np.complex128)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lattice.actions.one_variable import RealQuartic, TwoPeak
-from lattice.actions.protocol import Holomorphic
+from lattice.actions.protocol import Action
 from lattice.arrays import Floats
 from lattice.errors import InputError
 
 
-def real_grid(action: Holomorphic | RealQuartic | TwoPeak, n: int, drop: float = 45.0) -> Floats:
+def real_grid(action: Action, n: int, drop: float = 45.0) -> Floats:
     """A uniform grid (n,) on the real axis beyond which Re S lies more than `drop` above its lowest value."""
     radius, lowest = 1.0, 0.0
     for _ in range(200):

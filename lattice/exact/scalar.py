@@ -10,26 +10,26 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lattice.actions.phi4 import ScalarPhi4
-from lattice.actions.protocol import check_shape
+from lattice.actions.protocol import Phi4Form, check_shape
 from lattice.errors import InputError
 
 DROP = 40.0  # integrands are cut where they have fallen by e^-40
 MAX_SITES = 4
 
 
-def free_propagator(kappa: float, shape: tuple[int, ...], mass: float = 1.0) -> NDArray[np.float64]:
-    """G(k) = <|phi_k|^2>/V = 1 / [2 (mass - 2 kappa sum_mu cos k_mu)] of the free field of this `mass`.
+def free_propagator(kappa: float, shape: tuple[int, ...], mass: complex = 1.0) -> NDArray[Any]:
+    """G(k) = <phi_k phi_-k>/V = 1 / [2 (mass - 2 kappa sum_mu cos k_mu)] of the free field of this `mass`.
 
     The action is S = sum_x [-2 kappa sum_mu phi_x phi_{x+mu} + mass phi_x^2].
 
-    On all momenta of `shape`, in the order of `numpy.fft.fftn`; mass = 1 is `FreeScalar(kappa)`.  Raises
-    `InputError` where some mode is not damped.
+    On all momenta of `shape`, in the order of `numpy.fft.fftn`; complex for a complex mass; mass = 1 is
+    `FreeScalar(kappa)`.  Raises `InputError` where some mode is not damped.
 
     >>> float(free_propagator(0.2, (4, 4))[0, 0])       # 1 / (2 - 8 kappa)
     2.5...
@@ -37,19 +37,21 @@ def free_propagator(kappa: float, shape: tuple[int, ...], mass: float = 1.0) -> 
     check_shape(shape)
     axes = np.meshgrid(*(np.cos(2 * np.pi * np.arange(extent) / extent) for extent in shape), indexing="ij")
     inverse = 2.0 * (mass - 2.0 * kappa * np.sum(axes, axis=0))
-    if not inverse.min() > 0:
+    if not inverse.real.min() > 0:
         raise InputError(
-            f"kappa={kappa}, mass={mass} on shape {tuple(shape)} has a flat mode: it needs mass > 2 |kappa| d"
+            f"kappa={kappa}, mass={mass} on shape {tuple(shape)} has a flat mode, or one that grows: "
+            "it needs Re mass > 2 |kappa| d"
         )
     return np.asarray(1.0 / inverse)
 
 
-def one_site_moments(action: ScalarPhi4, orders: tuple[int, ...], dim: int = 0) -> NDArray[np.float64]:
+def one_site_moments(action: Phi4Form, orders: tuple[int, ...], dim: int = 0) -> NDArray[np.float64]:
     """<phi^n>, n in `orders`, of one site with weight exp[-(1 - 2 lam - 2 kappa dim) phi^2 - lam phi^4].
 
     dim = 0 is one site of any lattice at kappa = 0; dim = d is the lattice of one site that neighbours
     itself along d axes.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> one_site_moments(ScalarPhi4(0.0, 0.0), (2, 4)).round(12).tolist()
     [0.5, 0.75]
     """
@@ -57,9 +59,10 @@ def one_site_moments(action: ScalarPhi4, orders: tuple[int, ...], dim: int = 0) 
     return np.array([np.sum(weight * phi**n) / weight.sum() for n in orders])
 
 
-def ln_z_site(action: ScalarPhi4, dim: int = 0) -> float:
+def ln_z_site(action: Phi4Form, dim: int = 0) -> float:
     """ln of the one-site integral with the weight of `one_site_moments`: ln Z / V at kappa = 0.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> round(ln_z_site(ScalarPhi4(0.0, 0.022)), 8)
     0.57827798
     """
@@ -80,7 +83,7 @@ class SmallLattice:
     ln_z: float
 
 
-def small_lattice(action: ScalarPhi4, shape: tuple[int, ...], spacing: float = 0.3) -> SmallLattice:
+def small_lattice(action: Phi4Form, shape: tuple[int, ...], spacing: float = 0.3) -> SmallLattice:
     """The whole truth about a lattice of at most 4 sites, by quadrature of exp(-S) over every site.
 
     phi = Q c with an orthogonal Q whose first column is constant, so that c_0 = sqrt(V) M: <|M|> then has
@@ -115,7 +118,7 @@ def small_lattice(action: ScalarPhi4, shape: tuple[int, ...], spacing: float = 0
     return SmallLattice(abs_m, m2, m4, phi2, phi4, density, ln_z)
 
 
-def _one_site(action: ScalarPhi4, dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+def _one_site(action: Phi4Form, dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Grid, weights exp(-U - shift') and the shift that brings them back to exp(-U)."""
     mass = 1.0 - 2.0 * action.lam - 2.0 * action.kappa * dim
     radius, shift = _radius(mass, action.lam)

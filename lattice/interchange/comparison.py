@@ -33,15 +33,8 @@ from lattice.statistics.pulls import sigmas_of
 
 GUARD_CONFIGS, GUARD_INDEPENDENT, GUARD_ATTEMPTS = 4096, 500.0, 3
 MAX_BYTES, MIN_CONFIGS = 2**30, 512  # of our own run's fields
-GUARDED = {
-    "abs_m": "|M|",
-    "vm2": "V M^2",
-    "binder": "U_L",
-    "s": "s",
-    "phi2": "phi^2",
-    "phi4": "phi^4",
-    "walls": "walls",
-}
+GUARDED = {"abs_m": "|M|", "vm2": "V M^2", "binder": "U_L", "s": "s", "phi2": "phi^2", "phi4": "phi^4",
+           "walls": "walls"}  # fmt: skip
 
 
 def own_run(action: Action, shape: tuple[int, ...], seed: int, progress: Progress | None) -> Ensemble:
@@ -52,19 +45,17 @@ def own_run(action: Action, shape: tuple[int, ...], seed: int, progress: Progres
     """
     if reason := too_large(shape):
         raise InputError(reason)
-    n_configs = _n_configs(shape)
+    most = MAX_BYTES // (8 * math.prod(shape)) // 32 * 32  # a multiple of 32 chains
+    n_configs = min(GUARD_CONFIGS, most)
     # not the user's seed itself: the file may have been made here with the same one
     seed = int.from_bytes(hashlib.sha256(f"guard/{seed}".encode()).digest()[:6], "big")
     n_therm, stride = math.ceil(10 * MIN_THERM_OVER_TAU), 2
     for attempt in range(GUARD_ATTEMPTS):
         params = MonteCarlo(
-            n_configs=n_configs,
-            n_chains=64 if n_configs == GUARD_CONFIGS else 32,
-            n_therm=n_therm,
-            stride=stride,
+            n_configs=n_configs, n_chains=64 if n_configs == GUARD_CONFIGS else 32, n_therm=n_therm,
+            stride=stride, n_clusters=4,
             length_jitter=0.6,  # no length is then a period of the magnetisation deep in the broken phase
-            n_clusters=4,
-        )
+        )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             ensemble = generate(action, shape, params, seed, Path(folder), progress=progress)
         if enough(ensemble) or attempt == GUARD_ATTEMPTS - 1:
@@ -85,11 +76,6 @@ def too_large(shape: tuple[int, ...]) -> str:
         f"a run of {MIN_CONFIGS} configurations on {lattice} takes {needed:.3g} bytes, more than the "
         f"{MAX_BYTES:.3g} it may"
     )  # fmt: skip
-
-
-def _n_configs(shape: tuple[int, ...]) -> int:
-    """As many as fit into MAX_BYTES, a multiple of 32 chains."""
-    return min(GUARD_CONFIGS, MAX_BYTES // (8 * math.prod(shape)) // 32 * 32)
 
 
 def wanted_independent(own: Ensemble) -> float:
@@ -140,33 +126,17 @@ def guard_checks(
         signed = math.copysign(sigmas, difference)
         detail = f"{signed:+.1f} sigma; a difference of {GATE * combined:.2g} is seen"
         checks.append(make_check(f"{symbol} of own run", value, error, expected, sigmas <= GATE, detail))
-        table[key] = {
-            "value": value,
-            "error": error,
-            "own_value": own_value,
-            "own_error": own_error,
-            "sigmas": sigmas,
-        }
+        table[key] = {"value": value, "error": error, "own_value": own_value, "own_error": own_error,
+                      "sigmas": sigmas}  # fmt: skip
     return checks, table
 
 
 def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, failed: set[str]) -> list[str]:
     """What may be behind the failed checks: another convention, another kappa, the starts, the order."""
     out = []
-    rescaled = _rescaled(phi, action, rows) if "Schwinger-Dyson" in failed else []
-    out += rescaled
-    if "Schwinger-Dyson" in failed and action.kappa != 0 and not rescaled:
-        local = 2 * (1 - 2 * action.lam) * series["phi2"] + 4 * action.lam * series["phi4"]
-        hopping = (local - series["schwinger_dyson"]) / action.kappa
-        kappa = (float(local.mean()) - 1) / float(hopping.mean())
-        error = mean_of(local - kappa * hopping, rows)[1] / abs(float(hopping.mean()))
-        if error > 0:
-            out.append(
-                f"with lam = {action.lam:g}, <phi dS/dphi> = 1 asks for kappa = "
-                f"{format_value(kappa, error)}; declared: {action.kappa:g}"
-            )
-    slow = failed & {"|M| of own run", "walls of own run", "V M^2 of own run"}
-    if slow and not failed & {"Schwinger-Dyson"}:
+    if "Schwinger-Dyson" in failed:
+        out += _rescaled(phi, action, rows) or _other_kappa(action, series, rows)
+    elif failed & {"|M| of own run", "walls of own run", "V M^2 of own run"}:
         out.append(
             "Schwinger-Dyson holds, but the slow modes disagree: the chains had not reached equilibrium "
             "(hot starts that keep domain walls look like this)"
@@ -188,12 +158,24 @@ def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, fa
     return out
 
 
+def _other_kappa(action: Action, series: dict[str, Floats], rows: Rows) -> list[str]:
+    """The kappa at which <phi dS/dphi> would be 1."""
+    if (form := action.phi4) is None or form.kappa == 0:
+        return []
+    local = 2 * (1 - 2 * form.lam) * series["phi2"] + 4 * form.lam * series["phi4"]
+    hopping = (local - series["schwinger_dyson"]) / form.kappa
+    kappa = (float(local.mean()) - 1) / float(hopping.mean())
+    error = mean_of(local - kappa * hopping, rows)[1] / abs(float(hopping.mean()))
+    asked = f"with lam = {form.lam:g}, <phi dS/dphi> = 1 asks for kappa = {format_value(kappa, error)}"
+    return [f"{asked}; declared: {form.kappa:g}"] if error > 0 else []
+
+
 def _rescaled(phi: Floats, action: Action, rows: Rows) -> list[str]:
     """Does another convention's factor make both identities hold?"""
-    if action.kappa <= 0:
+    if (form := action.phi4) is None or form.kappa <= 0:
         return []
     for name, convention in CONVENTIONS.items():
-        scale = from_kappa_lambda(name, action.kappa, action.lam, phi.ndim - 1).field_scale
+        scale = from_kappa_lambda(name, form.kappa, form.lam, phi.ndim - 1).field_scale
         try:
             local, error, dof = mean_of(schwinger_dyson(phi / scale, action), rows)
             global_, its_error, its_dof = mean_of(zero_mode(phi / scale, action), rows)

@@ -12,12 +12,10 @@ xarray, which arviz stands on, and so readable by every version of arviz.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import importlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,21 +26,15 @@ import numpy as np
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, folder_error, write_atomic
+from lattice.files import canonical_json, replacing, write_atomic
+from lattice.observables import holomorphic
 from lattice.observables.scalar import longest_axes, primaries, two_point_series, xi_second_moment
 
 N_MOMENTA = 8
 MIN_PER_REPLICA = 5  # pyerrors takes no fewer
 TAU = "tau_int = 1/2 + sum_t rho(t), in the spacing of the configuration numbers"
-_COLUMNS = {
-    "abs_magnetization": "abs_m",
-    "magnetization": "m1",
-    "m2": "m2",
-    "m4": "m4",
-    "action_density": "s",
-    "phi2": "phi2",
-    "phi4": "phi4",
-}
+_COLUMNS = {"abs_magnetization": "abs_m", "magnetization": "m1", "m2": "m2", "m4": "m4",
+            "action_density": "s", "phi2": "phi2", "phi4": "phi4"}  # fmt: skip
 
 
 def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = False) -> list[str]:
@@ -50,12 +42,13 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
 
     kind "pyerrors": `out`.json.gz, a dict of Obs for pyerrors.input.json.load_json_dict: the series of
     `export_series`, and susceptibility V(<M^2> - <|M|>^2), susceptibility_full V<M^2>, binder, xi_2nd (left
-    out where G(0) <= G(k1)). With log_weight, every average is <w O>/<w> (pyerrors.reweight: the errors of
-    the weights are in it), and the Obs "weight" is w divided by its largest value.
+    out where G(0) <= G(k1)), or of one variable the cumulants, and moments without the noise that samples
+    carry. With log_weight, every average is <w O>/<w> (pyerrors.reweight: the errors of the weights are in
+    it), and the Obs "weight" is w divided by its largest value.
 
     kind "arviz": `out`.nc, the series of `export_series` with dimensions chain and draw, the draws named by
-    their trajectory numbers; fields=True adds phi (chain, draw, x0, x1, ...). Refused for weighted
-    ensembles: arviz has no weights.
+    their trajectory numbers; fields=True adds phi (chain, draw, x0, x1, ...), of complex fields with the axis
+    part = (x, y) before the lattice. Refused for weighted ensembles: arviz has no weights.
 
     Configurations that are one per chain are independent and become one chain. Both files carry action,
     convention, shape and identity, and no name of a user or machine. Raises InputError when the optional
@@ -81,13 +74,21 @@ def export_series(ensemble: Ensemble) -> dict[str, Floats]:
 
     abs_magnetization |M|, magnetization M, m2, m4, action_density S/V, phi2, phi4; G_k0, G_k1, ...:
     |phi~(k)|^2/V averaged over each of the lowest classes of momenta; G_longest: at the smallest momentum
-    along the longest axis, which xi_2nd is made of.
+    along the longest axis, which xi_2nd is made of. Of one variable and of complex fields the series that
+    `lattice.observables.measure` averages, z^2 as m2, or "Re m2" and "Im m2".
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> e = Ensemble.from_fields(np.ones((3, 4, 4)), ScalarPhi4(0.2, 0.1))
     >>> export_series(e)["G_k0"].tolist()
     [16.0, 16.0, 16.0]
     """
+    if holomorphic.is_holomorphic(ensemble):
+        rows = holomorphic.rows_of(ensemble)
+        return {
+            label: np.ascontiguousarray(rows.series.imag[:, i] if part else rows.series.real[:, i])
+            for i, name in enumerate(rows.columns)
+            for label, part in holomorphic.parts(name, rows.is_complex)
+        }
     table = primaries(ensemble.phi, ensemble.action)
     g, _, classes = two_point_series(ensemble.phi, N_MOMENTA)
     series = {name: table[column] for name, column in _COLUMNS.items()}
@@ -111,15 +112,16 @@ def _numbers(ensemble: Ensemble, part: Integers) -> Integers:
 
 
 def _about(ensemble: Ensemble) -> dict[str, Any]:
+    action, stride = ensemble.action.as_dict(), ensemble.attrs.get("stride")
+    about = {
+        "action": action, "convention": action.get("convention"), "shape": list(ensemble.shape),
+        "boundary": "periodic", "identity": ensemble.identity, "stride": stride, "tau": TAU,
+    }  # fmt: skip
+    if holomorphic.is_holomorphic(ensemble):
+        return {**about, "noise2": holomorphic.noise_of(ensemble)}
     _, _, classes = two_point_series(ensemble.phi[:1], N_MOMENTA)
     return {
-        "action": ensemble.action.as_dict(),
-        "convention": ensemble.action.as_dict()["convention"],
-        "shape": list(ensemble.shape),
-        "boundary": "periodic",
-        "identity": ensemble.identity,
-        "stride": ensemble.attrs.get("stride"),
-        "tau": TAU,
+        **about,
         "momenta": {f"G_k{i}": [int(n) for n in members[0]] for i, members in enumerate(classes)},
     }
 
@@ -163,6 +165,8 @@ def _observables(pe: Any, ensemble: Ensemble) -> tuple[dict[str, Any], dict[str,
     if ensemble.log_weight is not None:
         weight = primary(np.exp(ensemble.log_weight - ensemble.log_weight.max()))
         obs = dict(zip(obs, pe.reweight(weight, list(obs.values())), strict=True)) | {"weight": weight}
+    if holomorphic.is_holomorphic(ensemble):
+        return obs | _holomorphic(pe, ensemble, obs), {}
     volume, length = math.prod(ensemble.shape), ensemble.shape[longest_axes(ensemble.shape)[0]]
     m2, g0, g1 = obs["m2"], obs["G_k0"], obs["G_longest"]
     obs["susceptibility"] = volume * (m2 - obs["abs_magnetization"] ** 2)
@@ -172,6 +176,20 @@ def _observables(pe: Any, ensemble: Ensemble) -> tuple[dict[str, Any], dict[str,
         return obs, {"xi_2nd": f"G(0) = {g0.value:.6g} is not above G(k1) = {g1.value:.6g}"}
     obs["xi_2nd"] = (g0 / g1 - 1) ** 0.5 / (2 * math.sin(math.pi / length))
     return obs, {}
+
+
+def _holomorphic(pe: Any, ensemble: Ensemble, obs: dict[str, Any]) -> dict[str, Any]:
+    """The rows of `measure`, made of the Obs of the series."""
+    rows = holomorphic.rows_of(ensemble)
+    means = np.empty(len(rows.columns), dtype=object)
+    for i, name in enumerate(rows.columns):
+        both = [obs[label] for label, _ in holomorphic.parts(name, rows.is_complex)]
+        means[i] = pe.CObs(*both) if rows.is_complex else both[0]
+    return {
+        label: (value.imag if part else value.real) if rows.is_complex else value
+        for name, value in zip(rows.names, rows.of_means(means))
+        for label, part in holomorphic.parts(name, rows.is_complex)
+    }
 
 
 def _arviz(ensemble: Ensemble, out: Path, fields: bool) -> None:
@@ -191,26 +209,16 @@ def _arviz(ensemble: Ensemble, out: Path, fields: bool) -> None:
     rows = np.stack(parts)
     data = {name: (("chain", "draw"), values[rows]) for name, values in export_series(ensemble).items()}
     if fields:
-        axes = [f"x{i}" for i in range(len(ensemble.shape))]
+        parts_of = ["part"] * len(ensemble.action.components)  # (x, y), or the components of a vector
+        axes = [*parts_of, *(f"x{i}" for i in range(len(ensemble.shape)))]
         data["phi"] = (("chain", "draw", *axes), ensemble.phi[rows])  # type: ignore[assignment]
     times = np.stack([_numbers(ensemble, part) for part in parts])
     common = bool((times == times[0]).all())
     coords = {"chain": np.arange(len(parts)), "draw": times[0] if common else np.arange(times.shape[1])}
-    about = {
-        name: value if isinstance(value, str) else canonical_json(value)
-        for name, value in _about(ensemble).items()
-    }
+    about = {k: x if isinstance(x, str) else canonical_json(x) for k, x in _about(ensemble).items()}
     dataset = xarray.Dataset(data, coords, {**about, "inference_library": "diffsq"})
-    tmp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as tmp:
         dataset.to_netcdf(tmp, group="posterior", engine="h5netcdf")
-        os.replace(tmp, out)
-    except OSError as error:
-        raise folder_error(out.parent, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            tmp.unlink()
 
 
 KINDS: dict[str, tuple[str, Callable[[Ensemble, Path, bool], None]]] = {

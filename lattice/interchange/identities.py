@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 import torch
+from einops import rearrange
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
@@ -26,6 +27,7 @@ from lattice.observables.scalar import primaries
 from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.pulls import mean_of_chains
 
+SLOW = {"m": "M", "abs_m": "|M|", "s": "s"}  # series whose correlations tell of order and independence
 _FAR, _FAR_RHO = 10.0, 0.1  # in tau_int; nothing that matters is correlated further apart in a true chain
 Rows = list[Integers] | None  # the indices of each chain, None: every configuration independent
 
@@ -39,19 +41,15 @@ def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
     <tanh(M) sum_x dS/dphi_x> = <1 - tanh(M)^2>, with M = (1/V) sum_x phi_x.
     """
     table = primaries(phi, action)
-    m, m2, m4 = table["m"], table["m2"], table["m4"]
+    m2, m4 = table["m2"], table["m4"]
     mean2, mean4 = float(m2.mean()), float(m4.mean())
     with np.errstate(all="ignore"):
         ratio = mean4 / (3 * mean2**2)
         binder = 1 - ratio * (1 + (m4 / mean4 - 1) - 2 * (m2 / mean2 - 1))
     return {
-        "m": m,
-        "abs_m": table["abs_m"],
+        **{name: table[name] for name in ("m", "abs_m", "s", "phi2", "phi4")},
         "vm2": table["g0"],
         "binder": np.where(np.isfinite(binder), binder, 0.0),
-        "s": table["s"],
-        "phi2": table["phi2"],
-        "phi4": table["phi4"],
         "walls": wall_density(phi),
         "schwinger_dyson": schwinger_dyson(phi, action),
         "zero_mode": zero_mode(phi, action),
@@ -101,11 +99,9 @@ def identity_checks(series: dict[str, Floats], rows: Rows) -> list[Check]:
 def content_checks(phi: Floats, rows: Rows) -> list[Check]:
     """Enough configurations, no constant fields, no copies. A copy of the predecessor within a known chain is
     a rejected update; any other copy, also up to sign, translation or reflection, is not a new draw."""
-    n = len(phi)
-    checks = [
-        make_check("configurations", float(n), None, f">= {MIN_INDEPENDENT:g}", n >= MIN_INDEPENDENT, "")
-    ]
-    flat = phi.reshape(n, -1)
+    n, least = len(phi), f">= {MIN_INDEPENDENT:g}"
+    checks = [make_check("configurations", float(n), None, least, n >= MIN_INDEPENDENT, "")]
+    flat = rearrange(phi, "n ... -> n (...)")
     if flat.shape[1] < 2:
         return checks
     constant = flat.min(axis=1) == flat.max(axis=1)
@@ -117,19 +113,15 @@ def content_checks(phi: Floats, rows: Rows) -> list[Check]:
     for part in rows or []:
         again[part[1:]] = [marks[i] == marks[j] for i, j in zip(part[1:], part[:-1], strict=True)]
     seen: dict[bytes, int] = {}
-    copies = [
-        (i, seen[mark]) for i, mark in enumerate(marks) if not again[i] and seen.setdefault(mark, i) != i
-    ]
+    copies = [(i, seen[m]) for i, m in enumerate(marks) if not again[i] and seen.setdefault(m, i) != i]
     detail = "up to sign, translation and reflection"
     if copies:
         detail = f"{detail}; first: {copies[0][0]} is a copy of {copies[0][1]}"
     checks.append(make_check("copies", float(len(copies)), None, "0", not copies, detail))
     if again.any():
-        rejected = float(again.mean())
-        limit = 1 - MIN_ACCEPTANCE
-        checks.append(
-            make_check("repeats in chains", rejected, None, f"<= {limit:g}", rejected <= limit, "rejections?")
-        )
+        share, limit = float(again.mean()), 1 - MIN_ACCEPTANCE
+        at_most = f"<= {limit:g}"
+        checks.append(make_check("repeats in chains", share, None, at_most, share <= limit, "rejections?"))
     return checks
 
 
@@ -138,24 +130,27 @@ def independence_check(series: dict[str, Floats]) -> Check:
 
     The gate allows for the number of distances looked at: one false alarm in 10^5 files.
     """
-    name, n = "independence", len(series["m"])
+    n = len(series["m"])
     lags = np.arange(1, max(2, n // 2))
-    gate = float(scipy.stats.norm.isf(0.5e-5 / (3 * len(lags))))
-    worst = (0.0, 0.0, "M", 1)
-    for key, symbol in (("m", "M"), ("abs_m", "|M|"), ("s", "s")):
-        x = series[key] - series[key].mean()
-        if not float(x @ x) > 0 or n < 4:
-            continue
-        size = scipy.fft.next_fast_len(2 * n, real=True)
-        gamma = scipy.fft.irfft(np.abs(scipy.fft.rfft(x, size)) ** 2, size)[: lags[-1] + 1]
-        rho = gamma[1:] / gamma[0]
-        sigmas = np.abs(rho) * n / np.sqrt(n - lags)
-        at = int(np.argmax(sigmas))
-        if sigmas[at] > worst[0]:
-            worst = (float(sigmas[at]), float(rho[at]), symbol, int(lags[at]))
-    sigma, rho_max, symbol, lag = worst
-    detail = f"{sigma:.1f} sigma; largest rho({symbol}), between configurations {lag} apart"
-    return make_check(name, rho_max, None, f"0, {gate:.1f} sigma", sigma <= gate, detail)
+    found = []
+    for key, symbol in SLOW.items():
+        x = rearrange(series[key] - series[key].mean(), "time -> 1 time")
+        if float((x * x).sum()) > 0 and n >= 4:
+            rho = _rho(x, axis=1)[lags]
+            where = [f"rho({symbol}), between configurations {lag} apart" for lag in lags]
+            found.append((np.abs(rho) * np.sqrt(n - lags), rho, where))
+    return _largest("independence", found, 3 * len(lags))
+
+
+def _largest(name: str, found: list[tuple[Floats, Floats, list[str]]], n_looked_at: int) -> Check:
+    """The check that no correlation found, (sigmas, values, where) each, is far beyond chance."""
+    gate = float(scipy.stats.norm.isf(0.5e-5 / max(1, n_looked_at)))
+    sigma, rho, text = 0.0, 0.0, "no chains to compare"
+    for sigmas, values, where in found:
+        at = int(np.argmax(sigmas)) if len(sigmas) else -1
+        if at >= 0 and sigmas[at] > sigma:
+            sigma, rho, text = float(sigmas[at]), float(values[at]), f"largest {where[at]}"
+    return make_check(name, rho, None, f"0, {gate:.1f} sigma", sigma <= gate, f"{sigma:.1f} sigma; {text}")
 
 
 def chain_checks(ensemble: Ensemble, series: dict[str, Floats]) -> dict[str, Any]:
@@ -181,9 +176,8 @@ def order_check(series: dict[str, Floats], rows: list[Integers], tau: float) -> 
     n_chains, length = len(rows), min(len(part) for part in rows)
     lags = np.arange(1, n_chains // 2 + 1)
     far = np.arange(min(math.ceil(_FAR * min(tau, length)), length), length // 2 + 1)
-    gate = float(scipy.stats.norm.isf(0.5e-5 / max(1, 3 * len(lags) + 2 * len(far))))
-    worst = (0.0, 0.0, "no chains to compare")
-    for key, symbol in (("m", "M"), ("abs_m", "|M|"), ("s", "s")):
+    found = []
+    for key, symbol in SLOW.items():
         x = np.stack([series[key][part[:length]] for part in rows])
         x = x - x.mean()
         if not float((x * x).sum()) > 0 or length < 2:
@@ -192,17 +186,15 @@ def order_check(series: dict[str, Floats], rows: list[Integers], tau: float) -> 
         # The variance of a mean of x_c(t) x_c'(t) over t if c and c' are independent chains: exact for any
         # autocorrelation, also of chains that never change sign
         spread = 1 + 2 * float(((1 - np.arange(1, length) / length) * inside[1:] ** 2).sum())
-        rho, where = between[lags], [f"equal positions of chains {lag} apart" for lag in lags]
-        sigmas = np.abs(rho) * np.sqrt((n_chains - lags) * length / spread)
+        where = [f"rho({symbol}), equal positions of chains {lag} apart" for lag in lags]
+        found.append(
+            (np.abs(between[lags]) * np.sqrt((n_chains - lags) * length / spread), between[lags], where)
+        )
         if key != "m":  # chains may keep their sign
-            rho, where = np.append(rho, inside[far]), where + [f"inside chains, {lag} apart" for lag in far]
             beyond = np.abs(inside[far]) * np.sqrt(n_chains * (length - far) / spread)
-            sigmas = np.append(sigmas, np.where(np.abs(inside[far]) > _FAR_RHO, beyond, 0.0))
-        at = int(np.argmax(sigmas)) if len(sigmas) else -1
-        if at >= 0 and sigmas[at] > worst[0]:
-            worst = (float(sigmas[at]), float(rho[at]), f"largest rho({symbol}), {where[at]}")
-    detail = f"{worst[0]:.1f} sigma; {worst[2]}"
-    return make_check("order of chains", worst[1], None, f"0, {gate:.1f} sigma", worst[0] <= gate, detail)
+            where = [f"rho({symbol}), inside chains, {lag} apart" for lag in far]
+            found.append((np.where(np.abs(inside[far]) > _FAR_RHO, beyond, 0.0), inside[far], where))
+    return _largest("order of chains", found, 3 * len(lags) + 2 * len(far))
 
 
 def _rho(x: Floats, axis: int) -> Floats:

@@ -8,8 +8,6 @@ numbers.
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,7 @@ from lattice.arrays import Floats
 from lattice.certificates.check import GATE, Check, failed_check
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
-from lattice.exact.scalar import free_propagator
-from lattice.files import folder_error, write_json
+from lattice.files import replacing, write_json
 from lattice.interchange.comparison import guard_checks, hints, own_run, too_large
 from lattice.interchange.identities import (
     Rows,
@@ -37,18 +34,10 @@ from lattice.statistics.notation import aligned, format_value
 
 
 def import_file(
-    path: Path,
-    action: Action,
-    shape: tuple[int, ...] | None = None,
-    *,
-    dataset: str | None = None,
-    n_chains: int | None = None,
-    stride: int | None = None,
-    out: Path | None = None,
-    accept_uncertified: bool = False,
-    seed: int = 1,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
+    path: Path, action: Action, shape: tuple[int, ...] | None = None, *, dataset: str | None = None,
+    n_chains: int | None = None, stride: int | None = None, out: Path | None = None,
+    accept_uncertified: bool = False, seed: int = 1, progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Check the fields in `path` (.npy, .npz, HDF5: see lattice.interchange.reading) as draws from exp(-S) of
     the declared `action` in the kappa-lambda convention, and write them to the folder `out` if they pass.
 
@@ -67,48 +56,42 @@ def import_file(
     when `out` is not a new or empty folder.
     """
     target = None if out is None else Path(out)
-    _check_target(target)
+    if target is not None and target.exists() and not target.is_dir():
+        raise InputError(f"{target}: is a file; choose a new folder")
+    if target is not None and target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target}: is not empty; choose a new folder")
     if stride is not None and stride < 1:
         raise InputError(f"stride must be at least 1 trajectory, got {stride}")
     found = read_foreign(Path(path), shape, dataset, n_chains)
-    if action.lam <= 0:
-        free_propagator(action.kappa, found.phi.shape[1:])  # refuses what is not normalisable
+    action.check_normalisable(found.phi.shape[1:])
     ensemble = _ensemble(found, action, stride)
-    certificate, guard, advice = _certificate(ensemble, found, seed, progress)
+    certificate, advice = _certificate(ensemble, found, seed, progress)
     ensemble.attrs["certificate"] = certificate
     identity = None
     if target is not None and (certificate["passed"] or accept_uncertified):
-        identity = _write(ensemble, target)
+        with replacing(target) as beside:  # a kill leaves no folder that looks like an ensemble
+            write_json(beside / "certificate.json", certificate)
+            identity = str(write_ensemble(ensemble, beside)["identity"])
     return {
-        "passed": certificate["passed"],
-        "reason": certificate["reason"],
-        "file": found.file,
-        "action": action.as_dict(),
-        "shape": list(ensemble.shape),
-        "n": len(ensemble),
-        "n_chains": _known_chains(found),
-        "notes": found.notes,
-        "hints": advice,
-        "checks": certificate["checks"],
-        "guard": guard,
-        "written": identity is not None,
-        "identity": identity,
-        "certificate": certificate,
-    }
+        **{key: certificate[key] for key in ("passed", "reason", "checks", "guard")},
+        "file": found.file, "action": action.as_dict(), "shape": list(ensemble.shape), "n": len(ensemble),
+        "n_chains": _known_chains(found), "notes": found.notes, "hints": advice,
+        "written": identity is not None, "identity": identity, "certificate": certificate,
+    }  # fmt: skip
 
 
 def format_import(result: dict[str, Any]) -> str:
     """The result of `import_file` for a terminal: what was read, observed beside expected, the verdict."""
-    file, guard = result["file"], result["guard"]
+    file, guard, action = result["file"], result["guard"], result["action"]
     lattice = "x".join(map(str, result["shape"]))
     chains = f"in {result['n_chains']} chains" if result["n_chains"] else "taken as independent"
     name = file["name"] + (f":{file['dataset']}" if file["dataset"] else "")
-    couplings = f"kappa = {result['action']['kappa']:g}, lam = {result['action']['lam']:g}"
+    couplings = f"kappa = {action['kappa']:g}, lam = {action['lam']:g}"
     lines = [
         f"{name}: {result['n']} configurations on {lattice}, {chains}, {file['dtype']}",
-        f"declared: {result['action']['kind']}, {couplings} ({result['action']['convention']} convention)",
+        f"declared: {action['kind']}, {couplings} ({action['convention']} convention)",
+        *(f"note: {note}" for note in result["notes"]),
     ]
-    lines += [f"note: {note}" for note in result["notes"]]
     if guard is not None:
         independent = guard["n_independent"]
         known = f", {independent:.0f} of them independent" if independent is not None else ""
@@ -117,9 +100,8 @@ def format_import(result: dict[str, Any]) -> str:
     for check in result["checks"]:
         verdict = "passed" if check["passed"] else "FAILED"
         rows.append([verdict, check["name"], _observed(check), check["expected"], check["detail"]])
-    lines += aligned(rows)
-    lines += [f"hint: {hint}" for hint in result["hints"]]
-    return "\n".join([*lines, _verdict(result)])
+    hints_ = [f"hint: {hint}" for hint in result["hints"]]
+    return "\n".join([*lines, *aligned(rows), *hints_, _verdict(result)])
 
 
 def _verdict(result: dict[str, Any]) -> str:
@@ -152,16 +134,15 @@ def _ensemble(found: ForeignFields, action: Action, stride: int | None) -> Ensem
         chain = np.repeat(np.arange(n_chains), per_chain)
         trajectory = np.tile((stride or 1) * np.arange(1, per_chain + 1), n_chains)
     origin = {key: found.file[key] for key in ("name", "sha256", "dataset")}
-    attrs: dict[str, Any] = {"algorithm": {"name": "imported", "file": origin}}
-    if stride is not None:
-        attrs["stride"] = stride
+    known = {} if stride is None else {"stride": stride}
+    attrs = {"algorithm": {"name": "imported", "file": origin}, **known}
     return Ensemble.from_fields(found.phi, action, chain, trajectory, attrs=attrs)
 
 
 def _certificate(
     ensemble: Ensemble, found: ForeignFields, seed: int, progress: Progress | None
-) -> tuple[dict[str, Any], dict[str, Any] | None, list[str]]:
-    """(certificate, our own run, hints)."""
+) -> tuple[dict[str, Any], list[str]]:
+    """(certificate, hints)."""
     rows = None if _known_chains(found) is None else ensemble.replicas()
     checks = content_checks(ensemble.phi, rows)
     parts: dict[str, Any] = {}
@@ -184,8 +165,7 @@ def _certificate(
         failed = {check["name"] for check in checks if not check["passed"]}
         advice = hints(ensemble.phi, ensemble.action, series, rows, failed)
     failures = [check["name"] for check in checks if not check["passed"]]
-    by_name = {check["name"]: check for check in checks}
-    identity = by_name.get("Schwinger-Dyson")
+    identity = next((check for check in checks if check["name"] == "Schwinger-Dyson"), None)
     certificate = {
         "passed": not failures,
         "reason": f"failed: {', '.join(failures)}" if failures else "",
@@ -201,7 +181,7 @@ def _certificate(
         "origin": {key: found.file[key] for key in ("sha256", "dataset")} | {"file": found.file["name"]},
         "guard": guard,
     }
-    return certificate, guard, advice
+    return certificate, advice
 
 
 def _compared(
@@ -215,26 +195,3 @@ def _compared(
     kept = {key: own.attrs["certificate"][key] for key in ("n_independent", "passed", "reason")}
     kept |= {key: own.attrs[key] for key in ("algorithm", "seed")}
     return checks, {"n": len(own), **kept, "quantities": table}
-
-
-def _check_target(target: Path | None) -> None:
-    if target is None:
-        return
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target}: is a file; choose a new folder")
-    if target.is_dir() and any(target.iterdir()):
-        raise InputError(f"{target}: is not empty; choose a new folder")
-
-
-def _write(ensemble: Ensemble, target: Path) -> str:
-    """Write beside the target and rename: a kill leaves no folder that looks like an ensemble."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        write_json(beside / "certificate.json", ensemble.attrs["certificate"])
-        manifest = write_ensemble(ensemble, beside)
-        os.replace(beside, target)
-    except OSError as error:
-        raise folder_error(target, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return str(manifest["identity"])

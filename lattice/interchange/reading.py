@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,21 @@ import numpy as np
 
 from lattice.actions.protocol import MAX_DIM, check_shape
 from lattice.arrays import Floats
+from lattice.ensembles.shards import check_finite
 from lattice.errors import InputError
 from lattice.files import sha256_file
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 _MAX_RATIO = 50  # uncompressed/compressed bytes; fields are noise, they never shrink like that
 _MAX_OBJECTS = 10_000
-_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf: in every build of HDF5, and lossless
+_PACKING = {1, 32000}  # deflate, lzf
+_FILTERS = {*_PACKING, 2, 3}  # and shuffle, fletcher32: in every build of HDF5, and lossless
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the axes of an array mean: lattice, number of chains if there is an axis for them, configurations
-    in all, and what had to be assumed ("" if nothing)."""
+    """What the axes of an array mean: lattice, number of chains if they have an axis, configurations in all,
+    and what had to be assumed ("" if nothing)."""
 
     shape: tuple[int, ...]
     n_chains: int | None
@@ -47,6 +50,11 @@ class ForeignFields:
     n_chains: int | None
     file: dict[str, Any]
     notes: list[str]
+
+
+Header = tuple[tuple[int, ...], np.dtype[Any]]
+Choose = Callable[[Mapping[str, Header]], str]
+"""The name of the fields among the arrays of a file, by their shapes and types."""
 
 
 def read_foreign(
@@ -69,8 +77,18 @@ def read_foreign(
         check_shape(shape)
     if n_chains is not None and n_chains < 1:
         raise InputError(f"n_chains must be at least 1, got {n_chains}")
+
+    def choose(headers: Mapping[str, Header]) -> str:
+        fitting = {
+            name: found
+            for name, (found, dtype) in headers.items()
+            if dtype.kind == "f" and layout(found, shape, n_chains) is not None
+        }
+        return _choose(path, dataset, list(headers), fitting)
+
+    kind = _kind(path)
     try:
-        raw, name = _READERS[_kind(path)](path, shape, dataset, n_chains)
+        raw, name = _READERS[kind](path, dataset, choose)
     except InputError:
         raise
     except MemoryError as error:
@@ -78,27 +96,19 @@ def read_foreign(
     # zlib and zipfile have exception types of their own; all of them mean a file that cannot be read
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise InputError(f"{path}: truncated, damaged or not a {_kind(path)} file ({reason})") from error
+        raise InputError(f"{path}: truncated, damaged or not a {kind} file ({reason})") from error
     fit = layout(raw.shape, shape, n_chains)
     if fit is None:
         raise InputError(f"{path}: {_no_fit(raw.shape, shape)}")
     phi = np.array(raw, dtype=np.float64, order="C").reshape(fit.n, *fit.shape)  # a copy: raw may be the file
-    finite = np.isfinite(phi).reshape(fit.n, -1).all(axis=1)
-    if not finite.all():
-        raise InputError(
-            f"{path}: NaN or infinity in the field of configuration {int(np.argmin(finite))} "
-            f"({int((~finite).sum())} of {fit.n} are not finite)"
-        )
+    check_finite(phi, f"{path}: ")
     notes = [fit.note] if fit.note else []
     if raw.dtype.itemsize == 4:
         notes.append("float32 in the file: fields are known to 7 digits")
     file = {
-        "name": path.name,
-        "sha256": sha256_file(path),
-        "dataset": name,
-        "dtype": raw.dtype.name,
+        "name": path.name, "sha256": sha256_file(path), "dataset": name, "dtype": raw.dtype.name,
         "array_shape": list(raw.shape),
-    }
+    }  # fmt: skip
     return ForeignFields(phi, _chains(path, fit, n_chains), file, notes)
 
 
@@ -116,22 +126,13 @@ def layout(
         return None
     if shape is None:
         return _assumed(found, n_chains)
-    d = len(shape)
     for lead in (1, 2):  # (n, ...) before (n_chains, n, ...)
-        for channel in (0, 1, 2):  # none, first, last
-            axes = found[lead:]
-            if channel == 1 and axes[:1] == (1,):
-                axes = axes[1:]
-            elif channel == 2 and axes[-1:] == (1,) and len(axes) > d:
-                axes = axes[:-1]
-            elif channel:
-                continue
-            if axes == tuple(shape):
-                n_chains, note = None, ""
-                if lead == 2:
-                    n_chains = found[0]
-                    note = f"assumed: {_two_axes(n_chains)}; swap the two axes if they are (time, chain)"
-                return Layout(axes, n_chains, math.prod(found[:lead]), note)
+        axes = found[lead:]
+        without_channel = (axes[1:] if axes[:1] == (1,) else None, axes[:-1] if axes[-1:] == (1,) else None)
+        if tuple(shape) in (axes, *without_channel):
+            chains = found[0] if lead == 2 else None
+            note = f"assumed: {_two_axes(found[0])}; swap the two axes if they are (time, chain)"
+            return Layout(tuple(shape), chains, math.prod(found[:lead]), note if chains else "")
     return None
 
 
@@ -164,13 +165,11 @@ def _no_fit(found: tuple[int, ...], shape: tuple[int, ...] | None) -> str:
 
 
 def _chains(path: Path, fit: Layout, n_chains: int | None) -> int | None:
-    if fit.n_chains is not None:
-        if n_chains not in (None, fit.n_chains):
-            raise InputError(f"{path}: an axis of {fit.n_chains} chains, but n_chains = {n_chains} was given")
-        return fit.n_chains
+    if fit.n_chains is not None and n_chains not in (None, fit.n_chains):
+        raise InputError(f"{path}: an axis of {fit.n_chains} chains, but n_chains = {n_chains} was given")
     if n_chains is not None and fit.n % n_chains:
         raise InputError(f"{path}: {fit.n} configurations are not {n_chains} chains of equal length")
-    return n_chains
+    return fit.n_chains or n_chains
 
 
 def _kind(path: Path) -> str:
@@ -188,7 +187,24 @@ def _check_type(where: str, dtype: np.dtype[Any]) -> None:
         raise InputError(f"{where} has type {dtype}; fields must be float32 or float64")
 
 
-def _read_npy(path: Path, shape: Any, dataset: str | None, n_chains: int | None) -> tuple[Any, str | None]:
+def _choose(path: Path, wanted: str | None, names: list[str], fitting: Mapping[str, tuple[int, ...]]) -> str:
+    if wanted is not None:
+        name = wanted if path.suffix.lower() == ".npz" else wanted.strip("/")
+        if name not in names:
+            raise InputError(f"{path}: no array {name!r}; it has {', '.join(sorted(names)[:20]) or 'none'}")
+        return name
+    if len(fitting) == 1:
+        return next(iter(fitting))
+    if len(names) == 1:
+        return names[0]  # its type or shape is refused in its own words
+    listed = ", ".join(f"{name} {found}" for name, found in sorted(fitting.items())[:20])
+    if fitting:
+        raise InputError(f"{path}: {len(fitting)} arrays could be the fields, name one as dataset: {listed}")
+    has = ", ".join(sorted(names)[:20]) or "none"
+    raise InputError(f"{path}: no array of a fitting shape and floating-point type; its arrays: {has}")
+
+
+def _read_npy(path: Path, dataset: str | None, choose: Choose) -> tuple[Any, str | None]:
     if dataset is not None:
         raise InputError(f"{path}: an .npy file holds one array without a name; leave dataset out")
     # mapping compares the header with the size of the file
@@ -197,52 +213,46 @@ def _read_npy(path: Path, shape: Any, dataset: str | None, n_chains: int | None)
     return array, None
 
 
-def _read_npz(path: Path, shape: Any, dataset: str | None, n_chains: int | None) -> tuple[Any, str | None]:
+def _read_npz(path: Path, dataset: str | None, choose: Choose) -> tuple[Any, str | None]:
+    infos, headers = {}, {}
     with zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-        infos = {info.filename.removesuffix(".npy"): info for info in members}
-        headers = {}
-        for key, info in infos.items():
-            with archive.open(info) as member:
-                headers[key] = _npy_header(member)
-    fitting = {
-        key: f"{found}"
-        for key, (found, dtype) in headers.items()
-        if dtype.kind == "f" and layout(found, shape, n_chains) is not None
-    }
-    name = _choose(path, dataset, list(headers), fitting)
-    found, dtype = headers[name]
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                key = info.filename.removesuffix(".npy")
+                with archive.open(info) as member:
+                    infos[key], headers[key] = info, _npy_header(member)
+    name = choose(headers)
+    (found, dtype), info = headers[name], infos[name]
     _check_type(f"{path}: array {name!r}", dtype)
-    claimed, info = math.prod(found) * dtype.itemsize, infos[name]
+    claimed = math.prod(found) * dtype.itemsize
     if claimed > info.file_size or info.file_size > _MAX_RATIO * max(info.compress_size, 1):
         raise InputError(f"{path}: array {name!r} claims {claimed} bytes, which the file cannot hold")
     with np.load(path, allow_pickle=False) as arrays:
         return arrays[name], name
 
 
-def _npy_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _npy_header(member: Any) -> Header:
     version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f"array format {version} is for structured types")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
     return shape, dtype
 
 
-def _read_hdf5(path: Path, shape: Any, dataset: str | None, n_chains: int | None) -> tuple[Any, str | None]:
+def _read_hdf5(path: Path, dataset: str | None, choose: Choose) -> tuple[Any, str | None]:
     with h5py.File(path, "r", locking="best-effort") as file:
         plain = _plain_datasets(file)
-        fitting = {
-            name: f"{data.shape}"
-            for name, data in plain.items()
-            if data.dtype.kind == "f" and layout(data.shape, shape, n_chains) is not None
-        }
-        name = _choose(path, None if dataset is None else dataset.strip("/"), list(plain), fitting)
+        name = choose({key: (data.shape, data.dtype) for key, data in plain.items()})
         data = plain[name]
         _check_type(f"{path}: /{name}", data.dtype)
-        _check_storage(path, name, data)
+        properties = data.id.get_create_plist()
+        filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+        if not filters <= _FILTERS:
+            raise InputError(f"{path}: /{name} has a filter besides gzip, lzf, shuffle and fletcher32")
+        stored = data.id.get_storage_size() * (_MAX_RATIO if filters & _PACKING else 1)
+        if data.nbytes > min(stored, _MAX_RATIO * path.stat().st_size):
+            raise InputError(f"{path}: /{name} claims {data.nbytes} bytes, more than the file holds")
         return data[()], name
 
 
@@ -265,32 +275,6 @@ def _plain_datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
             elif isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external and item.shape:
                 out[prefix + key] = item
     return out
-
-
-def _check_storage(path: Path, name: str, data: h5py.Dataset) -> None:
-    properties = data.id.get_create_plist()
-    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-    if not filters <= _FILTERS:
-        raise InputError(f"{path}: /{name} has a filter besides gzip, lzf, shuffle and fletcher32")
-    stored = data.id.get_storage_size() * (_MAX_RATIO if filters & {1, 32000} else 1)
-    if data.nbytes > stored or data.nbytes > _MAX_RATIO * path.stat().st_size:
-        raise InputError(f"{path}: /{name} claims {data.nbytes} bytes, more than the file holds")
-
-
-def _choose(path: Path, wanted: str | None, names: list[str], fitting: dict[str, str]) -> str:
-    if wanted is not None:
-        if wanted not in names:
-            raise InputError(f"{path}: no array {wanted!r}; it has {', '.join(sorted(names)[:20]) or 'none'}")
-        return wanted
-    if len(fitting) == 1:
-        return next(iter(fitting))
-    if len(names) == 1:
-        return names[0]  # its type or shape is refused in its own words
-    listed = ", ".join(f"{name} {text}" for name, text in sorted(fitting.items())[:20])
-    if fitting:
-        raise InputError(f"{path}: {len(fitting)} arrays could be the fields, name one as dataset: {listed}")
-    has = ", ".join(sorted(names)[:20]) or "none"
-    raise InputError(f"{path}: no array of a fitting shape and floating-point type; its arrays: {has}")
 
 
 _READERS = {".npy": _read_npy, ".npz": _read_npz, "HDF5": _read_hdf5}

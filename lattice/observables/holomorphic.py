@@ -1,202 +1,221 @@
-r"""The table of a complex Langevin ensemble: moments and cumulants of z, beside the exact numbers.
+r"""One variable, real or complex, and complex fields on a lattice: moments and cumulants of z, with errors.
 
-Averages are of holomorphic functions of z = x + iy, real and imaginary parts each with its own error by the
-Gamma method over the chains (or, where these are too short, the jackknife with chains as blocks).  The
-process and its starts are symmetric under z -> -z: even cumulants have the odd moments at their exact value
-0, as `lattice.statistics.cumulants.cumulant_ratio_z2` does; odd moments are shown as they come and must
-vanish.
+    one variable   m_n = <z^n>, kappa_n, n = 2, 4, 6, 8            <z S'(z)> = 1
+    one link       <e^{inz}>, n = 1 ... 4                          <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
+    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V   <phi S'> = 1 per site
+
+Averages are of holomorphic functions of z = x, stored as (n, 1), or x + iy, stored as (n, 2, *shape), real
+and imaginary part each with its own error; the last column is the Schwinger-Dyson equation. The laws of one
+variable are symmetric under z -> -z: odd moments have their exact value 0 instead of their sample values, in
+the cumulants too (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
+whole chains of a Markov chain, consecutive samples of an independent one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from einops import rearrange
 
-from lattice.actions.complexified import Complexified
 from lattice.actions.phi4 import ComplexPhi4
-from lattice.actions.protocol import Holomorphic
 from lattice.actions.u1 import OneLink
-from lattice.arrays import Complexes, Floats
+from lattice.arrays import Complexes, Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
-from lattice.statistics.cumulants import cumulants_from_moments
-from lattice.statistics.gamma import Derived, EstimatorError, gamma_method
-from lattice.statistics.jackknife import jackknife
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
+from lattice.statistics.notation import format_value
 
-N_MAX, N_WAVES = 8, 4
-METHOD = "Gamma method (Wolff hep-lat/0306017), tau_int = 1/2 + sum_t rho(t) in saved configurations"
-SYMMETRY = "even cumulants with the odd moments at their exact value 0 (z -> -z)"
-# name -> the primaries it needs, its function of their complex means, and the exact value if it is known
-Known = dict[str, tuple[list[str], Callable[[Complexes], complex], complex | None]]
+ORDERS = (2, 4, 6, 8)
+NAMES = tuple(f"{kind}{order}" for kind in ("m", "kappa") for order in ORDERS)
+WAVES = ("e^{iz}", "e^{2iz}", "e^{3iz}", "e^{4iz}")
+DYSON = "Schwinger-Dyson"
+N_BLOCKS, MIN_BLOCKS = 256, 16
+ROUNDING = 1e-12  # of quadrature
+TAUS = 20  # of 2 tau_int in a block of a Metropolis chain, at least
 
 
-def complex_table(ensemble: Ensemble) -> dict[str, Any]:
-    """Moments and cumulants of a complexified ensemble, JSON data.
+@dataclass(frozen=True)
+class Rows:
+    """What is measured: `of_means` turns means (..., k) of series (n, k) into one number per name.
 
-    {"ensemble": {identity, action, shape, n, n_chains}, "observables": {name: {"re", "im": {value, error,
-    tau_int, exact, pull[, reason]}}}, "method", "symmetry"}. One variable: z^1..z^8 and kappa2, 4, 6, 8; the
-    one-link model: e^{inz}, n = 1..4; a lattice: phi2, phi4 and G0 = <(sum_x phi_x)^2>/V. With all of them
-    Schwinger-Dyson, <z S'(z)> = 1 per site (one-link: <e^{iz}> - beta/2 <1 - e^{2iz}> = 0). exact and pull
-    are None where no exact value is known. Raises `InputError` for an ensemble that is not complexified.
+    columns: the names of the series; exact: the numbers known without Monte Carlo, by name.
     """
-    if not isinstance(ensemble.action, Complexified):
-        raise InputError("a table of complex moments needs an ensemble of complex fields (x + iy)")
-    action = ensemble.action.inner
-    z = ensemble.phi[:, 0] + 1j * ensemble.phi[:, 1]
-    series = primaries(action, z)
-    replicas = [np.asarray(part) for part in ensemble.replicas()]
-    observables = {
-        name: {
-            "re": _estimate([series[key] for key in keys], replicas, f, exact, "re"),
-            "im": _estimate([series[key] for key in keys], replicas, f, exact, "im"),
-        }
-        for name, (keys, f, exact) in definitions(action, z.shape[1:]).items()
-    }
-    return {
-        "ensemble": {
-            "identity": ensemble.identity, "action": ensemble.action.as_dict(), "shape": list(ensemble.shape),
-            "n": len(ensemble), "n_chains": len(replicas),
-        },
-        "observables": observables, "method": METHOD, "symmetry": SYMMETRY,
-    }  # fmt: skip
+
+    names: tuple[str, ...]
+    columns: tuple[str, ...]
+    series: Any
+    of_means: Callable[[Any], Any]
+    exact: Mapping[str, complex]
+
+    @property
+    def is_complex(self) -> bool:
+        return np.iscomplexobj(self.series)
 
 
-def primaries(action: Holomorphic, z: Complexes) -> dict[str, Complexes]:
-    """The series whose means everything is made of: z (n, *shape) -> complex (n,) each."""
-    if isinstance(action, OneLink):
-        return {f"e^{{{_wave(n)}iz}}": np.exp(1j * n * z) for n in range(1, N_WAVES + 1)}
-    if not isinstance(action, ComplexPhi4):
-        return {f"z^{n}": z**n for n in range(1, N_MAX + 1)}
-    axes = tuple(range(1, z.ndim))
-    drift = action.grad(torch.from_numpy(z)).numpy()
-    volume = math.prod(z.shape[1:])
-    return {
-        "phi2": (z**2).mean(axis=axes),
-        "phi4": (z**4).mean(axis=axes),
-        "G0": z.sum(axis=axes) ** 2 / volume,
-        "phi S'": (z * drift).mean(axis=axes),
-    }
+def is_holomorphic(ensemble: Ensemble) -> bool:
+    """Complex fields stored as (x, y), or one real variable with an even law."""
+    action = ensemble.action
+    return action.holomorphic is not action or (action.one_variable and action.even)
 
 
-def definitions(action: Holomorphic, shape: tuple[int, ...]) -> Known:
-    """The rows of the table by name."""
-    if isinstance(action, OneLink):
-        return _one_link(action)
-    if isinstance(action, ComplexPhi4):
-        return _lattice(action, shape)
-    out: Known = {}
-    exact = toy_moments(action, range(1, N_MAX + 1))
-    for n in range(1, N_MAX + 1):
-        out[f"z^{n}"] = ([f"z^{n}"], _first, complex(exact[n - 1]) if n % 2 == 0 else 0j)
-    kappa = toy_cumulants(action, N_MAX)
-    for n in range(2, N_MAX + 1, 2):
-        keys = [f"z^{m}" for m in range(2, n + 1, 2)]
-        out[f"kappa{n}"] = (keys, even_cumulant, complex(kappa[n - 1]))
-    c2, c4 = _sd_coefficients(action)
-    out["Schwinger-Dyson"] = (["z^2", "z^4"], lambda m: c2 * complex(m[0]) + c4 * complex(m[1]), 1 + 0j)
-    return out
+def variable(phi: Floats) -> Floats | Complexes:
+    """z (n, *shape) of stored fields: phi (n, 1) as it is, phi (n, 2, *shape) as x + iy."""
+    return phi[:, 0] if phi.shape[1] == 1 else phi[:, 0] + 1j * phi[:, 1]
 
 
-def even_cumulant(even_moments: Complexes) -> complex:
-    """kappa_n from <z^2>, <z^4>, ..., <z^n> (n/2,), complex, the odd moments 0.
+def rows_of(ensemble: Ensemble) -> Rows:
+    """The rows of a holomorphic ensemble.
 
-    >>> even_cumulant(np.array([1.0, 3.0]))                       # a Gaussian
-    0j
+    Gaussian noise in samples of a real variable, of variance about["noise2"], is taken off kappa_2 and the
+    moments; of a complex one it averages out.
     """
-    moments = np.zeros(2 * len(even_moments), dtype=np.complex128)
-    moments[1::2] = even_moments
-    return complex(cumulants_from_moments(moments)[-1])
+    action, z = ensemble.action, variable(ensemble.phi)
+    inner = action.holomorphic
+    if isinstance(inner, OneLink):
+        waves = np.stack([np.exp(1j * n * z) for n in range(1, len(WAVES) + 1)], axis=1)
+        beta = inner.beta
+
+        def balance(m: Any) -> Any:
+            return np.concatenate([m, m[..., :1] - 0.5 * beta * (1 - m[..., 1:2])], axis=-1)
+
+        exact = _known(lambda: dict(zip(WAVES, toy_moments(inner, range(1, len(WAVES) + 1)))))
+        return Rows((*WAVES, DYSON), WAVES, waves, balance, {**exact, DYSON: 0.0})
+    dyson = z * variable(action.grad(torch.from_numpy(ensemble.phi)).numpy())
+    if z.ndim > 1:
+        sites = rearrange(z, "n ... -> n (...)")
+        terms = [x.mean(axis=1) for x in (sites**2, sites**4, rearrange(dyson, "n ... -> n (...)"))]
+        columns = np.stack([*terms[:2], sites.sum(axis=1) ** 2 / sites.shape[1], terms[2]], axis=1)
+        names = ("phi2", "phi4", "G0", DYSON)
+        exact = _known(lambda: _lattice_exact(inner, z.shape[1:]))
+        return Rows(names, names, columns, lambda m: m, {**exact, DYSON: 1.0})
+    noise2, powers, even = noise_of(ensemble), [z**n for n in ORDERS], NAMES[: len(ORDERS)]
+    exact = _known(lambda: {name: complex(*pair) for name, pair in exact_numbers(action).items()})
+    if noise2:
+        return Rows(NAMES, even, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
+
+    def moments(m: Any) -> Any:
+        return np.concatenate([numbers(m[..., :-1]), m[..., -1:]], axis=-1)
+
+    columns = np.stack([*powers, dyson], axis=1)
+    return Rows((*NAMES, DYSON), (*even, DYSON), columns, moments, {**exact, DYSON: 1.0})
 
 
-def _sd_coefficients(action: Holomorphic) -> tuple[complex, float]:
-    """z S' = c2 z^2 + c4 z^4, read off S' at two points."""
-    at = action.grad(torch.tensor([1.0, 2.0], dtype=torch.complex128)).numpy()
-    c4 = complex(at[1] - 2 * at[0]) / 6
-    return complex(at[0]) - c4, c4.real
+def noise_of(ensemble: Ensemble) -> float:
+    """The variance of Gaussian noise in the samples of a real variable, 0 for all others."""
+    real = ensemble.phi.shape[1] == 1
+    return float((ensemble.attrs.get("about") or {}).get("noise2", 0.0)) if real else 0.0
 
 
-def _one_link(action: OneLink) -> Known:
-    exact = toy_moments(action, range(1, N_WAVES + 1))
-    names = [f"e^{{{_wave(n)}iz}}" for n in range(1, N_WAVES + 1)]
-    out: Known = {name: ([name], _first, complex(x)) for name, x in zip(names, exact, strict=True)}
-
-    def balance(m: Complexes) -> complex:
-        return complex(m[0] - 0.5 * action.beta * (1 - m[1]))
-
-    return {**out, "Schwinger-Dyson": (names[:2], balance, 0j)}
-
-
-def _lattice(action: ComplexPhi4, shape: tuple[int, ...]) -> Known:
+def _known(exact: Callable[[], Mapping[str, complex]]) -> Mapping[str, complex]:
+    """Exact numbers where there are any."""
     try:
-        known = phi4_exact(action, shape)
-        values: list[complex | None] = [known.phi2, known.phi4, known.zero_mode]
+        return exact()
     except InputError:
-        values = [None, None, None]
-    out: Known = {name: ([name], _first, x) for name, x in zip(("phi2", "phi4", "G0"), values, strict=True)}
-    return {**out, "Schwinger-Dyson": (["phi S'"], _first, 1 + 0j)}
+        return {}
 
 
-def _wave(n: int) -> str:
-    return "" if n == 1 else str(n)
+def _lattice_exact(action: Any, shape: tuple[int, ...]) -> dict[str, complex]:
+    known = phi4_exact(action, shape) if isinstance(action, ComplexPhi4) else None
+    return {} if known is None else {"phi2": known.phi2, "phi4": known.phi4, "G0": known.zero_mode}
 
 
-def _first(means: Complexes) -> complex:
-    return complex(means[0])
+def numbers(even: Any, noise2: float = 0.0) -> Any:
+    """m_2 ... m_8 and kappa_2 ... kappa_8, (..., 8), of <z^2> ... <z^8> (..., 4), the odd moments 0.
+
+    noise2: variance of Gaussian noise in z, taken off kappa_2 (the moments are then those without it).
+
+    >>> numbers(np.array([1.0, 3.0, 15.0, 105.0]))[4:]                       # a Gaussian
+    array([1., 0., 0., 0.])
+    """
+    moments = np.zeros((*even.shape[:-1], ORDERS[-1]), dtype=even.dtype)
+    moments[..., 1::2] = even
+    kappa = cumulants_from_moments(moments)
+    if noise2:
+        kappa[..., 1] -= noise2
+        moments = np.asarray(moments_from_cumulants(kappa))
+    return np.concatenate([moments[..., 1::2], kappa[..., 1::2]], axis=-1)
 
 
-def _estimate(
-    series: list[Complexes], replicas: list[NDArray[np.int64]], f: Callable[[Complexes], complex],
-    exact: complex | None, part: str,
-) -> dict[str, Any]:  # fmt: skip
-    data = np.stack([x for s in series for x in (s.real, s.imag)], axis=1)
+def blocks_of(ensemble: Ensemble) -> Integers:
+    """The jackknife block (n,) of every configuration: chains in groups, or runs of one chain's samples.
 
-    def derived(means: Floats) -> float:
-        value = f(means[0::2] + 1j * means[1::2])
-        return value.real if part == "re" else value.imag
-
-    value = derived(data.mean(axis=0))
-    truth = None if exact is None else exact.real if part == "re" else exact.imag
-    row: dict[str, Any] = {"value": value, "error": None, "tau_int": None, "exact": truth, "pull": None}
-    try:
-        error, tau = _error([data[index] for index in replicas], derived)
-    except EstimatorError as reason:
-        return {**row, "reason": str(reason)}
-    pull = None if truth is None else (value - truth) / error
-    return {**row, "error": error, "tau_int": tau, "pull": pull}
+    Raises `InputError` for fewer than 16 configurations.
+    """
+    chains, index = np.unique(ensemble.chain, return_inverse=True)
+    if len(chains) >= MIN_BLOCKS:
+        return np.asarray(index * min(N_BLOCKS, len(chains)) // len(chains))
+    if len(ensemble.phi) < MIN_BLOCKS:
+        raise InputError(f"{len(ensemble.phi)} configurations are too few for errors; {MIN_BLOCKS} or more")
+    n, a = len(ensemble.phi), (ensemble.attrs.get("about") or {}).get("acceptance", 1.0)
+    long = int(n * a / (2 - a) / TAUS)  # independence Metropolis: 2 tau_int = (2 - a)/a
+    blocks = max(MIN_BLOCKS, min(N_BLOCKS, long if a < 1 else n))
+    return np.asarray(np.arange(n) * blocks // n)
 
 
-def _error(data: list[Floats], f: Derived) -> tuple[float, float | None]:
-    try:
-        estimate = gamma_method(data, f)
-    except EstimatorError:
-        estimate = jackknife(data, f)
-    return estimate.error, estimate.tau_int if math.isfinite(estimate.tau_int) else None
+def without_blocks(
+    columns: Any, of_means: Callable[[Any], Any], block: Integers, weight: Floats | None = None
+) -> tuple[Complexes, Complexes]:
+    """Numbers of the means of columns (n, k) and their errors by the jackknife over blocks (n,), Re and Im.
+
+    weight (n,): averages are sum w x / sum w.
+    """
+    w = np.ones(len(columns)) if weight is None else weight
+    total, n_blocks = np.bincount(block, weights=w), int(block.max()) + 1
+    sums = np.zeros((n_blocks, columns.shape[1]), dtype=np.complex128)
+    for k in range(columns.shape[1]):
+        x = w * columns[:, k]
+        sums[:, k] = np.bincount(block, weights=x.real)
+        if np.iscomplexobj(x):
+            sums[:, k] += 1j * np.bincount(block, weights=x.imag)
+    value = of_means(sums.sum(0) / total.sum())
+    left_out = of_means((sums.sum(0) - sums) / (total.sum() - total)[:, None])
+    return value, jackknife_errors(left_out.real) + 1j * jackknife_errors(left_out.imag)
 
 
-def format_complex_table(table: dict[str, Any]) -> str:
-    """Aligned text: a row per observable, for Re and Im value(error), exact value and pull; tau_int."""
-    rows = [["", "Re", "exact", "pull", "Im", "exact", "pull", "tau_int"]]
-    notes = []
-    for name, parts in table["observables"].items():
-        row = [name]
-        for part in ("re", "im"):
-            entry = parts[part]
-            value, error = entry["value"], entry["error"]
-            row.append(format_value(value, error) if error else f"{value:.6g}")
-            row.append("-" if entry["exact"] is None else f"{entry['exact']:.6f}")
-            row.append("-" if entry["pull"] is None else f"{entry['pull']:+.1f}")
-            if "reason" in entry:
-                notes.append(f"{part.capitalize()} {name}: {entry['reason']}")
-        taus = [parts[part]["tau_int"] for part in ("re", "im") if parts[part]["tau_int"] is not None]
-        rows.append([*row, f"{max(taus):.2f}" if taus else "-"])
-    block = table["ensemble"]
-    ending = f"n = {block['n']} in {block['n_chains']} chains, {table['method']}"
-    return "\n".join([*aligned(rows), *notes, ending, table["symmetry"]])
+def estimates(
+    z: Floats | Complexes, block: Integers, noise2: float = 0.0, weight: Floats | None = None
+) -> dict[str, dict[str, Any]]:
+    """m2...m8 and kappa2...kappa8 of z (n,): {"value": [re, im], "error": [re, im]}, errors from blocks (n,).
+
+    noise2 as in `numbers`. Raises `InputError` where a number is not finite.
+
+    >>> found = estimates(np.array([1.0, -1.0] * 64), np.arange(128) // 4)
+    >>> found["kappa4"]["value"], found["kappa4"]["error"]
+    ([-2.0, 0.0], [0.0, 0.0])
+    """
+    if not np.isfinite(z).all():
+        raise InputError(f"{int((~np.isfinite(z)).sum())} of {len(z)} samples are NaN or infinite")
+    powers = np.stack([z**order for order in ORDERS], axis=1)
+    value, error = without_blocks(powers, lambda m: numbers(m, noise2), block, weight)
+    pairs = (np.stack([x.real, x.imag], axis=1).tolist() for x in (value, error))
+    return {name: {"value": v, "error": e} for name, v, e in zip(NAMES, *pairs)}
+
+
+def exact_numbers(action: Any) -> dict[str, list[float]]:
+    """The same numbers by quadrature: name -> [re, im], zero where they are rounding."""
+    kappa = toy_cumulants(action, ORDERS[-1])
+    values = np.concatenate([toy_moments(action, ORDERS), kappa[[order - 1 for order in ORDERS]]])
+    pairs = np.stack([values.real, values.imag], 1)
+    pairs[np.abs(pairs) < ROUNDING] = 0.0
+    return dict(zip(NAMES, pairs.tolist()))
+
+
+def parts(name: str, is_complex: bool) -> list[tuple[str, int]]:
+    """The rows of a name: (label, 0) for the real and (label, 1) for the imaginary part.
+
+    >>> parts("kappa4", True), parts("m2", False)
+    ([('Re kappa4', 0), ('Im kappa4', 1)], [('m2', 0)])
+    """
+    return [(f"Re {name}", 0), (f"Im {name}", 1)] if is_complex else [(name, 0)]
+
+
+def show(entry: dict[str, Any], part: int) -> str:
+    """value(error) of the real (0) or imaginary (1) part."""
+    return format_value(entry["value"][part], entry["error"][part])

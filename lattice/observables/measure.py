@@ -1,22 +1,24 @@
 """The table of observables of any ensemble, Monte Carlo or generated, each with its error.
 
-Unweighted ensembles: Gamma method, chains as replicas, or as a second opinion the blocked jackknife.  With
-log_weight: self-normalised weights and the block jackknife.  Derived quantities (susceptibility, Binder, xi,
-cumulant ratios) are propagated in full.
+Real fields on a lattice (`lattice.observables.scalar`): Gamma method, chains as replicas, or as a second
+opinion the blocked jackknife. With log_weight: self-normalised weights and the block jackknife. Derived
+quantities (susceptibility, Binder, xi, cumulant ratios) are propagated in full. One variable and complex
+fields (`lattice.observables.holomorphic`): the jackknife over blocks of whole chains, or the Gamma method.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
+from einops import rearrange
 
 from lattice.arrays import Floats
 from lattice.errors import InputError
+from lattice.observables import holomorphic
+from lattice.observables.averages import Averages, Method, averages, entry_of
 from lattice.observables.names import in_short_table
 from lattice.observables.scalar import (
     definitions,
@@ -24,232 +26,165 @@ from lattice.observables.scalar import (
     mode_classes,
     primaries,
     two_point_series,
-    z2_even,
 )
-from lattice.statistics.gamma import Derived, Estimate, EstimatorError, gamma_method
-from lattice.statistics.jackknife import jackknife, jackknife_weighted
+from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.notation import aligned, format_value
-from lattice.statistics.weights import effective_sample_size, normalised_weights
+from lattice.statistics.pulls import pull
+from lattice.statistics.weights import effective_sample_size
 
 if TYPE_CHECKING:
     from lattice.ensembles.ensemble import Ensemble
 
 
 Measurement = dict[str, Any]
-Method = Literal["gamma", "jackknife"]
-GAMMA = "Gamma method over replicas (Wolff hep-lat/0306017)"
-JACKKNIFE = "blocked jackknife over replicas, blocks of (2 N tau_int^2)^(1/3), tau_int by the Gamma method"
-WEIGHTED = "self-normalised weights, block jackknife"
 TAU_CONVENTION = "tau_int = 1/2 + sum_t rho(t)"
+SYMMETRY = "odd moments at their exact value 0 (z -> -z)"
 MIN_ESS = 0.1  # ESS/N below which weighted averages, and their errors, are not to be trusted
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """How this ensemble is averaged: replicas (index arrays) without weights, or log weights (n,)."""
-
-    replicas: Sequence[npt.NDArray[np.int64]]
-    log_weight: Floats | None
-    s_tau: float
-    n_blocks: int
-    method: Method = "gamma"
-
-    def mean(self, x: Floats) -> Floats:
-        """Average over configurations: (n, n_obs) -> (n_obs,)."""
-        weights = np.ones(len(x)) if self.log_weight is None else normalised_weights(self.log_weight)
-        result: Floats = weights @ x / weights.sum()
-        return result
-
-    def estimate(self, x: Floats, f: Derived | None) -> Estimate:
-        if self.log_weight is not None:
-            return jackknife_weighted(x, self.log_weight, f, self.n_blocks)
-        data = [x[index] for index in self.replicas]
-        return (jackknife if self.method == "jackknife" else gamma_method)(data, f, self.s_tau)
-
-    @property
-    def how(self) -> str:
-        """The error method in words."""
-        if self.log_weight is not None:
-            return WEIGHTED
-        return (GAMMA if self.method == "gamma" else JACKKNIFE) + f", S_tau = {self.s_tau:g}"
-
-
 def measure(
-    ensemble: Ensemble,
-    *,
-    s_tau: float = 2.0,
-    n_blocks: int = 100,
-    ignore_weights: bool = False,
-    method: Method = "gamma",
-    two_point: bool = True,
-) -> Measurement:
+    ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100, ignore_weights: bool = False,
+    method: Method | None = None, two_point: bool = True,
+) -> Measurement:  # fmt: skip
     """All observables of an ensemble, as a JSON-safe dict (undefined numbers are None, never NaN).
 
     {"ensemble": {identity, action, shape, n, n_replicas, weighted, ess, ess_error},
-     "observables": {name: {"value", "error", "tau_int", "tau_int_error", "bias"[, "reason"]}},
+     "observables": {name: {"value", "error", "tau_int", "tau_int_error", "bias"[, "exact"][, "reason"]}},
      "two_point": {t, C, C_error, momenta, khat2, multiplicity, G, G_error},   see `two_point`
      "modes": {"k1": n, "k2": n}, "tau_unit", "tau_convention", "method"}
 
-    M = (1/V) sum phi; susceptibility V(<M^2> - <|M|>^2), susceptibility_full V<M^2>, binder
-    1 - <M^4>/(3<M^2>^2), action_density <S>/V, phi2 and phi4 per site, xi_2nd along the longest axis.
-    kappa1..kappa8 of a single site, with _m of M, with _k1 and _k2 of Re, Im phi~(k)/sqrt(V) in the two
+    Real fields on a lattice: M = (1/V) sum phi; susceptibility V(<M^2> - <|M|>^2), susceptibility_full
+    V<M^2>, binder 1 - <M^4>/(3<M^2>^2), action_density <S>/V, phi2, phi4 per site, xi_2nd along the longest
+    axis. kappa1..kappa8 of a single site, with _m of M, with _k1 and _k2 of Re, Im phi~(k)/sqrt(V) in the two
     lowest classes of momenta ("modes", k = 2 pi n/L), odd moments included. _ratio: kappa_n/kappa_2^(n/2),
     n = 3..8; _ratio_z2, n = 4, 6, 8: the same number with the odd moments at their exact value 0, with far
     smaller errors in the broken phase, right only for a symmetric law, given only where S(-phi) = S(phi).
-    ess is (sum w)^2/(N sum w^2). bias is the O(1/N) bias of the value, which is not corrected for it.
 
-    method="jackknife" gives unweighted ensembles blocked-jackknife errors, the second opinion on the Gamma
-    method. two_point=False leaves G(k) and C(t) out ("two_point" is then None).
-    What an estimator refuses keeps its value, error None and a "reason".
+    One variable, shape (1,) or complex: m2..m8 and kappa2..kappa8, and for other complex fields what
+    lattice.observables.holomorphic says; of complex numbers "Re m2" and "Im m2", with "exact" where it is
+    known. Noise that samples carry (about["noise2"]) is taken off. No two-point function, no modes.
+
+    method: "gamma" or "jackknife" without weights, each a second opinion on the other. None is "gamma" on a
+    real lattice, otherwise "jackknife" over blocks of whole chains, which knows no tau_int.
+    two_point=False leaves G(k) and C(t) out ("two_point" is then None). ess is (sum w)^2/(N sum w^2). bias is
+    the O(1/N) bias of the value, which is not corrected for it. What an estimator refuses keeps its value,
+    error None and a "reason".
 
     ignore_weights=True measures a weighted ensemble as drawn: independent configurations, one series.
     Raises InputError for NaN fields or weights, an empty ensemble, an unknown method, or unevenly spaced
     trajectories (tau_int would be wrong).
     """
-    if ensemble.action.as_dict().get("field") == "x+iy":
-        raise InputError(
-            "this ensemble holds complex fields x + iy: measure it with "
-            "lattice.observables.holomorphic.complex_table"
-        )
-    sample = _sample(ensemble, s_tau, n_blocks, ignore_weights, method)
-    shape = ensemble.phi.shape[1:]
-    table = primaries(ensemble.phi, ensemble.action)
-    known = definitions(shape, z2_even(ensemble.action, ensemble.phi))
-    observables = {
-        name: _entry(sample, np.stack([table[c] for c in columns], axis=1), f, why)
-        for name, (columns, f, why) in known.items()
-    }
-    curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()} if two_point else None
+    shape, curves = ensemble.phi.shape[1:], None
+    if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
+        sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "jackknife")
+        observables, how = _holomorphic(ensemble, sample)
+        modes: dict[str, list[int]] = {}
+    else:
+        sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "gamma")
+        table = primaries(ensemble.phi, ensemble.action)
+        known = definitions(shape, ensemble.action.even)
+        observables = {
+            name: sample.entry(np.stack([table[c] for c in columns], axis=1), f, why)
+            for name, (columns, f, why) in known.items()
+        }
+        curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()} if two_point else None
+        how, modes = sample.how, {name: list(members[0]) for name, members in mode_classes(shape).items()}
     return {
-        "ensemble": _ensemble_block(ensemble, sample, ignore_weights),
-        "observables": observables,
-        "two_point": curves,
-        "modes": {name: list(members[0]) for name, members in mode_classes(shape).items()},
-        "tau_unit": _tau_unit(ensemble, sample),
-        "tau_convention": TAU_CONVENTION,
-        "method": sample.how,
-    }
+        "ensemble": _ensemble_block(ensemble, sample, ignore_weights), "observables": observables,
+        "two_point": curves, "modes": modes, "tau_unit": _tau_unit(ensemble, sample),
+        "tau_convention": TAU_CONVENTION, "method": how,
+    }  # fmt: skip
+
+
+def _holomorphic(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, dict[str, Any]], str]:
+    """The observables of one variable or of complex fields, and the error method in words."""
+    rows = holomorphic.rows_of(ensemble)
+    if not np.isfinite(rows.series).all():
+        raise InputError("NaN or infinite field values, or powers of them: nothing to average")
+    how = sample.how
+    if sample.method == "jackknife":
+        entries, how = _by_blocks(ensemble, rows, sample)
+    else:
+        entries = _by_chains(rows, sample)
+    found = {}
+    for name, pair in zip(rows.names, entries):
+        for label, part in holomorphic.parts(name, rows.is_complex):
+            exact = complex(rows.exact[name]) if name in rows.exact else None
+            known = {} if exact is None else {"exact": exact.imag if part else exact.real}
+            found[label] = {**pair[part], **known}
+    return found, f"{how}; {SYMMETRY}" if holomorphic.NAMES[0] in rows.names else how
+
+
+def _by_blocks(ensemble: Ensemble, rows: holomorphic.Rows, sample: Averages) -> tuple[list[Any], str]:
+    """(real, imaginary) entry of each row with jackknife errors, and what the blocks are."""
+    block = holomorphic.blocks_of(ensemble)
+    values, errors = holomorphic.without_blocks(rows.series, rows.of_means, block, sample.weights)
+    still = {"reason": "constant: no fluctuations"}
+    entries = [
+        [
+            entry_of(v, error=e) if e else entry_of(v) | still
+            for v, e in ((z.real, dz.real), (z.imag, dz.imag))
+        ]
+        for z, dz in zip(values.tolist(), errors.tolist())
+    ]
+    chains = len(np.unique(ensemble.chain)) >= holomorphic.MIN_BLOCKS
+    how = f"jackknife over {block.max() + 1} blocks of {'whole chains' if chains else 'configurations'}"
+    return entries, how if sample.log_weight is None else f"self-normalised weights, {how}"
+
+
+def _by_chains(rows: holomorphic.Rows, sample: Averages) -> list[Any]:
+    """(real, imaginary) entry of each row by the estimator of real series."""
+    series, is_complex = rows.series, rows.is_complex
+    reals = np.stack([series.real, series.imag], axis=-1) if is_complex else series[..., None]
+
+    def part_of(row: int, part: int) -> Derived:
+        def number(means: Floats) -> float:
+            z = complex(rows.of_means(means[0::2] + 1j * means[1::2] if is_complex else means)[row])
+            return z.imag if part else z.real
+
+        return number
+
+    x = rearrange(reals, "n primary part -> n (primary part)")
+    labels = range(1 + is_complex)
+    return [[sample.entry(x, part_of(row, part)) for part in labels] for row in range(len(rows.names))]
 
 
 def two_point(
-    ensemble: Ensemble,
-    *,
-    s_tau: float = 2.0,
-    n_blocks: int = 100,
-    ignore_weights: bool = False,
-    n_momenta: int = 64,
-    method: Method = "gamma",
-) -> dict[str, Floats]:
+    ensemble: Ensemble, *, s_tau: float = 2.0, n_blocks: int = 100, ignore_weights: bool = False,
+    n_momenta: int = 64, method: Method = "gamma",
+) -> dict[str, Floats]:  # fmt: skip
     """Two-point function with errors (nan where refused), in momentum space and in time.
 
     t (n_t,), C, C_error: C(t) = sum_x <phi(t,x) phi(0)> along the longest axis, t = 0..L/2; sums to G(0).
     momenta (c, d) integers n of k = 2 pi n/L, khat2 (c,), multiplicity (c,), G, G_error (c,):
     G(k) = <|phi~(k)|^2>/V of the n_momenta lowest classes under the lattice's symmetry.
-    Raises like `measure`.
+    Raises like `measure`, and where the fields are not real ones on a lattice.
     """
-    return _two_point(ensemble, _sample(ensemble, s_tau, n_blocks, ignore_weights, method), n_momenta)
+    if holomorphic.is_holomorphic(ensemble):
+        raise InputError("two_point needs real fields on a lattice; measure() takes others too")
+    return _two_point(ensemble, averages(ensemble, s_tau, n_blocks, ignore_weights, method), n_momenta)
 
 
-def _two_point(ensemble: Ensemble, sample: _Sample, n_momenta: int = 64) -> dict[str, Floats]:
+def _two_point(ensemble: Ensemble, sample: Averages, n_momenta: int = 64) -> dict[str, Floats]:
     g, c, classes = two_point_series(ensemble.phi, n_momenta)
     shape = ensemble.phi.shape[1:]
     return {
         "t": np.arange(c.shape[1], dtype=np.float64),
         "C": sample.mean(c),
-        "C_error": _errors(sample, c),
+        "C_error": sample.errors(c),
         "momenta": np.array([members[0] for members in classes], dtype=np.float64),
         "khat2": np.array([lattice_momentum_squared(members[0], shape) for members in classes]),
         "multiplicity": np.array([len(members) for members in classes], dtype=np.float64),
         "G": sample.mean(g),
-        "G_error": _errors(sample, g),
+        "G_error": sample.errors(g),
     }
 
 
-def _errors(sample: _Sample, x: Floats) -> Floats:
-    """Errors of the columns of x (n, n_obs), nan where the estimator refuses."""
-    out = np.full(x.shape[1], math.nan)
-    for i in range(x.shape[1]):
-        try:
-            out[i] = sample.estimate(x[:, i : i + 1], None).error
-        except EstimatorError:
-            continue
-    return out
-
-
-def _sample(ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: bool, method: Method) -> _Sample:
-    n = len(ensemble.phi)
-    if method not in ("gamma", "jackknife"):
-        raise InputError(f"method must be 'gamma' or 'jackknife', got {method!r}")
-    if n == 0:
-        raise InputError("the ensemble has no configurations")
-    everything = [np.arange(n, dtype=np.int64)]
-    if ensemble.log_weight is not None:
-        if ignore_weights:  # draws are independent: their order is one series
-            return _Sample(everything, None, s_tau, n_blocks, method)
-        log_weight = np.asarray(ensemble.log_weight, dtype=np.float64)
-        if log_weight.shape != (n,):
-            raise InputError(f"{n} configurations but log_weight of shape {log_weight.shape}")
-        normalised_weights(log_weight)  # refuses NaN
-        return _Sample(everything, log_weight, s_tau, n_blocks)
-    replicas = [np.asarray(index, dtype=np.int64) for index in ensemble.replicas()]
-    if all(len(index) == 1 for index in replicas):
-        replicas = everything  # one configuration per chain: independent by construction
-    else:
-        _check_spacing(ensemble, replicas)
-    return _Sample(replicas, None, s_tau, n_blocks, method)
-
-
-def _check_spacing(ensemble: Ensemble, replicas: Sequence[npt.NDArray[np.int64]]) -> None:
-    """Refuse gaps: rho(t) of an unevenly spaced chain belongs to no t."""
-    spacing: int | None = None
-    for index in replicas:
-        trajectory = np.asarray(ensemble.trajectory)[index]
-        steps = np.diff(trajectory)
-        if len(steps) == 0:
-            continue
-        spacing = int(steps[0]) if spacing is None else spacing
-        if spacing <= 0 or np.any(steps != spacing):
-            at = int(np.argmax(steps != spacing)) if spacing > 0 else 0
-            chain = int(np.asarray(ensemble.chain)[index[0]])
-            raise InputError(
-                f"chain {chain}: trajectory {int(trajectory[at])} is followed by "
-                f"{int(trajectory[at + 1])} where the spacing is {spacing}; tau_int needs "
-                "evenly spaced chains"
-            )
-
-
-def _entry(sample: _Sample, x: Floats, f: Derived | None, why_undefined: str) -> dict[str, Any]:
-    """One observable; what the estimator refuses is listed with the reason instead of stopping the rest."""
-    means = sample.mean(x)
-    with np.errstate(all="ignore"):
-        value = float(means[0]) if f is None else float(f(means))
-    refused = {
-        "value": _json_number(value),
-        "error": None,
-        "tau_int": None,
-        "tau_int_error": None,
-        "bias": None,
-    }
-    if not math.isfinite(value):
-        return {**refused, "reason": why_undefined.format(*means) or "not a finite number"}
-    try:
-        estimate = sample.estimate(x, f)
-    except EstimatorError as error:
-        return {**refused, "reason": str(error)}
-    return {
-        "value": value,
-        "error": _json_number(estimate.error),
-        "tau_int": _json_number(estimate.tau_int),
-        "tau_int_error": _json_number(estimate.tau_int_error),
-        "bias": _json_number(estimate.bias),
-    }
-
-
-def _ensemble_block(ensemble: Ensemble, sample: _Sample, ignore_weights: bool) -> dict[str, Any]:
+def _ensemble_block(ensemble: Ensemble, sample: Averages, ignore_weights: bool) -> dict[str, Any]:
     block: dict[str, Any] = {
         "identity": ensemble.identity,
         "action": ensemble.action.as_dict(),
-        "shape": [int(extent) for extent in ensemble.phi.shape[1:]],
+        "shape": list(ensemble.action.lattice_of(ensemble.phi.shape[1:])),
         "n": len(ensemble.phi),
         "n_replicas": len(sample.replicas),
         "weighted": sample.log_weight is not None,
@@ -266,17 +201,13 @@ def _ensemble_block(ensemble: Ensemble, sample: _Sample, ignore_weights: bool) -
     return block
 
 
-def _tau_unit(ensemble: Ensemble, sample: _Sample) -> str:
+def _tau_unit(ensemble: Ensemble, sample: Averages) -> str:
     if sample.log_weight is not None:
         return "none (weighted configurations, jackknife errors)"
     stride = ensemble.attrs.get("stride")
     if stride is None or ensemble.log_weight is not None:
         return "saved configurations"
     return f"saved configurations (1 = {int(stride)} trajector{'y' if int(stride) == 1 else 'ies'})"
-
-
-def _json_number(x: float) -> float | None:
-    return float(x) if math.isfinite(x) else None
 
 
 def _json_list(x: Floats) -> list[Any]:
@@ -294,15 +225,16 @@ def second_opinion(a: Measurement, b: Measurement, factor: float = 1.5) -> list[
     for name in filter(in_short_table, a["observables"].keys() & b["observables"].keys()):
         one, two = (m["observables"][name]["error"] for m in (a, b))
         if one and two and max(one / two, two / one) > factor:
-            lines.append(
-                f"{name}: error {one:.2g} by the {a['method'].split(' over')[0]}, "
-                f"{two:.2g} by the {b['method'].split(' over')[0]}"
-            )
+            words = [
+                f"{error:.2g} by the {m['method'].split(' over')[0]}" for m, error in ((a, one), (b, two))
+            ]
+            lines.append(f"{name}: error {', '.join(words)}")
     return sorted(lines)
 
 
 def format_table(measurements: Measurement | Mapping[str, Measurement], *, everything: bool = False) -> str:
-    """Aligned text: one measurement -> value(error), tau_int(error); {label: measurement} -> a column each.
+    """Aligned text: one measurement -> value(error), tau_int(error), where exact numbers are known these and
+    the pull against them; {label: measurement} -> a column each.
 
     Of the cumulants only those of `lattice.observables.names.in_short_table`, all of them with
     everything=True. Footnotes: the error method, the tau_int convention with its unit, the reason for every
@@ -310,35 +242,48 @@ def format_table(measurements: Measurement | Mapping[str, Measurement], *, every
     """
     single = "observables" in measurements
     columns: dict[str, Measurement] = {"value": dict(measurements)} if single else dict(measurements)
-    names = list(
-        dict.fromkeys(
-            name for m in columns.values() for name in m["observables"] if everything or in_short_table(name)
-        )
-    )
-    rows = [["observable", *columns] + (["tau_int"] if single else [])]
-    notes = []
+    tables = {label: m["observables"] for label, m in columns.items()}
+    names = dict.fromkeys(n for t in tables.values() for n in t if everything or in_short_table(n))
+    extra = _extra_columns(tables["value"]) if single else {}
+    rows, notes = [["observable", *columns, *extra]], []
     for name in names:
-        entries = {label: m["observables"].get(name) for label, m in columns.items()}
-        row = [name, *(_printed(e, "value", "error") for e in entries.values())]
-        rows.append(row + [_printed(e, "tau_int", "tau_int_error") for e in entries.values()] * single)
+        entries = {label: table.get(name) for label, table in tables.items()}
+        cells = [_printed(e, "value", "error") for e in entries.values()]
+        rows.append([name, *cells, *(show(tables["value"][name]) for show in extra.values())])
         notes += [
             f"{name}{'' if single else f' ({label})'}: {e['reason']}"
             for label, e in entries.items()
             if e and "reason" in e
         ]
     for label, m in columns.items():
-        prefix = "" if single else f"{label}: "
-        block = m["ensemble"]
-        ess = block.get("ess")
-        notes.append(
-            f"{prefix}n = {block['n']}, {m['method']}"
-            + (
-                f", ESS/N = {format_value(ess, block['ess_error'])}"
-                if ess is not None
-                else f"; {m['tau_convention']}, in {m['tau_unit']}"
-            )
-        )
+        block, text = m["ensemble"], f"n = {m['ensemble']['n']}, {m['method']}"
+        if block.get("ess") is not None:
+            text += f", ESS/N = {format_value(block['ess'], block['ess_error'])}"
+        elif any(e["tau_int"] is not None for e in m["observables"].values()):
+            text += f"; {m['tau_convention']}, in {m['tau_unit']}"
+        notes.append(text if single else f"{label}: {text}")
     return "\n".join([*aligned(rows), *notes])
+
+
+def _extra_columns(table: Mapping[str, Any]) -> dict[str, Callable[[Any], str]]:
+    """What is shown beside the values of a single measurement: header -> cell of an entry."""
+
+    def exact(e: Any) -> str:
+        return f"{e['exact']:.6g}" if "exact" in e else "-"
+
+    def pulled(e: Any) -> str:
+        return (
+            f"{pull(e['value'], e['error'], e['exact'], 0.0):+.1f}"
+            if e.get("error") and "exact" in e
+            else "-"
+        )
+
+    columns: dict[str, Callable[[Any], str]] = (
+        {"exact": exact, "pull": pulled} if any("exact" in e for e in table.values()) else {}
+    )
+    if columns and all(e["tau_int"] is None for e in table.values()):
+        return columns
+    return {**columns, "tau_int": lambda e: _printed(e, "tau_int", "tau_int_error")}
 
 
 def _printed(entry: Mapping[str, Any] | None, value: str, error: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 
-from lattice.errors import InputError
+from lattice.errors import InputError, nearest
 
 _LONG = re.compile(r"kappa\d.*")
 _SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio")
@@ -39,7 +38,7 @@ def field_power(name: str) -> int:
         return _POWERS[name]
     match = _CUMULANT.fullmatch(name)
     if match is None:
-        close = difflib.get_close_matches(name, _POWERS, n=1)
-        hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
-        raise InputError(f"unknown observable reference.values.{name}{hint}")
+        hint = nearest(name, _POWERS, "; did you mean {}?")
+        known = f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
+        raise InputError(f"unknown observable reference.values.{name}{hint or known}")
     return 0 if match.group(2) else int(match.group(1))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def primaries(phi: Floats, action: Action) -> dict[str, Floats]:
     k1_1..k1_8 and k2_1..k2_8 = x_k^n averaged over `mode_classes` (only those the lattice has).
     Raises InputError for fields that are not finite (named by configuration) or not an (n, *shape) array.
 
-    >>> from lattice.actions.protocol import ScalarPhi4
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> p = primaries(np.full((1, 4, 4), 2.0), ScalarPhi4(kappa=0.2, lam=0.0))
     >>> float(p["m2"][0]), float(p["g0"][0]), round(float(p["s"][0]), 6)
     (4.0, 64.0, 0.8)
@@ -113,16 +113,22 @@ def mode_classes(shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], ...
 
 @lru_cache(maxsize=8)
 def _mode_basis(shape: tuple[int, ...], name: str) -> Floats:
-    """cos kx/sqrt(V), -sin kx/sqrt(V) for one k of each pair +-k of the class: (V, number of real modes)."""
+    """`real_modes` of a class over sqrt(V)."""
+    modes: Floats = real_modes(shape, mode_classes(shape)[name]) / math.sqrt(math.prod(shape))
+    return modes
+
+
+def real_modes(shape: tuple[int, ...], members: Sequence[tuple[int, ...]]) -> Floats:
+    """cos kx, -sin kx for one k of each pair +-k among members: (V, number of real modes)."""
     columns, seen = [], set()
-    for n in mode_classes(shape)[name]:
+    for n in members:
         opposite = tuple(-i % extent for i, extent in zip(n, shape))
         if opposite in seen:
             continue
         seen.add(n)
         phase = sum(2 * np.pi * i * x / extent for i, x, extent in zip(n, np.indices(shape), shape)).ravel()
         columns += [np.cos(phase), -np.sin(phase)] if opposite != n else [np.cos(phase)]
-    return np.stack(columns, axis=1) / math.sqrt(math.prod(shape))
+    return np.stack(columns, axis=1)
 
 
 def longest_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -217,13 +223,6 @@ def _correlator(power: Floats, axis: int, length: int) -> Floats:
         line = line[:, np.minimum(np.arange(length), length - np.arange(length))]
     result: Floats = scipy.fft.ifft(line, axis=1).real[:, : length // 2 + 1]
     return result
-
-
-def z2_even(action: Action, phi: Floats) -> bool:
-    """Whether S(-phi) = S(phi), tried on the first configuration of phi (n, *shape)."""
-    field = torch.from_numpy(np.ascontiguousarray(phi[:1], dtype=np.float64))
-    plus, minus = float(action.action(field)), float(action.action(-field))
-    return abs(plus - minus) <= 1e-12 * max(abs(plus), abs(minus))
 
 
 def definitions(shape: tuple[int, ...], even: bool) -> dict[str, Definition]:

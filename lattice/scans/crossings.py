@@ -15,19 +15,8 @@ from typing import Any
 import numpy as np
 
 from lattice.errors import InputError
-from lattice.scans.scaling import (
-    INVERSE_NU,
-    MIN_POINTS,
-    OMEGA,
-    Crossing,
-    CurveFit,
-    crossing,
-    crossing_covariance,
-    effective_exponent,
-    extrapolate,
-    fit_curve,
-    level,
-)
+from lattice.scans import scaling
+from lattice.scans.scaling import INVERSE_NU, MIN_POINTS, OMEGA, Crossing, CurveFit
 from lattice.scans.table import CERTIFIED
 from lattice.statistics.notation import format_value
 
@@ -38,6 +27,8 @@ ISING = {"binder": 0.61069, "xi_over_L": 0.905049}
 MIN_SIZES = 2  # (L, 2L) pairs, or sizes, of an extrapolation; from three on chi2 tests the exponents
 VALUE_POWERS = OMEGA  # U_x = U* + b L^-omega
 KAPPA_POWERS = (INVERSE_NU + OMEGA[0], INVERSE_NU + OMEGA[1])  # kappa_x = kappa_c + a L^-(1/nu + omega)
+_OF_FIT = ("chi2", "dof", "n_dropped", "kappas", "centre", "scale", "coefficients", "covariance")
+_OF_CROSSING = ("kappa", "kappa_error", "value", "value_error", "correlation")
 _BAD = 0.05
 _SLOWEST = 0.5  # an observed exponent below this is not one of a series that converges
 _FAILURES = (InputError, np.linalg.LinAlgError, ArithmeticError)
@@ -116,13 +107,16 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{'' if isinstance(error, InputError) else type(error).__name__} {error}".split())
 
 
+def _fit_json(fit: CurveFit) -> dict[str, Any]:
+    known = {name: np.asarray(getattr(fit, name)).tolist() for name in _OF_FIT}
+    return {"L": fit.length, "order": fit.order, "p_value": fit.p_value, **known}
+
+
 def curve_fit(block: Mapping[str, Any]) -> CurveFit:
     """The `CurveFit` of one entry of "fits"."""
-    return CurveFit(
-        block["L"], block["centre"], block["scale"], np.array(block["coefficients"]),
-        np.array(block["covariance"]), block["chi2"], block["dof"], tuple(block["kappas"]),
-        block["n_dropped"],
-    )  # fmt: skip
+    known = {name: block[name] for name in _OF_FIT} | {"kappas": tuple(block["kappas"])}
+    arrays = {name: np.array(block[name]) for name in ("coefficients", "covariance")}
+    return CurveFit(length=block["L"], **{**known, **arrays})
 
 
 def _fits(curves: Curves) -> dict[int, CurveFit]:
@@ -132,7 +126,7 @@ def _fits(curves: Curves) -> dict[int, CurveFit]:
     near: dict[int, float | None] = dict.fromkeys(curves)
     fits: dict[int, CurveFit] = {}
     for _ in range(2):
-        fits = {n: fit_curve(n, *zip(*curve), centre=centre, scale=scale, near=near[n])
+        fits = {n: scaling.fit_curve(n, *zip(*curve), centre=centre, scale=scale, near=near[n])
                 for n, curve in curves.items()}  # fmt: skip
         found, _pair = _pairs(fits)
         for n in curves:
@@ -146,13 +140,12 @@ def _pairs(fits: Mapping[int, CurveFit]) -> tuple[list[Crossing], list[dict[str,
     rows: list[dict[str, Any]] = []
     for small, large in itertools.combinations(sorted(fits), 2):
         try:
-            c = crossing(fits[small], fits[large])
+            c = scaling.crossing(fits[small], fits[large])
         except InputError as error:
             rows.append({"L": [small, large], "reason": str(error)})
             continue
         found.append(c)
-        rows.append({"L": [small, large], "kappa": c.kappa, "kappa_error": c.kappa_error, "value": c.value,
-                     "value_error": c.value_error, "correlation": c.correlation})  # fmt: skip
+        rows.append({"L": [small, large], **{name: getattr(c, name) for name in _OF_CROSSING}})
     return found, rows
 
 
@@ -163,7 +156,7 @@ def _limit(found: Sequence[Crossing], fits: Mapping[int, CurveFit]) -> dict[str,
         return None
     sizes = [c.lengths[0] for c in pairs]
     kappas, values = [c.kappa for c in pairs], [c.value for c in pairs]
-    covariances = [crossing_covariance(pairs, fits, column) for column in (0, 1)]
+    covariances = [scaling.crossing_covariance(pairs, fits, column) for column in (0, 1)]
     return {"kappa": _to_infinity(sizes, kappas, covariances[0], KAPPA_POWERS),
             "value": _to_infinity(sizes, values, covariances[1], VALUE_POWERS)}  # fmt: skip
 
@@ -174,7 +167,7 @@ def _universal(quantity: str, fits: Mapping[int, CurveFit]) -> dict[str, Any] | 
     rows = []
     for length, fit in fits.items():
         with contextlib.suppress(InputError):
-            rows.append((length, *level(fit, ISING[quantity])))
+            rows.append((length, *scaling.level(fit, ISING[quantity])))
     if len(rows) < MIN_SIZES:
         return None
     sizes, kappas, errors = (list(column) for column in zip(*rows))
@@ -200,13 +193,11 @@ def _to_infinity(
     slow = bool(effective) and effective[-1]["power"] + 2 * effective[-1]["error"] < powers[0]
     if slow:
         powers = (max(effective[-1]["power"], _SLOWEST), powers[1])
-    first = 0
-    while True:
+    for first in range(len(sizes) - MIN_SIZES + 1):
         used, y, c = sizes[first:], np.array(values[first:]), np.asarray(covariance)[first:, first:]
-        ends = [extrapolate(used, y, c, power) for power in powers]
-        if len(used) == MIN_SIZES or min(end["p_value"] for end in ends) >= _BAD:
+        ends = [scaling.extrapolate(used, y, c, power) for power in powers]
+        if min(end["p_value"] for end in ends) >= _BAD:
             break
-        first += 1
     limits, worse = [end["limit"] for end in ends], min(ends, key=lambda end: end["p_value"])
     error, spread = max(end["error"] for end in ends), abs(limits[1] - limits[0]) / 2
     words = ["two sizes cannot test the exponents"] if len(used) == MIN_SIZES else []
@@ -225,15 +216,9 @@ def _effective(sizes: Sequence[int], values: Sequence[float], covariance: Any) -
         if len(three) == 3:
             with contextlib.suppress(InputError):
                 block = np.asarray(covariance)[np.ix_(three, three)]
-                power, error = effective_exponent(np.asarray(values)[three], block)
+                power, error = scaling.effective_exponent(np.asarray(values)[three], block)
                 rows.append({"L": [size, 2 * size, 4 * size], "power": power, "error": error})
     return rows
-
-
-def _fit_json(fit: CurveFit) -> dict[str, Any]:
-    return {"L": fit.length, "order": fit.order, "chi2": fit.chi2, "dof": fit.dof, "p_value": fit.p_value,
-            "n_dropped": fit.n_dropped, "kappas": list(fit.kappas), "centre": fit.centre, "scale": fit.scale,
-            "coefficients": fit.coefficients.tolist(), "covariance": fit.covariance.tolist()}  # fmt: skip
 
 
 def format_crossings(block: Mapping[str, Any]) -> str:
@@ -245,13 +230,9 @@ def format_crossings(block: Mapping[str, Any]) -> str:
         lines.append(f"  L = {fit['L']:<4} order {fit['order']}, chi2/dof = {fit['chi2']:.1f}/{fit['dof']} "
                      f"(p = {fit['p_value']:.2g}){lost}")  # fmt: skip
     for pair in block["pairs"]:
-        text = (
-            pair["reason"]
-            if "reason" in pair
-            else (
-                f"kappa_x = {format_value(pair['kappa'], pair['kappa_error'])}, {symbol}_x = "
-                f"{format_value(pair['value'], pair['value_error'])}, correlation {pair['correlation']:+.2f}"
-            )
+        text = pair.get("reason") or (
+            f"kappa_x = {format_value(pair['kappa'], pair['kappa_error'])}, {symbol}_x = "
+            f"{format_value(pair['value'], pair['value_error'])}, correlation {pair['correlation']:+.2f}"
         )
         lines.append(f"  {'{} x {}'.format(*pair['L']):<9} {text}")
     lines += [f"  {part} could not be computed: {why}" for part, why in block["problems"].items()]

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -93,15 +93,9 @@ class Crossing:
 
 
 def fit_curve(
-    length: int,
-    kappa: npt.ArrayLike,
-    value: npt.ArrayLike,
-    error: npt.ArrayLike,
-    *,
-    centre: float | None = None,
-    scale: float | None = None,
-    near: float | None = None,
-) -> CurveFit:
+    length: int, kappa: npt.ArrayLike, value: npt.ArrayLike, error: npt.ArrayLike, *,
+    centre: float | None = None, scale: float | None = None, near: float | None = None,
+) -> CurveFit:  # fmt: skip
     """Weighted polynomial fit of a curve; kappa, value, error (n,), independent points, n >= 3.
 
     The order (1 to 3) is one above the lowest whose chi2 is acceptable (p >= 0.1): what a term that chi2 does
@@ -125,38 +119,36 @@ def fit_curve(
         raise InputError(f"L = {length}: a fit needs {MIN_POINTS} different kappas, there are {n_kappas}")
     centre = float((x.min() + x.max()) / 2) if centre is None else centre
     scale = float(np.ptp(x) / 2) if scale is None else scale
-    every = fit = _best_order(length, x, y, e, centre, scale, 0)
+
+    def fitted(keep: npt.NDArray[np.bool_]) -> CurveFit:
+        """The lowest order that is enough, and one more."""
+        highest = min(MAX_ORDER, len(np.unique(x[keep])) - 1)
+        fits = [
+            _polynomial(length, x[keep], y[keep], e[keep], centre, scale, n) for n in range(1, highest + 1)
+        ]
+        enough = next((n for n, fit in enumerate(fits[:-1]) if fit.p_value >= ACCEPTABLE), len(fits) - 2)
+        return replace(fits[enough + 1], n_dropped=int(np.sum(~keep)))
+
     keep = np.ones(len(x), dtype=np.bool_)
+    every = fit = fitted(keep)
     while fit.p_value < POOR:
         keep[np.argmax(np.where(keep, np.abs(x - (centre if near is None else near)), -1.0))] = False
         if len(np.unique(x[keep])) < MAX_ORDER + 2:
             return every  # nothing is gained by points too few to test a fit
-        fit = _best_order(length, x[keep], y[keep], e[keep], centre, scale, int(np.sum(~keep)))
+        fit = fitted(keep)
     return fit
 
 
-def _best_order(
-    length: int, x: Floats, y: Floats, e: Floats, centre: float, scale: float, dropped: int
-) -> CurveFit:
-    highest = min(MAX_ORDER, len(np.unique(x)) - 1)
-    fits = [_polynomial(length, x, y, e, centre, scale, n, dropped) for n in range(1, highest + 1)]
-    for fit, next_order in itertools.pairwise(fits):
-        if fit.p_value >= ACCEPTABLE:
-            return next_order
-    return fits[-1]
-
-
 def _polynomial(
-    length: int, x: Floats, y: Floats, e: Floats, centre: float, scale: float, order: int, dropped: int
+    length: int, x: Floats, y: Floats, e: Floats, centre: float, scale: float, order: int
 ) -> CurveFit:
     design = np.vander((x - centre) / scale, order + 1, increasing=True) / e[:, None]
     q, r = np.linalg.qr(design)
     inverse = np.linalg.inv(r)
     coefficients = inverse @ (q.T @ (y / e))
-    chi2 = float(np.sum((design @ coefficients - y / e) ** 2))
+    chi2, dof = float(np.sum((design @ coefficients - y / e) ** 2)), len(x) - order - 1
     ends = (float(x.min()), float(x.max()))
-    dof = len(x) - order - 1
-    return CurveFit(length, centre, scale, coefficients, inverse @ inverse.T, chi2, dof, ends, dropped)
+    return CurveFit(length, centre, scale, coefficients, inverse @ inverse.T, chi2, dof, ends)
 
 
 def crossing(a: CurveFit, b: CurveFit) -> Crossing:
@@ -166,16 +158,10 @@ def crossing(a: CurveFit, b: CurveFit) -> Crossing:
     """
     if (a.centre, a.scale) != (b.centre, b.scale):
         raise InputError("two curves can be crossed only in a common variable: same centre and scale")
-    low, high = max(a.kappas[0], b.kappas[0]), min(a.kappas[1], b.kappas[1])
+    ends = max(a.kappas[0], b.kappas[0]), min(a.kappas[1], b.kappas[1])
     n = max(a.order, b.order) + 1
     difference = np.pad(a.coefficients, (0, n - a.order - 1)) - np.pad(b.coefficients, (0, n - b.order - 1))
-    inside = [kappa for kappa in _roots(difference, a) if low <= kappa <= high]
-    if len(inside) != 1:
-        often = f"{len(inside)} times" if inside else "nowhere"
-        raise InputError(
-            f"L = {a.length} and {b.length} cross {often} between kappa = {low:.6g} and {high:.6g}"
-        )
-    kappa = inside[0]
+    kappa = _only_root(difference, a, ends, f"L = {a.length} and {b.length} cross")
     slopes = a.slope(kappa), b.slope(kappa)
     d = slopes[0] - slopes[1]
     rows = a.basis(kappa)[0], b.basis(kappa)[0]
@@ -191,33 +177,33 @@ def crossing(a: CurveFit, b: CurveFit) -> Crossing:
     )  # fmt: skip
 
 
-def _roots(coefficients: Floats, fit: CurveFit) -> list[float]:
-    """Every kappa where a polynomial in the variable of `fit` vanishes."""
+def level(fit: CurveFit, value: float) -> tuple[float, float]:
+    """(kappa, error) where a curve takes a given value, inside the range it was fitted in.
+
+    Raises InputError when it does not, or more than once.
+    """
+    above = fit.coefficients - value * np.eye(1, fit.order + 1)[0]
+    kappa = _only_root(above, fit, fit.kappas, f"L = {fit.length} is {value:g}")
+    return kappa, float(fit.error(kappa)[0]) / abs(fit.slope(kappa))
+
+
+def _only_root(coefficients: Floats, fit: CurveFit, ends: tuple[float, float], words: str) -> float:
+    """The one kappa between the ends where a polynomial in the variable of `fit` vanishes, or InputError."""
     difference = np.polynomial.Polynomial(coefficients)
     slope = difference.deriv()
-    found = []
+    inside = []
     for z in difference.trim().roots():
         if abs(z.imag) > 1e-6 * max(1.0, abs(z.real)):
             continue
         x = float(z.real)
         for _ in range(4):  # Newton: eigenvalues lose digits where the highest coefficient is nearly zero
             x -= float(difference(x) / slope(x)) if slope(x) != 0 else 0.0
-        found.append(fit.centre + fit.scale * x)
-    return found
-
-
-def level(fit: CurveFit, value: float) -> tuple[float, float]:
-    """(kappa, error) where a curve takes a given value, inside the range it was fitted in.
-
-    Raises InputError when it does not, or more than once.
-    """
-    low, high = fit.kappas
-    inside = [kappa for kappa in _roots(fit.coefficients - value * np.eye(1, fit.order + 1)[0], fit)
-              if low <= kappa <= high]  # fmt: skip
+        kappa = fit.centre + fit.scale * x
+        inside += [kappa] if ends[0] <= kappa <= ends[1] else []
     if len(inside) != 1:
         often = f"{len(inside)} times" if inside else "nowhere"
-        raise InputError(f"L = {fit.length} is {value:g} {often} between kappa = {low:.6g} and {high:.6g}")
-    return inside[0], float(fit.error(inside[0])[0]) / abs(fit.slope(inside[0]))
+        raise InputError(f"{words} {often} between kappa = {ends[0]:.6g} and {ends[1]:.6g}")
+    return inside[0]
 
 
 def extrapolate(

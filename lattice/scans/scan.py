@@ -50,6 +50,18 @@ class ScanPoint:
     params: MonteCarlo
     note: Any = None
 
+    def request(self, seed: int) -> dict[str, Any]:
+        """What is asked for in a scan of this seed, JSON data."""
+        return {
+            "action": self.action.as_dict(), "shape": [int(extent) for extent in self.shape],
+            "seed": point_seed(seed, self.name), "ensemble": self.params.model_dump(mode="json"),
+        }  # fmt: skip
+
+    def failed(self, seed: int, reason: str) -> dict[str, Any]:
+        """The result of a point that could not be made."""
+        return {"name": self.name, "note": self.note, "status": FAILED, "reason": reason,
+                "request": self.request(seed)}  # fmt: skip
+
 
 def point_name(shape: Sequence[int], kappa: float, lam: float) -> str:
     """The usual name of a point.
@@ -71,23 +83,17 @@ def point_seed(seed: int, name: str) -> int:
 
 
 def run_scan(
-    points: Sequence[ScanPoint],
-    out: Path,
-    seed: int,
-    *,
-    keep_fields: bool = False,
-    progress: Progress | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    team: Team | None = None,
-    collect: bool = False,
-) -> dict[str, Any]:
+    points: Sequence[ScanPoint], out: Path, seed: int, *, keep_fields: bool = False,
+    progress: Progress | None = None, say: Callable[[str], None] = lambda text: None,
+    team: Team | None = None, collect: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Make, resume or skip every point in order, in `out`/scan; the content of scan.json is returned.
 
     {"schema", "seed", "code", "points": [result, ...], "crossings": see `crossings`}.
     A result is {"name", "status": "certified" | "not certified" | "failed", "reason", "request", "note"} and,
     unless it failed, {"identity", "certificate", "algorithm", "stride", "observables", "n", "tau_unit",
-    "tau_convention", "method", "seconds" (wall clock of making and certifying the ensemble, over all
-    sessions), "cpu_seconds" (of this process, all threads), "fields_kept", "code"}.
+    "tau_convention", "method", "seconds" and "cpu_seconds" (of making and certifying the ensemble, over all
+    sessions: wall clock, and of this process on all threads), "fields_kept", "code"}.
 
     Without keep_fields the configurations of a point are removed once its result is on the disk; asking for
     them later makes the same configurations again. `say` gets one line per point. The chains of each point
@@ -99,22 +105,21 @@ def run_scan(
     a single point (InputError, disk, memory, arithmetic) makes it "failed".
     """
     folder, bar = Path(out) / "scan", progress or Silent()
-    _check_names(points)
+    names = [point.name for point in points]
+    if twice := [name for k, name in enumerate(names) if name in names[:k]]:
+        raise InputError(f"two points of the scan are called {twice[0]}; each needs its own name")
     with run_lock(Path(out)):
         for point in points:
-            _check_request(folder / point.name, _request(point, seed))
+            _check_request(folder / point.name, point.request(seed))
         results: list[dict[str, Any]] = []
         scan: dict[str, Any] = {"schema": SCAN_SCHEMA, "seed": seed, "code": code_version(),
                                 "points": results, "crossings": []}  # fmt: skip
         for k, point in enumerate(points):
-            label = f"[{k + 1}/{len(points)}] {point.name}"
-            own_bar = Labelled(bar, label)
-            here = folder / point.name
-            results.append(
-                read_point(point, here, seed)
-                if collect
-                else make_point(point, here, seed, keep_fields, own_bar, team)
-            )
+            label, here = f"[{k + 1}/{len(points)}] {point.name}", folder / point.name
+            if collect:
+                results.append(read_point(point, here, seed))
+            else:
+                results.append(make_point(point, here, seed, keep_fields, Labelled(bar, label), team))
             write_json(folder / "scan.json", scan)
             say(f"{label}: {result_line(results[-1])}")
         scan["crossings"] = [block for name in QUANTITIES for block in binder_crossings(results, name)]
@@ -123,13 +128,9 @@ def run_scan(
 
 
 def make_point(
-    point: ScanPoint,
-    folder: Path,
-    seed: int,
-    keep_fields: bool = False,
-    progress: Progress | None = None,
+    point: ScanPoint, folder: Path, seed: int, keep_fields: bool = False, progress: Progress | None = None,
     team: Team | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Make, resume or skip one point in its own `folder`; its result, also when it failed (see `run_scan`).
 
     Several processes may each make points of one scan: a point that another is making fails with that reason.
@@ -137,14 +138,14 @@ def make_point(
     """
     bar = progress or Silent()
     try:
-        _check_request(folder, _request(point, seed))
+        _check_request(folder, point.request(seed))
         with run_lock(folder), _failure_on_disk(folder):
             result = _one_point(point, folder, seed, keep_fields, bar, team)
         return {**result, "name": point.name, "note": point.note}
     except _STOPS_A_POINT as error:
         if team is not None and team.size > 1 and team.busy:
             raise  # the other processes are in the middle of this point
-        return _failed(point, seed, _reason(error))
+        return point.failed(seed, _reason(error))
     finally:
         bar.close()
 
@@ -153,14 +154,14 @@ def read_point(point: ScanPoint, folder: Path, seed: int) -> dict[str, Any]:
     """The result of a point that is finished; any other is "failed", for the reason its maker left or because
     it is not finished (not begun, at work, or killed). Nothing is made or changed."""
     try:
-        _check_request(folder, _request(point, seed))
+        _check_request(folder, point.request(seed))
         if (folder / "result.json").exists():
             return {**_stored(folder / "result.json"), "name": point.name, "note": point.note}
         if not (folder / "failure.json").exists():
-            return _failed(point, seed, "not finished")
-        return _failed(point, seed, str(read_json(folder / "failure.json").get("reason")))
+            return point.failed(seed, "not finished")
+        return point.failed(seed, str(read_json(folder / "failure.json").get("reason")))
     except InputError as error:
-        return _failed(point, seed, _reason(error))
+        return point.failed(seed, _reason(error))
 
 
 @contextlib.contextmanager
@@ -173,11 +174,6 @@ def _failure_on_disk(folder: Path) -> Iterator[None]:
         with contextlib.suppress(InputError):  # on a full disk there is no room for this either
             write_json(folder / "failure.json", {"reason": _reason(error)})
         raise
-
-
-def _failed(point: ScanPoint, seed: int, reason: str) -> dict[str, Any]:
-    return {"name": point.name, "note": point.note, "status": FAILED, "reason": reason,
-            "request": _request(point, seed)}  # fmt: skip
 
 
 def _reason(error: Exception) -> str:
@@ -200,25 +196,28 @@ def _one_point(
         result = _stored(path)
     else:
         remove_leftovers(folder)
-        request = _request(point, seed)
+        request = point.request(seed)
         write_json(folder / "request.json", request)
-        clock = Clock(bar, folder / "seconds.json")
+        kept = folder / "seconds.json"
+        spent = {"seconds": 0.0, "cpu_seconds": 0.0, **(read_json(kept) if kept.exists() else {})}
+        clock = Clock(bar, spent, lambda: write_json(kept, spent))
         try:
             ensemble = generate(
                 point.action, point.shape, point.params, request["seed"], fields, progress=clock, team=team
             )
         finally:
             clock.stop()
-        result = _result(ensemble, request, clock, keep_fields)
+        result = _result(ensemble, request, spent, keep_fields)
         write_json(path, result)
     if fields.exists() and not keep_fields:
         shutil.rmtree(fields)
     return result
 
 
-def _result(ensemble: Ensemble, request: dict[str, Any], clock: Clock, keep_fields: bool) -> dict[str, Any]:
-    table = measure(ensemble, two_point=False)
-    certificate = ensemble.attrs["certificate"]
+def _result(
+    ensemble: Ensemble, request: dict[str, Any], spent: dict[str, float], keep_fields: bool
+) -> dict[str, Any]:
+    table, certificate = measure(ensemble, two_point=False), ensemble.attrs["certificate"]
     return {
         "schema": POINT_SCHEMA,
         "status": CERTIFIED if certificate["passed"] else UNCERTIFIED,
@@ -226,35 +225,14 @@ def _result(ensemble: Ensemble, request: dict[str, Any], clock: Clock, keep_fiel
         "request": request,
         "identity": ensemble.identity,
         "n": len(ensemble),
-        "observables": table["observables"],
-        "tau_unit": table["tau_unit"],
-        "tau_convention": table["tau_convention"],
-        "method": table["method"],
+        **{key: table[key] for key in ("observables", "tau_unit", "tau_convention", "method")},
         "stride": int(ensemble.attrs["stride"]),
         "algorithm": ensemble.attrs["algorithm"],
         "certificate": certificate,
-        "seconds": clock.seconds,
-        "cpu_seconds": clock.cpu_seconds,
+        **spent,
         "fields_kept": keep_fields,
         "code": code_version(),
     }
-
-
-def _request(point: ScanPoint, seed: int) -> dict[str, Any]:
-    return {
-        "action": point.action.as_dict(),
-        "shape": [int(extent) for extent in point.shape],
-        "seed": point_seed(seed, point.name),
-        "ensemble": point.params.model_dump(mode="json"),
-    }
-
-
-def _check_names(points: Sequence[ScanPoint]) -> None:
-    seen: set[str] = set()
-    for point in points:
-        if point.name in seen:
-            raise InputError(f"two points of the scan are called {point.name}; each needs its own name")
-        seen.add(point.name)
 
 
 def _check_request(folder: Path, request: dict[str, Any]) -> None:

@@ -65,17 +65,9 @@ class ThermodynamicIntegral:
 
 
 def thermodynamic_integration(
-    action: ScalarPhi4,
-    shape: tuple[int, ...],
-    *,
-    seed: int,
-    n_nodes: int = 8,
-    n_coarse: int | None = None,
-    n_chains: int = 64,
-    n_trajectories: int = 500,
-    n_therm: int = 200,
-    progress: Progress | None = None,
-) -> ThermodynamicIntegral:
+    action: ScalarPhi4, shape: tuple[int, ...], *, seed: int, n_nodes: int = 8, n_coarse: int | None = None,
+    n_chains: int = 64, n_trajectories: int = 500, n_therm: int = 200, progress: Progress | None = None,
+) -> ThermodynamicIntegral:  # fmt: skip
     """ln Z of `action` on `shape`, n_nodes simulations of n_chains x n_trajectories each.
 
     The second rule has n_coarse nodes (default: three quarters of n_nodes, at least 2). Every number depends
@@ -128,14 +120,9 @@ def _total(nodes: tuple[Node, ...]) -> tuple[float, float]:
 
 
 def _rule(
-    action: ScalarPhi4,
-    shape: tuple[int, ...],
-    n_nodes: int,
-    seed: int,
-    params: MonteCarlo,
-    n_trajectories: int,
-    progress: Progress,
-) -> tuple[Node, ...]:
+    action: ScalarPhi4, shape: tuple[int, ...], n_nodes: int, seed: int, params: MonteCarlo,
+    n_trajectories: int, progress: Progress,
+) -> tuple[Node, ...]:  # fmt: skip
     kappas, weights = quadrature_rule(n_nodes, action.kappa)
     # every simulation a seed of its own: with a common one, neighbouring nodes would be correlated
     draws = uniforms(seed, "integration/seed", np.arange(n_nodes), n_nodes, 1)[:, 0]
@@ -175,7 +162,4 @@ def bond_energy(phi: Floats) -> Floats:
     array([12.])
     """
     axes = tuple(range(1, phi.ndim))
-    energy = np.zeros(len(phi))
-    for axis in axes:
-        energy += (phi * np.roll(phi, -1, axis)).sum(axis=axes)
-    return energy
+    return np.asarray(sum((phi * np.roll(phi, -1, axis)).sum(axis=axes) for axis in axes))

@@ -22,15 +22,13 @@ import numpy as np
 import torch
 
 from lattice.actions.complexified import Complexified
-from lattice.actions.phi4 import ComplexPhi4
-from lattice.actions.protocol import Holomorphic, check_shape
+from lattice.actions.protocol import Action, check_shape
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.ensembles.shards import Shard
 from lattice.errors import InputError
-from lattice.exact.complex_phi4 import complex_propagator
 from lattice.files import canonical_json, changed_values, read_json, remove_leftovers, sha256_text, write_json
 from lattice.progress import Progress, Silent
 from lattice.rng import normals
@@ -51,7 +49,7 @@ _COUNTERS = ("substeps", "shrunken", "escapes")
 
 
 def generate_complex(
-    action: Holomorphic,
+    action: Action,
     shape: tuple[int, ...],
     params: ComplexLangevin,
     seed: int,
@@ -100,7 +98,7 @@ class _Run:
     """One request: its chains, thermalised or resumed, and its shards."""
 
     def __init__(
-        self, action: Holomorphic, shape: tuple[int, ...], params: ComplexLangevin, seed: int,
+        self, action: Action, shape: tuple[int, ...], params: ComplexLangevin, seed: int,
         bar: Progress,
     ) -> None:  # fmt: skip
         self.action, self.shape, self.params, self.seed, self.bar = action, shape, params, seed, bar
@@ -236,7 +234,7 @@ class _Run:
 
 
 def start_fields(
-    action: Holomorphic, shape: tuple[int, ...], chains: Integers, seed: int, width: float
+    action: Action, shape: tuple[int, ...], chains: Integers, seed: int, width: float
 ) -> Complexes:
     """Start fields (n, *shape): normal numbers of this width, real for even chains, complex for odd ones."""
     numbers = width * normals(seed, START, chains, 0, 2 * math.prod(shape)).reshape(len(chains), 2, *shape)
@@ -244,31 +242,28 @@ def start_fields(
     return wrapped(action, numbers[:, 0] + 1j * numbers[:, 1])
 
 
-def complex_series(action: Holomorphic, phi: Floats) -> dict[str, Floats]:
+def complex_series(action: Action, phi: Floats) -> dict[str, Floats]:
     """action_im = Im S and drift = max_x |S'| of fields phi (n, 2, *shape), each (n,)."""
     z = phi[:, 0] + 1j * phi[:, 1]
     imaginary: Floats = action.action(torch.from_numpy(z)).imag.numpy()
     return {"action_im": imaginary, "drift": largest_drift(action, z)}
 
 
-def _scale(action: Holomorphic, z: Complexes) -> float:
+def _scale(action: Action, z: Complexes) -> float:
     """Three times the median of |K|, never quite 0."""
     return SCALE * max(float(np.median(largest_drift(action, z))), 1e-6)
 
 
-def _complex_shape(action: Holomorphic, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _complex_shape(action: Action, shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = tuple(int(extent) for extent in shape)
-    if not isinstance(action, ComplexPhi4):
+    if action.one_variable:
         if shape not in ((), (1,)):
             raise InputError(
                 f"{type(action).__name__} is a model of one variable: lattice.shape is [1], got {list(shape)}"
             )
         return ()
     check_shape(shape)
-    if len(shape) > 3:
-        raise InputError(f"a complex lattice has 1 to 3 dimensions (x and y take an axis), got {shape}")
-    if action.lam == 0:
-        complex_propagator(action, shape)  # refuses what is not damped
+    action.check_normalisable(shape)
     return shape
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from lattice.actions.kinds import ToyAction
-from lattice.actions.one_variable import RealQuartic, TwoPeak
+from lattice.actions.one_variable import TwoPeak
+from lattice.actions.protocol import Action
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.files import write_json
-from lattice.observables.moments import ORDERS, blocks_of, estimates, exact_numbers
+from lattice.observables.holomorphic import ORDERS, blocks_of, estimates, exact_numbers
 from lattice.rng import normals, uniforms
 from lattice.simulation.parameters import ExactDraws
 
@@ -23,11 +23,10 @@ DRAW, PEAK = "toy/draw", "toy/peak"
 _BLOCK = 4096  # draws per stream: draw i is the same number however many are asked for
 
 
-def generate_draws(action: ToyAction, params: ExactDraws, seed: int, out: Path) -> Ensemble:
+def generate_draws(action: Action, params: ExactDraws, seed: int, out: Path) -> Ensemble:
     """Exact draws in the folder `out`, with the certificate that their moments are those of quadrature."""
     phi = draw_toy(action, params.n_configs, seed)
-    law: Any = action
-    ensemble = Ensemble.from_fields(phi, law, attrs={"algorithm": "exact draws", "seed": seed})
+    ensemble = Ensemble.from_fields(phi, action, attrs={"algorithm": "exact draws", "seed": seed})
     found, exact = estimates(phi[:, 0], blocks_of(ensemble)), exact_numbers(action)
     checks = []
     for name in (f"m{order}" for order in ORDERS):
@@ -41,20 +40,20 @@ def generate_draws(action: ToyAction, params: ExactDraws, seed: int, out: Path) 
     certificate = {"passed": passed, "reason": reason, "checks": checks}
     write_json(out / "certificate.json", certificate)
     write_ensemble(ensemble, out, {"certificate": certificate})
-    return read_ensemble(out)
+    return read_ensemble(out, action)
 
 
-def draw_toy(action: ToyAction, n: int, seed: int) -> Floats:
+def draw_toy(action: Action, n: int, seed: int) -> Floats:
     """n independent exact draws of a real model, phi (n, 1): by inverse CDF, or a peak and a normal number.
 
     Draw i depends on (seed, i) only. Raises InputError for a complex model (it has no density to draw from).
     """
-    if isinstance(action, TwoPeak):
+    if action.field != "real" or action.components:
+        raise InputError(f"{type(action).__name__} is complex: nothing to draw from; use complex Langevin")
+    if isinstance(action, TwoPeak):  # the closed form, for the numbers it has always drawn
         side = np.where(_stream(uniforms, seed, PEAK, n) < 0.5, -action.mu0, action.mu0)
         return (side + action.sigma0 * _stream(normals, seed, DRAW, n))[:, None]
-    if isinstance(action, RealQuartic):
-        return _inverse_cdf(action, _stream(uniforms, seed, DRAW, n))[:, None]
-    raise InputError(f"{type(action).__name__} is complex: nothing to draw from; use complex Langevin")
+    return _inverse_cdf(action, _stream(uniforms, seed, DRAW, n))[:, None]
 
 
 def _stream(numbers: Any, seed: int, name: str, n: int) -> Floats:
@@ -62,7 +61,7 @@ def _stream(numbers: Any, seed: int, name: str, n: int) -> Floats:
     return rows.reshape(-1)[:n]
 
 
-def _inverse_cdf(action: RealQuartic, u: Floats) -> Floats:
+def _inverse_cdf(action: Action, u: Floats) -> Floats:
     """phi with CDF(phi) = u: the cell by bisection, then Newton on the cubic with the cell's end values and
     densities (an error of h^4, 1e-10)."""
     phi = real_grid(action, 8001)

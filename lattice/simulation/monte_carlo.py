@@ -56,7 +56,7 @@ def generate(
     out, shape, bar = Path(out), tuple(int(extent) for extent in shape), progress or Silent()
     check_shape(shape)
     check_tunable(params)
-    _check_normalisable(action, shape)
+    action.check_normalisable(shape)
     request = {
         "action": action.as_dict(),
         "shape": list(shape),
@@ -275,18 +275,3 @@ def _found_request(out: Path) -> dict[str, Any] | None:
         except InputError:
             return None  # made again; shards of another computation are still refused by their key
     return None
-
-
-def _check_normalisable(action: Action, shape: tuple[int, ...]) -> None:
-    """A free field needs 1 - 2 kappa sum_mu cos k_mu > 0 for every lattice momentum."""
-    if action.lam > 0:
-        return
-    cosines = [np.cos(2 * np.pi * np.arange(extent) / extent) for extent in shape]
-    lowest = 1.0 - 2.0 * max(
-        action.kappa * sum(c.max() for c in cosines), action.kappa * sum(c.min() for c in cosines)
-    )
-    if lowest <= 0:
-        raise InputError(
-            f"kappa = {action.kappa} with lam = 0 has no normalisable distribution on {shape}: "
-            "|kappa| < 1/(2d) is needed"
-        )

@@ -29,33 +29,22 @@ def start_names(n_chains: int, walls: bool = False) -> list[str]:
 
 
 def has_walls(action: Action, shape: tuple[int, ...], n_chains: int) -> bool:
-    """Whether some chains start with walls: phi^4 on a lattice of 4 or more sites along an axis, 4 chains."""
-    return action.lam > 0 and max(shape) >= 4 and n_chains >= 4
+    """Whether some chains start with walls: there are 4, an axis of 4 sites, and two classical fields."""
+    return (
+        action.even and action.classical_field(len(shape)) is not None and max(shape) >= 4 and n_chains >= 4
+    )
 
 
 def start_fields(action: Action, shape: tuple[int, ...], n_chains: int, seed: int) -> Floats:
-    """Start configurations (n_chains, *shape) in the order of `start_names`.
+    """Start configurations (n_chains, *components, *shape) in the order of `start_names`.
 
-    hot: independent normal numbers of width 1; cold: the classical minimum everywhere, or 1 where that is
-    zero; wall: the same with the other sign on one half of the longest axis.
+    hot: independent normal numbers of width 1; cold: the classical field everywhere, 1 where there is none;
+    wall: the same with the other sign on one half of the longest axis.
     """
-    phi = normals(seed, START, np.arange(n_chains), 0, math.prod(shape)).reshape(n_chains, *shape)
-    phi[1::2] = classical_field(action, len(shape))
+    whole = (*action.components, *shape)
+    phi = normals(seed, START, np.arange(n_chains), 0, math.prod(whole)).reshape(n_chains, *whole)
+    phi[1::2] = action.classical_field(len(shape)) or 1.0
     if has_walls(action, shape, n_chains):
-        axis = int(np.argmax(shape))
-        half = tuple(slice(shape[axis] // 2) if a == axis else slice(None) for a in range(len(shape)))
-        phi[(slice(3, None, 4), *half)] *= -1
+        longest = int(np.argmax(shape))
+        np.moveaxis(phi, longest - len(shape), -1)[3::4, ..., : shape[longest] // 2] *= -1
     return phi
-
-
-def classical_field(action: Action, dim: int) -> float:
-    """The uniform field that minimises S, 1 where that is zero: phi^2 = (2 d kappa - 1 + 2 lam)/(2 lam).
-
-    >>> from lattice.actions.protocol import ScalarPhi4
-    >>> classical_field(ScalarPhi4(0.5, 0.5), 2), classical_field(ScalarPhi4(0.1, 0.022), 2)
-    (1.4142135623730951, 1.0)
-    """
-    if action.lam <= 0:
-        return 1.0
-    square = (2 * dim * action.kappa - 1 + 2 * action.lam) / (2 * action.lam)
-    return math.sqrt(square) if square > 0 else 1.0

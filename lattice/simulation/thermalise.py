@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import torch
 
-from lattice.actions.protocol import Action
+from lattice.actions.protocol import Action, as_phi4
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.files import canonical_json, write_atomic
@@ -78,11 +78,11 @@ def first_inverse_mass(action: Action, shape: tuple[int, ...], params: MonteCarl
     """The free propagator with the tree-level mass, at least pi/L: what acceleration starts from."""
     if params.acceleration == "none":
         return None
-    kappa, dim = abs(action.kappa), len(shape)
-    if kappa == 0:
+    form, dim = as_phi4(action, "ensemble.acceleration knows", "use acceleration: none"), len(shape)
+    if form.kappa == 0:
         return np.ones(shape)
-    mass2 = max((1.0 - 2.0 * action.lam) / kappa - 2.0 * dim, (math.pi / max(shape)) ** 2)
-    return free_inverse_mass(action.kappa, shape, kappa * (mass2 + 2.0 * dim))
+    mass2 = max(form.tree_mass2(dim), (math.pi / max(shape)) ** 2)
+    return free_inverse_mass(form.kappa, shape, abs(form.kappa) * (mass2 + 2.0 * dim))
 
 
 def write_thermalisation(path: Path, therm: Thermalisation, request: dict[str, Any]) -> None:

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from lattice.actions.phi4 import ScalarPhi4
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
-from lattice.errors import InputError
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
 from lattice.updates.cluster import swendsen_wang_update, wolff_update
@@ -47,8 +45,6 @@ def one_trajectory(
     where it was (Mackenzie, Phys. Lett. B226 (1989) 369). A local update has dH = 0 and its acceptance as
     `accepted`.
     """
-    if not isinstance(action, ScalarPhi4):
-        raise InputError(f"the compiled updates know phi4 and free actions only, not {type(action).__name__}")
     keys: dict[str, Any] = {"seed": seed, "chains": chains, "trajectory": trajectory}
     if params.update == "hmc":
         u = float(uniforms(seed, "hmc/length", np.zeros(1, dtype=np.int64), trajectory, 1)[0, 0])

@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from einops import rearrange
 
+from lattice.arrays import Floats
 from lattice.errors import InputError
 
-Array = npt.NDArray[np.float64]
-Number = npt.NDArray[np.float64] | npt.NDArray[np.complex128]
 
-
-def cumulants_from_moments(moments: npt.ArrayLike) -> Number:
+def cumulants_from_moments(moments: npt.ArrayLike) -> npt.NDArray[Any]:
     """kappa_1..kappa_n from the raw moments m_1..m_n along the last axis: (..., n) -> (..., n).
 
     Real or complex. Raises InputError for an empty last axis.
@@ -32,12 +31,28 @@ def cumulants_from_moments(moments: npt.ArrayLike) -> Number:
     >>> cumulants_from_moments([1.0, 2.0, 6.0, 24.0, 120.0])     # Exp(1): m_n = n!, kappa_n = (n-1)!
     array([ 1.,  1.,  2.,  6., 24.])
     """
-    given = np.asarray(moments)
-    m: Number = given.astype(np.result_type(given, np.float64))
-    if m.ndim == 0 or m.shape[-1] == 0:
-        raise InputError(f"moments must be an array (..., n) of m_1..m_n, n >= 1, got shape {m.shape}")
-    kappa: Number = np.stack(_recursion(list(np.moveaxis(m, -1, 0))), axis=-1)
-    return kappa
+    return np.stack(_recursion(_columns(moments, "m")), axis=-1)
+
+
+def moments_from_cumulants(kappa: npt.ArrayLike) -> npt.NDArray[Any]:
+    """The inverse recursion, m_n = sum_{j=1}^{n} C(n-1, j-1) kappa_j m_{n-j}, m_0 = 1: (..., n) -> (..., n).
+
+    >>> moments_from_cumulants([0.0, 1.0, 0.0, 0.0])             # the unit normal
+    array([0., 1., 0., 3.])
+    """
+    k = _columns(kappa, "kappa")
+    m: list[Any] = []
+    for n, cumulant_n in enumerate(k):
+        m.append(sum((c * lower * moment for c, lower, moment in zip(_binomials(n), k, m[::-1])), cumulant_n))
+    return np.stack(m, axis=-1)
+
+
+def _columns(given: npt.ArrayLike, name: str) -> list[Any]:
+    """x_1..x_n along the last axis of x (..., n), at least double precision."""
+    x = np.asarray(given)
+    if x.ndim == 0 or x.shape[-1] == 0:
+        raise InputError(f"need an array (..., n) of {name}_1..{name}_n, n >= 1, got shape {x.shape}")
+    return list(rearrange(x.astype(np.result_type(x, np.float64)), "... n -> n ..."))
 
 
 def _recursion(m: Sequence[Any]) -> list[Any]:
@@ -54,24 +69,7 @@ def _binomials(n: int) -> tuple[int, ...]:
     return tuple(math.comb(n, j) for j in range(n))
 
 
-def moments_from_cumulants(kappa: npt.ArrayLike) -> Number:
-    """The inverse recursion, m_n = sum_{j=1}^{n} C(n-1, j-1) kappa_j m_{n-j}, m_0 = 1: (..., n) -> (..., n).
-
-    >>> moments_from_cumulants([0.0, 1.0, 0.0, 0.0])             # the unit normal
-    array([0., 1., 0., 3.])
-    """
-    given = np.asarray(kappa)
-    k: Number = given.astype(np.result_type(given, np.float64))
-    if k.ndim == 0 or k.shape[-1] == 0:
-        raise InputError(f"need an array (..., n) of kappa_1..kappa_n, n >= 1, got shape {k.shape}")
-    m: Number = k.copy()
-    for n in range(2, k.shape[-1] + 1):
-        for j in range(1, n):
-            m[..., n - 1] += math.comb(n - 1, j - 1) * k[..., j - 1] * m[..., n - j - 1]
-    return m
-
-
-def cumulant(moments: Array) -> float:
+def cumulant(moments: Floats) -> float:
     """The last cumulant, kappa_n from m_1..m_n (n,): odd moments included.
 
     >>> cumulant(np.array([1.0, 2.0, 6.0]))
@@ -80,7 +78,7 @@ def cumulant(moments: Array) -> float:
     return float(_recursion(moments.tolist())[-1])
 
 
-def cumulant_ratio(moments: Array) -> float:
+def cumulant_ratio(moments: Floats) -> float:
     """kappa_n/kappa_2^(n/2) from m_1..m_n (n,), n >= 2, odd moments included; nan where kappa_2 <= 0.
 
     >>> cumulant_ratio(np.array([1.0, 2.0, 6.0, 24.0]))           # Exp(1): 3!
@@ -90,7 +88,7 @@ def cumulant_ratio(moments: Array) -> float:
     return float(kappa[-1] / kappa[1] ** (len(kappa) / 2)) if kappa[1] > 0 else math.nan
 
 
-def cumulant_ratio_z2(even_moments: Array) -> float:
+def cumulant_ratio_z2(even_moments: Floats) -> float:
     """kappa_n/kappa_2^(n/2) of a law symmetric under x -> -x, from m_2, m_4, ..., m_n (n/2,).
 
     The odd moments have their exact value, 0, instead of their sample values. Both estimators converge to the

@@ -38,6 +38,15 @@ def format_value(value: float | None, error: float | None) -> str:
     )
 
 
+def with_pull(value: float, error: float, pull: float) -> str:
+    """value(error) with its pull behind.
+
+    >>> with_pull(0.314981, 0.00072, -1.23)
+    '0.31498(72) [-1.2]'
+    """
+    return f"{format_value(value, error)} [{pull:+.1f}]"
+
+
 _PRINTED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:\((\d+\.?\d*|\.\d+|nan|inf)\))?(?:e([+-]?\d+))?", re.I)
 
 

@@ -24,22 +24,19 @@ substep * V + site.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic
-from lattice.actions.phi4 import ComplexPhi4
-from lattice.actions.protocol import Holomorphic
-from lattice.actions.u1 import OneLink
+from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.errors import InputError
-from lattice.rng import check_counters, normals, stream_id
+from lattice.rng import normals, stream_id
+from lattice.updates.batch import check_chains
 from lattice.updates.kernels import complex_langevin as complex_langevin_kernels
 from lattice.updates.kernels import layout
 
@@ -80,7 +77,7 @@ class _Run:
 
 
 def complex_langevin_update(
-    action: Holomorphic | RealQuartic,
+    action: Action,
     z: Complexes,
     *,
     seed: int,
@@ -93,63 +90,49 @@ def complex_langevin_update(
     scheme: Scheme = "heun",
     escape: float | None = None,
     n_threads: int | None = None,
+    compiled: bool = True,
 ) -> tuple[Complexes, ComplexInfo]:
     """Langevin time `tau` of every chain: z (n, *shape) complex128 -> (z', info); the input is left alone.
 
     A one-variable model has z (n,). `escape` is the |K| above which an excursion counts as an escape, by
     default `ESCAPE` drift scales (none are counted with a fixed step). Every number depends on (seed, chain,
-    trajectory) only, never on the batch or the threads. Raises `InputError` for bad shapes, dtypes, counters,
-    steps or noise, an action without a compiled drift, and where a chain runs away: a site that is not finite
-    or beyond 1e8; the line names the first such chain, the trajectory and the substep, counted from 0.
+    trajectory) only, never on the batch or the threads. An action without a compiled drift, and any with
+    compiled=False, is moved in plain tensors: the same up to rounding. Raises `InputError` for bad shapes,
+    dtypes, counters, steps or noise, and where a chain runs away: a site that is not finite or beyond 1e8;
+    the line names the first such chain, the trajectory and the substep, counted from 0.
 
+    >>> from lattice.actions.one_variable import ComplexQuartic
     >>> z, info = complex_langevin_update(ComplexQuartic(1 + 1j, 1.0), np.zeros(3, complex), seed=1,
     ...                                   chains=np.arange(3), trajectory=0, tau=1.0, step=0.1)
     >>> z.shape, info.substeps.tolist(), info.escapes.tolist()
     ((3,), [10, 10, 10], [0, 0, 0])
     """
-    a1, a3, hop, beta, sine = _coefficients(action)
     run = _check(z, seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
+    form = action.derivative if compiled else None
+    if form is None:
+        new, info = _by_tensors(action, torch.from_numpy(z), run)
+        return new.numpy(), info
     n, shape = len(z), z.shape[1:]
-    rows = layout.neighbour_table(shape) if hop and shape else np.empty((1, 0), dtype=np.uint64)
+    rows = layout.neighbour_table(shape) if form.hop and shape else np.empty((1, 0), dtype=np.uint64)
     flat = np.ascontiguousarray(z).reshape(n, -1)
     out, largest = np.empty_like(flat), np.zeros(n)
     counts, runaway = np.zeros((n, 3), dtype=np.int64), np.full(n, -1, dtype=np.int64)
-    threads = layout.available_threads(n_threads)
-    block = max(1, -(-n // (4 * threads)))
 
-    def part(start: int) -> None:
+    def part(start: int, stop: int) -> None:
         complex_langevin_kernels.complex_block(
-            flat, out, largest, counts, runaway, run.keys, start, min(start + block, n), rows,
-            complex(a1), float(a3), float(hop), complex(beta), sine, run.tau, run.step, run.scale, run.escape,
-            LIMIT, *run.noise, run.heun, np.uint64(seed), np.uint64(stream_id(REAL)),
+            flat, out, largest, counts, runaway, run.keys, start, stop, rows, complex(form.linear),
+            form.cubic, form.hop, complex(form.sine), form.sine != 0, run.tau, run.step, run.scale,
+            run.escape, LIMIT, *run.noise, run.heun, np.uint64(seed), np.uint64(stream_id(REAL)),
             np.uint64(stream_id(IMAGINARY)), np.uint64(trajectory),
         )  # fmt: skip
 
-    layout.run_threaded(part, range(0, n, block), threads)
+    layout.in_blocks(part, n, max(1, -(-n // (4 * layout.available_threads(n_threads)))), n_threads)
     _refuse_runaways(runaway, run)
-    result = wrapped(action, out.reshape(z.shape))
-    return result, ComplexInfo(largest, counts[:, 0], counts[:, 1], counts[:, 2])
+    return wrapped(action, out.reshape(z.shape)), _info(largest, counts)
 
 
-def complex_langevin_update_torch(
-    action: Holomorphic | RealQuartic,
-    z: Tensor,
-    *,
-    seed: int,
-    chains: Integers,
-    trajectory: int,
-    tau: float,
-    step: float,
-    drift_scale: float | None = None,
-    imaginary_noise: float = 0.0,
-    scheme: Scheme = "heun",
-    escape: float | None = None,
-) -> tuple[Tensor, ComplexInfo]:
-    """The same update in plain tensors, for any holomorphic action: z (n, *shape) complex128.
-
-    Same random numbers, hence equal to the kernel up to rounding. Raises as the kernel does.
-    """
-    run = _check(z.numpy(), seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
+def _by_tensors(action: Action, z: Tensor, run: _Run) -> tuple[Tensor, ComplexInfo]:
+    """The loop of the kernel, all chains at once: z (n, *shape)."""
     n, volume = len(z), math.prod(z.shape[1:])
     noise, per_site = _Noise(run, tuple(z.shape)), (n, *[1] * (z.dim() - 1))
     t, largest = np.zeros(n), np.zeros(n)
@@ -178,8 +161,11 @@ def complex_langevin_update_torch(
         runaway[lost] = k
         active, t, k = active & ~last & ~lost, t + eps, k + 1
     _refuse_runaways(runaway, run)
-    final = torch.from_numpy(wrapped(action, z.numpy()))
-    return final, ComplexInfo(largest, counts[:, 0], counts[:, 1], counts[:, 2])
+    return torch.from_numpy(wrapped(action, z.numpy())), _info(largest, counts)
+
+
+def _info(largest: Floats, counts: Integers) -> ComplexInfo:
+    return ComplexInfo(largest, counts[:, 0], counts[:, 1], counts[:, 2])
 
 
 class _Noise:
@@ -202,7 +188,7 @@ class _Noise:
         return torch.from_numpy(self.re[:, part] + 1j * self.im[:, part]).reshape(self.shape)
 
 
-def wrapped(action: Holomorphic | RealQuartic, z: Complexes) -> Complexes:
+def wrapped(action: Action, z: Complexes) -> Complexes:
     """z with Re z in [-period/2, period/2) where the action has a period."""
     if action.period is None:
         return z
@@ -211,25 +197,10 @@ def wrapped(action: Holomorphic | RealQuartic, z: Complexes) -> Complexes:
     return np.asarray(x + 1j * z.imag)
 
 
-def largest_drift(action: Holomorphic | RealQuartic, z: Complexes) -> Floats:
+def largest_drift(action: Action, z: Complexes) -> Floats:
     """max_x |S'(z)_x| of each field z (n, *shape) -> (n,)."""
     size: Floats = np.abs(action.grad(torch.from_numpy(z)).numpy())
     return np.asarray(size.reshape(len(z), -1).max(axis=1))
-
-
-_DRIFTS: dict[type, Callable[[Any], tuple[complex, float, float, complex, bool]]] = {
-    ComplexGaussian: lambda a: (a.sigma0, 0.0, 0.0, 0.0, False),
-    ComplexQuartic: lambda a: (a.sigma0, a.lam, 0.0, 0.0, False),
-    RealQuartic: lambda a: (a.mu2, a.g / 6.0, 0.0, 0.0, False),
-    ComplexPhi4: lambda a: (2.0 * a.mass, 4.0 * a.lam, 2.0 * a.kappa, 0.0, False),
-    OneLink: lambda a: (0.0, 0.0, 0.0, a.beta, True),
-}
-
-
-def _coefficients(action: Any) -> tuple[complex, float, float, complex, bool]:
-    if type(action) not in _DRIFTS:
-        raise InputError(f"no compiled drift for {type(action).__name__}; use complex_langevin_update_torch")
-    return _DRIFTS[type(action)](action)
 
 
 def _check(
@@ -238,9 +209,7 @@ def _check(
 ) -> _Run:  # fmt: skip
     if z.dtype != np.complex128 or z.ndim < 1:
         raise InputError(f"complex fields must be complex128 (n, *shape), got {z.dtype} {z.shape}")
-    keys = check_counters(seed, chains, trajectory)
-    if len(keys) != len(z):
-        raise InputError(f"chains must name every field: {len(z)} fields, {len(keys)} chains")
+    keys = check_chains(seed, chains, trajectory, len(z))
     for name, value in (("tau", tau), ("step", step), ("drift_scale", 1.0 if scale is None else scale)):
         if not (math.isfinite(value) and value > 0):
             raise InputError(f"{name} of complex Langevin must be a positive number, got {value}")

@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lattice.actions.phi4 import ScalarPhi4
-from lattice.actions.protocol import Action, check_shape
-from lattice.errors import InputError
-from lattice.rng import check_counters, normals, stream_id, uniforms
-from lattice.updates.batch import check_fields
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats, Integers
+from lattice.rng import normals, stream_id, uniforms
+from lattice.updates.batch import check_batch, check_chains, check_fields
 from lattice.updates.fourier import check_inverse_mass, in_real_basis, real_basis
 from lattice.updates.integrator import evolve, schedule
 from lattice.updates.kernels import fourier as fourier_kernels
@@ -34,7 +33,7 @@ MOMENTUM, ACCEPT = "hmc/momentum", "hmc/accept"
 class HMCInfo:
     """What one trajectory did: dH (n,) = H' - H in float64, accepted (n,) bool."""
 
-    dH: NDArray[np.float64]  # noqa: N815 - the field's name
+    dH: Floats  # noqa: N815 - the field's name
     accepted: NDArray[np.bool_]
 
     @property
@@ -45,57 +44,59 @@ class HMCInfo:
 
 def hmc_trajectory(
     action: Action,
-    phi: NDArray[np.float64],
+    phi: Floats,
     *,
     seed: int,
-    chains: NDArray[np.int64],
+    chains: Integers,
     trajectory: int,
     length: float,
     n_steps: int,
     integrator: str = "omelyan2",
-    inverse_mass: NDArray[np.float64] | None = None,
+    inverse_mass: Floats | None = None,
     n_threads: int | None = None,
     block: int | None = None,
-) -> tuple[NDArray[np.float64], HMCInfo]:
-    """One trajectory of every chain: phi (n, *shape) -> (phi' (n, *shape), info); the input is left alone.
+) -> tuple[Floats, HMCInfo]:
+    """One trajectory of every chain: phi (n, *components, *shape) -> (phi', info); the input is left alone.
 
     `chains` (n,) name the random streams and `trajectory` their step, so the same names give the same
     fields, bit for bit, whatever the batch, the block of chains moved together or the number of threads
     (default: every processor of this process).  `inverse_mass` (*shape), in the order of `numpy.fft.fftn`
     and even in every k_mu, accelerates the slow modes (`lattice.updates.fourier`); `length` is then in its
-    units. Raises `InputError` for bad shapes, dtypes, counters, inverse masses or integrator settings.
+    units. An action other than phi^4 is moved by `hmc_trajectory_torch`, where the batch may change last
+    bits. Raises `InputError` for bad shapes, dtypes, counters, inverse masses or integrator settings.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> phi, info = hmc_trajectory(ScalarPhi4(0.27, 0.022), np.zeros((2, 4, 4)), seed=1, chains=np.arange(2),
     ...                            trajectory=0, length=1.0, n_steps=5)
     >>> phi.shape, bool(np.abs(info.dH).max() < 1)
     ((2, 4, 4), True)
     """
-    if not isinstance(action, ScalarPhi4):
-        raise InputError(f"no compiled kernel for {type(action).__name__}; use hmc_trajectory_torch")
-    phi = check_fields(phi)
-    keys = _check_chains(seed, chains, trajectory, len(phi))
+    phi, keys = check_batch(action, phi, seed, chains, trajectory)
+    form = action.phi4
+    if form is None:
+        new, info = hmc_trajectory_torch(
+            action, torch.from_numpy(phi), seed=seed, chains=chains, trajectory=trajectory, length=length,
+            n_steps=n_steps, integrator=integrator, inverse_mass=inverse_mass,
+        )  # fmt: skip
+        return new.numpy(), info
     kicks, drifts = schedule(integrator, length, n_steps)
-    threads = layout.available_threads(n_threads)
     n, shape = len(phi), phi.shape[1:]
-    block = min(block or _block(phi[0].size), -(-n // threads))
     flat = phi.reshape(n, -1)
     out, dh, accepted = np.empty_like(flat), np.empty(n), np.empty(n, dtype=np.bool_)
-
     update: Callable[..., None] = hmc_kernels.hmc_block
     extra: tuple[Any, ...] = ()
     if inverse_mass is not None:
         modes = in_real_basis(check_inverse_mass(inverse_mass, shape))
         update, extra = fourier_kernels.hmc_block_fourier, (modes, modes**-0.5, *real_basis(shape))
 
-    def run(start: int) -> None:
+    def run(start: int, stop: int) -> None:
         update(
-            flat, out, dh, accepted, keys, start, min(start + block, n), shape[-1],
-            layout.neighbour_table(shape[:-1]), float(action.kappa), float(action.lam), kicks, drifts,
-            np.uint64(seed), np.uint64(stream_id(MOMENTUM)), np.uint64(stream_id(ACCEPT)),
-            np.uint64(trajectory), *extra,
+            flat, out, dh, accepted, keys, start, stop, shape[-1], layout.neighbour_table(shape[:-1]),
+            form.kappa, form.lam, kicks, drifts, np.uint64(seed), np.uint64(stream_id(MOMENTUM)),
+            np.uint64(stream_id(ACCEPT)), np.uint64(trajectory), *extra,
         )  # fmt: skip
 
-    layout.run_threaded(run, range(0, n, block), threads)
+    layout.in_blocks(run, n, block or _block(phi[0].size), n_threads)
     return out.reshape(phi.shape), HMCInfo(dh, accepted)
 
 
@@ -104,34 +105,36 @@ def hmc_trajectory_torch(
     phi: Tensor,
     *,
     seed: int,
-    chains: NDArray[np.int64],
+    chains: Integers,
     trajectory: int,
     length: float,
     n_steps: int,
     integrator: str = "omelyan2",
-    inverse_mass: NDArray[np.float64] | None = None,
+    inverse_mass: Floats | None = None,
 ) -> tuple[Tensor, HMCInfo]:
-    """The same update in plain tensors, for any action and device: phi (n, *shape) float64.
+    """The same update in plain tensors, for any action and device: phi (n, *components, *shape) float64.
 
     Same random streams, hence equal to the kernel up to rounding.
     """
-    n = phi.shape[0]
-    check_shape(tuple(phi.shape[1:]))
-    _check_chains(seed, chains, trajectory, n)
+    n, shape = len(phi), tuple(phi.shape[1:])
+    check_fields(action, shape)
+    check_chains(seed, chains, trajectory, n)
     momenta = normals(seed, MOMENTUM, chains, trajectory, phi[0].numel())
     p = torch.from_numpy(momenta).to(phi.device).reshape(phi.shape)
     velocity = _identity
     if inverse_mass is not None:
-        mass = torch.from_numpy(check_inverse_mass(inverse_mass, tuple(phi.shape[1:]))).to(phi.device)
+        mass = torch.from_numpy(check_inverse_mass(inverse_mass, action.lattice_of(shape))).to(phi.device)
         p, velocity = _multiply_modes(p, mass**-0.5), lambda p: _multiply_modes(p, mass)
     new, new_p = evolve(
         action.grad, phi, p, length=length, n_steps=n_steps, integrator=integrator, velocity=velocity
     )
-    h0, h1 = (0.5 * _sum(a * velocity(a)) + action.action(f) for f, a in ((phi, p), (new, new_p)))
+    h0, h1 = (
+        0.5 * (a * velocity(a)).flatten(1).sum(1) + action.action(f) for f, a in ((phi, p), (new, new_p))
+    )
     dh = (h1 - h0).cpu().numpy()
     with np.errstate(over="ignore"):
         accepted = np.isfinite(dh) & (uniforms(seed, ACCEPT, chains, trajectory, 1)[:, 0] < np.exp(-dh))
-    keep = torch.from_numpy(accepted).to(phi.device).reshape(n, *[1] * (phi.dim() - 1))
+    keep = torch.from_numpy(accepted).to(phi.device).reshape(n, *[1] * len(shape))
     return torch.where(keep, new, phi), HMCInfo(dh, accepted)
 
 
@@ -140,23 +143,12 @@ def _block(n_sites: int) -> int:
     return 32 if n_sites <= 2048 else max(4, 2**16 // n_sites)
 
 
-def _check_chains(seed: int, chains: NDArray[np.int64], trajectory: int, n: int) -> NDArray[np.uint64]:
-    keys = check_counters(seed, chains, trajectory)
-    if len(keys) != n:
-        raise InputError(f"chains must name every field: {n} fields, {len(keys)} chains")
-    return keys
-
-
 def _identity(p: Tensor) -> Tensor:
     return p
 
 
 def _multiply_modes(x: Tensor, weight: Tensor) -> Tensor:
-    """F^-1 weight(k) F x: x (n, *shape), weight (*shape) even in k."""
-    axes = tuple(range(1, x.dim()))
+    """F^-1 weight(k) F x: x (n, *components, *shape), weight (*shape) even in k."""
+    axes = tuple(range(-weight.dim(), 0))
     product: Tensor = torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * weight, dim=axes).real
     return product
-
-
-def _sum(x: Tensor) -> Tensor:
-    return x.sum(dim=tuple(range(1, x.dim())))

@@ -8,7 +8,6 @@ one list.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lattice.errors import InputError
+from lattice.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,7 @@ def scheme(name: str) -> Scheme:
     5
     """
     if name not in SCHEMES:
-        close = difflib.get_close_matches(name, SCHEMES, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(f"unknown integrator {name!r}{hint}; known: {', '.join(SCHEMES)}")
+        raise InputError(f"unknown integrator {name!r}{nearest(name, SCHEMES)}; known: {', '.join(SCHEMES)}")
     return SCHEMES[name]
 
 

@@ -23,12 +23,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lattice.actions.phi4 import ScalarPhi4
-from lattice.actions.protocol import Action, check_shape
-from lattice.arrays import Floats
+from lattice.actions.protocol import Action
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
-from lattice.rng import check_counters, normals, stream_id, uniforms
-from lattice.updates.batch import check_fields
+from lattice.rng import normals, stream_id, uniforms
+from lattice.updates.batch import check_batch, check_chains, check_fields
 from lattice.updates.kernels import langevin as langevin_kernels
 from lattice.updates.kernels import layout
 
@@ -48,7 +47,7 @@ def langevin_update(
     phi: Floats,
     *,
     seed: int,
-    chains: NDArray[np.int64],
+    chains: Integers,
     trajectory: int,
     step: float,
     n_steps: int = 1,
@@ -56,38 +55,43 @@ def langevin_update(
     n_threads: int | None = None,
     block: int | None = None,
 ) -> tuple[Floats, LangevinInfo]:
-    """`n_steps` steps of size `step` in tau: phi (n, *shape) -> (phi', info); the input is left alone.
+    """`n_steps` steps of size `step` in tau: phi (n, *components, *shape) -> (phi', info); the input
+    is left alone.
 
     With `metropolis` each step is accepted or rejected, and one whose energy is not finite is rejected.
-    Every number depends on (seed, chain, trajectory) only, never on the batch, the block or the threads.
+    Every number depends on (seed, chain, trajectory) only, never on the batch, the block or the threads; an
+    action other than phi^4 is moved by `langevin_update_torch`, where the batch may change last bits.
     Raises `InputError` for bad shapes, dtypes, counters or steps, and, without the accept step, where a
     field runs away (it names the first such chain and its step, counted from 0).
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> phi, info = langevin_update(ScalarPhi4(0.27, 0.022), np.zeros((2, 4, 4)), seed=1, chains=np.arange(2),
     ...                             trajectory=0, step=0.05, n_steps=10, metropolis=True)
     >>> phi.shape, info.dH.shape, bool(info.accepted.mean() > 0.5)
     ((2, 4, 4), (2, 10), True)
     """
-    if not isinstance(action, ScalarPhi4):
-        raise InputError(f"no compiled kernel for {type(action).__name__}; use langevin_update_torch")
-    phi = check_fields(phi)
+    phi, keys = check_batch(action, phi, seed, chains, trajectory)
     n, shape = len(phi), phi.shape[1:]
-    keys = _check(seed, chains, trajectory, n, shape, step, n_steps)
-    threads = layout.available_threads(n_threads)
-    block = min(block or (32 if phi[0].size <= 2048 else 16), -(-n // threads))
+    _check_step(step, n_steps, shape)
+    form = action.phi4
+    if form is None:
+        new, info = langevin_update_torch(
+            action, torch.from_numpy(phi), seed=seed, chains=chains, trajectory=trajectory, step=step,
+            n_steps=n_steps, metropolis=metropolis,
+        )  # fmt: skip
+        return new.numpy(), info
     flat = phi.reshape(n, -1)
     out, runaway = np.empty_like(flat), np.full(n, -1, dtype=np.int64)
     dh, accepted = np.empty((n, n_steps if metropolis else 0)), np.ones((n, n_steps), dtype=np.bool_)
 
-    def run(start: int) -> None:
+    def run(start: int, stop: int) -> None:
         langevin_kernels.langevin_block(
-            flat, out, dh, accepted, runaway, keys, start, min(start + block, n), shape[-1],
-            layout.neighbour_table(shape[:-1]), float(action.kappa), float(action.lam), float(step),
-            n_steps, metropolis, np.uint64(seed), np.uint64(stream_id(NOISE)), np.uint64(stream_id(ACCEPT)),
-            np.uint64(trajectory),
+            flat, out, dh, accepted, runaway, keys, start, stop, shape[-1],
+            layout.neighbour_table(shape[:-1]), form.kappa, form.lam, float(step), n_steps, metropolis,
+            np.uint64(seed), np.uint64(stream_id(NOISE)), np.uint64(stream_id(ACCEPT)), np.uint64(trajectory),
         )  # fmt: skip
 
-    layout.run_threaded(run, range(0, n, block), threads)
+    layout.in_blocks(run, n, block or (32 if phi[0].size <= 2048 else 16), n_threads)
     _refuse_runaways(runaway, keys, step, trajectory)
     return out.reshape(phi.shape), LangevinInfo(dh if metropolis else None, accepted)
 
@@ -97,19 +101,21 @@ def langevin_update_torch(
     phi: Tensor,
     *,
     seed: int,
-    chains: NDArray[np.int64],
+    chains: Integers,
     trajectory: int,
     step: float,
     n_steps: int = 1,
     metropolis: bool = False,
 ) -> tuple[Tensor, LangevinInfo]:
-    """The same update in plain tensors, for any action and device: phi (n, *shape) float64.
+    """The same update in plain tensors, for any action and device: phi (n, *components, *shape) float64.
 
     Same random numbers, hence equal to the kernel up to rounding.  The acceptance is written as the ratio
     of proposal densities, where the kernel computes dH of a leapfrog step: their equality is tested.
     """
     n, shape = phi.shape[0], tuple(phi.shape[1:])
-    keys = _check(seed, chains, trajectory, n, shape, step, n_steps)
+    check_fields(action, shape)
+    keys = check_chains(seed, chains, trajectory, n)
+    _check_step(step, n_steps, shape)
     noise = normals(seed, NOISE, chains, trajectory, n_steps * math.prod(shape)).reshape(n, n_steps, *shape)
     u = uniforms(seed, ACCEPT, chains, trajectory, n_steps)
     dh, accepted = np.empty((n, n_steps)), np.ones((n, n_steps), dtype=np.bool_)
@@ -119,7 +125,7 @@ def langevin_update_torch(
         new = phi - step * action.grad(phi) + math.sqrt(2.0 * step) * eta
         if metropolis:
             back = phi - new + step * action.grad(new)  # sqrt(2 h) times the noise of the reverse move
-            ratio = (back * back / (4.0 * step) - 0.5 * eta * eta).sum(dim=tuple(range(1, phi.dim())))
+            ratio = (back * back / (4.0 * step) - 0.5 * eta * eta).flatten(1).sum(1)
             dh[:, k] = (action.action(new) - action.action(phi) + ratio).cpu().numpy()
             with np.errstate(over="ignore"):
                 accepted[:, k] = np.isfinite(dh[:, k]) & (u[:, k] < np.exp(-dh[:, k]))
@@ -127,25 +133,17 @@ def langevin_update_torch(
             phi = torch.where(keep.reshape(n, *[1] * len(shape)), new, phi)
         else:
             phi = new
-            lost = ~torch.isfinite(phi).reshape(n, -1).all(dim=1).cpu().numpy()
+            lost = ~torch.isfinite(phi).flatten(1).all(1).cpu().numpy()
             runaway[lost & (runaway < 0)] = k
     _refuse_runaways(runaway, keys, step, trajectory)
     return phi, LangevinInfo(dh if metropolis else None, accepted)
 
 
-def _check(
-    seed: int, chains: NDArray[np.int64], trajectory: int, n: int, shape: tuple[int, ...], step: float,
-    n_steps: int,
-) -> NDArray[np.uint64]:  # fmt: skip
-    check_shape(shape)
-    keys = check_counters(seed, chains, trajectory)
-    if len(keys) != n:
-        raise InputError(f"chains must name every field: {n} fields, {len(keys)} chains")
+def _check_step(step: float, n_steps: int, shape: tuple[int, ...]) -> None:
     if not (math.isfinite(step) and step > 0):
         raise InputError(f"Langevin step must be a positive number, got {step}")
     if not (n_steps >= 1 and n_steps * math.prod(shape) < 2**32):
         raise InputError(f"n_steps must be >= 1 and n_steps * V < 2^32, got {n_steps} on {tuple(shape)}")
-    return keys
 
 
 def _refuse_runaways(first: NDArray[np.int64], keys: NDArray[np.uint64], step: float, traj: int) -> None:

@@ -18,13 +18,13 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.protocol import Action, Phi4Form
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.exact.scalar import one_site_moments
 from lattice.rng import stream_id
-from lattice.updates.batch import check_batch
+from lattice.updates.batch import check_phi4
 from lattice.updates.kernels import layout
 from lattice.updates.kernels import local as local_kernels
 
@@ -35,25 +35,26 @@ METROPOLIS, OVERRELAXATION = "local/metropolis", "local/overrelaxation"
 class LocalInfo:
     """Accepted share of the proposals of each chain: acceptance (n,)."""
 
-    acceptance: NDArray[np.float64]
+    acceptance: Floats
 
 
 def metropolis_sweep(
-    action: ScalarPhi4,
-    phi: NDArray[np.float64],
+    action: Action,
+    phi: Floats,
     *,
     seed: int,
-    chains: NDArray[np.int64],
+    chains: Integers,
     trajectory: int,
     width: float,
     n_sweeps: int = 1,
     n_threads: int | None = None,
-) -> tuple[NDArray[np.float64], LocalInfo]:
+) -> tuple[Floats, LocalInfo]:
     """Sweeps of phi_x -> phi_x + width (2u-1), accepted with min(1, e^-dS): phi (n, *shape) -> (phi', info).
 
     Random numbers from (seed, "local/metropolis", chain, trajectory): batch and threads change no bit.  The
     input is left alone.  Raises `InputError` for bad shapes, dtypes, counters, width or number of sweeps.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> phi, info = metropolis_sweep(ScalarPhi4(0.27, 0.022), np.zeros((2, 4, 4)), seed=1,
     ...                              chains=np.arange(2), trajectory=0, width=1.5, n_sweeps=10)
     >>> phi.shape, bool((info.acceptance > 0.5).all())
@@ -61,23 +62,22 @@ def metropolis_sweep(
     """
     if not (math.isfinite(width) and width > 0):
         raise InputError(f"width of the Metropolis proposal must be finite and > 0, got {width}")
-    phi, keys = check_batch(action, phi, seed, chains, trajectory)
     return _sweeps(
-        local_kernels.metropolis_block, (float(width),), METROPOLIS, action, phi, seed, keys, trajectory,
-        n_sweeps, n_threads,
+        local_kernels.metropolis_block, lambda *_: (float(width),), METROPOLIS, action, phi, seed, chains,
+        trajectory, n_sweeps, n_threads,
     )  # fmt: skip
 
 
 def overrelaxation_sweep(
-    action: ScalarPhi4,
-    phi: NDArray[np.float64],
+    action: Action,
+    phi: Floats,
     *,
     seed: int,
-    chains: NDArray[np.int64],
+    chains: Integers,
     trajectory: int,
     n_sweeps: int = 1,
     n_threads: int | None = None,
-) -> tuple[NDArray[np.float64], LocalInfo]:
+) -> tuple[Floats, LocalInfo]:
     """Sweeps of phi_x -> 2 c - phi_x, accepted with min(1, e^-dS): phi (n, *shape) -> (phi', info).
 
     c is a function of the neighbours only, see `Centre`: the proposal is its own inverse, and the accept
@@ -85,15 +85,15 @@ def overrelaxation_sweep(
     trajectory): batch and threads change no bit.  The input is left alone.  Raises `InputError` for bad
     shapes, dtypes, counters or number of sweeps, and where exp(-S) of a single site is not integrable.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> phi = np.linspace(-1, 1, 32).reshape(2, 4, 4)
     >>> args = {"seed": 1, "chains": np.arange(2), "trajectory": 0}
     >>> overrelaxation_sweep(ScalarPhi4(0.2, 0.0), phi, **args)[1].acceptance.tolist()     # free field
     [1.0, 1.0]
     """
-    phi, keys = check_batch(action, phi, seed, chains, trajectory)
     return _sweeps(
-        local_kernels.overrelaxation_block, astuple(centre(action, phi.shape[1:])), OVERRELAXATION, action,
-        phi, seed, keys, trajectory, n_sweeps, n_threads,
+        local_kernels.overrelaxation_block, lambda *of: astuple(centre(*of)), OVERRELAXATION, action, phi,
+        seed, chains, trajectory, n_sweeps, n_threads,
     )  # fmt: skip
 
 
@@ -116,11 +116,12 @@ class Centre:
 
 
 @functools.lru_cache(maxsize=32)
-def centre(action: ScalarPhi4, shape: tuple[int, ...]) -> Centre:
+def centre(action: Phi4Form, shape: tuple[int, ...]) -> Centre:
     """The reflection point of overrelaxation on a lattice of this shape.
 
     Raises `InputError` where exp(-S) of a site between vanishing neighbours is not integrable.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> centre(ScalarPhi4(0.2, 0.0), (4, 4))     # free field: c = h / 2, the mean of U
     Centre(guess=0.5, stiffness=2.0)
     """
@@ -133,9 +134,10 @@ def centre(action: ScalarPhi4, shape: tuple[int, ...]) -> Centre:
     return Centre(1.0 / (1.0 / s + 4.0 * lam * phi2), 1.0 / s)
 
 
-def site_mass(action: ScalarPhi4, shape: tuple[int, ...]) -> float:
+def site_mass(action: Phi4Form, shape: tuple[int, ...]) -> float:
     """m of U: 1 - 2 lam, less 2 kappa for every axis of extent 1, where a site is its own neighbour.
 
+    >>> from lattice.actions.phi4 import ScalarPhi4
     >>> site_mass(ScalarPhi4(0.25, 0.0), (1, 3))
     0.5
     """
@@ -143,24 +145,24 @@ def site_mass(action: ScalarPhi4, shape: tuple[int, ...]) -> float:
 
 
 def _sweeps(
-    kernel: Callable[..., None], parameters: tuple[float, ...], stream: str, action: ScalarPhi4,
-    phi: NDArray[np.float64], seed: int, keys: NDArray[np.uint64], trajectory: int, n_sweeps: int,
+    kernel: Callable[..., None], parameters: Callable[[Phi4Form, tuple[int, ...]], tuple[float, ...]],
+    stream: str, action: Action, phi: Floats, seed: int, chains: Integers, trajectory: int, n_sweeps: int,
     n_threads: int | None,
-) -> tuple[NDArray[np.float64], LocalInfo]:  # fmt: skip
+) -> tuple[Floats, LocalInfo]:  # fmt: skip
+    form, phi, keys = check_phi4(action, phi, seed, chains, trajectory)
     n, shape = len(phi), phi.shape[1:]
     flat = phi.reshape(n, -1)
     if not 1 <= n_sweeps < 2**32 // flat.shape[1]:
         raise InputError(f"n_sweeps must be >= 1, and n_sweeps * sites < 2^32, got {n_sweeps}")
-    threads = layout.available_threads(n_threads)
-    out, acceptance = np.empty_like(flat), np.empty(n)
-    block = min(32 if flat.shape[1] <= 2048 else 16, -(-n // threads))  # chains at a time: stay in cache
+    out, acceptance, own = np.empty_like(flat), np.empty(n), parameters(form, shape)
 
-    def run(start: int) -> None:
+    def run(start: int, stop: int) -> None:
         kernel(
-            flat, out, acceptance, keys, start, min(start + block, n), layout.neighbour_table(shape),
-            site_mass(action, shape), float(action.lam), 2.0 * float(action.kappa), *parameters, n_sweeps,
-            np.uint64(seed), np.uint64(stream_id(stream)), np.uint64(trajectory),
+            flat, out, acceptance, keys, start, stop, layout.neighbour_table(shape), site_mass(form, shape),
+            form.lam, 2.0 * form.kappa, *own, n_sweeps, np.uint64(seed), np.uint64(stream_id(stream)),
+            np.uint64(trajectory),
         )  # fmt: skip
 
-    layout.run_threaded(run, range(0, n, block), threads)
+    size = 32 if flat.shape[1] <= 2048 else 16  # chains at a time: they stay in cache
+    layout.in_blocks(run, n, size, n_threads)
     return out.reshape(phi.shape), LocalInfo(acceptance)

@@ -20,21 +20,23 @@ import pytest
 
 from diffsq import pipeline, stages
 from diffsq.config.config import Config, config_from_dict
+from diffsq.run_folder import records
+from diffsq.run_folder.records import STAGES, Run, certificate_of, open_config, read_records
 from lattice.errors import InputError
 from lattice.progress import Progress
 
 
-def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[pipeline.Run, Progress], str]]:
+def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[Run, Progress], str]]:
     """Stage functions that write one file each and note that they ran."""
 
-    def stage(name: str) -> Callable[[pipeline.Run, Progress], str]:
-        def work(run: pipeline.Run, progress: Progress) -> str:
+    def stage(name: str) -> Callable[[Run, Progress], str]:
+        def work(run: Run, progress: Progress) -> str:
             if name == "train":
-                pipeline.require_certificate(run)
+                stages.require_certificate(run)
             log.append(name)
             progress.start(1, name)
             progress.update(1)
-            if name in pipeline.FOLDER:
+            if name in records.FOLDER:
                 out = run.out(name)
                 out.mkdir(exist_ok=True)
                 (out / "data").write_text(f"{name} {run.config.seed}")
@@ -44,12 +46,12 @@ def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[p
                         json.dumps({"passed": certified, "checks": [check]})
                     )
             else:
-                (run.folder / pipeline.PRODUCT[name]).write_text("{}")
+                (run.folder / records.PRODUCT[name]).write_text("{}")
             return f"identity of {name}"
 
         return work
 
-    return {name: stage(name) for name in pipeline.STAGES}
+    return {name: stage(name) for name in STAGES}
 
 
 @pytest.fixture
@@ -74,20 +76,20 @@ def quiet(text: str) -> None:
 
 def test_stages_run_in_order_and_are_then_skipped(tmp_path: Path, config: Config, log: list[str]) -> None:
     run = pipeline.run(config, tmp_path / "run", say=quiet)
-    assert log == list(pipeline.STAGES)
-    assert set(run.seconds()) == set(pipeline.STAGES)
+    assert log == list(STAGES)
+    assert set(run.seconds()) == set(STAGES)
     said: list[str] = []
     pipeline.run(config, tmp_path / "run", say=said.append)
-    assert log == list(pipeline.STAGES)
+    assert log == list(STAGES)
     assert len(said) == 5
     assert all("unchanged" in line for line in said)
 
 
 def test_the_resolved_config_is_in_the_folder(tmp_path: Path, config: Config, log: list[str]) -> None:
     pipeline.run(config, tmp_path / "run", say=quiet)
-    assert pipeline.open_config(tmp_path / "run") == config
+    assert open_config(tmp_path / "run") == config
     with pytest.raises(InputError, match="not a run folder"):
-        pipeline.open_config(tmp_path)
+        open_config(tmp_path)
 
 
 def test_plan_touches_nothing(tmp_path: Path, config: Config) -> None:
@@ -97,9 +99,9 @@ def test_plan_touches_nothing(tmp_path: Path, config: Config) -> None:
 
 def test_plan_tells_run_resume_and_skip(tmp_path: Path, config: Config, log: list[str]) -> None:
     pipeline.run(config, tmp_path, ("ensemble", "train"), say=quiet)
-    records = pipeline.read_records(tmp_path)
-    records["train"]["complete"] = False
-    (tmp_path / "stages.json").write_text(json.dumps(records))
+    found = read_records(tmp_path)
+    found["train"]["complete"] = False
+    (tmp_path / "stages.json").write_text(json.dumps(found))
     plan = pipeline.plan(config, tmp_path)
     assert plan["ensemble"].startswith("skip")
     assert plan["train"].startswith("resume")
@@ -116,8 +118,8 @@ def test_a_changed_key_is_refused_with_old_and_new(
     with pytest.raises(InputError, match=message):
         pipeline.run(other, tmp_path, say=quiet)
     assert "refuse" in pipeline.plan(other, tmp_path)["sample"]
-    assert pipeline.open_config(tmp_path) == config, "a refused run must not replace the folder's config"
-    assert log == list(pipeline.STAGES), "nothing may run before the refusal"
+    assert open_config(tmp_path) == config, "a refused run must not replace the folder's config"
+    assert log == list(STAGES), "nothing may run before the refusal"
 
 
 def test_restart_redoes_that_stage_and_the_later_ones(
@@ -162,9 +164,9 @@ def test_a_stage_needs_its_input(tmp_path: Path, config: Config, log: list[str])
 
 def test_an_input_made_anew_elsewhere_is_noticed(tmp_path: Path, config: Config, log: list[str]) -> None:
     pipeline.run(config, tmp_path, say=quiet)
-    records = pipeline.read_records(tmp_path)
-    records["ensemble"]["identity"] = "another ensemble"
-    (tmp_path / "stages.json").write_text(json.dumps(records))
+    found = read_records(tmp_path)
+    found["ensemble"]["identity"] = "another ensemble"
+    (tmp_path / "stages.json").write_text(json.dumps(found))
     with pytest.raises(InputError, match="its input ensemble"):
         pipeline.run(config, tmp_path, ("train",), say=quiet)
 
@@ -174,16 +176,16 @@ def test_an_interrupted_stage_resumes_and_its_seconds_add_up(
 ) -> None:
     working = dict(stages.STAGE)
 
-    def interrupted(run: pipeline.Run, progress: Progress) -> str:
+    def interrupted(run: Run, progress: Progress) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "STAGE", {**working, "train": interrupted})
     with pytest.raises(KeyboardInterrupt):
         pipeline.run(config, tmp_path, say=quiet)
-    records = pipeline.read_records(tmp_path)
-    assert records["train"]["complete"] is False
-    records["train"]["seconds"] = 100.0  # as after a long first attempt
-    (tmp_path / "stages.json").write_text(json.dumps(records))
+    found = read_records(tmp_path)
+    assert found["train"]["complete"] is False
+    found["train"]["seconds"] = 100.0  # as after a long first attempt
+    (tmp_path / "stages.json").write_text(json.dumps(found))
     monkeypatch.setattr(stages, "STAGE", working)
     run = pipeline.run(config, tmp_path, say=quiet)
     assert run.records["train"]["complete"]
@@ -200,7 +202,7 @@ def test_an_uncertified_ensemble_is_refused_unless_accepted(
         pipeline.run(config, tmp_path, say=quiet)
     assert ran == ["ensemble"]
     pipeline.run(config, tmp_path, accept_uncertified=True, say=quiet)
-    assert ran == list(pipeline.STAGES)
+    assert ran == list(STAGES)
 
 
 def test_a_second_process_on_the_same_folder_is_refused(
@@ -220,7 +222,15 @@ def test_a_second_process_on_the_same_folder_is_refused(
             pipeline.run(config, tmp_path, say=quiet)
         holder.send_signal(signal.SIGKILL)
     pipeline.run(config, tmp_path, say=quiet)  # the lock of a killed process is free
-    assert log == list(pipeline.STAGES)
+    assert log == list(STAGES)
+
+
+def test_a_run_folder_of_version_0_1_is_refused_in_one_line(tmp_path: Path, config: Config) -> None:
+    old = {"schema": 1, "config": {}, "input": {}, "key": "", "seconds": 1.0, "complete": False}
+    (tmp_path / "stages.json").write_text(json.dumps({"ensemble": old}))
+    with pytest.raises(InputError, match=r"run folder of diffsq 0\.1.*--run") as refused:
+        pipeline.run(config, tmp_path, say=quiet)
+    assert "\n" not in str(refused.value)
 
 
 def test_damaged_records_are_named(tmp_path: Path, config: Config) -> None:
@@ -264,20 +274,20 @@ def test_a_run_from_an_ensemble_made_elsewhere(tmp_path: Path) -> None:
     from lattice.ensembles.ensemble import read_ensemble
 
     write_foreign(tmp_path / "theirs")
-    stages = ("ensemble", "train", "sample", "measure")
-    run = pipeline.run(taking(tmp_path / "theirs"), tmp_path / "run", stages, say=quiet)
-    assert set(run.seconds()) == set(stages)
+    wanted = ("ensemble", "train", "sample", "measure")
+    run = pipeline.run(taking(tmp_path / "theirs"), tmp_path / "run", wanted, say=quiet)
+    assert set(run.seconds()) == set(wanted)
     theirs, ours = read_ensemble(tmp_path / "theirs"), read_ensemble(tmp_path / "run" / "ensemble")
     np.testing.assert_array_equal(ours.phi, theirs.phi)
     np.testing.assert_array_equal(ours.chain, theirs.chain)
     assert ours.attrs["certificate"] == theirs.attrs["certificate"]
-    assert pipeline.certificate_of(tmp_path / "run") == theirs.attrs["certificate"]
+    assert certificate_of(tmp_path / "run") == theirs.attrs["certificate"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["columns"]["training"]["ensemble"]["n"] == 1024
 
     said: list[str] = []
     shutil.rmtree(tmp_path / "theirs")  # the run has its own copy
-    pipeline.run(taking(tmp_path / "theirs"), tmp_path / "run", stages, say=said.append)
+    pipeline.run(taking(tmp_path / "theirs"), tmp_path / "run", wanted, say=said.append)
     assert len([line for line in said if "unchanged" in line]) == 4
 
     write_foreign(tmp_path / "theirs", seed=2)
@@ -299,7 +309,7 @@ def test_an_uncertified_source_is_refused_before_anything_is_written(
     pipeline.run(
         taking(tmp_path / "theirs"), tmp_path / "run", ("ensemble",), accept_uncertified=True, say=quiet
     )
-    assert pipeline.certificate_of(tmp_path / "run")["passed"] is False
+    assert certificate_of(tmp_path / "run")["passed"] is False
     with pytest.raises(InputError, match="failed its certificate"):  # accepted once is not accepted for ever
         pipeline.run(taking(tmp_path / "theirs"), tmp_path / "run", say=quiet)
 

@@ -15,13 +15,14 @@ import pytest
 import torch
 
 from diffsq.config.config import Config, load_config
+from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import ln_z, metropolis_ensemble
 from diffsq.sampling.sample import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
 from lattice.observables.measure import measure
-from lattice.simulation.monte_carlo import generate
+from lattice.simulation.simulate import simulate
 from lattice.statistics.notation import parse_value
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,15 +45,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ensemble(config: Config, folder: Path) -> Ensemble:
-    return generate(
-        config.build_action(), config.lattice.shape, config.ensemble, config.seed, folder / "ensemble"
-    )
+    return simulate(config.action, config.shape, config.ensemble, seed=config.seed, out=folder / "ensemble")
 
 
 @pytest.fixture(scope="module")
 def samples(config: Config, folder: Path, ensemble: Ensemble) -> Ensemble:
     model = train(config, ensemble, folder / "train")
-    return sample(config, model, ensemble, folder / "samples")
+    samples = sample(config, model, ensemble, folder / "samples")
+    diagnose(folder / "samples", config.seed)
+    return samples
 
 
 def pulls(config: Config, measured: dict[str, Any]) -> dict[str, float]:

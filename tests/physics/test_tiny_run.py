@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from killer import killed_command
+from places import ROOT
 
+from diffsq.commands.main import main
 from lattice.ensembles.ensemble import read_ensemble
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs/tiny.yaml"
 SMALLER = (
     "ensemble.n_configs=2048", "ensemble.n_chains=16", "ensemble.n_therm=100", "ensemble.shard_configs=512",
@@ -30,16 +31,8 @@ KILLS = (
 )  # fmt: skip
 
 
-def command(folder: Path, kill: tuple[str, int] = ("never", 1)) -> subprocess.CompletedProcess[str]:
-    """`diffsq run` in a process of its own, with a kill at the n-th update of one of its progress labels."""
-    label, count = kill
-    script = [str(ROOT / "tests/killer.py"), label, str(count)]
-    command = ["run", str(CONFIG), "--quiet", "--run", str(folder), "--set", *SMALLER]
-    return subprocess.run(
-        [sys.executable, *script, *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+def words(folder: Path) -> list[str]:
+    return ["run", str(CONFIG), "--quiet", "--run", str(folder), "--set", *SMALLER]
 
 
 def numbers(folder: Path) -> dict[str, Any]:
@@ -52,7 +45,11 @@ def numbers(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("straight") / "run"
-    done = command(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "diffsq", *words(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "abs_magnetization" in done.stdout
     assert done.stdout.splitlines()[-1] == f"report: {folder / 'report.html'}"
@@ -71,23 +68,23 @@ def test_the_tiny_run_is_exact_within_its_errors(straight: Path) -> None:
                 column,
                 name,
             )
-    ess = summary["ess"]
+    sampling = summary["sampling"]["score-ve"]
+    ess = sampling["ess"]
     assert (
         abs(ess["reverse"] - ess["forward"])
         < 4 * (ess["reverse_error"] ** 2 + ess["forward_error"] ** 2) ** 0.5
     )
     assert ess["reverse"] > 0.5
-    assert summary["acceptance"] > 0.5
-    assert summary["kl"]["wiener"] > 1.4 * summary["kl"]["base"] > 0
+    assert sampling["acceptance"] > 0.5
+    assert sampling["kl"]["wiener"] > 1.4 * sampling["kl"]["base"] > 0
 
 
 def test_kill_9_in_every_stage_then_the_same_command(straight: Path, tmp_path: Path) -> None:
     """Kills in every stage (while thermalising: tests/test_generate.py): all numbers are those of one go."""
     folder = tmp_path / "run"
     for kill in KILLS:
-        assert command(folder, kill).returncode == -signal.SIGKILL, kill
-    done = command(folder)
-    assert done.returncode == 0, done.stderr
+        killed_command(*kill, words(folder))
+    assert main(words(folder)) == 0
     assert numbers(folder) == numbers(straight)
-    for stage in ("ensemble", "samples"):
+    for stage in ("ensemble", "samples/score-ve"):
         assert read_ensemble(folder / stage).identity == read_ensemble(straight / stage).identity

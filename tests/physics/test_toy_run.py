@@ -10,24 +10,22 @@ import numpy as np
 import pytest
 
 from diffsq.commands.main import main
-from diffsq.run_folder.toy_summary import toy_table_text
+from diffsq.run_folder.summary import table_text
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import read_ensemble
 
-ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "training.n_steps=150", "training.n_sigma=24", "training.n_nodes=2048", "training.batch_size=1024",
-    "training.width=32", "sampling.n_samples=24000", "sampling.n_metropolis=20000", "sampling.n_scan=2000",
-    "sampling.sde=[ve,vp]", "sampling.n_levels={ve: 16, vp: 32}", "sampling.scan={euler: [20]}",
-    "sampling.n_calibration=8192",
+    "training.width=32", "sampling.n_samples=24000", "sampling.n_metropolis=20000",
+    "sampling.sde=[ve,vp]", "sampling.n_levels={ve: 16, vp: 32}", "sampling.n_calibration=8192",
+    "checks.samplers={methods: {euler: [20]}, n: 2000}",
 )  # fmt: skip
 COMPLEX = ("ensemble.n_configs=32000", "ensemble.n_chains=64", *SMALL)
 REAL = ("ensemble.n_configs=100000", "n_parts=2", *SMALL)
 
 
 def run(folder: Path, name: str, settings: tuple[str, ...]) -> int:
-    config = str(ROOT / f"configs/{name}.yaml")
-    return main(["run", config, "--run", str(folder), "--quiet", "--set", *settings])
+    return main(["run", name, "--run", str(folder), "--quiet", "--set", *settings])
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +40,12 @@ def well(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy") / "well"
     assert run(folder, "toy_double_well", REAL) == 0
     return folder
+
+
+def checked(folder: Path, name: str) -> dict[str, Any]:
+    """The result of a check that the run made."""
+    content: dict[str, Any] = json.loads((folder / "checks" / f"{name}.json").read_text())["result"]
+    return content
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -62,39 +66,38 @@ def test_every_product_is_an_ensemble_of_the_same_kind(quartic: Path) -> None:
 def test_quartic_learned_from_complex_langevin(quartic: Path) -> None:
     found = summary(quartic)
     assert found["ensemble_verdict"] == "trusted"
-    about = found["columns"]["metropolis"]["about"]
-    assert 0.3 < about["ess"] < 0.999
-    assert 0.3 < about["ess_forward"] < 0.999
-    assert "(forward, on noised data)" in toy_table_text(found)
-    for column in ("data", "score-ve", "score-vp", "energy-ve", "energy-vp"):
-        entries = found["columns"][column]["entries"]
-        for name in ("m2", "m4", "kappa4"):
-            for part in (0, 1):
-                learned = found["columns"]["data"]["entries"][name]["error"][part]
-                error = np.hypot(entries[name]["error"][part], learned)
-                assert abs(entries[name]["value"][part] - found["exact"][name][part]) < 4.5 * error
-    real = found["columns"]["data"]["entries"]["m2"]  # <x^2 + y^2> is another number: the signs matter
-    phi = read_ensemble(quartic / "ensemble").phi
-    assert abs((phi**2).sum(1).mean() - found["exact"]["m2"][0]) > 10 * real["error"][0]
+    ess = found["sampling"]["metropolis"]["ess"]
+    assert 0.3 < ess["reverse"] < 0.999
+    assert 0.3 < ess["forward"] < 0.999
+    assert "metropolis: ESS/N: reverse" in table_text(found)
+    data = found["columns"]["training"]["observables"]
+    for column in ("training", "score-ve", "score-vp", "energy-ve", "energy-vp"):
+        entries = found["columns"][column]["observables"]
+        for name in ("Re m2", "Im m2", "Re m4", "Im m4", "Re kappa4", "Im kappa4"):
+            error = np.hypot(entries[name]["error"], data[name]["error"])
+            assert abs(entries[name]["value"] - found["exact"][name][0]) < 4.5 * error
+    phi = read_ensemble(quartic / "ensemble").phi  # <x^2 + y^2> is another number: the signs matter
+    assert abs((phi**2).sum(1).mean() - found["exact"]["Re m2"][0]) > 10 * data["Re m2"]["error"]
+    assert found["checks"]["strip"]["passed"]
 
 
 def test_energy_model_is_conservative_and_score_model_is_not(quartic: Path) -> None:
-    curl = summary(quartic)["diagnostics"]["circulation"]
+    curl = checked(quartic, "fokker-planck")["circulation"]
     assert max(curl["energy"].values()) < 1e-10
     assert min(curl["score"].values()) > 1e-5
 
 
 def test_double_well_flow_and_learned_action(well: Path) -> None:
-    found = summary(well)
-    for flow in found["diagnostics"]["flow"]:
+    flows = checked(well, "cumulants")["flows"]
+    for flow in flows:
         analytic, forward = np.array(flow["analytic"]), flow["forward"]
         pull = (np.array(forward["value"]) - analytic) / np.array(forward["error"])
         assert np.abs(pull).max() < 5
         value, error = (np.array(flow["backward"][key])[0, :2] for key in ("value", "error"))
         assert np.abs((value - analytic[0, :2]) / error).max() < 5
-    wrong = np.array([f for f in found["diagnostics"]["flow"] if f["sde"] == "vp"][0]["analytic"])[:, 1]
+    wrong = np.array([f for f in flows if f["sde"] == "vp"][0]["analytic"])[:, 1]
     assert abs(wrong[-1]) < 1e-2 * abs(wrong[0])  # forgotten; conserved in the other
-    action = found["diagnostics"]["action"]
+    action = checked(well, "learned-action")["action"]
     assert action["off"]["noised"] < 0.25  # the depth of the well is 3.75; this network is tiny
 
 
@@ -121,3 +124,15 @@ def test_a_wrong_run_is_not_learned_from(tmp_path: Path, capsys: pytest.CaptureF
     assert run(tmp_path / "wrong", "cl_quartic", (*COMPLEX, "action.sigma0=[1,4]")) == 2
     assert "failed its certificate" in capsys.readouterr().err
     assert not (tmp_path / "wrong/train").exists() or not list((tmp_path / "wrong/train").iterdir())
+
+
+def test_the_commands_serve_runs_on_one_variable(quartic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """check, measure and compare, as for fields on a lattice; a check for another kind of run says so."""
+    assert main(["check", "strip", str(quartic), "--quiet"]) == 0
+    assert "beyond |y| =" in capsys.readouterr().out
+    assert main(["check", "levels", str(quartic), "--quiet"]) == 2
+    assert "those for" in capsys.readouterr().err
+    assert main(["measure", str(quartic / "samples" / "energy-ve")]) == 0
+    assert "Re kappa4" in capsys.readouterr().out
+    assert main(["compare", str(quartic / "ensemble"), str(quartic / "samples" / "score-ve")]) in (0, 1)
+    assert "Re m2" in capsys.readouterr().out

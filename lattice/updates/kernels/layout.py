@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -55,14 +55,18 @@ def available_threads(n_threads: int | None) -> int:
     return min(free, max(1, int(limit))) if limit.isdigit() else free
 
 
-def run_threaded(task: Callable[[int], None], starts: Sequence[int], n_threads: int) -> None:
-    """Run task(start) for every start on at most `n_threads` threads; the tasks write disjoint outputs."""
-    if n_threads == 1 or len(starts) == 1:
-        for start in starts:
-            task(start)
+def in_blocks(task: Callable[[int, int], None], n: int, size: int, n_threads: int | None) -> None:
+    """task(start, stop) over all of n chains, at most `size` at a time, and all threads at work; the tasks
+    write disjoint outputs."""
+    threads = available_threads(n_threads)
+    size = min(size, -(-n // threads))
+    parts = [(start, min(start + size, n)) for start in range(0, n, size)]
+    if threads == 1 or len(parts) == 1:
+        for part in parts:
+            task(*part)
         return
-    with ThreadPoolExecutor(min(n_threads, len(starts))) as pool:
-        list(pool.map(task, starts))
+    with ThreadPoolExecutor(min(threads, len(parts))) as pool:
+        list(pool.map(lambda part: task(*part), parts))
 
 
 @compiled

@@ -15,11 +15,12 @@ import pytest
 from diffsq import pipeline
 from diffsq.commands.arguments import STAGE_NAMES, build_parser
 from diffsq.commands.main import main
+from diffsq.run_folder.records import STAGES
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = (
     "run", "ensemble", "train", "sample", "measure", "compare", "import", "export", "report", "check",
-    "chain", "doctor",
+    "chain", "configs", "doctor",
 )  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def error_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_stage_names_agree_with_the_pipeline() -> None:
-    assert STAGE_NAMES == pipeline.STAGES
+    assert STAGE_NAMES == STAGES
 
 
 def test_an_error_in_a_real_process_is_one_line_and_code_2(config_file: Path) -> None:
@@ -131,9 +132,7 @@ def test_dry_run_prints_config_and_plan_and_makes_nothing(
     out = capsys.readouterr().out
     assert "shape: [16, 8]" in out
     assert "seed: 9" in out
-    assert [line.split()[1:] for line in out.splitlines()[-5:]] == [
-        [stage, "run"] for stage in pipeline.STAGES
-    ]
+    assert [line.split()[1:] for line in out.splitlines()[-5:]] == [[stage, "run"] for stage in STAGES]
     assert not (tmp_path / "runs").exists()
 
 
@@ -212,8 +211,9 @@ def test_warnings_about_the_sample_are_always_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     folder = tmp_path / "run"
-    (folder / "samples").mkdir(parents=True)
-    (folder / "samples" / "diagnostics.json").write_text('{"warnings": ["the ESS is low", "do this"]}')
+    samples = folder / "samples" / "score-ve"
+    samples.mkdir(parents=True)
+    (samples / "diagnostics.json").write_text('{"warnings": ["the ESS is low", "do this"]}')
     monkeypatch.setattr(pipeline, "run", lambda *args, **options: None)
     monkeypatch.setattr(pipeline, "final_text", lambda folder: "the table")
     words = [command, str(config_file), "--run", str(folder), "--device", "cpu"]
@@ -221,7 +221,7 @@ def test_warnings_about_the_sample_are_always_said(
     printed = capsys.readouterr()
     assert printed.err.splitlines() == ["diffsq: warning: the ESS is low", "diffsq: warning: do this"]
     assert "the ESS is low" not in printed.out  # it is data, and may be piped on
-    (folder / "samples" / "diagnostics.json").write_text("{}")  # a sampler without log-weights
+    (samples / "diagnostics.json").write_text("{}")  # a sampler without log-weights
     assert main([*words, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -264,16 +264,16 @@ def test_import_passes_everything_on(
 
 
 def test_export_prints_its_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from diffsq.commands import main
+    from diffsq.commands import data
 
     module = types.ModuleType("lattice.interchange.exporting")
-    module.export = lambda ensemble, kind, out, *, fields: [  # type: ignore[attr-defined]
+    module.export_ensemble = lambda ensemble, kind, out, *, fields: [  # type: ignore[attr-defined]
         f"{ensemble}.{kind}",
         str(out),
         f"fields={fields}",
     ]
     monkeypatch.setitem(sys.modules, "lattice.interchange.exporting", module)
-    monkeypatch.setattr(main, "_read", lambda path: path.name)
+    monkeypatch.setattr(data, "read", lambda path: path.name)
     for words, fields in (([], False), (["--fields"], True)):
         assert main(["export", "runs/e", "--to", "arviz", "--out", "x.nc", *words]) == 0
         assert capsys.readouterr().out == f"e.arviz\nx.nc\nfields={fields}\n"

@@ -253,7 +253,7 @@ def test_in_groups_joins_and_fills_up() -> None:
 
 def test_bad_input_in_one_line() -> None:
     with pytest.raises(InputError, match="1 proposal weights are NaN or infinite"):
-        metropolis("denoise", np.array([0.0, np.nan]), 1, np.arange(2), 0)
+        metropolis("denoise", np.array([0.0, np.nan]), {"seed": 1, "chains": np.arange(2), "step": 0})
     with pytest.raises(InputError, match="depth must be a level from 1 to 6, got 7"):
         denoising(path_of("good"), 7)(State.of(fields(21).numpy()), seed=1, chains=CHAINS, step=0)
     with pytest.raises(InputError, match="depth must be a noise width sigma from 0.2 to 1.6, got 3"):

@@ -155,13 +155,15 @@ def test_control_variate_changes_errors_and_not_the_fit() -> None:
     biased = ScalarPhi4(KAPPA, 5 * LAM)  # negative control: the score of another theory
     seen = torch.tensor([0.7, 3.0], dtype=torch.float64).repeat(4)
     xk = Momenta(SHAPE).modes(phi[-8:] + seen[:, None, None] * white(SHAPE, 8, 49))
+    blank = RegressionBase(Momenta(SHAPE), 2)
+    blank.set_gaussian(g, 0.7, 3.0)
+    blank.set_action(ACTION, 4.0)
     values: list[list[Tensor]] = []
     for kind, action in ((RegressionBase, ACTION), (Blind, ACTION), (RegressionBase, biased)):
         values.append([])
         for block in range(16):
-            base = kind(Momenta(SHAPE), 2)
-            base.set_gaussian(g, 0.7, 3.0)
-            base.set_action(ACTION, 4.0)
+            base = kind(blank.momenta, 2)
+            base.load_state_dict(blank.state_dict())
             part = phi.roll(
                 -block * n_fit, 0
             )  # all of them set the zero-mode histogram, n_fit are regressed on

@@ -11,10 +11,12 @@ import pytest
 from synthetic import synthetic_run
 
 from diffsq.report.page import build_report
-from diffsq.report.tables import comparison, label_of, pull, show
+from diffsq.report.tables import comparison, label_of, show
+from diffsq.run_folder.pulls import pull
 from lattice.errors import InputError
 from lattice.files import write_json
 from lattice.observables.names import in_short_table
+from lattice.statistics.notation import parse_value
 
 SECTIONS = (
     "certificate",
@@ -88,14 +90,15 @@ def test_table_equals_summary(run: Path, page: str) -> None:
         for name, entry in short.items():
             assert cell(page, name, column).startswith(show(entry)), (name, column)
     assert summary["reference"]["values"]["phi2"] in page
-    assert show(summary["ln_z"]) in page
+    assert show(summary["sampling"]["score-ve"]["ln_z"]) in page
     assert "4 min 14 s" in page
 
 
 def test_pulls_are_marked_without_colour(run: Path, page: str) -> None:
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     raw = summary["columns"]["raw"]["observables"]["susceptibility_full"]
-    size = pull(raw, summary["reference"]["values"]["susceptibility_full"])
+    size = pull(raw, parse_value(summary["reference"]["values"]["susceptibility_full"]))
+    assert size is not None
     mark = " !!" if abs(size) >= 3 else " !" if abs(size) >= 2 else ""
     assert f"<small>{size:+.1f}σ{mark}" in cell(page, "susceptibility_full", "raw")
 
@@ -103,14 +106,37 @@ def test_pulls_are_marked_without_colour(run: Path, page: str) -> None:
 def test_pull_by_hand_and_against_monte_carlo_without_reference() -> None:
     entry, truth = {"value": 1.3, "error": 0.03}, {"value": 1.0, "error": 0.04}
     summary = {
-        "columns": {"training": {"observables": {"phi2": truth}}, "raw": {"observables": {"phi2": entry}}}
-    }
+        "rows": ["phi2"], "reference": None, "exact": None, "against": "training", "sampling": {},
+        "columns": {"training": {"observables": {"phi2": truth}}, "raw": {"observables": {"phi2": entry}}},
+    }  # fmt: skip
     (row,) = comparison(summary)
     assert row.cells["raw"].pull == pytest.approx(6.0)
     assert row.cells["raw"].pull_text == "+6.0σ !!"
     assert np.isnan(row.cells["training"].pull)
-    assert comparison({**summary, "reference": {"values": {"phi2": "1.0(4)"}}})[0].cells["raw"].grade == "ok"
-    assert np.isnan(pull({"value": None, "error": None}, truth))
+    known = {**summary, "reference": {"values": {"phi2": "1.0(4)"}}, "against": "reference"}
+    assert comparison(known)[0].cells["raw"].grade == "ok"
+    assert pull({"value": None, "error": None}, (1.0, 0.04)) is None
+
+
+def test_the_answer_comes_first_and_the_certificate_is_folded(page: str) -> None:
+    places = [
+        page.index(f'id="{key}"') for key in ("table", "section-sequence", "section-pulls", "certificate")
+    ]
+    assert places == sorted(places)
+    assert page.index('class="verdict') < places[0]
+    folded = page[places[-1] :]
+    assert "<details><summary>2 of 2 checks passed</summary>" in folded
+
+
+@pytest.mark.usefixtures("plain_figures")
+def test_a_failed_check_opens_the_certificate(run: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad"
+    shutil.copytree(run, bad, ignore=shutil.ignore_patterns("samples", "train", "summary.json"))
+    certificate = json.loads((bad / "ensemble" / "certificate.json").read_text())
+    certificate["checks"][0]["passed"] = certificate["passed"] = False
+    write_json(bad / "ensemble" / "certificate.json", certificate)
+    page = build_report(bad).read_text(encoding="utf-8")
+    assert "<details open><summary>1 of 2 checks passed</summary>" in page
 
 
 @pytest.fixture
@@ -140,9 +166,9 @@ def test_missing_stages_are_named(run: Path, tmp_path: Path) -> None:
 def test_damaged_stage_is_said_not_hidden(run: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged, ignore=shutil.ignore_patterns("train", "summary.json", "report.html"))
-    shard = damaged / "samples" / "shard-0000.h5"
+    shard = damaged / "samples" / "score-ve" / "shard-0000.h5"
     shard.write_bytes(shard.read_bytes()[:-100])
-    (damaged / "samples" / "sequence.h5").write_bytes(b"no HDF5")
+    (damaged / "samples" / "score-ve" / "sequence.h5").write_bytes(b"no HDF5")
     page = build_report(damaged).read_text(encoding="utf-8")
     assert "not drawn: " in page
     assert "shard-0000.h5" in page
@@ -151,11 +177,10 @@ def test_damaged_stage_is_said_not_hidden(run: Path, tmp_path: Path) -> None:
 
 def test_sampler_without_weights_is_no_problem(tmp_path: Path) -> None:
     plain = tmp_path / "euler"
-    (plain / "samples").mkdir(parents=True)
-    write_json(
-        plain / "samples" / "diagnostics.json",
-        {"levels": [0.0, 1.0, 2.0], "reverse": None, "acceptance": None},
-    )
+    folder = plain / "samples" / "score-ve"
+    folder.mkdir(parents=True)
+    write_json(folder / "manifest.json", {})
+    write_json(folder / "diagnostics.json", {"levels": [0.0, 1.0, 2.0], "reverse": None, "acceptance": None})
     page = build_report(plain).read_text(encoding="utf-8")
     assert page.count("this sampler gives no log-weights") == 3
     assert "not drawn" not in page

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from killer import killed_command
 
 from diffsq.commands.chain import summary, text
 from diffsq.commands.main import main
@@ -139,15 +138,7 @@ def test_kill_9_then_the_same_command_writes_the_same_bytes(
     killed = tmp_path / "run"
     shutil.copytree(run, killed, ignore=shutil.ignore_patterns("chain"))
     name, _, count = label.partition(":")
-    killer = [
-        sys.executable,
-        str(Path(__file__).resolve().parents[2] / "killer.py"),
-        name,
-        count,
-        *command(killed),
-    ]
-    done = subprocess.run(killer, capture_output=True, text=True)
-    assert done.returncode == -9, done.stderr
+    killed_command(name, int(count), command(killed))
     assert not (killed / "chain" / "manifest.json").exists()
     assert main([*command(killed), "--quiet"]) == 0
     files = sorted(whole.glob("*.h5"))

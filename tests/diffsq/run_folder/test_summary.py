@@ -7,12 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from diffsq.config.config import config_from_dict
 from diffsq.run_folder import summary as summaries
+from lattice.actions.one_variable import TwoPeak
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.files import write_json
 
+CHECKS = ("samplers", "limits", "cumulants", "learned-action")
+
+KL = {"wiener": 3.0, "base": 0.4, "model": 0.3, "gain": 0.1, "gain_error": 0.01}
 OBSERVABLES = {"abs_magnetization": (0.76, 0.01), "binder": (0.53, 0.005)}
 
 
@@ -33,14 +40,27 @@ def a_summary(weighted: float, metropolis: float, reference: bool = True) -> dic
             "weighted": column(weighted),
             "metropolis": column(metropolis),
         },
+        "rows": ["abs_magnetization", "binder"],
+        "gated": ["weighted", "metropolis"],
         "notes": {},
         "reference": {"values": values} if reference else None,
-        "ess": {"reverse": 0.6, "reverse_error": 0.01, "forward": 0.5, "forward_error": 0.02},
-        "acceptance": 0.6,
-        "ln_z": {"value": 182.1, "error": 0.1},
-        "kl": {"wiener": 3.0, "base": 0.4, "model": 0.3, "gain": 0.1, "gain_error": 0.01},
+        "exact": None,
+        "against": "reference" if reference else "training",
+        "sampling": {
+            "score-ve": {
+                "n": 100,
+                "ess": {"reverse": 0.6, "reverse_error": 0.01, "forward": 0.5, "forward_error": 0.02},
+                "acceptance": 0.6,
+                "ln_z": {"value": 182.1, "error": 0.1},
+                "kl": KL,
+                "warnings": [],
+                "clamped": None,
+            }
+        },
+        "ensemble_verdict": None,
+        "checks": {},
         "seconds": {"ensemble": 12.0},
-    }  # fmt: skip
+    }
 
 
 CERTIFIED = {"passed": True, "checks": []}
@@ -59,9 +79,10 @@ def test_verdict_passes_exact_columns_and_does_not_judge_the_raw_one() -> None:
         lambda s: s["columns"].update(metropolis=column(-9)),
         lambda s: s["columns"].pop("metropolis"),
         lambda s: s["columns"]["weighted"]["observables"]["binder"].update(error=None),
-        lambda s: s["ln_z"].update(value=190.0),
+        lambda s: s["sampling"]["score-ve"]["ln_z"].update(value=190.0),
+        lambda s: s["checks"].update(strip={"passed": False, "text": ""}),
     ],
-    ids=["weighted off", "metropolis off", "no metropolis", "no error", "ln Z off"],
+    ids=["weighted off", "metropolis off", "no metropolis", "no error", "ln Z off", "check failed"],
 )
 def test_verdict_fails_when_an_exact_number_is_off_or_missing(spoil: Callable[[dict[str, Any]], Any]) -> None:
     summary = a_summary(0.5, -1.0)
@@ -86,7 +107,8 @@ def test_table_shows_values_errors_and_pulls(reference: bool) -> None:
 
 
 def test_table_shows_the_warnings_of_the_sample() -> None:
-    summary = {**a_summary(0.5, -1.0), "warnings": ["ESS/N is low", "do this"]}
+    summary = a_summary(0.5, -1.0)
+    summary["sampling"]["score-ve"]["warnings"] = ["ESS/N is low", "do this"]
     summary["verdict"] = summaries.verdict(summary, CERTIFIED)
     lines = summaries.table_text(summary).splitlines()
     assert [line for line in lines if line.startswith("warning")] == [
@@ -94,7 +116,6 @@ def test_table_shows_the_warnings_of_the_sample() -> None:
     ]  # fmt: skip
 
 
-KL = {"wiener": 3.0, "base": 0.4, "model": 0.3, "gain": 0.1, "gain_error": 0.01}
 PATH = {
     "reverse": {"ess": 0.6, "ess_error": 0.01}, "forward": {"ess": 0.5, "ess_error": 0.02},
     "acceptance": 0.6, "ln_z": 182.1, "ln_z_error": 0.1, "kl": KL, "warnings": ["ESS/N is low"],
@@ -103,22 +124,48 @@ PATH = {
 
 @pytest.mark.parametrize("diagnostics", [PATH, {"levels": [0.0, 0.2]}], ids=["path", "no weights"])
 def test_summary_takes_what_the_sampler_has(
-    diagnostics: dict[str, Any], settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    diagnostics: dict[str, Any], settings: dict[str, Any], tmp_path: Path
 ) -> None:
     weighted = diagnostics is PATH
-    columns = {"training": column(), "raw": column(9)}
-    columns |= {"weighted": column(), "metropolis": column()} if weighted else {}
-    monkeypatch.setattr(summaries, "_columns", lambda config, folder: (columns, {}))
-    for folder in ("ensemble", "samples"):
-        (tmp_path / folder).mkdir()
+    action = ScalarPhi4(0.25, 0.1)
+    phi = np.random.default_rng(1).normal(size=(512, 8, 8))
+    log_weight = 0.1 * phi[:, 0, 0] if weighted else None
+    write_ensemble(Ensemble.from_fields(phi, action, np.arange(512) // 64), tmp_path / "ensemble")
+    samples = Ensemble.from_fields(phi, action, log_weight=log_weight)
+    write_ensemble(samples, tmp_path / "samples" / "score-ve")
     write_json(tmp_path / "ensemble" / "certificate.json", CERTIFIED)
-    write_json(tmp_path / "samples" / "diagnostics.json", diagnostics)
+    write_json(tmp_path / "samples" / "score-ve" / "diagnostics.json", diagnostics)
     summary = summaries.summarize(config_from_dict(settings), tmp_path, {"ensemble": 1.0})
     json.dumps(summary, allow_nan=False)
-    assert summary["kl"] == (KL if weighted else dict.fromkeys(KL))
-    assert summary["ess"]["forward"] == (0.5 if weighted else None)
+    found = summary["sampling"]["score-ve"]
+    assert found["kl"] == (KL if weighted else dict.fromkeys(KL))
+    assert found["ess"]["forward"] == (0.5 if weighted else None)
+    assert set(summary["columns"]) == {"training", "raw", *(["weighted", "metropolis"] if weighted else [])}
     assert summary["verdict"]["passed"] == weighted  # a sample without weights is never exact
     text = summaries.table_text(summary)
     assert ("gain 0.100(10)" in text) == weighted
     assert ("path KL" in text) == weighted
     assert ("warning: ESS/N is low" in text) == weighted
+
+
+def test_data_and_samples_of_one_variable_are_held_against_what_is_known(tmp_path: Path) -> None:
+    """Real: data and samples against the exact numbers; samples 10 % too wide are seen."""
+    from lattice.simulation.exact_draws import draw_toy
+
+    config = config_from_dict({
+        "name": "x", "action": {"kind": "two_peak", "mu0": 1.0, "sigma0": 0.25},
+        "ensemble": {"n_configs": 4000}, "checks": dict.fromkeys(CHECKS, False),
+    })  # fmt: skip
+    law = TwoPeak(1.0, 0.25)
+    write_ensemble(Ensemble.from_fields(draw_toy(law, 4000, 1), law), tmp_path / "ensemble")
+    write_json(tmp_path / "ensemble" / "certificate.json", CERTIFIED)
+    for name, stretch in (("score-ve", 1.0), ("energy-ve", 1.1)):
+        wrong = Ensemble.from_fields(stretch * draw_toy(law, 4000, 2), law)
+        write_ensemble(wrong, tmp_path / "samples" / name)
+    summary = summaries.summarize(config, tmp_path, {"ensemble": 1.0})
+    assert summary["against"] == "exact"
+    assert summary["exact"]["kappa4"] == (-2.0, 0.0)
+    assert summaries.column_pulls(summary, "training").keys() == set(summary["rows"])
+    assert summary["verdict"]["max_pull"]["score-ve"] < 4 < 10 < summary["verdict"]["max_pull"]["energy-ve"]
+    assert not summary["verdict"]["passed"]
+    assert "exact" in summaries.table_text(summary).splitlines()[0]

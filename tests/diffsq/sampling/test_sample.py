@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from killer import killed
 from small_config import ACTION, SETTINGS, make_ensemble
 
 from diffsq.config.config import Config, config_from_dict
@@ -47,7 +44,7 @@ def ensemble(work: Path) -> Ensemble:
 
 
 def draw(work: Path, ensemble: Ensemble, out: Path, **sampling: Any) -> Ensemble:
-    return sample(config(**sampling), load_model(work / "train/model", LatticeScore), ensemble, out)
+    return sample(config(**sampling), load_model(work / "train", LatticeScore), ensemble, out)
 
 
 def test_a_longer_sample_begins_with_the_shorter_one(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
@@ -59,7 +56,7 @@ def test_a_longer_sample_begins_with_the_shorter_one(work: Path, ensemble: Ensem
     assert np.array_equal(long.phi[:100], short.phi)
     assert np.array_equal(long.log_weight[:100], short.log_weight)
     assert len(np.unique(long.log_weight)) == 200
-    model = load_model(work / "train/model", LatticeScore)
+    model = load_model(work / "train", LatticeScore)
     other = sample(config_from_dict({**config().model_dump(), "seed": 9}), model, ensemble, tmp_path / "c")
     assert not np.isin(other.phi, short.phi).any()
 
@@ -82,36 +79,13 @@ def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path
         assert (np.diff(h5["sigma"][:]) < 0).all()
         assert np.array_equal(h5["phi"][-1], samples.phi[0])
     assert (
-        samples.attrs["generated"]["model"]
-        == json.loads((work / "train/model/model.json").read_text())["sha256"]
+        samples.attrs["generated"]["model"] == json.loads((work / "train/model.json").read_text())["sha256"]
     )
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from killer import Killer
-from test_sample import config
-from diffsq.models.files import load_model
-from diffsq.sampling.sample import sample
-from lattice.ensembles.ensemble import read_ensemble
-work, out = Path(sys.argv[1]), Path(sys.argv[2])
-killer = Killer(sys.argv[3], int(sys.argv[4]))
-model = load_model(work / "train/model")
-sample(config(n_samples=2100), model, read_ensemble(work / "ensemble"), out, progress=killer)
-"""
-
-
 def test_sigkill_between_shards_and_the_same_again(work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
-    here = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(work), str(tmp_path / "killed"), "samples", "20"],
-        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}:{Path(__file__).parent}"},
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    model = load_model(work / "train", LatticeScore)
+    killed("samples", 20, sample, config(n_samples=2100), model, ensemble, tmp_path / "killed")
     assert len(list((tmp_path / "killed").glob("shard-*"))) == 1
     assert not (tmp_path / "killed/manifest.json").exists()
     resumed = draw(work, ensemble, tmp_path / "killed", n_samples=2100)
@@ -161,7 +135,7 @@ def test_other_settings_in_the_same_folder_are_refused(
 
 @pytest.mark.parametrize("method", ["path", "euler"])
 def test_a_model_that_gives_nan_stops(method: str, work: Path, ensemble: Ensemble, tmp_path: Path) -> None:
-    model = load_model(work / "train/model", LatticeScore)
+    model = load_model(work / "train", LatticeScore)
     assert model.unet is not None
     with torch.no_grad():
         model.unet.head.conv.weight[0, 0, 1, 1] = torch.nan

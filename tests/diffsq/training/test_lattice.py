@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killer import killed
 from safetensors.torch import load_file
 from small_config import ACTION, SETTINGS, SHAPE, make_ensemble
 
@@ -22,7 +19,7 @@ from diffsq.models.symmetry import Symmetry
 from diffsq.training.lattice import describe, train
 from diffsq.training.loss import Batch, path_kl_rate
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.progress import Silent
 from lattice.rng import normals
@@ -60,7 +57,7 @@ class Interrupt(Silent):
 
 
 def same_model(a: Path, b: Path) -> bool:
-    files = ("model/weights.safetensors", "model/model.json", "validation.json")
+    files = ("weights.safetensors", "model.json", "validation.json")
     return all((a / name).read_bytes() == (b / name).read_bytes() for name in files)
 
 
@@ -72,7 +69,7 @@ def without_seconds(out: Path) -> list[dict[str, Any]]:
 def test_a_finished_training_is_whole(straight: Path) -> None:
     assert sorted(p.name for p in straight.iterdir()) == [
         "checkpoint-00000008.safetensors", "checkpoint-00000012.safetensors", "metrics.jsonl",
-        "model", "validation.json",
+        "model.json", "validation.json", "weights.safetensors",
     ]  # fmt: skip
     table = json.loads((straight / "validation.json").read_text())
     assert [h["step"] for h in table["history"]] == [6, 12]
@@ -89,18 +86,18 @@ def test_interrupted_and_continued_is_bitwise_the_same(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(config(), ensemble, tmp_path, progress=Interrupt(label, n))
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model.json").exists()
     torch.manual_seed(n)  # no global stream may matter
     train(config(), ensemble, tmp_path)
     assert same_model(tmp_path, straight)
     assert without_seconds(tmp_path) == without_seconds(straight)
-    a, b = (load_file(path / "model/weights.safetensors") for path in (tmp_path, straight))
+    a, b = (load_file(path / "weights.safetensors") for path in (tmp_path, straight))
     assert all(torch.equal(a[name], b[name]) for name in b)
 
 
 def test_another_seed_gives_other_weights(ensemble: Ensemble, straight: Path, tmp_path: Path) -> None:
     train(config_from_dict({**SETTINGS, "seed": 4}), ensemble, tmp_path)
-    a, b = (load_file(path / "model/weights.safetensors") for path in (tmp_path, straight))
+    a, b = (load_file(path / "weights.safetensors") for path in (tmp_path, straight))
     assert not torch.equal(a["unet.stem.conv.weight"], b["unet.stem.conv.weight"])
 
 
@@ -109,7 +106,7 @@ def test_finished_is_not_done_again(straight: Path, ensemble: Ensemble) -> None:
     model = train(config(), ensemble, straight, progress=Interrupt("score matching", 0))
     assert {p: p.stat().st_mtime_ns for p in straight.rglob("*")} == before
     assert not model.training
-    assert model.about == json.loads((straight / "model/model.json").read_text())
+    assert model.about == json.loads((straight / "model.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -123,35 +120,10 @@ def test_another_version_of_the_law_is_another_model(
     assert describe(config(), ensemble) != before
 
 
-CHILD = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from killer import Killer
-from test_lattice import config
-from diffsq.training.loss import Batch, path_kl_rate
-from diffsq.models.lattice import LatticeScore
-from diffsq.models.symmetry import Symmetry
-from diffsq.training.lattice import train
-from lattice.ensembles.ensemble import read_ensemble
-killer = Killer(sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 2 else None
-train(config(), read_ensemble(Path(sys.argv[1]) / "ensemble"), Path(sys.argv[1]) / "train", progress=killer)
-"""
-
-
 def test_sigkill_in_training_and_the_same_again(ensemble: Ensemble, tmp_path: Path) -> None:
-    from lattice.ensembles.ensemble import read_ensemble
-
     write_ensemble(ensemble, tmp_path / "ensemble")
     train(config(), read_ensemble(tmp_path / "ensemble"), tmp_path / "straight")
-    here = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path), "score matching", "10"],
-        env={**os.environ, "PYTHONPATH": f"{here.parent}:{here}:{Path(__file__).parent}"},
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL
+    killed("score matching", 10, train, config(), read_ensemble(tmp_path / "ensemble"), tmp_path / "train")
     assert sorted(p.name for p in (tmp_path / "train").glob("check*")) == [
         "checkpoint-00000004.safetensors", "checkpoint-00000008.safetensors",
     ]  # fmt: skip
@@ -175,7 +147,7 @@ def test_a_loss_that_is_not_finite_names_sigma_and_keeps_the_checkpoint(
     assert f"sigma = {seen[-1]:.4g};" in str(caught.value)
     assert "learning_rate" in str(caught.value)
     assert [p.name for p in tmp_path.glob("checkpoint-*")] == ["checkpoint-00000004.safetensors"]
-    assert not (tmp_path / "model").exists()
+    assert not (tmp_path / "model.json").exists()
 
 
 def test_a_wild_learning_rate_leaves_a_finite_checkpoint(ensemble: Ensemble, tmp_path: Path) -> None:
@@ -205,14 +177,14 @@ def test_held_out_chains_never_enter_training(ensemble: Ensemble, straight: Path
     phi[held] = 2 * normals(1, "test/held", np.arange(int(held.sum())), 0, 16).reshape(-1, *SHAPE)
     other = Ensemble.from_fields(phi, ACTION, chain=ensemble.chain)
     train(config(), other, tmp_path)
-    a, b = (path / "model/weights.safetensors" for path in (tmp_path, straight))
+    a, b = (path / "weights.safetensors" for path in (tmp_path, straight))
     assert a.read_bytes() == b.read_bytes()
     assert without_seconds(tmp_path)[-1]["val_gain"] != without_seconds(straight)[-1]["val_gain"]
     # and a training chain does
     phi = ensemble.phi.copy()
     phi[0] *= 1.01
     train(config(), Ensemble.from_fields(phi, ACTION, chain=ensemble.chain), tmp_path / "other")
-    assert (tmp_path / "other/model/weights.safetensors").read_bytes() != b.read_bytes()
+    assert (tmp_path / "other/weights.safetensors").read_bytes() != b.read_bytes()
 
 
 def test_another_action_or_lattice_is_refused(ensemble: Ensemble, tmp_path: Path) -> None:

@@ -135,11 +135,9 @@ def test_refusals() -> None:
         toy_moments(ComplexPhi4(0.1, 0.3, 1.0), [2])
     with pytest.raises(InputError, match="one site, a ring"):
         phi4_exact(ComplexPhi4(0.1, 0.3, 1.0), (3, 3))
-    with pytest.raises(InputError, match="mode that grows"):
+    with pytest.raises(InputError, match="flat mode"):
         phi4_exact(ComplexPhi4(0.6, 0.0, 1 + 1j), (4, 4))
     with pytest.raises(InputError, match="lam = 0 only"):
         complex_propagator(ComplexPhi4(0.1, 0.3, 1.0), (4,))
-    with pytest.raises(InputError, match="no exact moments"):
-        toy_moments(object(), [2])
     with pytest.raises(InputError, match="vanishes"):
         toy_moments(OneLink(2.404825557695773j), [1])  # the first zero of J_0

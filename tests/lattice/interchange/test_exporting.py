@@ -14,11 +14,14 @@ import h5py
 import numpy as np
 import pytest
 
+from lattice.actions.complexified import Complexified
+from lattice.actions.one_variable import ComplexGaussian, TwoPeak
 from lattice.actions.phi4 import FreeScalar
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.interchange.exporting import export_ensemble, export_series
 from lattice.observables.measure import measure
+from lattice.simulation.exact_draws import draw_toy
 from lattice.statistics.gamma import gamma_method
 from lattice.statistics.jackknife import jackknife_weighted
 
@@ -231,3 +234,46 @@ def test_the_netcdf_file_is_plain_hdf5(tmp_path: Path) -> None:
     pytest.importorskip("h5netcdf")
     with h5py.File(export_ensemble(ensemble(), "arviz", tmp_path / "h")[0]) as file:
         assert file["posterior/phi2"].shape == (4, 500)
+
+
+def complex_chains(n: int = 400, n_chains: int = 20) -> Ensemble:
+    """Exact draws of the stationary law of complex Langevin at sigma0 = 1 + i: <z^2> = (1 - i)/2."""
+    root = np.linalg.cholesky(np.array([[0.75, -0.25], [-0.25, 0.25]]))
+    phi = np.random.default_rng(3).normal(size=(n * n_chains, 2)) @ root.T
+    times = np.repeat(np.arange(n), n_chains)
+    action = Complexified(ComplexGaussian(1 + 1j))
+    return Ensemble.from_fields(phi, action, np.tile(np.arange(n_chains), n), times)
+
+
+class TestOneVariable:
+    def test_pyerrors_finds_the_rows_of_measure(self, tmp_path: Path) -> None:
+        e = complex_chains()
+        data = read_obs(export_ensemble(e, "pyerrors", tmp_path / "z")[0])
+        obs, table = data["obsdata"], measure(e, method="gamma")["observables"]
+        assert set(obs) == set(table)
+        assert data["description"]["action"] == e.action.as_dict()
+        for name, row in table.items():
+            obs[name].gamma_method(S=2.0)
+            assert obs[name].value == pytest.approx(row["value"], rel=1e-9, abs=1e-12)
+            assert obs[name].dvalue == pytest.approx(row["error"], rel=0.1)
+        assert abs(obs["Im m2"].value + 0.5) < 4.5 * obs["Im m2"].dvalue
+
+    def test_noise_is_taken_off_a_real_variable(self, tmp_path: Path) -> None:
+        noise = 0.3 * np.random.default_rng(2).normal(size=(4000, 1))
+        attrs = {"about": {"noise2": 0.09}}
+        e = Ensemble.from_fields(
+            draw_toy(TwoPeak(1.0, 0.25), 4000, 1) + noise, TwoPeak(1.0, 0.25), attrs=attrs
+        )
+        obs = read_obs(export_ensemble(e, "pyerrors", tmp_path / "x")[0])["obsdata"]
+        for name, row in measure(e)["observables"].items():
+            assert obs[name].value == pytest.approx(row["value"], rel=1e-9)
+        assert export_series(e)["m2"].mean() - obs["m2"].value == pytest.approx(0.09)
+
+    def test_arviz_keeps_the_series_and_both_parts_of_the_fields(self, tmp_path: Path) -> None:
+        arviz = pytest.importorskip("arviz")
+        e = complex_chains(50)
+        posterior = arviz.from_netcdf(export_ensemble(e, "arviz", tmp_path / "z", fields=True)[0]).posterior
+        assert posterior["phi"].dims == ("chain", "draw", "part")
+        z = posterior["phi"].values @ np.array([1, 1j])
+        np.testing.assert_allclose(posterior["Im m4"].values, (z**4).imag, rtol=1e-12)
+        assert "kappa4" not in posterior

@@ -157,6 +157,8 @@ def test_broken_phase_ratios():
 
 def test_without_the_symmetry_no_symmetric_ratio():
     class Tilted(ScalarPhi4):
+        even = False
+
         def action(self, phi):
             return super().action(phi) + 0.1 * phi.sum(dim=(1, 2))
 

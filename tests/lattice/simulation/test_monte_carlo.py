@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydantic
 import pytest
+from killer import killed, killed_before
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.files import sha256_file
 from lattice.simulation.monte_carlo import MonteCarlo, generate
-from lattice.simulation.starts import classical_field
 from lattice.simulation.thermalise import read_thermalisation
 from lattice.statistics.gamma import gamma_method
 
-REPO = Path(__file__).resolve().parents[3]
 ACTION, SHAPE, SEED = ScalarPhi4(0.27, 0.022), (4, 6), 11
 SMALL: dict[str, Any] = {
     "n_configs": 96,
@@ -79,41 +75,11 @@ def test_finished_folder_is_only_read(whole: Path) -> None:
     assert before == {p.name: p.stat().st_mtime_ns for p in whole.iterdir()}
 
 
-CHILD = """
-import os, signal, sys
-from pathlib import Path
-from lattice.actions.phi4 import ScalarPhi4
-from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.monte_carlo import generate
-what, when = sys.argv[2].split(":")
-def die(): os.kill(os.getpid(), signal.SIGKILL)
-class Killer:
-    def start(self, total, label, done=0): self.label, self.n = label, 0
-    def update(self, n=1, **info):
-        self.n += n
-        if what == self.label and self.n >= int(when): die()
-    def close(self): pass
-replace = os.replace
-def killing_replace(a, b):
-    if what == "before" and Path(b).name == when: die()
-    replace(a, b)
-os.replace = killing_replace
-params = MonteCarlo(**eval(sys.argv[3]))
-generate(ScalarPhi4(0.27, 0.022), (4, 6), params, 11, Path(sys.argv[1]), progress=Killer())
-"""
-
-
 def test_kill_9_then_the_same_command(tmp_path: Path, whole: Path) -> None:
-    env = {**os.environ, "PYTHONPATH": str(REPO)}
-    for kill in ("thermalisation:17", "before:shard-0001.h5", "before:manifest.json"):
-        done = subprocess.run(
-            [sys.executable, "-c", CHILD, str(tmp_path), kill, repr(SMALL)],
-            env=env,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == -9, done.stderr.decode()[-500:]
+    work = (generate, ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
+    killed("thermalisation", 17, *work)
+    for name in ("shard-0001.h5", "manifest.json"):
+        killed_before(name, *work)
         assert not (tmp_path / "manifest.json").exists()
     e = generate(ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
     assert hashes(tmp_path) == hashes(whole)
@@ -228,7 +194,7 @@ def test_classical_field_is_a_minimum() -> None:
     import torch
 
     action = ScalarPhi4(0.4, 0.022)
-    phi = torch.full((1, 4, 4), classical_field(action, 2), dtype=torch.float64)
+    phi = torch.full((1, 4, 4), action.classical_field(2), dtype=torch.float64)
     assert float(action.grad(phi).abs().max()) < 1e-12
     assert float(action.action(phi)) < float(action.action(0.9 * phi))
     assert float(action.action(phi)) < float(action.action(1.1 * phi))

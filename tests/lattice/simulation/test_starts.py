@@ -6,13 +6,13 @@ import numpy as np
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.certificates.identities import wall_density
-from lattice.simulation.starts import classical_field, has_walls, start_fields, start_names
+from lattice.simulation.starts import has_walls, start_fields, start_names
 
 
 def test_each_kind_is_what_it_says() -> None:
     action, shape = ScalarPhi4(0.3, 0.022), (4, 8)
     phi = start_fields(action, shape, 8, seed=3)
-    names, v = start_names(8, walls=True), classical_field(action, 2)
+    names, v = start_names(8, walls=True), action.classical_field(2)
     assert names == ["hot", "cold", "hot", "wall"] * 2
     density = wall_density(phi)
     for name, field, d in zip(names, phi, density, strict=True):

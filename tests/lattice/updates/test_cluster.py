@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lattice.actions.one_variable import RealQuartic
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator, small_lattice
@@ -271,7 +272,7 @@ def test_bad_input():
             update(action, phi, seed=1, chains=np.arange(3), trajectory=0)
         with pytest.raises(InputError, match="float64"):
             update(action, phi.astype(np.float32), seed=1, chains=np.arange(2), trajectory=0)
-        with pytest.raises(InputError, match="phi\\^4 only, got object"):
-            update(object(), phi, seed=1, chains=np.arange(2), trajectory=0)
+        with pytest.raises(InputError, match="phi\\^4 only, not RealQuartic"):
+            update(RealQuartic(1.0, 1.0), phi, seed=1, chains=np.arange(2), trajectory=0)
     with pytest.raises(InputError, match="n_clusters"):
         wolff_update(action, phi, seed=1, chains=np.arange(2), trajectory=0, n_clusters=-1)

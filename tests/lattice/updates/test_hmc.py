@@ -246,7 +246,7 @@ def test_runaway_trajectories_are_rejected_and_marked():
         ({"phi": np.zeros((2, 3), dtype=np.float32)}, "float64"),
         ({"phi": np.zeros(3)}, "float64"),
         ({"phi": np.zeros((2, 2, 2, 2, 2, 2))}, "lattice shape"),
-        ({"action": object()}, "no compiled kernel"),
+        ({"action": object()}, "a lattice.Action, got object"),
     ],
 )
 def test_bad_input(change, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from lattice.actions.one_variable import RealQuartic
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator, one_site_moments, small_lattice
@@ -279,7 +280,7 @@ def test_a_broken_chain_stays_by_itself():
         ({"n_sweeps": 2**31}, "n_sweeps must be"),
         ({"n_threads": 0}, "n_threads must be"),
         ({"phi": np.zeros((2, 3), dtype=np.float32)}, "float64"),
-        ({"action": object()}, "phi\\^4 only"),
+        ({"action": RealQuartic(1.0, 1.0)}, "phi\\^4 only, not RealQuartic: use HMC"),
     ],
 )
 def test_bad_input(change, message):

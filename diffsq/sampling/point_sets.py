@@ -1,0 +1,107 @@
+"""Points drawn by the models of a run: which random numbers belong to which sampler, and the sets on disk.
+
+Every combination of model, process, method and number of levels has blocks of random numbers of its own, so
+that no two samplers of a run share their fluctuations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsq.config.sections import PointSampling
+from diffsq.models.points import PointModel
+from diffsq.models.protocol import PointScore
+from diffsq.models.tabulated import fast
+from diffsq.models.two_peak import TwoPeakScore
+from diffsq.process.sde import SDES
+from diffsq.sampling.flow import sample_points
+from diffsq.sampling.point_path import calibrated
+from diffsq.sampling.reverse_chain import Watch, unseen
+from diffsq.sampling.streams import POINT_BLOCK
+from lattice.actions.one_variable import TwoPeak
+from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.files import read_json
+from lattice.progress import Progress, Silent
+from lattice.rng import stream_id
+
+EXACT = "exact score"
+SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
+
+
+@dataclass
+class PointDraws:
+    """Models by kind, the data they learned from, and how they are sampled."""
+
+    settings: PointSampling
+    seed: int
+    data: Ensemble
+    models: dict[str, PointModel]
+    progress: Progress = field(default_factory=Silent)
+
+    @property
+    def exact(self) -> dict[str, TwoPeakScore]:
+        """The exact score, of a law where it is known."""
+        law = self.data.action
+        return {EXACT: TwoPeakScore(law.mu0, law.sigma0)} if isinstance(law, TwoPeak) else {}
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest noise level learned."""
+        first = next(iter(self.models.values()))
+        return first.sigma_min, first.sigma_max
+
+    def levels(self, sde: str, n_levels: int) -> Tensor:
+        """Noise levels (n_levels + 1,) of a process over the range that the models learned."""
+        return SDES[sde](*self.range).levels(n_levels)
+
+    def points(
+        self, kind: str, sde: str, method: str, n_levels: int, n: int, *,
+        watch: Watch = unseen, purpose: str = "", clamped: list[int] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """n points (n, d), of other random numbers than those of any other sampler."""
+        model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], n)
+        levels, kernel = self.levels(sde, n_levels), None
+        if method == "path":
+            kernel = calibrated(model, levels, self.some_points(), self.seed)
+        first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)
+        last = first - (-n // POINT_BLOCK)
+        return sample_points(
+            model, levels, last * POINT_BLOCK, self.seed, method, self.progress, kernel=kernel,
+            blocks=range(first, last), watch=watch, clamped=clamped,
+        )[:n]  # fmt: skip
+
+    def some_points(self) -> Tensor:
+        """Training points spread evenly over the ensemble, as many as calibrate a kernel."""
+        rows = np.linspace(0, len(self.data) - 1, min(len(self.data), self.settings.n_calibration))
+        return torch.from_numpy(self.data.phi[rows.astype(np.int64)])
+
+    def sample(self, kind: str, sde: str, out: Path, key: str = "") -> Ensemble:
+        """The run's own sample set of a model through a process; kept if `out` holds it, made with this
+        `key`."""
+        settings = self.settings
+        if is_there(out, key):
+            return read_ensemble(out)
+        n_levels = settings.n_levels[sde]
+        clamped: list[int] = []
+        x = self.points(kind, sde, settings.method, n_levels, settings.n_samples, clamped=clamped)
+        about: dict[str, Any] = {"model": kind, "sde": sde, "method": settings.method, "n_levels": n_levels}
+        return self.write(x, out, key, {**about, "clamped": sum(clamped)})
+
+    def write(self, x: Tensor, out: Path, key: str, about: dict[str, Any]) -> Ensemble:
+        """Points (n, d) as an ensemble in the folder `out`."""
+        attrs = {"algorithm": "diffusion", "seed": self.seed, "about": about}
+        ensemble = Ensemble.from_fields(x.numpy(), self.data.action, attrs=attrs)
+        write_ensemble(ensemble, out, {"made_with": key})
+        return read_ensemble(out)
+
+
+def is_there(out: Path, key: str) -> bool:
+    """Whether a finished set made with this key is in the folder."""
+    path = out / "manifest.json"
+    return path.is_file() and read_json(path).get("made_with") == key

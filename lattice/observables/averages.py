@@ -1,0 +1,135 @@
+"""How an ensemble is averaged: over replicas or with weights, and with which errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
+from lattice.statistics.gamma import Derived, Estimate, EstimatorError, gamma_method
+from lattice.statistics.jackknife import jackknife, jackknife_weighted
+from lattice.statistics.weights import normalised_weights
+
+if TYPE_CHECKING:
+    from lattice.ensembles.ensemble import Ensemble
+
+Method = Literal["gamma", "jackknife"]
+GAMMA = "Gamma method over replicas (Wolff hep-lat/0306017)"
+JACKKNIFE = "blocked jackknife over replicas, blocks of (2 N tau_int^2)^(1/3), tau_int by the Gamma method"
+WEIGHTED = "self-normalised weights, block jackknife"
+_OF_ESTIMATE = ("error", "tau_int", "tau_int_error", "bias")
+
+
+@dataclass(frozen=True)
+class Averages:
+    """How this ensemble is averaged: replicas (index arrays) without weights, or log weights (n,)."""
+
+    replicas: Sequence[Integers]
+    log_weight: Floats | None
+    s_tau: float
+    n_blocks: int
+    method: Method
+
+    @property
+    def weights(self) -> Floats | None:
+        return None if self.log_weight is None else normalised_weights(self.log_weight)
+
+    def mean(self, x: Floats) -> Floats:
+        """Average over configurations: (n, n_obs) -> (n_obs,)."""
+        own = self.weights
+        weights = np.ones(len(x)) if own is None else own
+        result: Floats = weights @ x / weights.sum()
+        return result
+
+    def estimate(self, x: Floats, f: Derived | None) -> Estimate:
+        if self.log_weight is not None:
+            return jackknife_weighted(x, self.log_weight, f, self.n_blocks)
+        data = [x[index] for index in self.replicas]
+        return (jackknife if self.method == "jackknife" else gamma_method)(data, f, self.s_tau)
+
+    def entry(self, x: Floats, f: Derived | None, why_undefined: str = "") -> dict[str, Any]:
+        """One observable; what the estimator refuses has its reason and does not stop the rest."""
+        means = self.mean(x)
+        with np.errstate(all="ignore"):
+            value = float(means[0]) if f is None else float(f(means))
+        found = entry_of(value)
+        if not math.isfinite(value):
+            return {**found, "reason": why_undefined.format(*means) or "not a finite number"}
+        try:
+            estimate = self.estimate(x, f)
+        except EstimatorError as error:
+            return {**found, "reason": str(error)}
+        return found | {key: json_number(getattr(estimate, key)) for key in _OF_ESTIMATE}
+
+    def errors(self, x: Floats) -> Floats:
+        """Errors of the columns of x (n, n_obs), nan where the estimator refuses."""
+        out = np.full(x.shape[1], math.nan)
+        for i in range(x.shape[1]):
+            try:
+                out[i] = self.estimate(x[:, i : i + 1], None).error
+            except EstimatorError:
+                continue
+        return out
+
+    @property
+    def how(self) -> str:
+        """The error method in words."""
+        if self.log_weight is not None:
+            return WEIGHTED
+        return (GAMMA if self.method == "gamma" else JACKKNIFE) + f", S_tau = {self.s_tau:g}"
+
+
+def averages(
+    ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: bool, method: Method
+) -> Averages:
+    n = len(ensemble.phi)
+    if method not in ("gamma", "jackknife"):
+        raise InputError(f"method must be 'gamma' or 'jackknife', got {method!r}")
+    if n == 0:
+        raise InputError("the ensemble has no configurations")
+    everything = [np.arange(n, dtype=np.int64)]
+    if ensemble.log_weight is not None:
+        if ignore_weights:  # draws are independent: their order is one series
+            return Averages(everything, None, s_tau, n_blocks, method)
+        log_weight = np.asarray(ensemble.log_weight, dtype=np.float64)
+        if log_weight.shape != (n,):
+            raise InputError(f"{n} configurations but log_weight of shape {log_weight.shape}")
+        normalised_weights(log_weight)  # refuses NaN
+        return Averages(everything, log_weight, s_tau, n_blocks, method)
+    replicas = [np.asarray(index, dtype=np.int64) for index in ensemble.replicas()]
+    if all(len(index) == 1 for index in replicas):
+        replicas = everything  # one configuration per chain: independent by construction
+    else:
+        _check_spacing(ensemble, replicas)
+    return Averages(replicas, None, s_tau, n_blocks, method)
+
+
+def _check_spacing(ensemble: Ensemble, replicas: Sequence[Integers]) -> None:
+    """Refuse gaps: rho(t) of an unevenly spaced chain belongs to no t."""
+    spacing: int | None = None
+    for index in replicas:
+        trajectory = np.asarray(ensemble.trajectory)[index]
+        steps = np.diff(trajectory)
+        if len(steps) == 0:
+            continue
+        spacing = int(steps[0]) if spacing is None else spacing
+        if spacing <= 0 or np.any(steps != spacing):
+            at = int(np.argmax(steps != spacing)) if spacing > 0 else 0
+            raise InputError(
+                f"chain {int(np.asarray(ensemble.chain)[index[0]])}: trajectory {int(trajectory[at])} is "
+                f"followed by {int(trajectory[at + 1])} where the spacing is {spacing}; tau_int needs evenly "
+                "spaced chains"
+            )
+
+
+def entry_of(value: float, **known: float) -> dict[str, Any]:
+    return {"value": json_number(value), **dict.fromkeys(_OF_ESTIMATE), **known}
+
+
+def json_number(x: float) -> float | None:
+    return float(x) if math.isfinite(x) else None
