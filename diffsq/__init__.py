@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffsq.run_folder.finished import open_run
     from diffsq.sampling.lattice_path import ReversePath
     from diffsq.sampling.sample import sample
-    from diffsq.training.lattice import train
+    from diffsq.training.train import train
 
 __version__ = "0.2.0"
 
@@ -50,6 +50,6 @@ __getattr__ = lazy(
         "diffsq.run_folder.finished": "open_run",
         "diffsq.sampling.lattice_path": "ReversePath",
         "diffsq.sampling.sample": "sample",
-        "diffsq.training.lattice": "train",
+        "diffsq.training.train": "train",
     },
 )

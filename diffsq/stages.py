@@ -15,28 +15,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from diffsq.checks.perform import check
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.path_metropolis import correct
 from diffsq.models.files import load_model
-from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.report.page import build_report
 from diffsq.run_folder.records import Run, certificate_of, hashes
 from diffsq.run_folder.summary import summarize
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
-from diffsq.training.lattice import train
-from diffsq.training.points import train_points
+from diffsq.training.train import train
 from lattice.certificates.monte_carlo import certify
 from lattice.ensembles.ensemble import read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress
-from lattice.rng import stream_id
 from lattice.simulation.simulate import simulate
 
 
@@ -81,47 +76,31 @@ def _taken(run: Run, config: Config, source: Path) -> str:
 def make_models(run: Run, progress: Progress) -> str:
     """Train every model; of a real variable, those of disjoint parts of the data too."""
     require_certificate(run)
-    config, out = run.config, run.out("train")
+    config, out, ensemble = run.config, run.out("train"), read_ensemble(run.out("ensemble"))
     out.mkdir(exist_ok=True)
-    ensemble = read_ensemble(run.out("ensemble"))
-    if isinstance(config, LatticeRun):
-        for model in config.models:
-            train(config, ensemble, out / model, progress=progress, device=run.device)
-    if isinstance(config, PointRun) and config.models:
-        points = torch.from_numpy(ensemble.phi)
-        wanted: dict[str, tuple[str, torch.Tensor]] = {kind: (kind, points) for kind in config.models}
-        parts = range(config.n_parts)
-        wanted |= {f"part-{k}": (config.models[-1], points[k :: config.n_parts]) for k in parts}
-        for name, (kind, chosen) in wanted.items():
-            settings = config.training.model_copy(update={"kind": kind})
-            seed = config.seed if name == kind else (config.seed + stream_id(f"train/{name}")) % 2**64
-            train_points(chosen, settings, seed, out / name, progress)
+    for name in (*config.models, *(f"part-{k}" for k in range(getattr(config, "n_parts", 0)))):
+        train(config, ensemble, out / name, name=name, progress=progress, device=run.device)
     weights = {k: v for k, v in hashes(run, "train").items() if k.endswith("/weights.safetensors")}
     return sha256_text(canonical_json(weights))
 
 
 def make_samples(run: Run, progress: Progress) -> str:
-    """Every sample set of the run."""
-    config, out, key = run.config, run.out("sample"), run.records["sample"]["key"]
+    """Every sample set of the run, and what its weights say of the sampler."""
+    config, out, ensemble = run.config, run.out("sample"), read_ensemble(run.out("ensemble"))
     out.mkdir(exist_ok=True)
-    ensemble, made = read_ensemble(run.out("ensemble")), {}
-    if isinstance(config, LatticeRun):
-        for name in config.models:
-            model = load_model(run.out("train") / name, LatticeScore)
-            for sde in config.sampling.sde:
-                folder = out / f"{name}-{sde}"
-                made[folder.name] = sample(
-                    config, model, ensemble, folder, sde=sde, progress=progress, device=run.device
-                )
+    models, made = {str(name): load_model(run.out("train") / name) for name in config.models}, {}
+    for name, model in models.items():
+        for sde in config.processes:
+            folder = out / f"{name}-{sde}"
+            made[folder.name] = sample(
+                config, model, ensemble, folder, sde=sde, progress=progress, device=run.device
+            )
+            if isinstance(config, LatticeRun):
                 diagnose(folder, config.seed)
-    if isinstance(config, PointRun) and config.models:
-        models = {str(kind): load_model(run.out("train") / kind, PointModel) for kind in config.models}
-        draws = PointDraws(config.sampling, config.seed, ensemble, models, progress)
-        for kind in models:
-            for sde in config.sampling.sde:
-                made[f"{kind}-{sde}"] = draws.sample(kind, sde, out / f"{kind}-{sde}", key)
-        if "energy" in models:
-            made["metropolis"] = correct(draws, out / "metropolis", key)
+    if isinstance(config, PointRun) and "energy" in models:
+        points = {name: model for name, model in models.items() if isinstance(model, PointModel)}
+        draws = PointDraws(config.sampling, config.seed, ensemble, points, progress)
+        made["metropolis"] = correct(draws, out / "metropolis")
     return sha256_text(canonical_json({name: samples.identity for name, samples in made.items()}))
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lattice.actions.kinds import action_from_dict
     from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
     from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
+    from lattice.actions.protocol import Action
     from lattice.actions.u1 import OneLink
     from lattice.ensembles.combine import combine
     from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from lattice.statistics.weights import effective_sample_size
 
 __all__ = [
-    "ComplexGaussian", "ComplexLangevin", "ComplexPhi4", "ComplexQuartic", "Ensemble", "Estimate",
+    "Action", "ComplexGaussian", "ComplexLangevin", "ComplexPhi4", "ComplexQuartic", "Ensemble", "Estimate",
     "EstimatorError", "ExactDraws", "FreeScalar", "InputError", "MonteCarlo", "OneLink", "RealQuartic",
     "ScalarPhi4", "TwoPeak", "action_from_dict", "binder_crossings", "combine", "cumulants_from_moments",
     "effective_sample_size", "export_ensemble", "format_table", "format_value", "from_kappa_lambda",
@@ -50,6 +51,7 @@ __getattr__ = lazy(
         "lattice.actions.kinds": "action_from_dict",
         "lattice.actions.one_variable": "ComplexGaussian ComplexQuartic RealQuartic TwoPeak",
         "lattice.actions.phi4": "ComplexPhi4 FreeScalar ScalarPhi4",
+        "lattice.actions.protocol": "Action",
         "lattice.actions.u1": "OneLink",
         "lattice.ensembles.combine": "combine",
         "lattice.ensembles.ensemble": "Ensemble read_ensemble write_ensemble",

@@ -110,27 +110,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def changed_values(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two requests (nested JSON objects), one phrase per value, in the order of keys.
-
-    >>> changed_values({"seed": 1, "ensemble": {"stride": 1}}, {"seed": 1, "ensemble": {"stride": 2, "n": 3}})
-    ['ensemble.n was absent, now 3', 'ensemble.stride was 1, now 2']
-    """
-    before, after = _flat(old), _flat(new)
-    return [
-        f"{key} was {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
-        for key in sorted({*before, *after})
-        if before.get(key, "absent") != after.get(key, "absent")
-    ]
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
-
-
 def canonical_json(data: Any) -> str:
     """JSON with sorted keys and no spaces: equal data give equal text, which is what gets hashed.
 

@@ -22,8 +22,8 @@ from diffsq.exactness import moves
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench, open_run
-from lattice.progress import Silent
 from lattice.simulation.thermalise import Thermalisation, thermalise
+from lattice.simulation.trajectory import Recipe
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.notation import aligned, format_value
 
@@ -33,7 +33,7 @@ HEAD = ["lattice", "move", "sigma", "acceptance", "tau_int M^2", "tau_int S", "C
 
 def start(bench: Workbench, shape: tuple[int, ...], n_chains: int, n_therm: int) -> Thermalisation:
     params = bench.config.ensemble.model_copy(update={"n_chains": n_chains, "n_therm": n_therm})
-    return thermalise(bench.action, shape, params, SEED, Silent())
+    return thermalise(Recipe(bench.action, shape, params, SEED))
 
 
 def measured(bench: Workbench, move: Move, phi: np.ndarray, n_steps: int) -> dict[str, tuple[float, float]]:

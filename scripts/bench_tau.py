@@ -24,7 +24,6 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,45 +32,29 @@ if __name__ == "__main__":  # costs are per core
 
 import numpy as np
 import torch
-from bench_updates import machine, machine_line
+from bench_common import KAPPA, LAM, machine, machine_line
+from bench_recipes import CANDIDATES, Recipe, make_sweep
+from bench_report import OBSERVABLES, describe, figure, tables
 
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, write_atomic, write_json
-from lattice.rng import uniforms
 from lattice.simulation.starts import start_fields, start_names
 from lattice.simulation.tuning import scaled_steps
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.notation import format_value
-from lattice.updates.cluster import swendsen_wang_update, wolff_update
 from lattice.updates.fourier import measured_inverse_mass
-from lattice.updates.hmc import hmc_trajectory
-from lattice.updates.integrator import scheme
-from lattice.updates.langevin import langevin_update
-from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
 
-Recipe = dict[str, dict[str, Any]]  # the updates of one trajectory in their order, with their settings
-Sweep = Callable[[Floats, int], tuple[Floats, dict[str, float]]]  # (phi, trajectory) -> (phi', acceptances)
-OBSERVABLES = ("M2", "absM", "S")
-JITTER = 0.2  # of the HMC length, one draw for all chains: no mode may come back to where it was
 CHAIN_LENGTH = 100  # tau_int that a chain should last; with fewer the number of chains is reduced
 MALA_UP_TO = 32  # beyond, no budget of minutes sees its tau_int
 AGREE = 4.0  # standard errors within which starts must agree
-STYLE = {
-    "hmc": ("HMC", "#0072B2", "o"),
-    "hmc-fourier": ("HMC, Fourier-\naccelerated", "#56B4E9", "s"),
-    "wolff": ("Wolff + HMC", "#D55E00", "^"),
-    "wolff-local": ("Wolff + local", "#E69F00", "v"),
-    "sw": ("Swendsen\u2013Wang", "#009E73", "D"),
-    "mala": ("MALA", "#CC79A7", "P"),
-}
 
 
 def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kappa", type=float, default=0.27088)
-    parser.add_argument("--lam", type=float, default=0.022)
+    parser.add_argument("--kappa", type=float, default=KAPPA)
+    parser.add_argument("--lam", type=float, default=LAM)
     parser.add_argument("--sizes", type=int, nargs="+", default=[8, 16, 32, 64, 128], help="L of L x L")
     parser.add_argument("--algorithms", nargs="+", choices=list(CANDIDATES),
                         default=list(CANDIDATES))  # fmt: skip
@@ -82,92 +65,6 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     if not 0 <= options.seed < 2**32 or options.budget <= 0 or min(options.sizes) < 2:
         parser.error("seed must be in [0, 2^32), budget > 0 and sizes >= 2")
     return options
-
-
-# The algorithms: a candidate is a recipe; HMC without n_steps is tuned to its target acceptance.
-
-
-def hmc_settings(lengths: tuple[float, ...], targets: tuple[float, ...], **more: Any) -> list[dict[str, Any]]:
-    integrators = ("leapfrog", "omelyan2")
-    return [{"length": length, "integrator": integrator, "target": target, **more}
-            for length in lengths for integrator in integrators for target in targets]  # fmt: skip
-
-
-def hmc_lengths(extent: int) -> tuple[float, ...]:
-    """Trajectory lengths worth trying: the best one grows with the correlation length, that is with L."""
-    every = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-    return tuple(x for x in every if extent / 32 <= x <= max(12, extent / 2))
-
-
-def local_partners() -> list[Recipe]:
-    """What moves the amplitudes between cluster updates."""
-    metropolis = {"width": 1.5, "n_sweeps": 1}
-    return [{"metropolis": metropolis}] + [
-        {"overrelaxation": {"n_sweeps": n}, "metropolis": metropolis} for n in (1, 2, 4)
-    ]
-
-
-def hmc_partners() -> list[Recipe]:
-    return [{"hmc": {"length": x, "integrator": "omelyan2", "target": 0.8}} for x in (1, 2, 4)]
-
-
-CANDIDATES: dict[str, Callable[[int], list[Recipe]]] = {
-    "hmc": lambda L: [{"hmc": s} for s in hmc_settings(hmc_lengths(L), (0.7, 0.9))],
-    "hmc-fourier": lambda L: [
-        {"hmc": s}
-        for power in (1.0, 0.5)
-        for s in hmc_settings((0.5, 1, 1.5, 2.5, 4, 6), (0.8,), power=power)
-    ],
-    "wolff": lambda L: [
-        {"wolff": {"n_clusters": n}, **p} for n in (1, 2, 4, 8, 16) for p in hmc_partners()
-    ],
-    "wolff-local": lambda L: [
-        {"wolff": {"n_clusters": n}, **p} for n in (1, 2, 4, 8, 16) for p in local_partners()
-    ],
-    "sw": lambda L: [{"sw": {}, **p} for p in (*local_partners(), *hmc_partners())],
-    # its acceptance falls with the volume; a trajectory is L^2/16 steps, as tau_int grows
-    "mala": lambda L: [
-        {"mala": {"step": s, "n_steps": max(4, L * L // 16)}} for s in (0.02, 0.05, 0.1, 0.2)
-    ],
-}  # fmt: skip
-
-
-def make_sweep(action: ScalarPhi4, recipe: Recipe, seed: int, propagator: Floats) -> Sweep:
-    """One trajectory: the updates of `recipe` one after the other, on one core."""
-
-    def hmc(phi: Floats, common: dict[str, Any], s: dict[str, Any]) -> tuple[Floats, float | None]:
-        u = float(uniforms(seed, "bench/length", np.zeros(1, dtype=np.int64), common["trajectory"], 1)[0, 0])
-        mass = propagator ** s["power"] if "power" in s else None
-        phi, info = hmc_trajectory(action, phi, length=s["length"] * (1.0 + JITTER * (2.0 * u - 1.0)),
-                                   n_steps=s["n_steps"], integrator=s["integrator"], inverse_mass=mass,
-                                   **common)  # fmt: skip
-        return phi, float(info.accepted.mean())
-
-    def mala(phi: Floats, common: dict[str, Any], s: dict[str, Any]) -> tuple[Floats, float | None]:
-        phi, info = langevin_update(action, phi, metropolis=True, **s, **common)
-        return phi, float(info.accepted.mean())
-
-    def local(update: Callable[..., Any]) -> Callable[..., tuple[Floats, float | None]]:
-        def call(phi: Floats, common: dict[str, Any], s: dict[str, Any]) -> tuple[Floats, float | None]:
-            phi, info = update(action, phi, **s, **common)
-            return phi, float(info.acceptance.mean()) if hasattr(info, "acceptance") else None
-
-        return call
-
-    updates = {"hmc": hmc, "mala": mala, "wolff": local(wolff_update), "sw": local(swendsen_wang_update),
-               "metropolis": local(metropolis_sweep),
-               "overrelaxation": local(overrelaxation_sweep)}  # fmt: skip
-
-    def sweep(phi: Floats, trajectory: int) -> tuple[Floats, dict[str, float]]:
-        common = {"seed": seed, "chains": np.arange(len(phi)), "trajectory": trajectory, "n_threads": 1}
-        acceptance = {}
-        for name, settings in recipe.items():
-            phi, accepted = updates[name](phi, common, settings)
-            if accepted is not None:
-                acceptance[name] = accepted
-        return phi, acceptance
-
-    return sweep
 
 
 def observe(action: ScalarPhi4, phi: Floats) -> Floats:
@@ -267,9 +164,6 @@ def tournament(candidates: list[Chains], seconds: float) -> tuple[Chains, list[d
     return best, pilots[::-1]
 
 
-# Points
-
-
 def equilibrium(action: ScalarPhi4, extent: int, seed: int, folder: Path) -> tuple[Floats, dict[str, Any]]:
     """Equilibrium fields (n, L, L) and their record, kept in `folder`; `InputError` if the starts differ."""
     path, request = folder / f"start_L{extent}.npy", {**action.as_dict(), "L": extent, "seed": seed}
@@ -360,161 +254,6 @@ def point(algorithm: str, extent: int, options: argparse.Namespace) -> dict[str,
     result = measure_point(algorithm, extent, options)
     write_json(path, result)
     return result
-
-
-# Results
-
-
-def fit_z(lengths: Floats, values: Floats, errors: Floats) -> tuple[float, float, float, int]:
-    """z of value ~ L^z by weighted least squares of logarithms: (z, error, chi2, degrees of freedom).
-
-    The error is enlarged by sqrt(chi2/dof) where that exceeds 1; nan with fewer than two points.
-
-    >>> z, error, chi2, dof = fit_z(np.array([16.0, 32.0, 64.0]), np.array([1.0, 4.0, 16.0]), np.full(3, 0.1))
-    >>> round(z, 6), dof
-    (2.0, 1)
-    """
-    if len(lengths) < 2:
-        return math.nan, math.nan, math.nan, 0
-    x, y, weight = np.log(lengths), np.log(values), (values / errors) ** 2
-    centre = (weight * x).sum() / weight.sum()
-    spread = (weight * (x - centre) ** 2).sum()
-    z = (weight * (x - centre) * y).sum() / spread
-    chi2 = float((weight * (y - (weight * y).sum() / weight.sum() - z * (x - centre)) ** 2).sum())
-    dof = len(x) - 2
-    return float(z), float(spread**-0.5 * max(1.0, math.sqrt(chi2 / dof) if dof else 1.0)), chi2, dof
-
-
-def forces(recipe: Recipe) -> float:
-    """Force evaluations of one trajectory, nan where something else moves the field too."""
-    (name, s), *others = recipe.items()
-    if others or name not in ("hmc", "mala"):
-        return math.nan
-    return float(s["n_steps"] * (scheme(s["integrator"]).force_evaluations if name == "hmc" else 1))
-
-
-# column of the table of exponents -> what it is of a point: (value, error) and a factor
-EXPONENTS: dict[str, Callable[[dict[str, Any]], tuple[list[float], float]]] = {
-    "tau M2 in trajectories": lambda p: (p["tau_int"]["M2"], 1.0),
-    "tau abs M in trajectories": lambda p: (p["tau_int"]["absM"], 1.0),
-    "tau S in trajectories": lambda p: (p["tau_int"]["S"], 1.0),
-    "tau M2 in forces": lambda p: (p["tau_int"]["M2"], forces(p["recipe"])),
-    "CPU per independent configuration and site, M2": lambda p: (p["cost_M2"], 1.0 / p["volume"]),
-    "the same, slowest": lambda p: (p["cost_slowest"], 1.0 / p["volume"]),
-}
-
-
-def exponents(points: list[dict[str, Any]], smallest: int = 16) -> list[list[Any]]:
-    """Per algorithm: its name, the number of points, and z of each of `EXPONENTS`.
-
-    The settings are tuned at each L, so z in trajectories is no dynamical exponent where the trajectory grows
-    with L; z in forces, or of the CPU time, is what a user pays.
-    """
-    rows = []
-    for algorithm in dict.fromkeys(p["request"]["algorithm"] for p in points):
-        used = [p for p in points if p["request"]["algorithm"] == algorithm]
-        used = [p for p in used if p["request"]["L"] >= smallest]
-        lengths = np.array([float(p["request"]["L"]) for p in used])
-        row: list[Any] = [algorithm, len(used)]
-        for of in EXPONENTS.values():
-            pairs = np.array([np.multiply(*of(p)) for p in used]).reshape(-1, 2)
-            row.append(fit_z(lengths, pairs[:, 0], pairs[:, 1]))
-        rows.append(row)
-    return rows
-
-
-def shown_tau(value: float, error: float) -> str:
-    """tau_int(error); an anticorrelated series, raised to 1/2 by the Gamma method, is a bound."""
-    return "<= 0.5" if value < 0.5001 else format_value(value, error)
-
-
-def describe(recipe: Recipe) -> str:
-    parts = []
-    for name, s in recipe.items():
-        shown = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                 for key, value in s.items() if key != "target"]  # fmt: skip
-        parts.append(f"{name} ({', '.join(shown)})" if shown else name)
-    return " + ".join(parts)
-
-
-def tables(points: list[dict[str, Any]]) -> str:
-    """Markdown: one row per point, the exponents, and whether all algorithms agree on the averages."""
-    lines = ["| algorithm | L | chains x trajectories | tau M2 | tau abs M | tau S | acceptance "
-             "| CPU ms per trajectory | CPU s per independent configuration: M2 | slowest | V M2 "
-             "| one trajectory |",
-             "|---|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    done = [p for p in points if p["failure"] is None]
-    for p in done:
-        tau = [shown_tau(*p["tau_int"][name]) for name in OBSERVABLES]
-        m2 = format_value(*(p["volume"] * x for x in p["mean"]["M2"]))
-        acceptance = ", ".join(f"{a:.2f}" for a in p["acceptance"].values())
-        costs = [format_value(*p[key]) for key in ("cost_M2", "cost_slowest")]
-        cells = [p["request"]["algorithm"], p["request"]["L"], f"{p['n_chains']} x {p['n_traj']}", *tau,
-                 acceptance, f"{1e3 * p['cpu_per_trajectory']:.3g}", costs[0], f"{costs[1]} ({p['slowest']})",
-                 m2, describe(p["recipe"])]  # fmt: skip
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    lines += [f"| {p['request']['algorithm']} | {p['request']['L']} | no result: {p['failure']} |"
-              for p in points if p["failure"] is not None]  # fmt: skip
-    lines += ["", "z, from L >= 16, each L tuned on its own:", "",
-              f"| algorithm | points | {' | '.join(EXPONENTS)} |",
-              "|---" * (2 + len(EXPONENTS)) + "|"]  # fmt: skip
-    for algorithm, n, *fits in exponents(done):
-        shown = [f"{format_value(z, error)}, chi2 {chi2:.1f}/{dof}" if n > 1 and math.isfinite(z) else "-"
-                 for z, error, chi2, dof in fits]  # fmt: skip
-        lines.append(f"| {algorithm} | {n} | " + " | ".join(shown) + " |")
-    return "\n".join([*lines, "", agreement(done)])
-
-
-def agreement(points: list[dict[str, Any]]) -> str:
-    """The largest pull of any algorithm's mean against the weighted mean of all algorithms at the same L.
-
-    All began with the same fields; chains of 100 tau_int forget them, so the runs count as independent.
-    """
-    largest, where = 0.0, "nothing to compare"
-    for extent in {p["request"]["L"] for p in points}:
-        same = [p for p in points if p["request"]["L"] == extent]
-        for name in OBSERVABLES:
-            value, error = np.array([p["mean"][name] for p in same]).T
-            mean, variance = (value / error**2).sum() / (error**-2).sum(), 1 / (error**-2).sum()
-            for p, v, e in zip(same, value, error):
-                pull = abs(v - mean) / math.sqrt(max(e * e - variance, 1e-300)) if len(same) > 1 else 0.0
-                if pull > largest:
-                    largest, where = pull, f"{p['request']['algorithm']} L={extent} {name}"
-    return f"Largest pull of a mean against the weighted mean of all algorithms: {largest:.1f} ({where})."
-
-
-def figure(points: list[dict[str, Any]], path: Path) -> None:
-    """tau_int(M^2) and CPU seconds per independent configuration against L, one curve per algorithm."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
-
-    plt.rcParams.update({"font.size": 15, "axes.spines.top": False, "axes.spines.right": False})
-    drawn, axes = plt.subplots(1, 2, figsize=(14.5, 5.8), layout="constrained")
-    done = [p for p in points if p["failure"] is None]
-    for ax, key in zip(axes, ("tau", "cost_M2")):
-        for algorithm in dict.fromkeys(p["request"]["algorithm"] for p in done):
-            mine = [p for p in done if p["request"]["algorithm"] == algorithm]
-            mine.sort(key=lambda p: p["volume"])
-            y, error = np.array([p["tau_int"]["M2"] if key == "tau" else p[key] for p in mine]).T
-            label, colour, marker = STYLE[algorithm]
-            ax.errorbar([p["request"]["L"] for p in mine], y, error, marker=marker, ms=8, lw=2.2, capsize=4,
-                        color=colour, label=label)  # fmt: skip
-        ax.set(xscale="log", yscale="log", xlabel="$L$")
-        ax.xaxis.set_major_locator(FixedLocator(sorted({p["request"]["L"] for p in done})))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.grid(alpha=0.25)
-    axes[0].set_ylabel(r"$\tau_{\rm int}(M^2)$ in tuned trajectories")
-    axes[1].set_ylabel("CPU s per independent configuration")
-    drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    first = points[0]["request"]
-    couplings = rf"$\kappa={first['kappa']:g}$, $\lambda={first['lam']:g}$"
-    drawn.suptitle(rf"$\phi^4$ in two dimensions, {couplings}, one core")
-    write_atomic(path, lambda file: drawn.savefig(file, dpi=160, format="png"))
-    plt.close(drawn)
 
 
 def main(argv: list[str] | None = None) -> int:

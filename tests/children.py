@@ -19,7 +19,7 @@ from typing import Any
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(
     ["torch.distributed", "matplotlib.figure", "lattice.simulation.monte_carlo", "diffsq.training.lattice",
-     "diffsq.sampling.sample", "diffsq.run_folder.chain", "diffsq.report.page"]
+     "diffsq.sampling.lattice_sets", "diffsq.run_folder.chain", "diffsq.report.page"]
 )  # fmt: skip
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 

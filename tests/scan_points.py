@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.scans.scan import ScanPoint, run_scan
@@ -37,3 +40,12 @@ def eight_points(folder: Path) -> dict[str, Any]:
     points = [point(kappa, length=n) for n in (4, 6) for kappa in (0.15, 0.2, 0.25)]
     points += [point(0.26, lam=0.0), point(0.3, params=short)]
     return run_scan(points, folder, 7)
+
+
+KAPPA_C, U_STAR = 0.27088, 0.61
+
+
+def step(length: int, kappa: np.ndarray, at: float = KAPPA_C, value: float = U_STAR) -> np.ndarray:
+    """A smooth step from 0 to 2/3 that passes through `value` at `at`, steeper for larger L."""
+    start = math.log(value / (2 / 3 - value))
+    return (2 / 3) / (1 + np.exp(-(start + 14 * length * (kappa - at))))

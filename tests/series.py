@@ -28,3 +28,9 @@ def assert_coverage(pulls, tolerance=4.0):
 
 def coverage(pulls):
     return np.mean(np.abs(pulls) < 1)
+
+
+def wide_gaussian(seed, n=2000, s=1.4):
+    """Draws (n,) of N(0, s^2) and their log-weights for N(0, 1), up to a constant."""
+    x = s * np.random.default_rng([21, seed]).normal(size=n)
+    return x, -0.5 * x**2 + 0.5 * x**2 / s**2 + 1234.5

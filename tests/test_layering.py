@@ -16,7 +16,7 @@ FLOORS = {
     ),
     "diffsq": (
         ("config", "process"), ("models",), ("training", "sampling"), ("exactness", "analysis"),
-        ("plots", "run_folder"), ("checks",), ("report",), ("stages",), ("toy_stages",), ("pipeline",),
+        ("plots", "run_folder"), ("checks",), ("report",), ("stages",), ("pipeline",),
         ("commands",), ("__main__", "__init__"),
     ),
 }  # fmt: skip

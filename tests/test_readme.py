@@ -28,7 +28,7 @@ def test_the_example_runs(
     exec(compile(block, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "abs_magnetization" in printed
-    assert "weighted" in printed
+    assert "self-normalised weights" in printed
 
 
 def test_the_table_of_the_demo_is_marked() -> None:

@@ -29,9 +29,8 @@ which holds for any dependence between them (the same fields serve all statistic
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -132,44 +131,24 @@ def path_ranks(
         raise InputError(f"level must be in 1 ... {path.kernel.n_levels}, levels of this path; got {level}")
 
     def block(fields: Tensor, index: Integers, sub: Integers) -> tuple[Tensor, Tensor]:
-        x, log_w = _path_up(path, level, fields, partial(stream.normal, "up", index), frames)
-        x = repeat(x, "n ... -> (n draw) ...", draw=n_draws)
-        low, log_r = _path_down(path, level, x, partial(stream.normal, "down", sub), frames)
+        x, log_w = _end(path.up(fields, lambda n: stream.normal("up", index, n, fields), frames, level))
+        top = repeat(x, "n ... -> (n draw) ...", draw=n_draws)
+        low, log_r = _end(path.down(top, lambda n: stream.normal("down", sub, n, top), frames, level))
         drawn = rearrange(log_r - action(low), "(n draw) -> n draw", draw=n_draws)
         return low, pack([log_w - action(fields), drawn], "n *")[0]
 
     return PathRanks(*_collect(block, phi, statistics, n_draws, stream, done))
 
 
-StepNoise = Callable[[int, Tensor], Tensor]
 Block = Callable[[Tensor, Integers, Integers], tuple[Tensor, Tensor | None]]
 
 
-def _path_up(
-    path: ReversePath, level: int, x: Tensor, noise: StepNoise, frames: Frames
-) -> tuple[Tensor, Tensor]:
-    """Noise to the level, with the sum of log F - log R over its steps."""
-    log_w = x.new_zeros(len(x))
-    for step in range(level):
-        delta = path.kernel.levels[step + 1] ** 2 - path.kernel.levels[step] ** 2
-        high = x + delta.sqrt() * noise(step, x)
-        law = path.reverse(high, step, frames(step))
-        log_w += path.log_forward(x, high, step) - law.log_density(x)
-        x = high
-    return x, log_w
-
-
-def _path_down(
-    path: ReversePath, level: int, x: Tensor, noise: StepNoise, frames: Frames
-) -> tuple[Tensor, Tensor]:
-    """The reverse chain from the level, with the same sum."""
-    log_w = x.new_zeros(len(x))
-    for step in reversed(range(level)):
-        law = path.reverse(x, step, frames(step))
-        low = law.draw(noise(step, x))
-        log_w += path.log_forward(low, x, step) - law.log_density(low)
-        x = low
-    return x, log_w
+def _end(steps: Iterator[tuple[int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Where the steps of a chain end, and the sum of their log F - log R."""
+    end = log_w = torch.zeros(())
+    for _, x, increment in steps:
+        end, log_w = x, log_w + increment
+    return end, log_w
 
 
 def plain_draw(
@@ -236,8 +215,7 @@ def _weights(log_w: Tensor) -> Floats:
     bad = int((~np.isfinite(values)).sum())
     if bad:
         raise InputError(f"{bad} of {values.size} log-weights are NaN or infinite; retrain the model")
-    weights: Floats = np.exp(values - values.max(1, keepdims=True))
-    return weights
+    return np.asarray(np.exp(values - values.max(1, keepdims=True)))
 
 
 def independent_rows(ensemble: Ensemble, n: int) -> tuple[Integers, int]:

@@ -228,7 +228,7 @@ def _solve(a: Floats, b: Floats, chain: Integers | None, terms: tuple[str, ...])
     """Solution of <a> c = <b> with jackknife errors."""
     size = len(terms)
     scale = np.sqrt(np.abs(np.einsum("nii->i", a)) / len(a))
-    normal = (a / np.outer(scale, scale)).reshape(len(a), -1)
+    normal = rearrange(a / np.outer(scale, scale), "n i j -> n (i j)")
     data = np.concatenate([normal, b / scale], 1)
 
     def weakest(d: Floats) -> float:

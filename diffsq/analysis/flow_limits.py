@@ -41,8 +41,7 @@ def pushed(model: Tabulated, levels: torch.Tensor, n: int = NODES) -> Floats:
     moments = np.zeros(ORDERS[-1])
     for order in ORDERS:
         moments[order - 1] = weight @ x**order / weight.sum()
-    found: Floats = cumulants_from_moments(moments).real[[order - 1 for order in ORDERS]]
-    return found
+    return np.asarray(cumulants_from_moments(moments).real[[order - 1 for order in ORDERS]])
 
 
 def limits(

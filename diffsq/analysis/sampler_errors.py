@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 import torch
+from einops import rearrange
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -85,7 +86,7 @@ def sampler_cumulants(
     weights /= weights.sum()
     width = np.sqrt(float(model.cumulants[1]) + levels.numpy() ** 2)
     powers = np.arange(1, n_max + 1)
-    u = (width[0] * y)[:, None] ** powers
+    u = np.power.outer(width[0] * y, powers)
     for n in range(len(levels) - 1):
         below = CubicSpline(width[n] * y, u)
         x = torch.from_numpy(width[n + 1] * y)[:, None]
@@ -150,13 +151,17 @@ def sample_points(
 
 def point_noise(seed: int, stream: str, index: Integers) -> Noise:
     """noise(i) -> standard normal (1000 len(index), 1)."""
-    return lambda i: torch.from_numpy(normals(seed, stream, index, i, BLOCK).reshape(-1, 1))
+    return lambda i: _points(normals(seed, stream, index, i, BLOCK))
+
+
+def _points(numbers: Floats) -> Tensor:
+    return torch.from_numpy(rearrange(numbers, "index i -> (index i) 1"))
 
 
 def strata(seed: int, stream: str, index: Integers) -> Tensor:
     """Standard normal (1000 len(index), 1), each thousand stratified."""
     u = (np.arange(BLOCK) + uniforms(seed, f"{stream}/strata", index, 0, BLOCK)) / BLOCK
-    return torch.from_numpy(scipy.special.ndtri(u).reshape(-1, 1))
+    return _points(scipy.special.ndtri(u))
 
 
 def noise_levels(kind: str, n_steps: int, epsilon: float, sigma_max: float) -> Tensor:

@@ -21,7 +21,7 @@ from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import steps
 from lattice.errors import InputError
 from lattice.progress import Progress
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_entry
 from lattice.statistics.uniformity import Uniformity, holm, sensitivity, uniformity
 
 ALPHA = 1e-3  # of the whole family of one kind of ranks: a calibrated sampler fails once in a thousand seeds
@@ -57,18 +57,11 @@ def run(
     ess: dict[str, float] = {}
     progress.start(len(phi) * sum(chosen), "rank calibration")
     for level, at in zip(chosen, sigma):
-        found = _ranks_at(bench, phi, level, n_draws, method, progress)
+        found, here = _ranks_at(bench, phi, level, n_draws, method, progress), {"level": level, "sigma": at}
         for kind in ("raw", "corrected"):
-            tests += [
-                {
-                    "kind": kind,
-                    "level": level,
-                    "sigma": at,
-                    "statistic": name,
-                    **asdict(uniformity(r, n_draws)),
-                }
-                for name, r in getattr(found, kind).items()
-            ]
+            for name, rank in getattr(found, kind).items():
+                about = {"kind": kind, **here, "statistic": name}
+                tests.append({**about, **asdict(uniformity(rank, n_draws))})
         if method == "path":
             ess[str(level)] = found.ess
     progress.close()
@@ -84,11 +77,8 @@ def run(
 def _ranks_at(
     bench: Workbench, phi: torch.Tensor, level: int, n_draws: int, method: str, progress: Progress
 ) -> PathRanks:
-    stream, action, frames = (
-        Stream(bench.seed, f"check/calibration/{level}"),
-        bench.action.action,
-        bench.frames(),
-    )
+    stream, frames = Stream(bench.seed, f"check/calibration/{level}"), bench.frames()
+    action = bench.action.action
     about = (calibration.field_statistics(action, stream), n_draws, stream)
 
     def done(n: int) -> None:
@@ -116,8 +106,7 @@ def text(result: dict[str, Any]) -> str:
     for t in sorted(result["tests"], key=lambda t: (t["kind"] != "raw", t["level"])):
         rows.append([
             t["kind"], f"{t['sigma']:.3g}", t["statistic"], f"{t['chi2']:.1f}/{t['n_bins'] - 1}",
-            f"{t['p_corrected']:.2g}", format_value(t["mean"], t["mean_error"]),
-            format_value(t["variance"], t["variance_error"]), t["words"],
+            f"{t['p_corrected']:.2g}", format_entry(t, "mean"), format_entry(t, "variance"), t["words"],
         ])  # fmt: skip
     bias, width = sensitivity(result["n_fields"], result["n_draws"])
     parts = [
@@ -181,5 +170,4 @@ def _histogram(axes: Axes, tests: list[dict[str, Any]], n: int, n_draws: int) ->
             f"$p$ = {test['p_corrected']:.2g}", (0.95, 0.95 - 0.11 * i), xycoords="axes fraction",
             ha="right", va="top", color=colour, fontsize=11,
         )  # fmt: skip
-    axes.set_ylim(0, max(top, axes.get_ylim()[1]))
-    axes.set_xlim(-0.8, n_draws + 0.8)
+    axes.set(xlim=(-0.8, n_draws + 0.8), ylim=(0, max(top, axes.get_ylim()[1])))

@@ -23,20 +23,8 @@ from torch import Tensor
 
 from diffsq.analysis.point_cumulants import flows
 from diffsq.plots.cumulants import draw_flows, draw_observables
-from diffsq.process.cumulants import (
-    MIN_BLOCKS,
-    Curve,
-    Tally,
-    Watch,
-    columns_of,
-    consistent,
-    exact_average,
-    forward,
-    forward_pulls,
-    signal,
-    slices,
-    watch_into,
-)
+from diffsq.process import cumulants as along
+from diffsq.process.cumulants import MIN_BLOCKS, Curve, Tally, Watch, slices
 from diffsq.process.sde import SDES
 from diffsq.run_folder.finished import PointBench, Workbench
 from lattice.arrays import Floats, Integers, batches
@@ -104,16 +92,16 @@ def run(
         raise InputError(f"sde must be one of {', '.join(SDES)}, got {sde!r}")
     if n_fields < 20 * MIN_BLOCKS or n_samples < 20 * MIN_BLOCKS:
         raise InputError(f"n_fields and n_samples must be at least {20 * MIN_BLOCKS}")
-    columns_of(orders, 8)
+    along.columns_of(orders, 8)
     z2 = all(n % 2 == 0 for n in orders)  # phi^4 is even; odd orders need the general estimator
     levels = bench.path.kernel.levels
     sigma = levels.cpu().numpy()
-    f = signal(SDES[sde](float(levels[1]), float(levels[-1])), levels)
+    f = along.signal(SDES[sde](float(levels[1]), float(levels[-1])), levels)
     seen = observables(bench.ensemble.shape)
     phi, chain = bench.held_out_fields(n_fields)
 
     def noise_up(rows: Integers, watch: Watch) -> None:
-        forward(phi[rows], levels, bench.noise("check/cumulants/forward", rows), watch)
+        along.forward(phi[rows], levels, bench.noise("check/cumulants/forward", rows), watch)
 
     def draw_down(rows: Integers, watch: Watch) -> None:
         noise = bench.noise("check/cumulants/backward", rows)
@@ -129,12 +117,12 @@ def run(
     found, pulls = {}, {}
     for name, o in seen.items():
         raw, corrected = (_stored(product, o, block, w) for w in (None, weight))
-        pulls[name] = forward_pulls(up[name], f, sigma, orders, z2, o.noise)
+        pulls[name] = along.forward_pulls(up[name], f, sigma, orders, z2, o.noise)
         found[name] = {
             "label": o.label,
             "forward": up[name].curve(sigma, orders, z2).as_dict(),
-            "average": exact_average(up[name], f, sigma, orders, z2, o.noise).as_dict(),
-            "analytic": exact_average(truth[name], f, sigma, orders, z2, o.noise).as_dict(),
+            "average": along.exact_average(up[name], f, sigma, orders, z2, o.noise).as_dict(),
+            "analytic": along.exact_average(truth[name], f, sigma, orders, z2, o.noise).as_dict(),
             "backward": down[name].curve(sigma, orders, z2).as_dict(),
             "kappa2": float(truth[name].replicas(z2)[0][0, 1]),
             "forward_pulls": pulls[name].max(axis=0).tolist(),
@@ -166,7 +154,7 @@ def _along(
     """What is seen at every level while `go` takes these rows through all levels, under a watch."""
     tallies = {name: Tally(len(f), int(block.max()) + 1) for name in seen}
     for rows in parts:
-        watches = [watch_into(tallies[name], f, block[rows], o.basis) for name, o in seen.items()]
+        watches = [along.watch_into(tallies[name], f, block[rows], o.basis) for name, o in seen.items()]
 
         def watch(n: int, x: Tensor, watches: list[Watch] = watches) -> None:
             for each in watches:
@@ -212,7 +200,7 @@ def _numbers(tally: Tally, orders: Sequence[int], z2: bool) -> tuple[Curve, list
 
 
 def _gate(pulls: Floats) -> dict[str, Any]:
-    passed, p = consistent(pulls, GATE)
+    passed, p = along.consistent(pulls, GATE)
     return {"passed": passed, "p": p, "worst": float(np.abs(pulls).max()), "n": int(pulls.size)}
 
 

@@ -16,7 +16,7 @@ from diffsq.exactness.free_energy import path_bennett
 from diffsq.exactness.weights import ln_z, ln_z_forward
 from diffsq.plots.style import BLUE, GREEN, INK, PURPLE, VERMILLION, note, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling.sample import BLOCK
+from diffsq.sampling.lattice_sets import BLOCK
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.progress import Progress, counted

@@ -27,7 +27,7 @@ from lattice.arrays import Floats, batches
 from lattice.errors import InputError
 from lattice.progress import Progress, counted
 from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.notation import format_value
+from lattice.statistics.notation import format_entry, format_value
 from lattice.statistics.weights import effective_sample_size
 
 BLOCK = 64
@@ -138,7 +138,7 @@ def text(result: dict[str, Any]) -> str:
     lines += [f"  {'action':<11} {'':6}        {result['share_of_action']:+.4f}", ""]
     lines += ["levels     N   ESS/N reverse   forward         path KL (Var/2)         per site"]
     for row in result["scan"]:
-        ess, forward, kl = (format_value(row[k], row[f"{k}_error"]) for k in ("ess", "ess_forward", "kl"))
+        ess, forward, kl = (format_entry(row, name) for name in ("ess", "ess_forward", "kl"))
         lines.append(
             f"{row['placement']:<8} {row['n_levels']:3d}   {ess:<13}   {forward:<13}   {kl:<21}   "
             f"{row['kl'] / math.prod(result['shape']):.2e}"

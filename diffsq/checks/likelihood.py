@@ -22,7 +22,7 @@ from lattice.arrays import Floats, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_entry, format_value
 from lattice.statistics.weights import check_log_weights, effective_sample_size
 
 EXACT_UP_TO = 100  # sites
@@ -118,9 +118,8 @@ def text(result: dict[str, Any]) -> str:
     rows = [["weights", "fields", "ln Z", "ESS/N", "std log w", "acceptance"]]
     for name, title in names.items():
         q = result[name]
-        value, ess = format_value(q["ln_z"], q["ln_z_error"]), format_value(q["ess"], q["ess_error"])
-        accepted = f"{result['acceptance'][name]:.3f}"
-        rows.append([title, str(q["n"]), value, ess, f"{q['std']:.3g}", accepted])
+        ends = f"{q['std']:.3g}", f"{result['acceptance'][name]:.3f}"
+        rows.append([title, str(q["n"]), format_entry(q, "ln_z"), format_entry(q, "ess"), *ends])
     step = result["step"]
     lines = [
         f"kappa = {result['kappa']:g}, lam = {result['lam']:g}, shape {tuple(result['shape'])}, "

@@ -19,7 +19,7 @@ from diffsq.models.momentum import Momenta, shells
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, panels, spread, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import steps
-from diffsq.sampling.sample import BLOCK
+from diffsq.sampling.lattice_sets import BLOCK
 from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
@@ -104,8 +104,7 @@ def _draw(bench: Workbench, method: str, n: int, n_levels: int, progress: Progre
         x = steps.run(steps.STEPS[method], bench.model, start, levels, noise, bench.frames())
         parts.append(x.cpu())
         progress.update()
-    phi: Floats = torch.cat(parts)[:n].numpy()
-    return phi
+    return np.asarray(torch.cat(parts)[:n].numpy())
 
 
 def _per_shell(momenta: Momenta, q: torch.Tensor) -> list[float]:

@@ -26,8 +26,9 @@ def chain_command(args: argparse.Namespace) -> int:
     folder = args.run or Path("runs") / config.name
     from diffsq.run_folder.chain import chain
     from diffsq.run_folder.finished import Workbench, open_run
-    from lattice.files import changed_values, run_lock
+    from lattice.files import run_lock
     from lattice.progress import make_progress
+    from lattice.requests import refuse_changes
 
     if not (folder / "config.yaml").is_file():
         raise InputError(f"{folder}: no finished run here; `diffsq run {args.config}` makes it")
@@ -37,9 +38,7 @@ def chain_command(args: argparse.Namespace) -> int:
             {name: value for name, value in c.model_dump(mode="json").items() if name in SECTIONS}
             for c in (bench.config, config)
         )
-        changed = changed_values(made, asked)
-        if changed:
-            raise InputError(f"{folder}: was made with other settings: {'; '.join(changed)}")
+        refuse_changes(folder, made, asked, "was", "")
         if not isinstance(bench, Workbench):
             raise InputError(f"{folder}: a run on one variable, the config is one of fields on a lattice")
         ensemble = chain(bench, config.chain, folder / "chain", make_progress(args.quiet))
@@ -71,12 +70,11 @@ def summary(ensemble: Any) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """What the command prints."""
-    from lattice.statistics.notation import aligned, format_value
+    from lattice.statistics.notation import aligned, format_entry, format_value
 
     rows = [["observable", "value", "tau_int"]]
     for name, entry in result["observables"].items():
-        tau = format_value(entry["tau_int"], entry["tau_int_error"])
-        rows.append([name, format_value(entry["value"], entry["error"]), tau])
+        rows.append([name, format_value(entry["value"], entry["error"]), format_entry(entry, "tau_int")])
     extents = "x".join(map(str, result["shape"]))
     start = f"{result['n_therm']} HMC trajectories" if result["start"] == "hmc" else f"the {result['start']}"
     lines = [f"{result['n_chains']} chains of {result['n_steps']} steps on {extents}, started from {start}"]

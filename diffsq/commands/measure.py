@@ -43,13 +43,13 @@ def measure_command(args: argparse.Namespace) -> int:
 def low_ess(result: dict[str, Any]) -> list[str]:
     """A line where the ESS/N of a weighted measurement is below the floor, else none."""
     from lattice.observables.measure import MIN_ESS
-    from lattice.statistics.notation import format_value
+    from lattice.statistics.notation import format_entry
 
     block = result["ensemble"]
     if block["ess"] is None or block["ess"] >= MIN_ESS:
         return []
     return [
-        f"ESS/N = {format_value(block['ess'], block['ess_error'])} is below {MIN_ESS:g}: values and errors "
+        f"ESS/N = {format_entry(block, 'ess')} is below {MIN_ESS:g}: values and errors "
         f"rest on about {block['ess'] * block['n']:.0f} of {block['n']} configurations; the run's "
         "diagnostics.json and `diffsq check levels RUN` name the cause"
     ]

@@ -23,7 +23,7 @@ from diffsq.models.protocol import PointScore
 from diffsq.models.tabulated import fast
 from diffsq.process.sde import SDES
 from diffsq.sampling.point_path import PointKernel, PointPath, calibrated, forward_weights, sample_paths
-from diffsq.sampling.point_sets import PointDraws, is_there
+from diffsq.sampling.point_sets import PointDraws
 from lattice.actions.one_variable import RealQuartic, TwoPeak
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
@@ -105,13 +105,12 @@ def metropolis_points(
     return PointChain(proposals[indices], float(sigma), accepted, log_weight.numpy(), forward.numpy(), chain)
 
 
-def correct(draws: PointDraws, out: Path, key: str = "") -> Ensemble:
+def correct(draws: PointDraws, out: Path) -> Ensemble:
     """The learned energy at a small noise level, sampled exactly: a sample set in the folder `out`.
 
-    Kept if `out` holds it, made with this `key`. Raises `InputError` for a noise level beyond the range
-    learned.
+    Kept if `out` holds it. Raises `InputError` for a noise level beyond the range learned.
     """
-    if is_there(out, key):
+    if draws.is_there("energy", out):
         return read_ensemble(out)
     model, (low, high) = draws.models["energy"], draws.range
     at = draws.settings.metropolis_sigma or min(METROPOLIS_SIGMA * low, (low * high) ** 0.5)
@@ -121,9 +120,7 @@ def correct(draws: PointDraws, out: Path, key: str = "") -> Ensemble:
     kernel = calibrated(model, levels, draws.some_points(), draws.seed, WIDER)
     data, labels = unseen_points(draws)
     chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, fast(model, n), labels)
-    return draws.write(
-        chain.points, out, key, {"model": "energy", "noise2": chain.sigma**2, **chain.as_dict()}
-    )
+    return draws.write("energy", chain.points, out, {"noise2": chain.sigma**2, **chain.as_dict()})
 
 
 def unseen_points(draws: PointDraws) -> tuple[Tensor, NDArray[np.int64] | None]:

@@ -15,6 +15,7 @@ from diffsq.process.cumulants import slices
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.gamma import as_replicas, autocovariance
 from lattice.statistics.weights import normalised_weights
 
 
@@ -86,36 +87,24 @@ def autocorrelation_function(replicas: Sequence[ArrayLike], t_max: int) -> Autoc
     tau) tau^2 [Wolff, hep-lat/0306017, eq. (42)].  Raises InputError if every chain is shorter than two or
     the series is constant.
     """
-    chains = [np.asarray(chain, dtype=np.float64) for chain in replicas]
-    longest = max((len(chain) for chain in chains), default=0)
+    everything, lengths = as_replicas(list(replicas))
+    longest, n_total, mean = int(lengths.max()), len(everything), float(everything.mean())
     if longest < 2:
         raise InputError("rho(t) needs a chain of at least 2 measurements")
     limit = min(longest - 1, 3 * t_max + 100)  # (E.11) sums over k up to t + Lambda
-    mean = np.concatenate(chains).mean()
-    gamma, pairs = np.zeros(limit + 1), np.zeros(limit + 1)
-    for chain in chains:
-        n, size = len(chain), 1 << (2 * len(chain) - 1).bit_length()
-        spectrum = np.abs(np.fft.rfft(chain - mean, size)) ** 2
-        reach = min(n, limit + 1)
-        gamma[:reach] += np.fft.irfft(spectrum, size)[:reach]
-        pairs[:reach] += n - np.arange(reach)
-    gamma /= np.maximum(pairs, 1)
+    gamma = autocovariance(everything[:, 0] - mean, lengths, limit + 1)
     if not gamma[0] > 1e-24 * max(mean * mean, 1e-300):
         raise InputError("rho(t) of a constant series is undefined")
-    rho, n_total = gamma / gamma[0], sum(len(chain) for chain in chains)
+    rho = gamma / gamma[0]
     t_max = min(t_max, limit // 3 if limit >= 3 else limit)
-    rho_error = np.sqrt(_rho_variance(rho, t_max, n_total))
+    rho_error = np.sqrt(_rho_variance(rho, t_max) / n_total)
     window = np.arange(t_max + 1)
     tau = 0.5 + np.cumsum(np.where(window > 0, rho[: t_max + 1], 0.0))
     tau_error = np.abs(tau) * np.sqrt(4.0 / n_total * np.maximum(window + 0.5 - tau, 0.0))
     return Autocorrelation(rho[: t_max + 1], rho_error, tau, tau_error)
 
 
-def _rho_variance(rho: Floats, t_max: int, n_total: int) -> Floats:
-    """(1/N) sum_{k>=1} [rho(k+t) + rho(k-t) - 2 rho(k) rho(t)]^2, rho(-t) = rho(t), for t = 0..t_max."""
-    reach = len(rho) - 1 - t_max
-    k = np.arange(1, reach + 1)
-    variance = np.zeros(t_max + 1)
-    for t in range(1, t_max + 1):
-        variance[t] = np.sum((rho[k + t] + rho[np.abs(k - t)] - 2 * rho[k] * rho[t]) ** 2) / n_total
-    return variance
+def _rho_variance(rho: Floats, t_max: int) -> Floats:
+    """sum_{k>=1} [rho(k+t) + rho(k-t) - 2 rho(k) rho(t)]^2, rho(-t) = rho(t), for t = 0..t_max."""
+    k, t = np.ix_(np.arange(1, len(rho) - t_max), np.arange(t_max + 1))
+    return np.asarray(((rho[k + t] + rho[np.abs(k - t)] - 2 * rho[k] * rho[t]) ** 2).sum(0))

@@ -15,7 +15,7 @@ from diffsq.plots.style import FIELD, GREY, INK, SERIES, band, panels, styled
 from lattice.scans.crossings import ISING, curve_fit, dimensionless
 from lattice.scans.scaling import MIN_POINTS
 from lattice.scans.table import CERTIFIED, extents, tau_trajectories
-from lattice.statistics.notation import format_value
+from lattice.statistics.notation import format_entry, format_value
 
 Point = Mapping[str, Any]
 """One result of `lattice.scans.scan`."""
@@ -98,11 +98,10 @@ def binder_crossing(
     sizes = [fit.length for fit in fits]
     pairs = [p for p in block["pairs"] if tuple(p["L"]) in list(zip(sizes, sizes[1:])) and "kappa" in p]
     for pair in pairs:
-        number = format_value(pair["kappa"], pair["kappa_error"])
+        label = r"${} \times {}$: $\kappa_\times = {}$".format(*pair["L"], format_entry(pair, "kappa"))
         axes.errorbar(
             pair["kappa"], pair["value"], pair["value_error"], pair["kappa_error"], fmt="*", markersize=13,
-            markerfacecolor="white", color=INK, zorder=6,
-            label=rf"${pair['L'][0]} \times {pair['L'][1]}$: $\kappa_\times = {number}$",
+            markerfacecolor="white", color=INK, zorder=6, label=label,
         )  # fmt: skip
     _limit_band(axes, block, pairs)
     if star is not None:

@@ -130,11 +130,10 @@ def to_svg(figure: Figure, name: str) -> str:
     with matplotlib.rc_context({**RC, "svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'(<svg[^>]*?)\swidth="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?)\sheight="[^"]*"', r"\1", text, count=1)
+    for size in ("width", "height"):
+        text = re.sub(rf'(<svg[^>]*?)\s{size}="[^"]*"', r"\1", text, count=1)
     # an image's id is a hash of its pixels, so two equal colour bars would share one; nothing refers to it
     text = re.sub(r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", text)
     text = re.sub(r'\bid="', f'id="{name}-', text)

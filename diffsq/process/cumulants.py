@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from einops import rearrange, repeat
-from numpy.typing import NDArray
 from torch import Tensor
 
 from diffsq.process.sde import VESDE, VPSDE
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments
@@ -53,8 +52,7 @@ def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:
     """
     start = repeat(np.asarray(kappa, dtype=np.float64), "... n -> ... level n", level=len(f)).copy()
     start[..., 1] += noise * np.asarray(sigma) ** 2
-    out: Floats = start * np.power.outer(np.asarray(f), np.arange(1, start.shape[-1] + 1))
-    return out
+    return np.asarray(start * np.power.outer(np.asarray(f), np.arange(1, start.shape[-1] + 1)))
 
 
 class Tally:
@@ -70,9 +68,7 @@ class Tally:
             raise InputError(f"jackknife errors need {MIN_BLOCKS} or more blocks of samples, got {n_blocks}")
         self.sums, self.counts = np.zeros((n_levels, n_blocks, n_max)), np.zeros((n_levels, n_blocks))
 
-    def add(
-        self, level: int, x: Tensor | Floats, block: NDArray[np.int64], weight: Floats | None = None
-    ) -> None:
+    def add(self, level: int, x: Tensor | Floats, block: Integers, weight: Floats | None = None) -> None:
         """Count fields x (n, ...) at a level, with importance weights (n,) if they have any.
 
         Raises `InputError` for values that are not finite.
@@ -124,8 +120,7 @@ class Curve:
     @classmethod
     def of(cls, sigma: Floats, orders: Sequence[int], value: Floats, without: Floats) -> "Curve":
         """From kappa_1.. (n_levels, n_max) and the same without each block (n_levels, b, n_max)."""
-        columns = columns_of(orders, value.shape[-1])
-        error = jackknife_errors(without, -2)
+        columns, error = columns_of(orders, value.shape[-1]), jackknife_errors(without, -2)
         return cls(np.asarray(sigma), tuple(orders), value[:, columns], error[:, columns])
 
     def as_dict(self) -> dict[str, Any]:
@@ -142,7 +137,7 @@ def columns_of(orders: Sequence[int], n_max: int) -> list[int]:
 
 def estimate(
     x: Tensor | Floats, orders: Sequence[int] = ORDERS, *, z2: bool = False,
-    block: NDArray[np.int64] | None = None, weight: Floats | None = None, n_blocks: int = 100,
+    block: Integers | None = None, weight: Floats | None = None, n_blocks: int = 100,
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """kappa_n of samples x (n, ...) and errors, each (n_orders,); block (n,): chains, else n_blocks slices.
 
@@ -158,12 +153,12 @@ def estimate(
     return curve.value[0], curve.error[0]
 
 
-def slices(n: int, n_blocks: int = 100) -> NDArray[np.int64]:
+def slices(n: int, n_blocks: int = 100) -> Integers:
     """Block of each of n independent samples, n_blocks contiguous slices."""
     return np.arange(n) * min(n_blocks, n) // n
 
 
-def watch_into(tally: Tally, f: Floats, block: NDArray[np.int64], basis: Tensor | None = None) -> Watch:
+def watch_into(tally: Tally, f: Floats, block: Integers, basis: Tensor | None = None) -> Watch:
     """A watch that counts f x, x in the samplers' variable; basis (V, m): projections instead of sites."""
 
     def watch(n: int, x: Tensor) -> None:

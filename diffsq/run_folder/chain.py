@@ -26,10 +26,12 @@ from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, changed_values, read_json, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent
+from lattice.requests import refuse_changes, stored_request
 from lattice.simulation import thermalise as therm
 from lattice.simulation.thermalise import Thermalisation
+from lattice.simulation.trajectory import Recipe
 
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
@@ -113,7 +115,7 @@ def chain(
     check_settings(bench, settings)
     making = _Making(bench, settings, settings.shape or bench.model.shape, out, progress or Silent())
     request = making.request
-    _check_request(out, request)
+    refuse_changes(out, stored_request(out), request, "holds a chain", "; remove this folder to make it anew")
     if not (out / "request.json").exists():
         write_json(out / "request.json", request)
     if (out / "manifest.json").exists():
@@ -213,7 +215,7 @@ class _Making:
         )  # fmt: skip
         try:
             seed = chain_seed(self.bench.seed)
-            made = therm.thermalise(self.bench.action, self.shape, params, seed, self.bar)
+            made = therm.thermalise(Recipe(self.bench.action, self.shape, params, seed), self.bar)
         finally:
             self.bar.close()
         therm.write_thermalisation(path, made, self.request)
@@ -257,16 +259,6 @@ class _Making:
             found = {"key": self.key, "tilts": block.tilts()}
             write_json(path, found)
         block.set_tilts(found["tilts"])
-
-
-def _check_request(out: Path, request: dict[str, Any]) -> None:
-    path = out / "request.json"
-    changed = changed_values(read_json(path), request) if path.exists() else []
-    if changed:
-        raise InputError(
-            f"{out}: holds a chain made with other settings: {'; '.join(changed)}; remove this folder to "
-            "make it anew"
-        )
 
 
 def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | None) -> State:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lattice.errors import InputError
 from lattice.observables.names import in_short_table
-from lattice.statistics.notation import aligned, format_value, parse_value
+from lattice.statistics.notation import aligned, format_entry, parse_value
 from lattice.statistics.pulls import SIGNIFICANCE, pull, sidak_threshold
 
 REFERENCE = "reference"  # identity of a table of published values
@@ -31,12 +31,9 @@ def compare(
     The observables of the printed table, all of them with everything=True (then the many cumulants, nearly
     copies of each other, raise the threshold). What reference values give is always compared.
 
-    Returns {"rows": [{name, a, a_error, b, b_error, pull}], "chi2", "n", "max_pull", "threshold", "verdict":
-    "agree"|"differ", "p_value", "significance", "not_compared": [{name, reason}], "notes": [...]}.
-    max_pull keeps its sign; threshold is the |pull| at which the verdict turns.
-
-    Raises InputError for dicts of another form, for different actions or shapes (unless allow_different), and
-    when no observable can be compared.
+    In the result max_pull keeps its sign and threshold is the |pull| at which the verdict turns. Raises
+    `InputError` for dicts of another form, for different actions or shapes (unless allow_different), and when
+    no observable can be compared.
 
     >>> def table(x):
     ...     row = {"value": x, "error": 0.03}
@@ -154,8 +151,7 @@ def format_compare(result: Mapping[str, Any], labels: tuple[str, str] = ("A", "B
     """Text for the terminal: aligned rows value(error) with pulls, then the verdict and what was left out."""
     table = [["observable", *labels, "pull"]]
     for row in result["rows"]:
-        ours, theirs = (format_value(row[side], row[f"{side}_error"]) for side in ("a", "b"))
-        table.append([row["name"], ours, theirs, f"{row['pull']:+.2f}"])
+        table.append([row["name"], *(format_entry(row, side) for side in "ab"), f"{row['pull']:+.2f}"])
     lines = aligned(table)
     lines += [f"not compared: {item['name']}: {item['reason']}" for item in result["not_compared"]]
     lines += [f"note: {note}" for note in result["notes"]]

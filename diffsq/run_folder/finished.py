@@ -18,8 +18,8 @@ from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.sampling.lattice_path import ReversePath, load_path
+from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
-from diffsq.sampling.sample import check_model
 from diffsq.sampling.streams import frames_of, noise_of
 from lattice.actions.complexified import Complexified
 from lattice.arrays import Integers

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from diffsq.config.config import Config, load_config
-from diffsq.config.section import flatten
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
+from lattice.requests import changed_values
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
 SCHEMA = dict.fromkeys(STAGES, 2)  # raise when a stage's meaning changes; 1 was version 0.1
@@ -103,11 +103,7 @@ def check_unchanged(run: Run, stage: str) -> None:
     have = run.records.get(stage)
     if have is None or stage not in FOLDER:
         return
-    new = flatten(settings(run.config, stage))
-    old = flatten(have["config"])
-    changed = [
-        f"{k} (was {old.get(k)}, now {new.get(k)})" for k in {**old, **new} if old.get(k) != new.get(k)
-    ]
+    changed = changed_values(have["config"], settings(run.config, stage))
     if changed:
         raise InputError(refusal(run, stage, changed))
 

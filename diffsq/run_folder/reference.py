@@ -22,13 +22,11 @@ MAX_PULL, MAX_ERROR_RATIO = 3.0, 1.0
 def compare_with_references(results: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """All results of `lattice.scans.scan` that carry a reference; None when none does.
 
-    {"rows": [{"point", "name", "value", "error", "reference", "reference_error", "pull", "error_ratio"}],
-     "not_compared": [{"point", "name", "reason"}], "n", "max_pull", "large_pulls": rows with |pull| > 3,
-     "large_errors": rows with error_ratio > 1, "verdict": "agree" when there are none of either, else
-     "differ", "none" when no row could be judged, "false_alarm", "threshold", "significance"}.
-    Values are in the convention of the reference; error_ratio is ours over theirs. A value published without
-    an error is listed with pull None and not judged. false_alarm is the probability that n independent right
-    values have a |pull| > 3, threshold the |pull| that they exceed with probability `significance`.
+    The verdict is "agree" without large pulls and large errors, else "differ"; "none" when no row could be
+    judged. Values are in the convention of the reference; error_ratio is ours over theirs. A value published
+    without an error is listed with pull None and not judged. false_alarm is the probability that n
+    independent right values have a |pull| > 3, threshold the |pull| that they exceed with probability
+    `significance`.
     """
     found: list[dict[str, Any]] = []
     for result in results:

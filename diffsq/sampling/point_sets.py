@@ -26,11 +26,12 @@ from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
-from lattice.files import read_json
+from lattice.files import canonical_json, read_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.rng import stream_id
 
 EXACT = "exact score"
+LAW = 4  # raise with any change of what these samplers draw
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 
@@ -81,27 +82,28 @@ class PointDraws:
         rows = np.linspace(0, len(self.data) - 1, min(len(self.data), self.settings.n_calibration))
         return torch.from_numpy(self.data.phi[rows.astype(np.int64)])
 
-    def sample(self, kind: str, sde: str, out: Path, key: str = "") -> Ensemble:
-        """The run's own sample set of a model through a process; kept if `out` holds it, made with this
-        `key`."""
-        settings = self.settings
-        if is_there(out, key):
+    def sample(self, kind: str, sde: str, out: Path) -> Ensemble:
+        """The run's own sample set of a model through a process; kept if `out` holds it."""
+        if self.is_there(kind, out):
             return read_ensemble(out)
-        n_levels = settings.n_levels[sde]
-        clamped: list[int] = []
+        settings, n_levels, clamped = self.settings, self.settings.n_levels[sde], list[int]()
         x = self.points(kind, sde, settings.method, n_levels, settings.n_samples, clamped=clamped)
-        about: dict[str, Any] = {"model": kind, "sde": sde, "method": settings.method, "n_levels": n_levels}
-        return self.write(x, out, key, {**about, "clamped": sum(clamped)})
+        about = {"sde": sde, "method": settings.method, "n_levels": n_levels, "clamped": sum(clamped)}
+        return self.write(kind, x, out, about)
 
-    def write(self, x: Tensor, out: Path, key: str, about: dict[str, Any]) -> Ensemble:
+    def is_there(self, kind: str, out: Path) -> bool:
+        """Whether `out` holds a finished set of this model, made as it would be made now."""
+        path = out / "manifest.json"
+        return path.is_file() and read_json(path).get("made_with") == self._made_with(kind)
+
+    def write(self, kind: str, x: Tensor, out: Path, about: dict[str, Any]) -> Ensemble:
         """Points (n, d) as an ensemble in the folder `out`."""
-        attrs = {"algorithm": "diffusion", "seed": self.seed, "about": about}
+        attrs = {"algorithm": "diffusion", "seed": self.seed, "about": {"model": kind, **about}}
         ensemble = Ensemble.from_fields(x.numpy(), self.data.action, attrs=attrs)
-        write_ensemble(ensemble, out, {"made_with": key})
+        write_ensemble(ensemble, out, {"made_with": self._made_with(kind)})
         return read_ensemble(out)
 
-
-def is_there(out: Path, key: str) -> bool:
-    """Whether a finished set made with this key is in the folder."""
-    path = out / "manifest.json"
-    return path.is_file() and read_json(path).get("made_with") == key
+    def _made_with(self, kind: str) -> str:
+        """Hash of all that a set depends on."""
+        settings, model = self.settings.model_dump(mode="json"), self.models[kind].about["sha256"]
+        return sha256_text(canonical_json([LAW, settings, self.seed, self.data.identity, model]))

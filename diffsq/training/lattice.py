@@ -37,7 +37,7 @@ WEIGHT_DECAY = 1e-3
 def train(
     config: LatticeRun,
     ensemble: Ensemble,
-    out: Path,
+    out: str | Path,
     *,
     progress: Progress | None = None,
     device: str = "cpu",
@@ -48,6 +48,7 @@ def train(
     `training.validation_fraction`, are held out. Raises `InputError` on a non-finite loss, naming sigma; the
     last good checkpoint is kept.
     """
+    out = Path(out)
     about = describe(config, ensemble)
     key = sha256_text(canonical_json(about))
     done = finished_model(out, key, LatticeScore)

@@ -1,5 +1,4 @@
-"""What the checks of a certificate are made of: two field functions, errors of chain means, and the record of
-a check.
+"""What the checks of a certificate are made of: errors of chain means, the record of a check, and its text.
 
 Chains are independent, so with eight or more of them the error of a mean comes from the scatter of the chain
 means, whatever the autocorrelation, and a deviation is Student's t turned into the equivalent number of
@@ -11,20 +10,33 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lattice.arrays import Floats
+from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.notation import format_value
-from lattice.statistics.pulls import sigmas_of
+from lattice.statistics.pulls import mean_of_chains, sigmas_of
 
 GATE = 4.5  # standard deviations
 # the per-configuration quantities of a certificate, with their symbols
 SYMBOLS = {
-    "abs_magnetization": "|M|",
-    "m2": "M^2",
-    "action": "S",
-    "action_density": "s",
-    "phi2": "phi^2",
+    "abs_magnetization": "|M|", "m2": "M^2", "action": "S", "action_density": "s", "phi2": "phi^2",
     "walls": "walls",
-}
+}  # fmt: skip
 Check = dict[str, Any]
+
+
+def make_check(
+    name: str, value: float | None, error: float | None, expected: str, passed: bool, detail: str
+) -> Check:
+    """The record of a check, JSON data."""
+    return {
+        "name": name, "value": value, "error": error, "expected": expected, "passed": bool(passed),
+        "detail": detail,
+    }  # fmt: skip
+
+
+def failed_check(name: str, expected: str, detail: str) -> Check:
+    """A check that could not be made, or that has no number."""
+    return make_check(name, None, None, expected, False, detail)
 
 
 def equality(name: str, value: float, error: float, dof: float, expected: float, detail: str = "") -> Check:
@@ -35,56 +47,34 @@ def equality(name: str, value: float, error: float, dof: float, expected: float,
     return make_check(name, value, error, f"{expected:g}", passed, text)
 
 
-def make_check(
-    name: str, value: float | None, error: float | None, expected: str, passed: bool, detail: str
-) -> Check:
-    """The record of a check, JSON data."""
-    return {
-        "name": name,
-        "value": value,
-        "error": error,
-        "expected": expected,
-        "passed": bool(passed),
-        "detail": detail,
-    }
-
-
-def failed_check(name: str, expected: str, detail: str) -> Check:
-    """A check that could not be made, or that has no number."""
-    return make_check(name, None, None, expected, False, detail)
+def mean_is(name: str, parts: list[Floats], expected: float, detail: str) -> Check:
+    """The check that the mean of a series, one part per chain, is `expected`."""
+    try:
+        return equality(name, *mean_of_chains(parts), expected, detail)
+    except EstimatorError as error:
+        return failed_check(name, f"{expected:g}", str(error))
 
 
 def format_certificate(certificate: dict[str, Any]) -> str:
     """The certificate as text for a terminal: a verdict, a line per check, and the autocorrelation times."""
-    word = certificate.get("verdict") or ("PASSED" if certificate["passed"] else "FAILED")
-    lines = [f"Certificate: {word}" + (f" ({certificate['reason']})" if certificate["reason"] else "")]
+    reason = f" ({certificate['reason']})" if certificate["reason"] else ""
+    lines = [f"Certificate: {certificate.get('verdict') or _verdict(certificate)}{reason}"]
     if "n_chains" in certificate:
         lines.append(f"  {certificate['n']} configurations in {certificate['n_chains']} chains")
     for check in certificate["checks"]:
-        value = (
-            ""
-            if check["value"] is None
-            else format_value(check["value"], check["error"])
-            if check["error"]
-            else f"{check['value']:.4g}"
-        )
-        verdict = "PASSED" if check["passed"] else "FAILED"
-        line = f"  {verdict}  {check['name']:<26} {value:<16} {_limit(check):<25} {check['detail']}"
+        value = "" if check["value"] is None else f"{check['value']:.4g}"
+        value = format_value(check["value"], check["error"]) if check["error"] else value
+        limit = f"limit {check['limit']}" if "limit" in check else f"expected {check['expected']}"
+        line = f"  {_verdict(check)}  {check['name']:<26} {value:<16} {limit:<25} {check['detail']}"
         lines.append(line.rstrip())
-    times = [
-        f"{SYMBOLS[name]} {format_value(tau['value'], tau['error'])}"
-        for name, tau in certificate.get("tau_int", {}).items()
-        if isinstance(tau, dict)
-    ]
+    tau = certificate.get("tau_int", {})
+    times = [f"{SYMBOLS[k]} {format_value(t['value'], t['error'])}" for k, t in tau.items() if k != "unit"]
     if times:
-        lines.append(f"  tau_int (1/2 + sum rho): {', '.join(times)} in {certificate['tau_int']['unit']}")
+        lines.append(f"  tau_int (1/2 + sum rho): {', '.join(times)} in {tau['unit']}")
     if certificate.get("n_independent") is not None:
         lines.append(f"  independent configurations N/(2 tau_int): {certificate['n_independent']:.0f}")
     return "\n".join(lines)
 
 
-def _limit(check: Check) -> str:
-    if "limit" in check:
-        return "" if check["limit"] is None else f"limit {check['limit']:.4g}"
-    expected = check["expected"]
-    return f"expected {expected:.6g}" if isinstance(expected, float) else f"expected {expected}"
+def _verdict(record: dict[str, Any]) -> str:
+    return "PASSED" if record["passed"] else "FAILED"

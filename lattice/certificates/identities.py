@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -11,8 +13,8 @@ from lattice.ensembles.shards import batches
 
 
 def schwinger_dyson(phi: Floats, action: Action) -> Floats:
-    """(1/V) sum_x phi_x dS/dphi_x of each field (n, *shape) -> (n,); its mean is 1 under exp(-S) (integrate
-    by parts).
+    """(1/V) sum_x phi_x dS/dphi_x of each field (n, *components, *shape) -> (n,); its mean under exp(-S) is
+    the number of components (integrate by parts).
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> schwinger_dyson(np.ones((1, 2, 2)), ScalarPhi4(0.0, 0.0)).tolist()
@@ -22,18 +24,19 @@ def schwinger_dyson(phi: Floats, action: Action) -> Floats:
     for batch in batches(phi.shape):
         part = torch.from_numpy(phi[batch])
         out[batch] = (part * action.grad(part)).mean(dim=tuple(range(1, part.dim()))).numpy()
-    return out
+    return math.prod(action.components) * out
 
 
-def wall_density(phi: Floats) -> Floats:
-    """Fraction of links whose ends differ in sign, of each field (n, *shape) -> (n,).
+def wall_density(phi: Floats, dim: int | None = None) -> Floats:
+    """Fraction of links whose ends differ in sign, of each field (n, *components, *shape) -> (n,); `dim`
+    lattice axes, all but the first if not given.
 
     >>> wall_density(np.array([[1.0, 1.0, -1.0, -1.0]])).tolist()
     [0.5]
     """
-    out = np.empty(len(phi))
+    out, dim = np.empty(len(phi)), dim or phi.ndim - 1
     for batch in batches(phi.shape):
         up = phi[batch] > 0
-        axes = range(1, up.ndim)
-        out[batch] = sum((up != np.roll(up, 1, axis)).mean(axis=tuple(axes)) for axis in axes) / (up.ndim - 1)
+        rest = tuple(range(1, up.ndim))
+        out[batch] = sum((up != np.roll(up, 1, axis)).mean(axis=rest) for axis in rest[-dim:]) / dim
     return out

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lattice.arrays import Floats
-from lattice.certificates.check import GATE, SYMBOLS, Check, equality, failed_check, make_check
+from lattice.certificates.check import GATE, SYMBOLS, Check, failed_check, make_check, mean_is
 from lattice.certificates.identities import schwinger_dyson, wall_density
 from lattice.certificates.stationarity import (
     drift_checks,
@@ -24,22 +24,21 @@ from lattice.certificates.stationarity import (
     scatter_checks,
     several_starts,
     start_checks,
-    starts,
 )
 from lattice.ensembles.ensemble import Ensemble
 from lattice.statistics.gamma import Estimate, EstimatorError, gamma_method
 from lattice.statistics.notation import format_value
-from lattice.statistics.pulls import mean_of_chains
 
 MIN_THERM_OVER_TAU = 40.0  # hot starts leave domains that outlive tau_int of the equilibrium
 MIN_CHAIN_OVER_TAU = 10.0
 MIN_INDEPENDENT = 100.0
 MIN_ACCEPTANCE = 0.3
 _TAU_OF = ("abs_magnetization", "m2", "action")
+Series = dict[str, list[Floats]]
 
 
 def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Certify a Monte Carlo ensemble.
+    """Certify a Monte Carlo ensemble of any real action.
 
     therm_history: magnetization, abs_magnetization, action_density, dH of shape (n_therm, n_chains) and
     start, a list of "hot", "cold" or "wall" per chain in the order of the chain numbers; None for an ensemble
@@ -50,86 +49,88 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
     n_independent, acceptance, exp_minus_dH, schwinger_dyson. It never raises for an ensemble that is merely
     bad: it fails it.
     """
-    series = _quantities(ensemble)
     chains = ensemble.replicas()
-    data = {name: [values[rows] for rows in chains] for name, values in series.items()}
+    data = {name: [values[rows] for rows in chains] for name, values in _quantities(ensemble).items()}
+    starts = _starts(therm_history, len(chains))
     checks: list[Check] = [_origin(ensemble, therm_history, chains)]
     tau, problem = _tau_int(data)
     checks += _length_checks(ensemble, data, tau, problem, therm_history)
     checks += history_checks(therm_history)
-    checks += start_checks(data, starts(ensemble, therm_history))
+    checks += start_checks(data, starts, ensemble.action.even)
     checks += drift_checks(data)
     checks += scatter_checks(data)
-    checks += _update_checks(ensemble, chains, data)
-    failed = [check for check in checks if not check["passed"]]
-    reason = ""
-    if failed:
-        cannot = next((check for check in failed if check["name"] in ("origin", "chain length")), None)
-        reason = (
-            f"cannot be certified: {cannot['detail']}"
-            if cannot
-            else "failed: " + ", ".join(check["name"] for check in failed)
-        )
-    by_name = {check["name"]: check for check in checks}
+    checks += _update_checks(ensemble, chains)
+    expected = float(math.prod(ensemble.action.components))
+    checks.append(mean_is("Schwinger-Dyson", data["schwinger_dyson"], expected, "phi dS/dphi per site"))
+    if ensemble.action.even:
+        signs = float((np.concatenate(data["magnetization"]) > 0).mean())
+        checks.append(mean_is("M (Z2)", data["magnetization"], 0.0, f"M > 0 in {100 * signs:.1f} %"))
+    by_name = {check["name"]: {"value": check["value"], "error": check["error"]} for check in checks}
+    slowest = max(e.tau_int for e in tau.values()) if len(tau) == len(_TAU_OF) else None
     return {
-        "passed": not failed,
-        "reason": reason,
+        "passed": all(check["passed"] for check in checks),
+        "reason": _reason([check for check in checks if not check["passed"]]),
         "checks": checks,
-        "tau_int": {**{name: _tau_json(estimate) for name, estimate in tau.items()}, "unit": _unit(ensemble)},
+        "tau_int": {
+            **{name: {"value": e.tau_int, "error": e.tau_int_error} for name, e in tau.items()},
+            "unit": _unit(ensemble),
+        },
         "n": len(ensemble),
         "n_chains": len(chains),
-        "n_independent": len(ensemble) / (2 * max(e.tau_int for e in tau.values()))
-        if len(tau) == len(_TAU_OF)
-        else None,
-        "acceptance": _summary(by_name.get("acceptance")),
-        "exp_minus_dH": _summary(by_name.get("exp(-dH)")),
-        "schwinger_dyson": _summary(by_name.get("Schwinger-Dyson")),
+        "n_independent": len(ensemble) / (2 * slowest) if slowest else None,
+        "acceptance": by_name.get("acceptance"),
+        "exp_minus_dH": by_name.get("exp(-dH)"),
+        "schwinger_dyson": by_name["Schwinger-Dyson"],
         "gate": GATE,
     }
 
 
+def _reason(failed: list[Check]) -> str:
+    for check in failed:
+        if check["name"] in ("origin", "chain length"):
+            return f"cannot be certified: {check['detail']}"
+    return "failed: " + ", ".join(check["name"] for check in failed) if failed else ""
+
+
 def _quantities(ensemble: Ensemble) -> dict[str, Floats]:
-    volume = math.prod(ensemble.shape)
     m, action = ensemble.series["magnetization"], ensemble.series["action"]
     return {
         "magnetization": m,
         "abs_magnetization": np.abs(m),
         "m2": m**2,
         "action": action,
-        "action_density": action / volume,
+        "action_density": action / math.prod(ensemble.shape),
         "phi2": ensemble.series["phi2"],
-        "walls": wall_density(ensemble.phi),
+        "walls": wall_density(ensemble.phi, len(ensemble.shape)),
         "schwinger_dyson": schwinger_dyson(ensemble.phi, ensemble.action),
     }
 
 
+def _starts(history: dict[str, Any] | None, n_chains: int) -> list[str] | None:
+    """How every chain started, None where that is not known or all alike."""
+    known = history is not None and len(history["start"]) == n_chains and several_starts(history["start"])
+    return list(history["start"]) if history is not None and known else None
+
+
 def _origin(ensemble: Ensemble, history: dict[str, Any] | None, chains: list[Any]) -> Check:
-    expected = "known history"
+    problem = ""
     if ensemble.log_weight is not None:
-        return failed_check(
-            "origin", expected, "a sampled ensemble is judged by its weights, not by a certificate"
-        )
-    if len(chains) == len(ensemble):
-        return failed_check(
-            "origin", expected, "one configuration per chain: neither tau_int nor drift can be measured"
-        )
-    if history is None:
-        return failed_check(
-            "origin", expected, "no thermalisation history, and no hot and cold starts to compare"
-        )
-    if len(history["start"]) != len(chains):
-        return failed_check(
-            "origin", expected, f"the history has {len(history['start'])} chains, the ensemble {len(chains)}"
-        )
-    if not several_starts(history["start"]):
-        return failed_check(
-            "origin", expected, f"all chains start {history['start'][0]}: hot and cold starts are needed"
-        )
+        problem = "a sampled ensemble is judged by its weights, not by a certificate"
+    elif len(chains) == len(ensemble):
+        problem = "one configuration per chain: neither tau_int nor drift can be measured"
+    elif history is None:
+        problem = "no thermalisation history, and no hot and cold starts to compare"
+    elif len(history["start"]) != len(chains):
+        problem = f"the history has {len(history['start'])} chains, the ensemble {len(chains)}"
+    elif not several_starts(history["start"]):
+        problem = f"all chains start {history['start'][0]}: hot and cold starts are needed"
+    if problem or history is None:
+        return failed_check("origin", "known history", problem)
     kinds = [name for name in ("hot", "cold", "wall") if name in history["start"]]
-    return make_check("origin", None, None, expected, True, f"{', '.join(kinds)} starts, history kept")
+    return make_check("origin", None, None, "known history", True, f"{', '.join(kinds)} starts, history kept")
 
 
-def _tau_int(data: dict[str, list[Floats]]) -> tuple[dict[str, Estimate], str]:
+def _tau_int(data: Series) -> tuple[dict[str, Estimate], str]:
     tau: dict[str, Estimate] = {}
     problem = ""
     for name in _TAU_OF:
@@ -141,95 +142,50 @@ def _tau_int(data: dict[str, list[Floats]]) -> tuple[dict[str, Estimate], str]:
 
 
 def _length_checks(
-    ensemble: Ensemble,
-    data: dict[str, list[Floats]],
-    tau: dict[str, Estimate],
-    problem: str,
-    history: dict[str, Any] | None,
+    ensemble: Ensemble, data: Series, tau: dict[str, Estimate], problem: str, history: dict[str, Any] | None
 ) -> list[Check]:
     expected = f">= {MIN_CHAIN_OVER_TAU:g} tau_int"
     if problem:
         return [failed_check("chain length", expected, problem)]
     slowest = max(tau, key=lambda name: tau[name].tau_int)
     longest = tau[slowest].tau_int
-    shortest = min(len(part) for part in data[slowest])
+    shortest, n = min(len(part) for part in data[slowest]), len(ensemble) / (2 * longest)
     about = f"tau_int({SYMBOLS[slowest]}) = {format_value(longest, tau[slowest].tau_int_error)}"
+    long_enough = shortest >= MIN_CHAIN_OVER_TAU * longest
+    detail = f"{shortest} per chain, {about}"
     checks = [
+        make_check("chain length", shortest / longest, None, expected, long_enough, detail),
         make_check(
-            "chain length",
-            shortest / longest,
-            None,
-            expected,
-            shortest >= MIN_CHAIN_OVER_TAU * longest,
-            f"{shortest} per chain, {about}",
-        ),
-        make_check(
-            "independent configurations",
-            len(ensemble) / (2 * longest),
-            None,
-            f">= {MIN_INDEPENDENT:g}",
-            len(ensemble) / (2 * longest) >= MIN_INDEPENDENT,
-            about,
+            "independent configurations", n, None, f">= {MIN_INDEPENDENT:g}", n >= MIN_INDEPENDENT, about
         ),
     ]
     n_therm = len(history["dH"]) if history is not None else int(ensemble.attrs.get("n_therm") or 0)
     if n_therm:
         ratio = n_therm / (longest * int(ensemble.attrs.get("stride") or 1))
-        expected = f">= {MIN_THERM_OVER_TAU:g} tau_int"
-        detail = f"{n_therm} trajectories" + (
-            ""
-            if ratio >= MIN_THERM_OVER_TAU
-            else f"; {math.ceil(n_therm * MIN_THERM_OVER_TAU / ratio)} are needed"
-        )
-        checks.append(
-            make_check("thermalisation length", ratio, None, expected, ratio >= MIN_THERM_OVER_TAU, detail)
-        )
+        expected, passed = f">= {MIN_THERM_OVER_TAU:g} tau_int", ratio >= MIN_THERM_OVER_TAU
+        needed = "" if passed else f"; {math.ceil(n_therm * MIN_THERM_OVER_TAU / ratio)} are needed"
+        detail = f"{n_therm} trajectories{needed}"
+        checks.append(make_check("thermalisation length", ratio, None, expected, passed, detail))
     return checks
 
 
-def _update_checks(ensemble: Ensemble, chains: list[Any], data: dict[str, list[Floats]]) -> list[Check]:
+def _update_checks(ensemble: Ensemble, chains: list[Any]) -> list[Check]:
     checks = []
-    series = {
-        name: [ensemble.series[name][rows] for rows in chains]
-        for name in ("accepted", "dH")
-        if name in ensemble.series
-    }
-    if "accepted" in series:
-        value = float(np.mean(np.concatenate(series["accepted"])))
+    if (accepted := ensemble.series.get("accepted")) is not None:
+        value = float(np.mean(np.concatenate([accepted[rows] for rows in chains])))
         detail = "" if value < 0.995 else "larger steps would be cheaper"
         checks.append(
             make_check("acceptance", value, None, f">= {MIN_ACCEPTANCE:g}", value >= MIN_ACCEPTANCE, detail)
         )
-    if "dH" in series and any(part.any() for part in series["dH"]):  # a local update has no dH, stored as 0
+    dH = ensemble.series.get("dH")
+    if dH is not None and dH.any():  # a local update has no dH, stored as 0
         with np.errstate(over="ignore"):
-            checks.append(
-                _mean_is("exp(-dH)", [np.exp(-part) for part in series["dH"]], 1.0, "exactness of HMC")
-            )
-    checks.append(_mean_is("Schwinger-Dyson", data["schwinger_dyson"], 1.0, "phi dS/dphi per site"))
-    signs = float((np.concatenate(data["magnetization"]) > 0).mean())
-    checks.append(_mean_is("M (Z2)", data["magnetization"], 0.0, f"M > 0 in {100 * signs:.1f} %"))
+            weights = [np.exp(-dH[rows]) for rows in chains]
+        checks.append(mean_is("exp(-dH)", weights, 1.0, "exactness of HMC"))
     return checks
 
 
-def _mean_is(name: str, parts: list[Floats], expected: float, detail: str) -> Check:
-    try:
-        return equality(name, *mean_of_chains(parts), expected, detail)
-    except EstimatorError as error:
-        return failed_check(name, f"{expected:g}", str(error))
-
-
-def _tau_json(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.tau_int, "error": estimate.tau_int_error}
-
-
 def _unit(ensemble: Ensemble) -> str:
-    stride = ensemble.attrs.get("stride")
-    return (
-        "saved configurations"
-        if not stride
-        else f"saved configurations (one every {stride} trajector{'y' if stride == 1 else 'ies'})"
-    )
-
-
-def _summary(check: Check | None) -> dict[str, Any] | None:
-    return None if check is None else {"value": check["value"], "error": check["error"]}
+    if not (stride := ensemble.attrs.get("stride")):
+        return "saved configurations"
+    return f"saved configurations (one every {stride} trajector{'y' if stride == 1 else 'ies'})"

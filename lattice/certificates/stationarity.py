@@ -13,8 +13,7 @@ import numpy as np
 import scipy.stats
 
 from lattice.arrays import Floats
-from lattice.certificates.check import GATE, SYMBOLS, Check, equality, failed_check, make_check
-from lattice.ensembles.ensemble import Ensemble
+from lattice.certificates.check import GATE, SYMBOLS, Check, equality, failed_check, make_check, mean_is
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.pulls import MIN_CHAINS_FOR_SCATTER, mean_of_chains
 
@@ -42,27 +41,14 @@ def several_starts(starts: list[str]) -> bool:
     return {"hot", "cold"} <= set(starts) <= {"hot", "cold", "wall"}
 
 
-def starts(ensemble: Ensemble, history: dict[str, Any] | None) -> list[str] | None:
-    n_chains = len(np.unique(ensemble.chain))
-    if history is None or len(history["start"]) != n_chains or not several_starts(history["start"]):
-        return None
-    return list(history["start"])
-
-
-def start_checks(data: dict[str, list[Floats]], starts: list[str] | None) -> list[Check]:
+def start_checks(data: dict[str, list[Floats]], starts: list[str] | None, even: bool) -> list[Check]:
+    """Hot and wall starts against cold ones; of an even action also <M> = 0 among the cold chains, which all
+    start with M > 0: they have changed sign many times."""
     if starts is None:
         return []
     checks = [check for name in COMPARED for check in _against_cold(SYMBOLS[name], data[name], starts, "")]
     cold = [part for part, own in zip(data["magnetization"], starts, strict=True) if own == "cold"]
-    return [*checks, _forgot_its_sign(cold)]
-
-
-def _forgot_its_sign(cold: list[Floats]) -> Check:
-    """All cold chains start with M > 0: <M> = 0 among them says that they have changed sign many times."""
-    try:
-        return equality("M of cold starts", *mean_of_chains(cold), 0.0, "their common sign is forgotten")
-    except EstimatorError as error:
-        return failed_check("M of cold starts", "0", str(error))
+    return checks + [mean_is("M of cold starts", cold, 0.0, "their common sign is forgotten")] * even
 
 
 def _against_cold(label: str, parts: list[Floats], starts: list[str], detail: str) -> list[Check]:
@@ -72,26 +58,23 @@ def _against_cold(label: str, parts: list[Floats], starts: list[str], detail: st
         for start in ("cold", "hot", "wall")
     }
     return [
-        _difference(f"{label} {start}-cold", groups[start], groups["cold"], detail)
+        _difference(f"{label} {start}-cold", groups["cold"], groups[start], detail)
         for start in ("hot", "wall")
         if groups[start]
     ]
 
 
-def _difference(name: str, one: list[Floats], cold: list[Floats], detail: str) -> Check:
+def _difference(name: str, one: list[Floats], two: list[Floats], detail: str) -> Check:
+    """The means of `two` and `one` are equal; a quantity that never changes (walls deep in the broken phase)
+    is no disagreement."""
     try:
-        (a, a_error, a_dof), (b, b_error, b_dof) = mean_of_chains(one), mean_of_chains(cold)
+        (a, a_error, a_dof), (b, b_error, b_dof) = mean_of_chains(one), mean_of_chains(two)
     except EstimatorError as error:
-        return _constant_or_failed(name, [*one, *cold], error)
-    return equality(name, a - b, math.hypot(a_error, b_error), min(a_dof, b_dof), 0.0, detail)
-
-
-def _constant_or_failed(name: str, parts: list[Floats], error: EstimatorError) -> Check:
-    """A quantity that never changes (walls deep in the broken phase) is no disagreement; anything else is."""
-    everything = np.concatenate(parts)
-    if everything.min() == everything.max():
-        return make_check(name, 0.0, None, "0", True, f"constant, {everything[0]:.6g}")
-    return failed_check(name, "0", str(error))
+        everything = np.concatenate([*one, *two])
+        if everything.min() == everything.max():
+            return make_check(name, 0.0, None, "0", True, f"constant, {everything[0]:.6g}")
+        return failed_check(name, "0", str(error))
+    return equality(name, b - a, math.hypot(a_error, b_error), min(a_dof, b_dof), 0.0, detail)
 
 
 def drift_checks(data: dict[str, list[Floats]]) -> list[Check]:
@@ -104,7 +87,8 @@ def drift_checks(data: dict[str, list[Floats]]) -> list[Check]:
             continue
         halves = [np.array_split(part, 2) for part in parts]
         if len(parts) < MIN_CHAINS_FOR_SCATTER:
-            checks.append(_half_difference(f"{symbol} drift", [h[0] for h in halves], [h[1] for h in halves]))
+            first, second = ([h[i] for h in halves] for i in (0, 1))
+            checks.append(_difference(f"{symbol} drift", first, second, "second half - first half"))
             continue
         steps = [np.atleast_1d(h[1].mean() - h[0].mean()) for h in halves]
         checks.append(equality(f"{symbol} drift", *mean_of_chains(steps), 0.0, "second half - first half"))
@@ -119,14 +103,6 @@ def _slope(series: Floats) -> float:
     return float(time @ series / (time @ time))
 
 
-def _half_difference(name: str, first: list[Floats], second: list[Floats]) -> Check:
-    try:
-        (a, a_error, _), (b, b_error, _) = mean_of_chains(first), mean_of_chains(second)
-    except EstimatorError as error:
-        return _constant_or_failed(name, [*first, *second], error)
-    return equality(name, b - a, math.hypot(a_error, b_error), math.inf, 0.0, "second half - first half")
-
-
 def scatter_checks(data: dict[str, list[Floats]]) -> list[Check]:
     """Variance of the chain means against what autocorrelation inside the chains explains: near 1 if all
     chains visit the same states (the ratio inside Gelman and Rubin's R, Statist. Sci. 7 (1992) 457, with
@@ -139,8 +115,8 @@ def scatter_checks(data: dict[str, list[Floats]]) -> list[Check]:
         label, n = f"{SYMBOLS[name]} between chains", min(len(part) for part in parts)
         try:
             inside = gamma_method([part[:, None] for part in parts], centre="replica")
-        except EstimatorError as error:
-            checks.append(failed_check(label, "1", str(error)))
+        except EstimatorError as refused:
+            checks.append(failed_check(label, "1", str(refused)))
             continue
         # subtracting each chain's own mean lowers Gamma(t) by 2 tau Gamma(0)/n at every t of the window
         tau = inside.tau_int * (1 + (2 * inside.window + 1) / n)
@@ -148,15 +124,7 @@ def scatter_checks(data: dict[str, list[Floats]]) -> list[Check]:
         ratio = float(np.var([part.mean() for part in parts], ddof=1)) / within
         dof = len(parts) - 1
         limit = 1.25 * float(scipy.stats.chi2.isf(scipy.stats.norm.sf(GATE), dof)) / dof
-        error_of_ratio = ratio * math.sqrt(2.0 / dof)
-        checks.append(
-            make_check(
-                label,
-                ratio,
-                error_of_ratio,
-                f"1, at most {limit:.2f}",
-                ratio <= limit,
-                "variance of chain means / expected",
-            )
-        )
+        expected, detail = f"1, at most {limit:.2f}", "variance of chain means / expected"
+        error = ratio * math.sqrt(2.0 / dof)
+        checks.append(make_check(label, ratio, error, expected, ratio <= limit, detail))
     return checks

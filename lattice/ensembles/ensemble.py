@@ -153,20 +153,21 @@ class EnsembleWriter:
         Raises InputError when it belongs to another computation.
         """
         path = self.path(k)
-        if not path.exists():
-            return None
         try:
             shard = read_shard(path)
+            ours = shard.attrs.get("key") == self.key
+            if ours:
+                check_shard(shard, self.action, str(path))
         except InputError:
             return None
-        if shard.attrs.get("key") != self.key:
+        if not ours:
             raise InputError(f"{path}: made with other parameters; choose another folder, or remove this one")
-        try:
-            check_shard(shard, self.action, str(path))
-        except InputError:
-            return None
-        self._records[k] = {"name": path.name, "n": len(shard.phi), "sha256": sha256_file(path)}
+        self._record(k, len(shard.phi))
         return shard
+
+    def _record(self, k: int, n: int) -> None:
+        path = self.path(k)
+        self._records[k] = {"name": path.name, "n": n, "sha256": sha256_file(path)}
 
     def append(
         self, k: int, *, phi: Floats, chain: Integers, trajectory: Integers,
@@ -187,16 +188,15 @@ class EnsembleWriter:
         shard = Shard(phi, chain, trajectory, full, log_weight, self._attrs, state or {})
         check_shard(shard, self.action, str(path))
         write_shard(path, shard)
-        self._records[k] = {"name": path.name, "n": len(phi), "sha256": sha256_file(path)}
+        self._record(k, len(phi))
         return True
 
     def read(self) -> Ensemble:
         """The ensemble of the shards written or verified so far, read back from the disk and checked."""
-        shards = [self.verified(k) for k in sorted(self._records)]
-        sound = [shard for shard in shards if shard is not None]
-        if len(sound) < len(shards) or not sound:
+        sound = [shard for k in sorted(self._records) if (shard := self.verified(k)) is not None]
+        if len(sound) < len(self._records) or not sound:
             raise InputError(
-                f"{self.folder}: a shard was damaged after it was written; run the same command again"
+                f"{self.folder}: a shard was damaged after it was written; run the command again"
             )
         hashes = [self._records[k]["sha256"] for k in sorted(self._records)]
         return _assemble(sound, self.action, {"certificate": None}, shards_identity(hashes))
@@ -205,9 +205,7 @@ class EnsembleWriter:
         """Write manifest.json, last of all, and return it. `extras` are further entries (the certificate)."""
         shards = [self._records[k] for k in sorted(self._records)]
         if sorted(self._records) != list(range(len(shards))) or not shards:
-            raise InputError(
-                f"{self.folder}: shards {sorted(self._records)} are not a complete sequence from 0"
-            )
+            raise InputError(f"{self.folder}: shards {sorted(self._records)} are no complete sequence from 0")
         manifest = new_manifest(self.action, self.shape, self.key, shards, extras or {})
         write_json(self.folder / "manifest.json", manifest)
         return manifest
@@ -216,9 +214,8 @@ class EnsembleWriter:
 def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
     attrs = {name: value for name, value in ensemble.attrs.items() if name not in ("certificate", "created")}
-    writer = EnsembleWriter(
-        folder, ensemble.action, ensemble.phi.shape[1:], sha256_text(f"fields/{ensemble.identity}"), attrs
-    )
+    key = sha256_text(f"fields/{ensemble.identity}")
+    writer = EnsembleWriter(folder, ensemble.action, ensemble.phi.shape[1:], key, attrs)
     step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
     for k, start in enumerate(range(0, len(ensemble), step)):
         writer.append(k, **columns_at(ensemble, slice(start, start + step)))
@@ -236,17 +233,21 @@ def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
     path = Path(path)
     if path.is_dir():
         return _read_folder(path, expect_action)
+    shard, action = _checked(path, expect_action)
+    return _assemble([shard], action, {"certificate": None}, shards_identity([sha256_file(path)]))
+
+
+def _checked(path: Path, expect_action: Action | None) -> tuple[Shard, Action]:
     shard = read_shard(path)
     action = action_of(shard.attrs.get("action"), path, expect_action)
     check_shard(shard, action, str(path))
-    return _assemble([shard], action, {"certificate": None}, shards_identity([sha256_file(path)]))
+    return shard, action
 
 
 def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
     manifest = read_manifest(folder)
-    where = folder / "manifest.json"
-    action = action_of(manifest.get("action"), where, expect_action)
-    shards = []
+    action = action_of(manifest.get("action"), folder / "manifest.json", expect_action)
+    shape, shards = manifest.get("shape"), []
     for record in manifest["shards"]:
         path = folder / record["name"]
         if not path.is_file():
@@ -258,13 +259,9 @@ def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
                 f"{path}: changed since it was written (sha256 is not the manifest's); "
                 "remove it and manifest.json, and run again to remake it"
             )
-        shard = read_shard(path)
-        action_of(shard.attrs.get("action"), path, action)
-        if list(shard.phi.shape[1:]) != manifest.get("shape"):
-            raise InputError(
-                f"{path}: lattice {shard.phi.shape[1:]}, the manifest says {manifest.get('shape')}"
-            )
-        check_shard(shard, action, str(path))
+        shard, _ = _checked(path, action)
+        if list(shard.phi.shape[1:]) != shape:
+            raise InputError(f"{path}: lattice {shard.phi.shape[1:]}, the manifest says {shape}")
         shards.append(shard)
     identity = shards_identity([record["sha256"] for record in manifest["shards"]])
     extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
@@ -275,7 +272,7 @@ def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identi
     names, weighted = set(shards[0].series), shards[0].log_weight is not None
     if any(set(s.series) != names or (s.log_weight is not None) != weighted for s in shards):
         raise InputError(
-            "the shards of this ensemble do not hold the same series; it was put together by hand"
+            "the shards of this ensemble do not hold the same series: it was put together by hand"
         )
     return Ensemble(**joined(shards), action=action, attrs={**shards[0].attrs, **extra}, identity=identity)
 

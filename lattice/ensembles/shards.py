@@ -135,9 +135,8 @@ def check_finite(phi: Floats, where: str = "") -> None:
     """Refuse phi (n, ...) that is not finite, naming the first bad configuration; `where` begins the line."""
     finite = reduce(np.isfinite(phi), "n ... -> n", np.all)
     if not finite.all():
-        first, bad = int(np.argmin(finite)), int((~finite).sum())
-        counted = f" ({bad} of {len(phi)} are not finite)" if bad > 1 else ""
-        raise InputError(f"{where}NaN or infinity in the field of configuration {first}{counted}")
+        bad, first = f"{int((~finite).sum())} of {len(phi)} configurations", int(np.argmin(finite))
+        raise InputError(f"{where}NaN or infinity in the fields of {bad}, first in configuration {first}")
 
 
 def check_shard(shard: Shard, action: Action, label: str) -> None:

@@ -28,7 +28,7 @@ from lattice.progress import Progress
 from lattice.simulation.monte_carlo import generate
 from lattice.simulation.parameters import MonteCarlo
 from lattice.statistics.gamma import EstimatorError
-from lattice.statistics.notation import format_value
+from lattice.statistics.notation import format_value, printed
 from lattice.statistics.pulls import sigmas_of
 
 GUARD_CONFIGS, GUARD_INDEPENDENT, GUARD_ATTEMPTS = 4096, 500.0, 3
@@ -113,7 +113,7 @@ def guard_checks(
     table: dict[str, dict[str, float]] = {}
     for key, symbol in GUARDED.items():
         own_value, own_error, own_dof = mean_of(reference[key], own_rows)
-        expected = format_value(own_value, own_error) if own_error > 0 else f"{own_value:.6g}"
+        expected = printed(own_value, own_error)
         try:
             value, error, dof = mean_of(series[key], rows)
         except EstimatorError as reason:

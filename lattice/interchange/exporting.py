@@ -15,7 +15,6 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
-import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,13 +27,15 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, replacing, write_atomic
 from lattice.observables import holomorphic
-from lattice.observables.scalar import longest_axes, primaries, two_point_series, xi_second_moment
+from lattice.observables.scalar import definitions, primaries, two_point_series
 
 N_MOMENTA = 8
 MIN_PER_REPLICA = 5  # pyerrors takes no fewer
 TAU = "tau_int = 1/2 + sum_t rho(t), in the spacing of the configuration numbers"
+# name of a series -> the primary that it is (lattice.observables.scalar)
 _COLUMNS = {"abs_magnetization": "abs_m", "magnetization": "m1", "m2": "m2", "m4": "m4",
-            "action_density": "s", "phi2": "phi2", "phi4": "phi4"}  # fmt: skip
+            "action_density": "s", "phi2": "phi2", "phi4": "phi4", "G_longest": "g1"}  # fmt: skip
+_DERIVED = ("susceptibility", "susceptibility_full", "binder", "xi_2nd")
 
 
 def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = False) -> list[str]:
@@ -91,9 +92,8 @@ def export_series(ensemble: Ensemble) -> dict[str, Floats]:
         }
     table = primaries(ensemble.phi, ensemble.action)
     g, _, classes = two_point_series(ensemble.phi, N_MOMENTA)
-    series = {name: table[column] for name, column in _COLUMNS.items()}
-    series |= {f"G_k{i}": np.ascontiguousarray(g[:, i]) for i in range(len(classes))}
-    return {**series, "G_longest": table["g1"]}
+    modes = {f"G_k{i}": np.ascontiguousarray(g[:, i]) for i in range(len(classes))}
+    return {name: table[column] for name, column in _COLUMNS.items()} | modes
 
 
 def _replicas(ensemble: Ensemble) -> list[Integers]:
@@ -167,15 +167,17 @@ def _observables(pe: Any, ensemble: Ensemble) -> tuple[dict[str, Any], dict[str,
         obs = dict(zip(obs, pe.reweight(weight, list(obs.values())), strict=True)) | {"weight": weight}
     if holomorphic.is_holomorphic(ensemble):
         return obs | _holomorphic(pe, ensemble, obs), {}
-    volume, length = math.prod(ensemble.shape), ensemble.shape[longest_axes(ensemble.shape)[0]]
-    m2, g0, g1 = obs["m2"], obs["G_k0"], obs["G_longest"]
-    obs["susceptibility"] = volume * (m2 - obs["abs_magnetization"] ** 2)
-    obs["susceptibility_full"] = volume * m2
-    obs["binder"] = 1 - obs["m4"] / (3 * m2**2)
-    if not math.isfinite(xi_second_moment(g0.value, g1.value, length)):
-        return obs, {"xi_2nd": f"G(0) = {g0.value:.6g} is not above G(k1) = {g1.value:.6g}"}
-    obs["xi_2nd"] = (g0 / g1 - 1) ** 0.5 / (2 * math.sin(math.pi / length))
-    return obs, {}
+    means = {column: obs[name] for name, column in _COLUMNS.items()} | {"g0": obs["G_k0"]}
+    known, undefined = definitions(ensemble.shape, ensemble.action.even), {}
+    for name in _DERIVED:
+        columns, f, why = known[name]
+        x = [means[column] for column in columns]
+        value = f(x) if f is not None else x[0]
+        if isinstance(value, float):  # nan
+            undefined[name] = why.format(*(mean.value for mean in x))
+        else:
+            obs[name] = value
+    return obs, undefined
 
 
 def _holomorphic(pe: Any, ensemble: Ensemble, obs: dict[str, Any]) -> dict[str, Any]:

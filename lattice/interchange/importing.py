@@ -30,7 +30,7 @@ from lattice.interchange.identities import (
 )
 from lattice.interchange.reading import ForeignFields, read_foreign
 from lattice.progress import Progress
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, printed
 
 
 def import_file(
@@ -115,9 +115,7 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def _observed(check: Check) -> str:
-    if check["value"] is None:
-        return ""
-    return format_value(check["value"], check["error"]) if check["error"] else f"{check['value']:.6g}"
+    return printed(check["value"], check["error"], nothing="")
 
 
 def _known_chains(found: ForeignFields) -> int | None:

@@ -28,7 +28,7 @@ from lattice.observables.scalar import (
     two_point_series,
 )
 from lattice.statistics.gamma import Derived, EstimatorError
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, format_value, printed
 from lattice.statistics.pulls import pull
 from lattice.statistics.weights import effective_sample_size
 
@@ -216,22 +216,6 @@ def _json_list(x: Floats) -> list[Any]:
     return [None if not math.isfinite(v) else int(v) if v == int(v) else float(v) for v in x]
 
 
-def second_opinion(a: Measurement, b: Measurement, factor: float = 1.5) -> list[str]:
-    """One line for each observable whose errors in two measurements of one ensemble differ by the factor.
-
-    a, b: `measure` with method="gamma" and "jackknife"; the observables of the short table.
-    """
-    lines = []
-    for name in filter(in_short_table, a["observables"].keys() & b["observables"].keys()):
-        one, two = (m["observables"][name]["error"] for m in (a, b))
-        if one and two and max(one / two, two / one) > factor:
-            words = [
-                f"{error:.2g} by the {m['method'].split(' over')[0]}" for m, error in ((a, one), (b, two))
-            ]
-            lines.append(f"{name}: error {', '.join(words)}")
-    return sorted(lines)
-
-
 def format_table(measurements: Measurement | Mapping[str, Measurement], *, everything: bool = False) -> str:
     """Aligned text: one measurement -> value(error), tau_int(error), where exact numbers are known these and
     the pull against them; {label: measurement} -> a column each.
@@ -247,16 +231,13 @@ def format_table(measurements: Measurement | Mapping[str, Measurement], *, every
     extra = _extra_columns(tables["value"]) if single else {}
     rows, notes = [["observable", *columns, *extra]], []
     for name in names:
-        entries = {label: table.get(name) for label, table in tables.items()}
-        cells = [_printed(e, "value", "error") for e in entries.values()]
-        rows.append([name, *cells, *(show(tables["value"][name]) for show in extra.values())])
-        notes += [
-            f"{name}{'' if single else f' ({label})'}: {e['reason']}"
-            for label, e in entries.items()
-            if e and "reason" in e
-        ]
+        entries = [table.get(name, _ABSENT) for table in tables.values()]
+        cells = [printed(e["value"], e["error"]) for e in entries]
+        rows.append([name, *cells, *(show(entries[0]) for show in extra.values())])
+        for label, e in zip(columns, entries):
+            notes += [f"{name}{'' if single else f' ({label})'}: {e['reason']}"] if "reason" in e else []
     for label, m in columns.items():
-        block, text = m["ensemble"], f"n = {m['ensemble']['n']}, {m['method']}"
+        text, block = f"n = {m['ensemble']['n']}, {m['method']}", m["ensemble"]
         if block.get("ess") is not None:
             text += f", ESS/N = {format_value(block['ess'], block['ess_error'])}"
         elif any(e["tau_int"] is not None for e in m["observables"].values()):
@@ -265,28 +246,17 @@ def format_table(measurements: Measurement | Mapping[str, Measurement], *, every
     return "\n".join([*aligned(rows), *notes])
 
 
+_ABSENT: dict[str, Any] = {"value": None, "error": None}
+
+
 def _extra_columns(table: Mapping[str, Any]) -> dict[str, Callable[[Any], str]]:
     """What is shown beside the values of a single measurement: header -> cell of an entry."""
-
-    def exact(e: Any) -> str:
-        return f"{e['exact']:.6g}" if "exact" in e else "-"
-
-    def pulled(e: Any) -> str:
-        return (
-            f"{pull(e['value'], e['error'], e['exact'], 0.0):+.1f}"
-            if e.get("error") and "exact" in e
-            else "-"
+    columns: dict[str, Callable[[Any], str]] = {}
+    if any("exact" in e for e in table.values()):
+        columns["exact"] = lambda e: printed(e.get("exact"))
+        columns["pull"] = lambda e: (
+            f"{pull(e['value'], e['error'], e['exact'], 0.0):+.1f}" if e["error"] and "exact" in e else "-"
         )
-
-    columns: dict[str, Callable[[Any], str]] = (
-        {"exact": exact, "pull": pulled} if any("exact" in e for e in table.values()) else {}
-    )
-    if columns and all(e["tau_int"] is None for e in table.values()):
-        return columns
-    return {**columns, "tau_int": lambda e: _printed(e, "tau_int", "tau_int_error")}
-
-
-def _printed(entry: Mapping[str, Any] | None, value: str, error: str) -> str:
-    if entry is None or entry[value] is None:
-        return "-"
-    return f"{entry[value]:.6g}" if entry[error] is None else format_value(entry[value], entry[error])
+    if not columns or any(e["tau_int"] is not None for e in table.values()):
+        columns["tau_int"] = lambda e: printed(e["tau_int"], e["tau_int_error"])
+    return columns

@@ -6,15 +6,16 @@ import re
 
 from lattice.errors import InputError, nearest
 
-_LONG = re.compile(r"kappa\d.*")
-_SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio")
+_LONG = re.compile(r"(Re |Im )?kappa\d.*")
+_SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio|(Re|Im) kappa[468]")
 
 
 def in_short_table(name: str) -> bool:
     """Whether tables for a reader show this observable of `lattice.observables.measure`; the JSON has all of
     them.
 
-    Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1).
+    Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1);
+    of a complex variable the 2nd is m2.
 
     >>> [in_short_table(name) for name in ("binder", "kappa4_ratio", "kappa3", "kappa8_k1_ratio")]
     [True, True, False, False]

@@ -18,14 +18,16 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import torch
+from einops import rearrange
 
 from lattice.arrays import Floats
+from lattice.ensembles.shards import check_finite
 from lattice.errors import InputError
 from lattice.statistics.cumulants import cumulant, cumulant_ratio, cumulant_ratio_z2
 
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
     from lattice.actions.protocol import Action
 
 
-Classes = list[tuple[tuple[int, ...], ...]]
+Classes = tuple[tuple[tuple[int, ...], ...], ...]
 # primaries, function of their means (None: the mean itself), why it can be undefined
-Definition = tuple[tuple[str, ...], Callable[[Floats], float] | None, str]
+Definition = tuple[tuple[str, ...], Callable[[Any], Any] | None, str]
 ORDER = 8  # highest power of phi, of M and of momentum modes
 _CHUNK_SITES = 1 << 18  # sites handled at a time: bounds the memory of FFTs and powers, fits a cache
 
@@ -62,12 +64,7 @@ def checked_fields(phi: npt.ArrayLike) -> Floats:
     fields = np.ascontiguousarray(phi, dtype=np.float64)
     if fields.ndim < 2 or fields.size == 0:
         raise InputError(f"phi must be a non-empty (n, *shape) array, got shape {fields.shape}")
-    bad = ~np.isfinite(fields.reshape(len(fields), -1)).all(axis=1)
-    if bad.any():
-        raise InputError(
-            f"NaN or infinite field values in {int(bad.sum())} of {len(fields)} configurations, "
-            f"first in configuration {int(np.argmax(bad))}"
-        )
+    check_finite(fields)
     return fields
 
 
@@ -78,11 +75,11 @@ def _blocks(phi: Floats) -> Iterator[Floats]:
 
 def _primaries(phi: Floats, action: Action) -> dict[str, Floats]:
     shape, volume = phi.shape[1:], math.prod(phi.shape[1:])
-    flat = phi.reshape(len(phi), -1)
-    m = flat.mean(axis=1)
+    sites = rearrange(phi, "n ... -> n (...)")
+    m = sites.mean(axis=1)
     out = {"m": m, "abs_m": np.abs(m), "s": action.action(torch.from_numpy(phi)).numpy() / volume}
-    laws = {"phi": flat, "m": m[:, None]}
-    laws |= {f"{name}_": flat @ _mode_basis(shape, name) for name in mode_classes(shape)}
+    laws = {"phi": sites, "m": rearrange(m, "n -> n 1")}
+    laws |= {f"{name}_": sites @ _mode_basis(shape, name) for name in mode_classes(shape)}
     for law, x in laws.items():
         power = x
         for n in range(1, ORDER + 1):
@@ -98,8 +95,7 @@ def _mode_power(phi: Floats, axis: int) -> Floats:
     length = phi.shape[1 + axis]
     slices = phi.sum(axis=tuple(1 + a for a in range(phi.ndim - 1) if a != axis))
     angle = 2 * np.pi * np.arange(length) / length
-    result: Floats = (slices @ np.cos(angle)) ** 2 + (slices @ np.sin(angle)) ** 2
-    return result
+    return np.asarray((slices @ np.cos(angle)) ** 2 + (slices @ np.sin(angle)) ** 2)
 
 
 def mode_classes(shape: tuple[int, ...]) -> dict[str, tuple[tuple[int, ...], ...]]:
@@ -140,17 +136,18 @@ def longest_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a for a, extent in enumerate(shape) if extent == max(shape))
 
 
-def xi_second_moment(g0: float, g1: float, length: int) -> float:
+def xi_second_moment(g0: Any, g1: Any, length: int) -> Any:
     """xi_2nd = sqrt(G(0)/G(k1) - 1)/(2 sin(pi/L)); nan where G(0) <= G(k1) or there is no k1 (L = 1).
 
-    >>> round(xi_second_moment(5.0, 1.0, 6), 6)
+    >>> float(round(xi_second_moment(5.0, 1.0, 6), 6))
     2.0
     """
     if length < 2 or not g0 > g1 > 0:
         return math.nan
-    return math.sqrt(g0 / g1 - 1) / (2 * math.sin(math.pi / length))
+    return np.sqrt(g0 / g1 - 1) / (2 * math.sin(math.pi / length))
 
 
+@lru_cache(maxsize=32)
 def momentum_classes(shape: tuple[int, ...]) -> Classes:
     """Momenta n (k = 2 pi n/L) grouped by the lattice's symmetry, ordered by k^2 = 4 sum sin^2(k/2).
 
@@ -160,11 +157,6 @@ def momentum_classes(shape: tuple[int, ...]) -> Classes:
     >>> [(c[0], len(c)) for c in momentum_classes((4, 4))]
     [((0, 0), 1), ((1, 0), 4), ((1, 1), 4), ((2, 0), 2), ((2, 1), 4), ((2, 2), 1)]
     """
-    return list(_classes(shape))
-
-
-@lru_cache(maxsize=32)
-def _classes(shape: tuple[int, ...]) -> tuple[tuple[tuple[int, ...], ...], ...]:
     groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
     for n in itertools.product(*(range(extent) for extent in shape)):
         groups.setdefault(_representative(n, shape), []).append(n)
@@ -211,7 +203,8 @@ def two_point_series(phi: Floats, n_momenta: int | None = None) -> tuple[Floats,
     for block in _blocks(phi):
         modes = scipy.fft.rfftn(block, axes=axes)
         power = (modes.real**2 + modes.imag**2) / math.prod(shape)
-        g_parts.append(np.add.reduceat(power.reshape(len(block), -1)[:, order] * share, starts, axis=1))
+        modes_ = rearrange(power, "n ... -> n (...)")[:, order]
+        g_parts.append(np.add.reduceat(modes_ * share, starts, axis=1))
         c_parts.append(np.mean([_correlator(power, a, shape[a]) for a in longest_axes(shape)], axis=0))
     return np.concatenate(g_parts), np.concatenate(c_parts), classes
 
@@ -221,8 +214,7 @@ def _correlator(power: Floats, axis: int, length: int) -> Floats:
     line = power[tuple(slice(None) if a in (-1, axis) else 0 for a in range(-1, power.ndim - 1))]
     if axis == power.ndim - 2:
         line = line[:, np.minimum(np.arange(length), length - np.arange(length))]
-    result: Floats = scipy.fft.ifft(line, axis=1).real[:, : length // 2 + 1]
-    return result
+    return np.asarray(scipy.fft.ifft(line, axis=1).real[:, : length // 2 + 1])
 
 
 def definitions(shape: tuple[int, ...], even: bool) -> dict[str, Definition]:
@@ -230,7 +222,12 @@ def definitions(shape: tuple[int, ...], even: bool) -> dict[str, Definition]:
 
     even: the action is symmetric under phi -> -phi, so that ratios with exact odd moments (_z2) are offered.
     """
-    volume, length = math.prod(shape), shape[longest_axes(shape)[0]]
+    volume, length = math.prod(shape), max(shape)
+    no_xi = "xi_2nd is undefined: " + (
+        "G(0) = {0:.6g} is not above G(k1) = {1:.6g}"
+        if length > 1
+        else "the lattice has no momentum besides k = 0"
+    )
     out: dict[str, Definition] = {
         "abs_magnetization": (("abs_m",), None, ""),
         "magnetization": (("m1",), None, ""),
@@ -240,13 +237,7 @@ def definitions(shape: tuple[int, ...], even: bool) -> dict[str, Definition]:
         "action_density": (("s",), None, ""),
         "phi2": (("phi2",), None, ""),
         "phi4": (("phi4",), None, ""),
-        "xi_2nd": (
-            ("g0", "g1"),
-            lambda x: xi_second_moment(x[0], x[1], length),
-            "xi_2nd is undefined: G(0) = {0:.6g} is not above G(k1) = {1:.6g}"
-            if length > 1
-            else "xi_2nd is undefined: the lattice has no momentum besides k = 0",
-        ),
+        "xi_2nd": (("g0", "g1"), lambda x: xi_second_moment(x[0], x[1], length), no_xi),
     }
     laws = {"": "phi", "_m": "m"} | {f"_{name}": f"{name}_" for name in mode_classes(shape)}
     for suffix, law in laws.items():

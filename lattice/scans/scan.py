@@ -23,10 +23,11 @@ from typing import Any
 from lattice.actions.protocol import Action
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.files import changed_values, code_version, read_json, remove_leftovers, run_lock, write_json
+from lattice.files import code_version, read_json, remove_leftovers, run_lock, write_json
 from lattice.observables.measure import measure
 from lattice.processes import Team
 from lattice.progress import Clock, Labelled, Progress, Silent
+from lattice.requests import refuse_changes, stored_request
 from lattice.scans.crossings import QUANTITIES, binder_crossings
 from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line
 from lattice.simulation.monte_carlo import generate
@@ -236,12 +237,4 @@ def _result(
 
 
 def _check_request(folder: Path, request: dict[str, Any]) -> None:
-    """Refuse a folder that was begun with another request, naming each change."""
-    if not (folder / "request.json").exists():
-        return
-    changed = changed_values(read_json(folder / "request.json"), request)
-    if changed:
-        raise InputError(
-            f"{folder}: this point was made with other settings: {'; '.join(changed)}; "
-            "choose another run folder, or remove this one"
-        )
+    refuse_changes(folder, stored_request(folder), request, "this point was")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.notation import aligned, printed
 
 CERTIFIED, UNCERTIFIED, FAILED = "certified", "not certified", "failed"  # the status of a result
 _COLUMNS = {"<|M|>": "abs_magnetization", "chi": "susceptibility", "U_L": "binder", "xi_2nd": "xi_2nd",
@@ -39,7 +39,7 @@ def format_scan(results: Sequence[dict[str, Any]]) -> str:
         rows.append([
             extents(result["request"]["shape"]), f"{action['kappa']:.8g}", f"{action['lam']:.8g}",
             *(_cell(entries.get(name)) for name in _COLUMNS.values()),
-            "-" if tau is None else format_value(*tau), _verdict(result),
+            printed(*(tau or (None,))), _verdict(result),
         ])  # fmt: skip
     note = ("kappa-lambda convention; chi = V(<M^2> - <|M|>^2) of the field phi; xi_2nd in lattice units; "
             "s = <S>/V; tau_int = 1/2 + sum rho, in trajectories")  # fmt: skip
@@ -47,9 +47,7 @@ def format_scan(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _cell(entry: dict[str, Any] | None) -> str:
-    if entry is None or entry["value"] is None:
-        return "-"
-    return f"{entry['value']:.6g}" if entry["error"] is None else format_value(entry["value"], entry["error"])
+    return "-" if entry is None else printed(entry["value"], entry["error"])
 
 
 def _verdict(result: dict[str, Any]) -> str:

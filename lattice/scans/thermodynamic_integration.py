@@ -15,7 +15,9 @@ simulations of its own.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +30,7 @@ from lattice.progress import Progress, Silent
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.thermalise import thermalise
-from lattice.simulation.trajectory import one_trajectory
+from lattice.simulation.trajectory import Recipe, one_trajectory
 from lattice.statistics.gamma import Estimate, gamma_method
 
 MAX_NODES = 64
@@ -129,29 +131,23 @@ def _rule(
     nodes = []
     for kappa, weight, draw in zip(kappas.tolist(), weights.tolist(), draws.tolist(), strict=True):
         here = replace(action, kappa=kappa)
-        slope, acceptance = _simulate(here, shape, int(draw * 2**52), params, n_trajectories, progress)
+        recipe = Recipe(here, shape, params, int(draw * 2**52))
+        slope, acceptance = _simulate(recipe, n_trajectories, partial(progress.update, 1, kappa=kappa))
         nodes.append(Node(kappa, weight, slope, acceptance))
     return tuple(nodes)
 
 
-def _simulate(
-    action: ScalarPhi4,
-    shape: tuple[int, ...],
-    seed: int,
-    params: MonteCarlo,
-    n_trajectories: int,
-    progress: Progress,
-) -> tuple[Estimate, float]:
+def _simulate(recipe: Recipe, n_trajectories: int, done: Callable[[], None]) -> tuple[Estimate, float]:
     """d ln Z/d kappa = 2 <E> of one coupling, and the acceptance of HMC."""
-    therm = thermalise(action, shape, params, seed, Silent())
+    therm, params = thermalise(recipe), recipe.params
     phi, chains = therm.phi, np.arange(params.n_chains)
     series, accepted = np.empty((params.n_chains, n_trajectories, 1)), 0.0
     for t in range(n_trajectories):
         number = params.n_therm + t
-        phi, _, taken = one_trajectory(action, phi, seed, params, number, therm.settings, chains)
+        phi, _, taken = one_trajectory(recipe, therm.settings, phi, chains, number)
         series[:, t, 0] = 2.0 * bond_energy(phi)
         accepted += float(taken.mean()) / n_trajectories
-        progress.update(1, kappa=action.kappa)
+        done()
     return gamma_method(series), accepted
 
 

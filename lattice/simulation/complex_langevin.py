@@ -29,10 +29,11 @@ from lattice.certificates.drift import chain_averages
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.ensembles.shards import Shard
 from lattice.errors import InputError
-from lattice.files import canonical_json, changed_values, read_json, remove_leftovers, sha256_text, write_json
+from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
 from lattice.progress import Progress, Silent
+from lattice.requests import refuse_changes, stored_request
 from lattice.rng import normals
-from lattice.simulation.parameters import ComplexLangevin
+from lattice.simulation.parameters import RNG, ComplexLangevin
 from lattice.updates.complex_langevin import (
     ESCAPE,
     ComplexInfo,
@@ -42,7 +43,6 @@ from lattice.updates.complex_langevin import (
     wrapped,
 )
 
-RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"
 START = "complex_langevin/start"
 SCALE = 3.0  # drift scale over the median of |K|
 _COUNTERS = ("substeps", "shrunken", "escapes")
@@ -58,21 +58,19 @@ def generate_complex(
 ) -> Ensemble:
     """Make (or go on making, or just read) the complex Langevin ensemble of `action` in the folder `out`.
 
-    shape: of the complex lattice, () (or (1,)) for a one-variable model, whose ensemble has shape (2,). The
+    shape: of the complex lattice, () (or (1,)) for a one-variable model. The
     verdict is in ensemble.attrs["certificate"]; a bad one is not an error here. Hold `run_lock` on the run
     folder around this. Raises InputError when a chain runs away (naming the chain, trajectory and substep),
-    when `out` holds an ensemble made with other parameters (each is named), and when it cannot be written.
+    when `out` holds an ensemble made with other settings (each is named), and when it cannot be written.
     """
     out, bar = Path(out), progress or Silent()
     shape = _complex_shape(action, shape)
     field = Complexified(action)
     request = {
-        "action": field.as_dict(),
-        "shape": list(shape),
-        "seed": seed,
+        "action": field.as_dict(), "shape": list(shape), "seed": seed,
         "ensemble": params.model_dump(mode="json"),
-    }
-    _check_request(out, request)
+    }  # fmt: skip
+    refuse_changes(out, stored_request(out), request)
     if (out / "manifest.json").exists():
         return read_ensemble(out, field)
     remove_leftovers(out)
@@ -107,11 +105,8 @@ class _Run:
         """What every shard says of its origin."""
         return {
             "algorithm": {"name": "complex-langevin", "parameters": self.params.model_dump(mode="json")},
-            "seed": self.seed,
-            "stream": RNG,
-            "n_therm": self.params.n_therm,
-            "stride": 1,
-        }
+            "seed": self.seed, "stream": RNG, "n_therm": self.params.n_therm, "stride": 1,
+        }  # fmt: skip
 
     def shards(self, writer: EnsembleWriter) -> tuple[dict[str, float], float]:
         """All shards; the counters of the whole run and its drift scale."""
@@ -120,7 +115,7 @@ class _Run:
         totals: dict[str, float] = {**dict.fromkeys(_COUNTERS, 0), "largest_drift": 0.0}
         z: Complexes | None = None
         trajectory, scale = params.n_therm, 0.0
-        per_shard = params.times_per_shard(math.prod(self.shape))
+        per_shard = params.times_per_shard(2 * math.prod(self.shape))
         for k, first in enumerate(range(0, params.n_times, per_shard)):
             n_times = min(per_shard, params.n_times - first)
             kept = writer.verified(k)
@@ -226,11 +221,8 @@ class _Run:
             return {"runaway": str(error)}
         finally:
             self.bar.close()
-        return {
-            "averages": {
-                name: [float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)] for name, x in total.items()
-            }
-        }
+        pairs = {name: [float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)] for name, x in total.items()}
+        return {"averages": pairs}
 
 
 def start_fields(
@@ -265,19 +257,3 @@ def _complex_shape(action: Action, shape: tuple[int, ...]) -> tuple[int, ...]:
     check_shape(shape)
     action.check_normalisable(shape)
     return shape
-
-
-def _check_request(out: Path, request: dict[str, Any]) -> None:
-    """Refuse a folder whose ensemble was asked for with other parameters, naming each of them."""
-    for name in ("manifest.json", "request.json"):
-        if not (out / name).exists():
-            continue
-        content = read_json(out / name)
-        found = content if name == "request.json" else content.get("request")
-        if not isinstance(found, dict):
-            raise InputError(f"{out}: holds an ensemble not made by this command; choose another folder")
-        if changed := changed_values(found, request):
-            raise InputError(
-                f"{out}: holds an ensemble made with other parameters: {'; '.join(changed)}; "
-                "choose another run folder, or remove this one"
-            )

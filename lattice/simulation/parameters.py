@@ -1,7 +1,6 @@
 """How an ensemble is made, apart from its action and lattice: the `ensemble` section of a run's config.
 
-Kept apart from lattice.simulation.monte_carlo so that reading a config needs neither torch nor numba nor
-HDF5.
+Kept apart from what makes them, so that reading a config needs neither torch nor numba nor HDF5.
 """
 
 from __future__ import annotations
@@ -11,9 +10,41 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _SHARD_BYTES = 2**24
+RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"  # what a seed means
+_CONFIGS = "configurations to save, rounded up to the same number for every chain"
 
 
-class MonteCarlo(BaseModel):
+class Chains(BaseModel):
+    """What all ensembles made by Markov chains say: how many configurations, of how many chains, by file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_configs: int = Field(65536, ge=1, description=_CONFIGS)
+    n_chains: int = Field(
+        128, ge=2, le=2**20, multiple_of=2, description="independent chains, hot, cold and domain-wall starts"
+    )
+    shard_configs: int | None = Field(
+        None, ge=1, description="configurations per file, rounded up as n_configs; null: 16 MB"
+    )
+
+    @property
+    def n_times(self) -> int:
+        """Saved configurations of each chain."""
+        return -(-self.n_configs // self.n_chains)
+
+    @property
+    def n_saved(self) -> int:
+        """Saved configurations in all: n_configs rounded up to a multiple of n_chains."""
+        return self.n_times * self.n_chains
+
+    def times_per_shard(self, numbers: int) -> int:
+        """Saved times (of all chains) in one file, for configurations of so many numbers."""
+        if self.shard_configs:
+            return -(-self.shard_configs // self.n_chains)
+        return max(1, _SHARD_BYTES // (8 * numbers) // self.n_chains)
+
+
+class MonteCarlo(Chains):
     """How an ensemble is made. One trajectory is an update of the amplitudes (HMC, or a local Metropolis
     sweep), `n_overrelax` overrelaxation sweeps, the cluster updates and, with these, a random global sign.
 
@@ -21,14 +52,6 @@ class MonteCarlo(BaseModel):
     1024
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n_configs: int = Field(
-        65536, ge=1, description="configurations to save, rounded up to the same number for every chain"
-    )
-    n_chains: int = Field(
-        128, ge=2, le=2**20, multiple_of=2, description="independent chains, hot, cold and domain-wall starts"
-    )
     n_therm: int = Field(
         500, ge=10, le=2**31, description="trajectories of every chain before the first saved one"
     )
@@ -56,7 +79,7 @@ class MonteCarlo(BaseModel):
         1.5, gt=0, le=100, description="of the proposals phi -> phi + width*(2u - 1) of a local update"
     )
     n_overrelax: int = Field(0, ge=0, le=1000, description="overrelaxation sweeps after each update")
-    cluster: Literal["wolff", "swendsen-wang"] = "wolff"
+    cluster: Literal["wolff", "swendsen-wang", "none"] = "wolff"
     n_clusters: int = Field(
         2,
         ge=0,
@@ -66,27 +89,14 @@ class MonteCarlo(BaseModel):
     source: str | None = Field(
         None, description="an ensemble folder (from `diffsq import`) to take instead of generating one"
     )
-    shard_configs: int | None = Field(
-        None, ge=1, description="configurations per file, rounded up as n_configs; null: 16 MB"
-    )
 
     @property
-    def n_times(self) -> int:
-        """Saved configurations of each chain."""
-        return -(-self.n_configs // self.n_chains)
-
-    @property
-    def n_saved(self) -> int:
-        """Saved configurations in all: n_configs rounded up to a multiple of n_chains."""
-        return self.n_times * self.n_chains
-
-    def times_per_shard(self, volume: int) -> int:
-        """Saved times (of all chains) in one file."""
-        wanted = self.shard_configs or _SHARD_BYTES // (8 * volume)
-        return max(1, -(-wanted // self.n_chains) if self.shard_configs else wanted // self.n_chains)
+    def clusters(self) -> int:
+        """Cluster updates of one trajectory."""
+        return {"none": 0, "wolff": self.n_clusters, "swendsen-wang": min(self.n_clusters, 1)}[self.cluster]
 
 
-class ComplexLangevin(BaseModel):
+class ComplexLangevin(Chains):
     """How a complex Langevin ensemble is made. A trajectory is the Langevin time `tau`; one is saved each.
 
     >>> ComplexLangevin(n_chains=64, n_configs=1000).n_saved
@@ -95,11 +105,7 @@ class ComplexLangevin(BaseModel):
     (0.04, 0.08, 0.12)
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    n_configs: int = Field(
-        1_000_000, ge=1, description="configurations to save, rounded up to the same number for every chain"
-    )
+    n_configs: int = Field(1_000_000, ge=1, description=_CONFIGS)
     n_chains: int = Field(2000, ge=16, le=2**20, multiple_of=2, description="chains, half from each start")
     n_therm: int = Field(
         20, ge=4, le=2**31, description="trajectories of every chain before the first saved one"
@@ -117,9 +123,6 @@ class ComplexLangevin(BaseModel):
     step_fraction: float = Field(0.1, gt=0, le=1, description="statistics of each of these, of the run's own")
     imaginary_noise: float = Field(0.0, ge=0, le=100, description="N_I of the noise, N_R = 1 + N_I")
     start_width: float = Field(1.0, gt=0, le=100, description="width of the random starts")
-    shard_configs: int | None = Field(
-        None, ge=1, description="configurations per file, rounded up as n_configs; null: 16 MB"
-    )
 
     @model_validator(mode="after")
     def _larger_steps(self) -> ComplexLangevin:
@@ -143,21 +146,6 @@ class ComplexLangevin(BaseModel):
     def order(self) -> int:
         """The power of the step in the leading error of averages."""
         return 2 if self.scheme == "heun" else 1
-
-    @property
-    def n_times(self) -> int:
-        """Saved configurations of each chain."""
-        return -(-self.n_configs // self.n_chains)
-
-    @property
-    def n_saved(self) -> int:
-        """Saved configurations in all: n_configs rounded up to a multiple of n_chains."""
-        return self.n_times * self.n_chains
-
-    def times_per_shard(self, volume: int) -> int:
-        """Saved times (of all chains) in one file; `volume` counts complex sites."""
-        wanted = self.shard_configs or _SHARD_BYTES // (16 * volume)
-        return max(1, -(-wanted // self.n_chains) if self.shard_configs else wanted // self.n_chains)
 
 
 class ExactDraws(BaseModel):

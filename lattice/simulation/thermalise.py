@@ -11,18 +11,20 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from einops import rearrange
 
 from lattice.actions.protocol import Action, as_phi4
 from lattice.arrays import Floats
 from lattice.errors import InputError
+from lattice.exact.scalar import free_propagator
 from lattice.files import canonical_json, write_atomic
 from lattice.processes import Team
-from lattice.progress import Progress
+from lattice.progress import Progress, Silent
 from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.starts import has_walls, start_fields, start_names
-from lattice.simulation.trajectory import Settings, one_trajectory
+from lattice.simulation.trajectory import Recipe, Settings, one_trajectory
 from lattice.simulation.tuning import Tuner
-from lattice.updates.fourier import free_inverse_mass, measured_inverse_mass
+from lattice.updates.fourier import measured_inverse_mass
 
 SCHEMA = "diffsq-thermalisation/2"
 HISTORY = ("magnetization", "abs_magnetization", "action_density", "dH", "accepted")
@@ -30,7 +32,7 @@ HISTORY = ("magnetization", "abs_magnetization", "action_density", "dH", "accept
 
 @dataclass(frozen=True)
 class Thermalisation:
-    """What thermalisation leaves: phi (n_chains, *shape), the frozen settings, and the history.
+    """What thermalisation leaves: phi (n_chains, *components, *shape), the frozen settings, and the history.
 
     history: magnetization, abs_magnetization, action_density, dH, accepted, each (n_therm, n_chains), and
     start, a list of "hot", "cold" or "wall" per chain.
@@ -41,35 +43,29 @@ class Thermalisation:
     history: dict[str, Any]
 
 
-def thermalise(
-    action: Action,
-    shape: tuple[int, ...],
-    params: MonteCarlo,
-    seed: int,
-    progress: Progress,
-    team: Team | None = None,
-) -> Thermalisation:
+def thermalise(recipe: Recipe, progress: Progress | None = None, team: Team | None = None) -> Thermalisation:
     """Run `n_therm` trajectories from hot, cold and domain-wall starts; the update is tuned in the first
     40 %. Under a team each process moves its share of the chains, and all return the same."""
-    team, n, volume = team or Team(), params.n_chains, math.prod(shape)
+    action, shape, params = recipe.action, recipe.shape, recipe.params
+    team, bar, n = team or Team(), progress or Silent(), params.n_chains
     own = team.share(n)
-    phi, chains = start_fields(action, shape, n, seed)[own], np.arange(n, dtype=np.int64)[own]
+    phi, chains = start_fields(action, shape, n, recipe.seed)[own], np.arange(n, dtype=np.int64)[own]
     tuner, inverse_mass = Tuner(params, max(shape)), first_inverse_mass(action, shape, params)
     history: dict[str, Any] = {name: np.empty((params.n_therm, n)) for name in HISTORY}
-    progress.start(params.n_therm, "thermalisation")
+    bar.start(params.n_therm, "thermalisation")
     for t in range(params.n_therm):
         settings = Settings(tuner.length, tuner.n_steps, inverse_mass)
-        phi, dH, accepted = one_trajectory(action, phi, seed, params, t, settings, chains)
-        m = phi.reshape(len(phi), -1).mean(axis=1)
-        s = action.action(torch.from_numpy(phi)).numpy() / volume
+        phi, dH, accepted = one_trajectory(recipe, settings, phi, chains, t)
+        m = rearrange(phi, "chain ... -> chain (...)").mean(axis=1)
+        s = action.action(torch.from_numpy(phi)).numpy() / math.prod(shape)
         rows = team.gather(np.stack([m, np.abs(m), s, dH, accepted], axis=1), n)
         for name, row in zip(HISTORY, rows.T, strict=True):
             history[name][t] = row
         tuner.observe(rows[:, 3], rows[:, 4], rows[:, 0] ** 2, rows[:, 2])
         if tuner.measure_modes:
             inverse_mass = measured_inverse_mass(team.gather(phi, n))
-        progress.update(1, acceptance=float(rows[:, 4].mean()), n_steps=tuner.n_steps)
-    progress.close()
+        bar.update(1, acceptance=float(rows[:, 4].mean()), n_steps=tuner.n_steps)
+    bar.close()
     history["start"] = start_names(n, has_walls(action, shape, n))
     return Thermalisation(team.gather(phi, n), Settings(tuner.length, tuner.n_steps, inverse_mass), history)
 
@@ -82,7 +78,7 @@ def first_inverse_mass(action: Action, shape: tuple[int, ...], params: MonteCarl
     if form.kappa == 0:
         return np.ones(shape)
     mass2 = max(form.tree_mass2(dim), (math.pi / max(shape)) ** 2)
-    return free_inverse_mass(form.kappa, shape, abs(form.kappa) * (mass2 + 2.0 * dim))
+    return free_propagator(form.kappa, shape, abs(form.kappa) * (mass2 + 2.0 * dim))
 
 
 def write_thermalisation(path: Path, therm: Thermalisation, request: dict[str, Any]) -> None:

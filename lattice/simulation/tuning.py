@@ -181,8 +181,7 @@ class Tuner:
         tau = tau_from_pairs(np.concatenate([x, square - square.mean(axis=2, keepdims=True)], axis=1))
         p = self._params
         force = 1.0 + (FOURIER_COST * self._extent if p.acceleration != "none" else 0.0)
-        n_clusters = p.n_clusters if p.cluster == "wolff" else min(p.n_clusters, 1)
-        fixed = TRAJECTORY_COST * (1 + p.n_overrelax) + CLUSTER_COST * n_clusters
+        fixed = TRAJECTORY_COST * (1 + p.n_overrelax) + CLUSTER_COST * p.clusters
         forces = self.n_steps * scheme(p.integrator).force_evaluations
         return (force * forces + fixed) * tau
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import NDArray
 
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
@@ -27,8 +26,7 @@ def jackknife_error(left_out: npt.ArrayLike) -> float:
 
 def jackknife_errors(left_out: Floats, axis: int = 0) -> Floats:
     """`jackknife_error` of many estimates at once; left_out (..., b, ...), its blocks along `axis`."""
-    out: Floats = np.sqrt((left_out.shape[axis] - 1) * left_out.var(axis=axis))
-    return out
+    return np.asarray(np.sqrt((left_out.shape[axis] - 1) * left_out.var(axis=axis)))
 
 
 def block_edges(n: int, n_blocks: int) -> Integers:
@@ -37,17 +35,13 @@ def block_edges(n: int, n_blocks: int) -> Integers:
         raise InputError(f"n_blocks must be at least 2, got {n_blocks}")
     if n < 2 * MIN_REPLICA:
         raise EstimatorError(f"series too short: {n} configurations, the jackknife needs {2 * MIN_REPLICA}")
-    blocks = min(n_blocks, n)
-    return np.asarray(np.arange(blocks) * n // blocks, dtype=np.int64)
+    return np.arange(min(n_blocks, n)) * n // min(n_blocks, n)
 
 
 def jackknife_of(
-    estimate: Callable[[Floats], float],
-    data: Floats,
-    n_blocks: int = 100,
-    chain: NDArray[np.int64] | None = None,
+    estimate: Callable[[Floats], float], data: Floats, n_blocks: int = 100, chain: Integers | None = None
 ) -> tuple[float, float]:
-    """`estimate` of the data (n, ...) and its jackknife_of error.
+    """`estimate` of the data (n, ...) and its jackknife error.
 
     Correlated data come with their `chain` (n,): whole chains are left out, or a twentieth of the data where
     there are fewer than ten chains.

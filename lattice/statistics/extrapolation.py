@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.special
+from einops import rearrange
 
 from lattice.arrays import Floats
 from lattice.errors import InputError
@@ -60,7 +61,7 @@ def extrapolate_step(
     if not e.min() > 0:
         raise InputError(f"errors of an extrapolation must be positive, got {e.tolist()}")
     unit = h.max() ** np.arange(order + 1)  # powers of h/h_max keep the fit well conditioned
-    design = np.vander(h / h.max(), order + 1, increasing=True) / e[:, None]
+    design = np.vander(h / h.max(), order + 1, increasing=True) / rearrange(e, "step -> step 1")
     inverse = np.linalg.pinv(design)
     best = inverse @ (y / e)
     chi2, dof = float(((design @ best - y / e) ** 2).sum()), len(h) - order - 1

@@ -17,11 +17,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
+from einops import rearrange
 
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
@@ -68,12 +69,9 @@ class Estimate:
 
 
 def gamma_method(
-    data: npt.ArrayLike | Sequence[npt.ArrayLike],
-    f: Derived | None = None,
-    s_tau: float = 2.0,
-    *,
+    data: npt.ArrayLike | Sequence[npt.ArrayLike], f: Derived | None = None, s_tau: float = 2.0, *,
     centre: Literal["common", "replica"] = "common",
-) -> Estimate:
+) -> Estimate:  # fmt: skip
     """Mean (f is None) or derived quantity f(means) with error and tau_int, by the Gamma method.
 
     data: (n_replica, n, n_obs) array, or a list of replicas (n_i, n_obs) or (n_i,) of unequal length, or one
@@ -104,8 +102,7 @@ def gamma_method(
             f"series too short: a replica has {min(lengths)} configurations, "
             f"at least {MIN_REPLICA} are needed to see its autocorrelation"
         )
-    means: Floats = everything.mean(axis=0)
-    scale: Floats = everything.std(axis=0)
+    means, scale = everything.mean(axis=0), everything.std(axis=0)
     own = np.add.reduceat(everything, starts_of(lengths)) / lengths[:, None]  # the means of each replica
     bias = math.nan
     if f is None:
@@ -121,19 +118,17 @@ def gamma_method(
 
 def as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Floats, Integers]:
     """All replicas one after the other, finite float64 (n, n_obs), and their lengths."""
+    many = isinstance(data, list | tuple) and len(data) > 0 and np.ndim(data[0]) >= 1
     if isinstance(data, np.ndarray):
         if data.ndim not in (1, 3):
             raise InputError(
                 f"data of shape {data.shape}: expected (n_replica, n, n_obs), one series (n,), "
                 "or a list of replicas (n_i, n_obs)"
             )
-        parts: list[npt.ArrayLike] = [data] if data.ndim == 1 else list(data)
-    elif isinstance(data, (list, tuple)) and len(data) and np.ndim(data[0]) >= 1:
-        parts = list(data)
-    else:
-        parts = [np.asarray(data)]
-    replicas = [np.asarray(p, dtype=np.float64) for p in parts]
-    replicas = [r[:, None] if r.ndim == 1 else r for r in replicas]
+        many = data.ndim == 3
+    parts: Any = data if many else [data]
+    replicas = [np.asarray(part, dtype=np.float64) for part in parts]
+    replicas = [rearrange(r, "n -> n 1") if r.ndim == 1 else r for r in replicas]
     if not replicas or any(r.ndim != 2 or r.shape[1] != replicas[0].shape[1] for r in replicas):
         raise InputError(
             "data: every replica must be (n_i,) or (n_i, n_obs) with the same n_obs; got shapes "
@@ -163,7 +158,8 @@ def _replica_bias(f: Derived, value: float, own: Floats, lengths: Integers) -> f
 
     Replicas are joined to 20 at most, so that f is taken at means that are good enough.
     """
-    groups = np.arange(min(len(lengths), 20)) * len(lengths) // min(len(lengths), 20)
+    n = min(len(lengths), 20)
+    groups = np.arange(n) * len(lengths) // n
     sizes = np.add.reduceat(lengths, groups)
     joined = np.add.reduceat(own * lengths[:, None], groups) / sizes[:, None]
     with np.errstate(all="ignore"):
@@ -206,24 +202,18 @@ def _check_fluctuations(
 ) -> None:
     spread = math.sqrt(float(projected @ projected) / len(projected))
     if np.all(scale <= 8 * np.finfo(float).eps * np.abs(means)):
-        raise EstimatorError(
-            f"constant series: every value is {means[0]:.10g}"
-            if len(means) == 1
-            else "constant series: no primary fluctuates"
-        )
+        all_the_same = f"every value is {means[0]:.10g}" if len(means) == 1 else "no primary fluctuates"
+        raise EstimatorError(f"constant series: {all_the_same}")
     # 1e-9: the accuracy of the numeric gradient; e.g. f = a/b with a = 2b everywhere
     if spread <= 1e-9 * float(np.abs(gradient) @ scale):
-        raise EstimatorError(
-            "the fluctuations of the derived quantity vanish identically, so it has no statistical error here"
-            if derived
-            else "constant series within each replica"
-        )
+        vanish = "the fluctuations of the derived quantity vanish identically, so it has no statistical error"
+        raise EstimatorError(f"{vanish} here" if derived else "constant series within each replica")
 
 
 def _windowed(projected: Floats, lengths: Integers, value: float, bias: float, s_tau: float) -> Estimate:
     """Automatic window (Wolff sec. 3.3), bias correction (eq. 49), error of tau_int (eq. 42)."""
     n = len(projected)
-    gamma = _autocovariance(projected, lengths)
+    gamma = autocovariance(projected, lengths, int(max(lengths)) // 2)
     tau = np.cumsum(np.concatenate(([0.5], gamma[1:] / gamma[0])))
     tau = np.maximum(tau, 0.5 + np.finfo(float).eps)
     w = np.arange(1, len(tau))
@@ -247,13 +237,13 @@ def _windowed(projected: Floats, lengths: Integers, value: float, bias: float, s
     return Estimate(value, error, tau_int, tau_error, window, n, bias)
 
 
-def _autocovariance(projected: Floats, lengths: Integers) -> Floats:
-    """Gamma(t), t < half of the longest replica, averaged over the pairs inside replicas."""
-    w_max, starts = int(max(lengths)) // 2, starts_of(lengths)
-    gamma, pairs, t = np.zeros(w_max), np.zeros(w_max), np.arange(w_max)
+def autocovariance(projected: Floats, lengths: Integers, n_times: int) -> Floats:
+    """Gamma(t), t < n_times, of fluctuations (n,), averaged over the pairs inside replicas."""
+    starts = starts_of(lengths)
+    gamma, pairs, t = np.zeros(n_times), np.zeros(n_times), np.arange(n_times)
     for length in np.unique(lengths):
         equal = projected[starts[lengths == length][:, None] + np.arange(length)]  # (replicas, length)
-        reach = min(int(length), w_max)
+        reach = min(int(length), n_times)
         size = scipy.fft.next_fast_len(int(length) + reach, real=True)  # zero padding: no wrap-around
         spectrum = scipy.fft.rfft(equal, size, axis=1)
         power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)

@@ -19,17 +19,9 @@ import numpy.typing as npt
 
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
+from lattice.statistics import gamma
 from lattice.statistics.blocks import block_edges, jackknife_error
-from lattice.statistics.gamma import (
-    Derived,
-    Estimate,
-    EstimatorError,
-    as_replicas,
-    gamma_method,
-    one_column,
-    starts_of,
-    value_at,
-)
+from lattice.statistics.gamma import Derived, Estimate, EstimatorError, as_replicas, starts_of
 from lattice.statistics.weights import normalised_weights
 
 MIN_CHAIN_BLOCKS = 5  # blocks per chain; fewer cut too much off the autocorrelation
@@ -39,12 +31,9 @@ MIN_EFFECTIVE = 10.0  # weighted configurations below which a jackknife error is
 
 
 def jackknife(
-    data: npt.ArrayLike | Sequence[npt.ArrayLike],
-    f: Derived | None = None,
-    s_tau: float = 2.0,
-    *,
+    data: npt.ArrayLike | Sequence[npt.ArrayLike], f: Derived | None = None, s_tau: float = 2.0, *,
     block_length: int | None = None,
-) -> Estimate:
+) -> Estimate:  # fmt: skip
     """Mean or derived quantity with the blocked-jackknife error: the second opinion on `gamma_method`.
 
     data, f, s_tau as there. Blocks lie inside the replicas, never across; by default (2 N tau_int^2)^(1/3)
@@ -60,18 +49,16 @@ def jackknife(
     -0.010(16)
     """
     everything, lengths = as_replicas(data)
-    function: Derived = _first if f is None else f
-    if f is None:
-        one_column(everything)
+    function = _function(f, everything)
     many, shortest = len(lengths) >= MIN_CHAINS, int(min(lengths))
     if shortest == 0:
         raise InputError("a replica has no configurations")
-    length, gamma = block_length, None
+    length, by_gamma = block_length, None
     if block_length is None:
         try:
-            gamma = gamma_method(data, f, s_tau)
-            best = (2 * len(everything) * gamma.tau_int**2) ** (1 / 3)
-            least = MIN_BLOCK_OVER_TAU * gamma.tau_int
+            by_gamma = gamma.gamma_method(data, f, s_tau)
+            best = (2 * len(everything) * by_gamma.tau_int**2) ** (1 / 3)
+            least = MIN_BLOCK_OVER_TAU * by_gamma.tau_int
             length = math.ceil(max(min(best, shortest // MIN_CHAIN_BLOCKS), least))
         except EstimatorError:
             if not many:
@@ -89,9 +76,11 @@ def jackknife(
             f"few to be blocks themselves ({MIN_CHAINS} needed)"
         )
     estimate = _leave_out(everything, np.ones(len(everything)), np.concatenate(edges), function)
-    if gamma is None:
+    if by_gamma is None:
         return estimate
-    return replace(estimate, tau_int=gamma.tau_int, tau_int_error=gamma.tau_int_error, window=gamma.window)
+    return replace(
+        estimate, **{key: getattr(by_gamma, key) for key in ("tau_int", "tau_int_error", "window")}
+    )
 
 
 def jackknife_weighted(
@@ -111,20 +100,21 @@ def jackknife_weighted(
     weights = normalised_weights(log_weight)
     if len(weights) != len(x):
         raise InputError(f"{len(x)} configurations but {len(weights)} log weights")
-    if f is None:
-        one_column(x)
-    edges = block_edges(len(x), n_blocks)
+    function, edges = _function(f, x), block_edges(len(x), n_blocks)
     n_effective = float(weights.sum() ** 2 / (weights**2).sum())
     if n_effective < MIN_EFFECTIVE:
         raise EstimatorError(
             f"the weights leave {n_effective:.3g} effective configurations out of {len(x)}, "
             f"at least {MIN_EFFECTIVE:g} are needed for an error"
         )
-    return _leave_out(x, weights, edges, _first if f is None else f)
+    return _leave_out(x, weights, edges, function)
 
 
-def _first(means: Floats) -> float:
-    return float(means[0])
+def _function(f: Derived | None, x: Floats) -> Derived:
+    """f, or the mean of the only column of x (n, 1)."""
+    if f is None:
+        gamma.one_column(x)
+    return f or (lambda means: float(means[0]))
 
 
 def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estimate:
@@ -132,7 +122,7 @@ def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estim
     centre = x.mean(axis=0)  # shifts keep the block sums free of cancellation
     sums = np.add.reduceat(weights[:, None] * (x - centre), edges)
     norms = np.add.reduceat(weights, edges)
-    value = value_at(f, centre + sums.sum(axis=0) / norms.sum())
+    value = gamma.value_at(f, centre + sums.sum(axis=0) / norms.sum())
     means = centre + (sums.sum(axis=0) - sums) / (norms.sum() - norms)[:, None]
     with np.errstate(all="ignore"):
         left_out = np.array([float(f(m)) for m in means])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lattice.errors import InputError
 
@@ -38,6 +39,11 @@ def format_value(value: float | None, error: float | None) -> str:
     )
 
 
+def format_entry(entry: Mapping[str, Any], name: str) -> str:
+    """entry[NAME](entry[NAME_error])."""
+    return format_value(entry[name], entry[f"{name}_error"])
+
+
 def with_pull(value: float, error: float, pull: float) -> str:
     """value(error) with its pull behind.
 
@@ -45,6 +51,15 @@ def with_pull(value: float, error: float, pull: float) -> str:
     '0.31498(72) [-1.2]'
     """
     return f"{format_value(value, error)} [{pull:+.1f}]"
+
+
+def printed(value: float | None, error: float | None = None, nothing: str = "-") -> str:
+    """value(error), the bare number where there is no error, `nothing` where there is no number.
+
+    >>> printed(0.5, 0.01), printed(0.123456789), printed(None)
+    ('0.500(10)', '0.123457', '-')
+    """
+    return nothing if value is None else format_value(value, error) if error else f"{value:.6g}"
 
 
 _PRINTED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:\((\d+\.?\d*|\.\d+|nan|inf)\))?(?:e([+-]?\d+))?", re.I)

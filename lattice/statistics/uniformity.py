@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from einops import reduce
 from scipy import stats
 
 from lattice.arrays import Floats, Integers
@@ -36,8 +37,7 @@ def weighted_rank(truth: Floats, draws: Floats, weights: Floats, ties: Floats) -
     equal = (weights[:, 1:] * (draws == truth[:, None])).sum(1) + weights[:, 0]
     n_ranks = draws.shape[1] + 1
     u = (below + ties * equal) / weights.sum(1)
-    rank: Integers = np.minimum(np.floor(n_ranks * u), n_ranks - 1).astype(np.int64)
-    return rank
+    return np.asarray(np.minimum(np.floor(n_ranks * u), n_ranks - 1), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Uniformity:
     """Test of n ranks in 0 ... K. counts (K+1,); chi2 of `n_bins` equal bins and its p-value.
 
     mean: of (rank + 1/2)/(K+1), 1/2 if calibrated, above it where the draws are too low. variance: over that
-    of uniform ranks, 1 if calibrated, above it where the draws are too narrow. Errors are those of uniform
-    ranks.
+    of uniform ranks, 1 if calibrated, above it where the draws are too narrow; errors of uniform ranks.
     """
 
     counts: list[int]
@@ -93,7 +92,7 @@ def uniformity(ranks: Integers, n_draws: int) -> Uniformity:
     if not fit:
         raise InputError(f"{n} ranks are too few for {n_ranks} values; more fields, or fewer draws")
     n_bins = fit[-1]
-    chi2, p = stats.chisquare(counts.reshape(n_bins, -1).sum(1))
+    chi2, p = stats.chisquare(reduce(counts, "(bin rank) -> bin", "sum", bin=n_bins))
     u = (ranks + 0.5) / n_ranks
     variance, mean_error, variance_error = uniform_moments(n, n_draws)
     return Uniformity(

@@ -5,7 +5,8 @@ r"""Fourier acceleration: HMC whose kinetic term knows the propagator.
 Any positive A gives an exact algorithm. With A = G, the propagator, every mode of a Gaussian theory has
 frequency 1 in HMC time, so one trajectory of length about pi/2 renews them all, where A = 1 leaves the long
 waves slow (Parisi, in Progress in Gauge Field Theory (1984); Batrouni et al., PRD 32 (1985) 2736; for HMC:
-Duane, Kennedy, Pendleton, Roweth 1987, section 5). A is called the inverse mass.
+Duane, Kennedy, Pendleton, Roweth 1987, section 5). A is called the inverse mass; a first one is
+`lattice.exact.scalar.free_propagator`.
 
 The compiled loops multiply by A in the real Fourier basis of each axis, 1, cos, sin, ...; that needs A to be
 even in every k_mu.
@@ -22,18 +23,6 @@ import numpy as np
 from lattice.actions.protocol import check_shape
 from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.exact.scalar import free_propagator
-
-
-def free_inverse_mass(kappa: float, shape: tuple[int, ...], mass: float) -> Floats:
-    """A(k) = 1/[2 (mass - 2 kappa sum_mu cos k_mu)] (*shape), the propagator of a free field.
-
-    Raises `InputError` where some mode is not damped: mass > 2 |kappa| d is needed.
-
-    >>> free_inverse_mass(0.2, (4, 4), mass=1.0).shape
-    (4, 4)
-    """
-    return free_propagator(kappa, shape, mass)
 
 
 def measured_inverse_mass(phi: Floats) -> Floats:

@@ -42,13 +42,8 @@ def prose(text: str) -> str:
 def markdown(docstring: str) -> str:
     """A docstring, paragraph by paragraph: examples fenced, indented formulas as they are, prose escaped.
 
-    >>> print(markdown("Adds.\\n\\n>>> 1 + 1\\n2"))
-    Adds.
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
+    >>> markdown("Adds.\\n\\n>>> 1 + 1\\n2").splitlines()
+    ['Adds.', '', '```pycon', '>>> 1 + 1', '2', '```']
     """
     blocks = []
     for block in re.split(r"\n\s*\n", docstring.strip("\n")):

@@ -23,7 +23,7 @@ model = diffsq.train(config, ensemble, "runs/tutorial_3/train")
 
 # %%
 figure, axes = plt.subplots(figsize=(5, 3), constrained_layout=True)
-ln_z = {}
+ln_z, bins = {}, np.linspace(-4, 2, 60)
 for n in (2, 4, 16):
     config = diffsq.load_config("tiny", [*few, f"sampling.n_levels={n}"])
     log_weight = diffsq.sample(config, model, ensemble, f"runs/tutorial_3/samples-{n}").log_weight
@@ -33,7 +33,7 @@ for n in (2, 4, 16):
     print(
         f"{n:2} steps: ESS/N {ess}, acceptance {accepted.mean():.3f}, ln Z = {lattice.format_value(*ln_z[n])}"
     )
-    axes.hist(log_weight - np.median(log_weight), 60, density=True, histtype="step", label=f"{n} steps")
+    axes.hist(log_weight - np.median(log_weight), bins, density=True, histtype="step", label=f"{n} steps")
 axes.set(xlabel=r"$\ln w$ - median", ylabel="density")
 axes.legend()
 figure.savefig("3_exactness.png", dpi=120)

@@ -114,7 +114,7 @@ def test_a_changed_key_is_refused_with_old_and_new(
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
     other = changed(settings, "sampling", n_samples=32)
-    message = r"sample stage .* sampling\.n_samples \(was 24, now 32\).*--run.*--restart sample"
+    message = r"sample stage .* sampling\.n_samples was 24, now 32.*--run.*--restart sample"
     with pytest.raises(InputError, match=message):
         pipeline.run(other, tmp_path, say=quiet)
     assert "refuse" in pipeline.plan(other, tmp_path)["sample"]

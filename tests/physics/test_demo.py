@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from places import ROOT
 
 from diffsq.config.config import Config, load_config
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import ln_z, metropolis_ensemble
-from diffsq.sampling.sample import sample
+from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
@@ -25,11 +26,10 @@ from lattice.observables.measure import measure
 from lattice.simulation.simulate import simulate
 from lattice.statistics.notation import parse_value
 
-ROOT = Path(__file__).resolve().parents[2]
 BUDGET = (
     "ensemble.n_configs=32768", "model.channels=1", "model.n_levels=1", "model.n_sigma=20",
     "model.n_fit=2048", "training.n_steps=0", "sampling.n_samples=2048", "sampling.n_forward=512",
-    "sampling.n_calibration=1024",
+    "sampling.n_calibration=1024", "sampling.n_levels=24",
 )  # fmt: skip
 
 

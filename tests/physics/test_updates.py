@@ -17,7 +17,6 @@ from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.exact.scalar import free_propagator, small_lattice
 from lattice.rng import normals, uniforms
 from lattice.updates.cluster import swendsen_wang_update, wolff_update
-from lattice.updates.fourier import free_inverse_mass
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.integrator import evolve
 from lattice.updates.langevin import langevin_update
@@ -32,7 +31,7 @@ def hmc(integrator, n_steps, accelerated=False):
     def update(action, phi, **keys):
         shape = phi.shape[1:]
         mass = 0.2 + 2 * abs(action.kappa) * len(shape)  # any damped free field: all are exact
-        inverse_mass = free_inverse_mass(action.kappa, shape, mass) if accelerated else None
+        inverse_mass = free_propagator(action.kappa, shape, mass) if accelerated else None
         settings = {"integrator": integrator, "n_steps": n_steps, "inverse_mass": inverse_mass}
         return hmc_trajectory(action, phi, **keys, length=(0.7, 1.3)[keys["trajectory"] % 2], **settings)
 

@@ -16,7 +16,7 @@ from diffsq.commands.main import main
 from diffsq.config.config import config_from_dict, resolved_yaml
 from diffsq.process.cumulants import flow
 from diffsq.run_folder.finished import Workbench, open_run
-from diffsq.sampling.sample import sample
+from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import FreeScalar
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
@@ -47,8 +47,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chain = np.arange(4096) * N_CHAINS // 4096
     write_ensemble(Ensemble.from_fields(phi, FreeScalar(KAPPA), chain=chain), folder / "ensemble")
     ensemble = read_ensemble(folder / "ensemble")
-    model = train(config, ensemble, folder / "train")
-    sample(config, model, ensemble, folder / "samples")
+    model = train(config, ensemble, folder / "train/score")
+    sample(config, model, ensemble, folder / "samples/score-ve")
     return folder
 
 

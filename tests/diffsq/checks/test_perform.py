@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     action = FreeScalar(0.2)
     phi = free_fields(action, (4, 4), 2048, 5).numpy()
     write_ensemble(Ensemble.from_fields(phi, action, chain=np.arange(2048) // 128), folder / "ensemble")
-    from diffsq.sampling.sample import sample
+    from diffsq.sampling.lattice_sets import sample
     from diffsq.training.lattice import train
     from lattice.ensembles.ensemble import read_ensemble
 

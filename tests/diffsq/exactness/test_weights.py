@@ -128,7 +128,7 @@ def test_a_decision_does_not_depend_on_what_follows() -> None:
 def test_proposals_must_come_from_one_law() -> None:
     """Two laws used in runs of 8, each with its own weight: the chain is biased; drawn afresh it is not.
 
-    (Why `diffsq.sampling.sample` has one lattice frame per step, not one per block of samples.) Exact, by
+    (Why `diffsq.sampling.streams` has one lattice frame per step, not one per block of samples.) Exact, by
     matrices.
     """
     pi = np.array([0.5, 0.3, 0.2])

@@ -119,7 +119,7 @@ def test_types(tmp_path: Path, dtype: str) -> None:
 def test_not_finite(tmp_path: Path) -> None:
     phi = free_draws(9, 1)
     phi[4, 2, 1], phi[6, 0, 0] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"configuration 4 \(2 of 9"):
+    with pytest.raises(InputError, match=r"2 of 9 configurations, first in configuration 4"):
         read_foreign(saved(tmp_path, phi))
 
 

@@ -9,7 +9,6 @@ from scipy.stats import kstest
 from series import ar1, assert_coverage, binder, coverage
 
 from lattice.errors import InputError
-from lattice.statistics.blocks import jackknife_error
 from lattice.statistics.cumulants import cumulant
 from lattice.statistics.gamma import EstimatorError, gamma_method
 
@@ -205,14 +204,6 @@ def test_gradient_step_is_harmless_for_large_powers():
     cube = gamma_method([x[:, None]], lambda means: means[0] ** (1 / 3))
     plain = gamma_method(x)
     assert cube.error == pytest.approx(plain.error * plain.value ** (-2 / 3) / 3, rel=1e-9)
-
-
-def test_jackknife_error_of_a_mean_is_the_standard_error():
-    x = np.random.default_rng(17).normal(size=50)
-    left_out = (x.sum() - x) / 49
-    assert jackknife_error(left_out) == pytest.approx(x.std(ddof=1) / math.sqrt(50), rel=1e-12)
-    with pytest.raises(InputError, match="two or more blocks"):
-        jackknife_error([1.0])
 
 
 class TestRefusals:

@@ -15,7 +15,6 @@ from lattice.exact.scalar import free_propagator, small_lattice
 from lattice.rng import normals
 from lattice.updates.fourier import (
     check_inverse_mass,
-    free_inverse_mass,
     in_real_basis,
     measured_inverse_mass,
     real_basis,
@@ -90,7 +89,7 @@ def test_bitwise_independent_of_company_block_and_threads() -> None:
 def test_energy_violation_has_the_order_of_the_integrator(order: int, integrator: str) -> None:
     """A wrong sign, factor or root of the mass would leave an error of order 0 or 1."""
     shape, steps = (6, 6), np.array([12, 16, 24])
-    mass = free_inverse_mass(0.2, shape, 1.2)
+    mass = free_propagator(0.2, shape, 1.2)
     rms = []
     for n_steps in steps.tolist():
         _, info = hmc_trajectory(
@@ -176,4 +175,4 @@ def test_bad_mass(mass: Array, message: str) -> None:
             n_steps=3, inverse_mass=mass,
         )  # fmt: skip
     with pytest.raises(InputError, match="flat mode"):
-        free_inverse_mass(0.3, (4, 4), 1.0)
+        free_propagator(0.3, (4, 4), 1.0)

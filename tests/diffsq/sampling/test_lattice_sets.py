@@ -17,7 +17,7 @@ from diffsq.config.config import Config, config_from_dict
 from diffsq.exactness.efficiency import diagnose
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
-from diffsq.sampling.sample import sample
+from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble

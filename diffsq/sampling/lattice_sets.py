@@ -1,0 +1,229 @@
+"""Global sampling of a trained model, with exact path weights.
+
+Fields are drawn in fixed blocks of 64, whatever the number asked for, and every random number is a function
+of (seed, index, step): the same sample comes out of any split over shards, runs or processes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsq.config.config import LatticeRun
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.protocol import Frames, Noise
+from diffsq.sampling import steps
+from diffsq.sampling.lattice_path import VERSION, ReversePath, load_kernel, save_kernel, with_unet
+from diffsq.sampling.levels import levels_of
+from diffsq.sampling.reverse_chain import Watch, finite, unseen
+from diffsq.sampling.streams import frames_of, noise_of
+from lattice.arrays import Floats, Integers
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
+from lattice.errors import InputError
+from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
+from lattice.progress import Progress, Silent
+
+BLOCK = 64
+SHARD_BLOCKS = 16
+N_FRAMES = 12
+N_WIENER = 2048  # calibration fields for the Wiener filter, shown for comparison only
+RETRAIN = "; retrain the model"
+Drawn = tuple[Tensor, Tensor | None]
+"""Fields of a block, and their log-weights where the sampler has them."""
+
+
+def sample(
+    config: LatticeRun, model: LatticeScore, ensemble: Ensemble, out: Path, *,
+    sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
+) -> Ensemble:  # fmt: skip
+    """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde).
+
+    model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
+    log-weights, kernel calibrated on the training chains, forward weights on held-out chains in forward.json.
+    Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
+    finite.
+    """
+    check_model(model, ensemble)
+    out.mkdir(parents=True, exist_ok=True)
+    settings, process = config.sampling, sde or config.sampling.sde[0]
+    levels = levels_of(config, model.cpu(), ensemble, process)
+    generated = {
+        "sampler": settings.method, "law": VERSION, "levels": levels.tolist(), "process": process,
+        "start": "N(0, G(k) + sigma_max^2) per momentum mode", "model": model.about["sha256"],
+        "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
+        "n_calibration": settings.n_calibration,
+    }  # fmt: skip
+    numbers = {"n_samples": settings.n_samples, "n_forward": settings.n_forward}
+    key = sha256_text(canonical_json({**generated, **numbers}))
+    writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
+    model = model.to(device)
+    work = Sampling(config, model, ensemble, out, key, levels.to(device), progress or Silent())
+    if settings.method == "path":
+        base = work.calibrate()
+        path = with_unet(base.kernel, model)
+        write_json(out / "forward.json", work.forward(path, base))
+        work.draw(writer, partial(work.path_block, path))
+    else:
+        work.draw(writer, partial(work.plain_block, steps.STEPS[settings.method]))
+    writer.finish({"generated": generated})
+    return writer.read()
+
+
+def check_model(model: LatticeScore, ensemble: Ensemble, folder: Path | None = None) -> None:
+    """Refuse a model trained for another lattice, action or ensemble; `folder` is where it was read."""
+    for name, have, want in (
+        ("lattice", model.shape, ensemble.shape),
+        ("action", model.about.get("action"), ensemble.action.as_dict()),
+        ("ensemble", model.about.get("ensemble"), ensemble.identity),
+    ):
+        if have != want:
+            where = f"{folder}: " if folder else ""
+            raise InputError(f"{where}the model was trained for {name} {have}, not {want}; train one for it")
+
+
+@dataclass
+class Sampling:
+    """One sampling run: its model, streams of random numbers, and what is already on disk."""
+
+    config: LatticeRun
+    model: LatticeScore
+    ensemble: Ensemble
+    out: Path
+    key: str
+    levels: Tensor
+    progress: Progress
+
+    def noise(self, stream: str, index: Integers) -> Noise:
+        """Standard normal fields of the samples `index` in a stream, a function of the step."""
+        return noise_of(self.config.seed, stream, index, self.model.shape, self.levels.device)
+
+    def frames(self) -> Frames:
+        """Lattice frame of each step."""
+        return frames_of(self.config.seed, self.model.shape)
+
+    def fields(self, held_out: bool, n: int) -> tuple[Tensor, Integers]:
+        """n fields spread evenly over the training or held-out chains, and their chains."""
+        part = self.ensemble.split_chains(self.config.training.validation_fraction)[held_out]
+        rows = np.linspace(0, len(part) - 1, min(n, len(part))).astype(np.int64)
+        return torch.from_numpy(part.phi[rows]).to(self.levels.device), part.chain[rows]
+
+    def calibrate(self) -> ReversePath:
+        """The path of the regression base, its kernel measured on training fields, or read back.
+
+        The base costs a fraction of the U-Net and so sees many fields; what the U-Net explains beyond it
+        narrows the variance by the ratio of the two predictions.
+        """
+        base = LatticeScore(self.model.base, None)
+        try:
+            return ReversePath(base, load_kernel(self.out, self.levels.device, self.key))
+        except InputError:  # none yet, or not this one
+            path = self._calibrated(base, self.config.sampling.n_calibration)
+            save_kernel(self.out, path.kernel, self.key)
+            return path
+
+    def _calibrated(self, model: LatticeScore, n: int) -> ReversePath:
+        path = ReversePath.predicted(model, self.levels)
+        phi, _ = self.fields(False, n)
+        self.progress.start(path.kernel.n_levels, "reverse kernel")
+        noise = self.noise("sample/calibrate", np.arange(len(phi)))
+        path.calibrate(phi, noise, self.frames(), self.progress.update)
+        self.progress.close()
+        return path
+
+    def forward(self, path: ReversePath, base: ReversePath) -> dict[str, Any]:
+        """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
+        rivals = {"model": path}
+        if self.model.unet is not None:
+            rivals |= {"base": base, "wiener": self._calibrated(self._wiener(), N_WIENER)}
+        phi, chain = self.fields(True, self.config.sampling.n_forward)
+        results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
+        self.progress.start(len(phi), "forward weights")
+        for block, part in enumerate(torch.split(phi, BLOCK)):
+            file = self.out / f"forward-{block:04d}.json"
+            saved = read_json(file) if file.exists() else {}
+            if saved.get("key") != self.key:
+                saved = {"key": self.key, **self._forward_block(rivals, part, block)}
+                write_json(file, saved)
+            for name, values in results.items():
+                values += saved[name]
+            self.progress.update(len(part))
+        self.progress.close()
+        return {**results, "chain": chain.tolist()}
+
+    def _wiener(self) -> LatticeScore:
+        """The Wiener filter alone."""
+        base = self.model.base
+        wiener = LatticeScore.unfitted(self.model.shape, len(base.log_sigma)).to(self.levels.device)
+        wiener.base.g.copy_(base.g)
+        wiener.base.log_sigma.copy_(base.log_sigma)
+        return wiener
+
+    def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
+        noise = self.noise("sample/forward", np.arange(block * BLOCK, block * BLOCK + len(phi)))
+        found: dict[str, Any] = {}
+        for name, path in rivals.items():
+            log_w, increments = path.weigh(phi, self.ensemble.action.action, noise, self.frames())
+            found[name] = finite(log_w, f"forward log-weights ({name})", RETRAIN).tolist()
+            found.setdefault("increments", increments.tolist())  # of the first, the model
+        return found
+
+    def path_block(self, path: ReversePath, index: Integers, watch: Watch) -> Drawn:
+        """One block of the path sampler."""
+        noise = self.noise("sample/reverse", index)
+        phi, log_w = path.sample(self.ensemble.action.action, noise, self.frames(), watch)
+        return phi, finite(log_w, f"log-weights of samples {index[0]}-{index[-1]}", RETRAIN)
+
+    def plain_block(self, step: steps.Step, index: Integers, watch: Watch) -> Drawn:
+        """One block of a sampler without weights."""
+        noise, model = self.noise("sample/reverse", index), self.model
+        white = noise(2 * len(self.levels) - 2)
+        start = model.momenta.colour(white, model.base.g + self.levels[-1] ** 2)
+        return steps.run(step, model, start, self.levels, noise, self.frames(), watch), None
+
+    def draw(self, writer: EnsembleWriter, block_of: Callable[[Integers, Watch], Drawn]) -> None:
+        """Write all shards that are not there yet, and the denoising sequence of the first field."""
+        n, size = self.config.sampling.n_samples, BLOCK * SHARD_BLOCKS
+        self.progress.start(n, "samples")
+        for k, start in enumerate(range(0, n, size)):
+            index = np.arange(start, min(start + size, n))
+            if writer.verified(k) is not None:
+                self.progress.update(len(index))
+                continue
+            parts = []
+            for first in range(start, start + len(index), BLOCK):
+                seen = Sequence(N_FRAMES, len(self.levels) - 1) if first == 0 else None
+                parts.append(block_of(np.arange(first, first + BLOCK), seen or unseen))
+                if seen is not None:
+                    seen.write(self.out / "sequence.h5", self.levels.cpu().numpy())
+                self.progress.update(min(BLOCK, start + len(index) - first))
+            phi = torch.cat([p for p, _ in parts])[: len(index)].cpu().numpy()
+            weights = [w for _, w in parts if w is not None]
+            log_w = torch.cat(weights)[: len(index)].cpu().numpy() if weights else None
+            writer.append(k, phi=phi, chain=np.zeros_like(index), trajectory=index, log_weight=log_w)
+        self.progress.close()
+
+
+class Sequence:
+    """A watch that keeps the first field of a block at `n` levels spread over the chain."""
+
+    def __init__(self, n: int, n_levels: int) -> None:
+        self.wanted = set(np.linspace(0, n_levels, min(n, n_levels + 1)).round().astype(int).tolist())
+        self.kept: dict[int, Floats] = {}
+
+    def __call__(self, level: int, x: Tensor) -> None:
+        if level in self.wanted:
+            self.kept[level] = x[0].cpu().numpy().copy()
+
+    def write(self, path: Path, sigma: Floats) -> None:
+        """HDF5 file with phi (n_frames, *shape) and sigma (n_frames,), from noise to field."""
+        with h5py.File("sequence", "w", driver="core", backing_store=False) as h5:
+            h5["phi"] = np.stack(list(self.kept.values()))
+            h5["sigma"] = sigma[list(self.kept)]
+            h5.flush()
+            write_atomic(path, h5.id.get_file_image())

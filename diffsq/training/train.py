@@ -1,0 +1,38 @@
+"""One model of a run: a score of fields on a lattice, a score or an energy of points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from diffsq.config.config import Config, LatticeRun, PointRun
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.points import PointModel
+from diffsq.training import lattice
+from diffsq.training.points import train_points
+from lattice.ensembles.ensemble import Ensemble
+from lattice.progress import Progress
+from lattice.rng import stream_id
+
+
+def train(
+    config: Config, ensemble: Ensemble, out: str | Path, *,
+    name: str | None = None, progress: Progress | None = None, device: str = "cpu",
+) -> LatticeScore | PointModel:  # fmt: skip
+    """Train a model of `config` on an ensemble in the folder `out`; the same call again resumes, or reads it.
+
+    name: of `models` (default: the first), or "part-K" for the last of them trained on the K-th of `n_parts`
+    disjoint parts of the data. Raises `InputError` when config and ensemble do not belong together, and for
+    a loss that is not finite; the last good checkpoint is kept.
+    """
+    out = Path(out)
+    if isinstance(config, LatticeRun):
+        return lattice.train(config, ensemble, out, progress=progress, device=device)
+    assert isinstance(config, PointRun)
+    name, points = name or config.models[0], torch.from_numpy(ensemble.phi)
+    kind, seed = name, config.seed
+    if name.startswith("part-"):
+        kind, points = config.models[-1], points[int(name.removeprefix("part-")) :: config.n_parts]
+        seed = (config.seed + stream_id(f"train/{name}")) % 2**64
+    return train_points(points, config.training.model_copy(update={"kind": kind}), seed, out, progress)
