@@ -1,13 +1,13 @@
 r"""One variable, real or complex, and complex fields on a lattice: moments and cumulants of z, with errors.
 
-    one variable   m_n = <z^n>, kappa_n, n = 2, 4, 6, 8            <z S'(z)> = 1
-    one link       <e^{inz}>, n = 1 ... 4                          <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
-    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V   <phi S'> = 1 per site
+    one variable   m_n = <z^n>, n = 1 ... 8, kappa_n, n = 2, 4, 6, 8        <z S'(z)> = 1
+    one link       <e^{inz}>, n = 1 ... 4                                   <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
+    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V            <phi S'> = 1 per site
 
 Averages are of holomorphic functions of z = x, stored as (n, 1), or x + iy, stored as (n, 2, *shape), real
 and imaginary part each with its own error; the last column is the Schwinger-Dyson equation. The laws of one
-variable are symmetric under z -> -z: odd moments have their exact value 0 instead of their sample values, in
-the cumulants too (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
+variable are symmetric under z -> -z: odd moments must vanish, and in the cumulants they have their exact
+value 0 (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
 whole chains of a Markov chain, consecutive samples of an independent one.
 """
 
@@ -32,6 +32,7 @@ from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
 
 ORDERS = (2, 4, 6, 8)
+ODD = tuple(f"m{order - 1}" for order in ORDERS)
 NAMES = tuple(f"{kind}{order}" for kind in ("m", "kappa") for order in ORDERS)
 WAVES = ("e^{iz}", "e^{2iz}", "e^{3iz}", "e^{4iz}")
 DYSON = "Schwinger-Dyson"
@@ -102,10 +103,11 @@ def rows_of(ensemble: Ensemble) -> Rows:
         return Rows(NAMES, even, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
 
     def moments(m: Any) -> Any:
-        return np.concatenate([numbers(m[..., :-1]), m[..., -1:]], axis=-1)
+        return np.concatenate([numbers(m[..., : len(ORDERS)]), m[..., len(ORDERS) :]], axis=-1)
 
-    columns = np.stack([*powers, dyson], axis=1)
-    return Rows((*NAMES, DYSON), (*even, DYSON), columns, moments, {**exact, DYSON: 1.0})
+    columns, others = np.stack([*powers, *(z ** (n - 1) for n in ORDERS), dyson], axis=1), (*ODD, DYSON)
+    known = {**exact, **dict.fromkeys(ODD, 0.0), DYSON: 1.0}
+    return Rows((*NAMES, *others), (*even, *others), columns, moments, known)
 
 
 def noise_of(ensemble: Ensemble) -> float:

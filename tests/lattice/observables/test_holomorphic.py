@@ -19,6 +19,7 @@ from lattice.errors import InputError
 from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.observables.holomorphic import (
     NAMES,
+    ODD,
     blocks_of,
     estimates,
     exact_numbers,
@@ -61,7 +62,9 @@ def gaussian_z(seed: int, n: int = N) -> np.ndarray:
 def test_the_quartic(quartic: Ensemble, method: Any) -> None:
     table = measure(quartic, method=method)
     rows = table["observables"]
-    assert list(rows) == [f"{part} {name}" for name in (*NAMES, "Schwinger-Dyson") for part in ("Re", "Im")]
+    assert list(rows) == [
+        f"{part} {name}" for name in (*NAMES, *ODD, "Schwinger-Dyson") for part in ("Re", "Im")
+    ]
     exact = toy_cumulants(quartic.action, 8)
     for n in (2, 4, 6, 8):
         assert rows[f"Im kappa{n}"]["exact"] == pytest.approx(exact[n - 1].imag)
@@ -155,7 +158,7 @@ def test_draws_of_two_peaks_and_their_noise() -> None:
     action, sigma = TwoPeak(1.0, 0.25), 0.3
     phi = draw_toy(action, N, seed=3)
     table = measure(Ensemble.from_fields(phi, action))
-    assert list(table["observables"]) == [*NAMES, "Schwinger-Dyson"]
+    assert list(table["observables"]) == [*NAMES, *ODD, "Schwinger-Dyson"]
     assert table["observables"]["kappa8"]["exact"] == pytest.approx(-272.0, rel=1e-12)
     assert max(map(abs, pulls(table).values())) < 4.5
     noisy = phi + sigma * normals(5, "toy_table/noise", np.array([0]), 0, N).reshape(N, 1)
