@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lattice.actions.protocol import Action, as_phi4, check_shape
+from lattice.actions.protocol import Action, as_phi4, check_one_variable, check_shape
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import uniforms
@@ -50,6 +50,8 @@ class Recipe:
         check_shape(self.shape)
         if not isinstance(self.action, Action):
             raise InputError(f"an action is a lattice.Action, got {type(self.action).__name__}")
+        if self.action.one_variable:
+            check_one_variable(self.shape, f"{type(self.action).__name__} is a model")
         p = self.params
         for asked, key, instead in (
             (p.update != "hmc", "update", "hmc"),
