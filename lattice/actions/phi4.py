@@ -17,7 +17,16 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
-from lattice.actions.protocol import CONVENTION, Action, Derivative, Range, check_shape, plain, sum_sites
+from lattice.actions.protocol import (
+    CONVENTION,
+    Action,
+    Derivative,
+    Range,
+    check_shape,
+    plain,
+    says_itself,
+    sum_sites,
+)
 from lattice.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,8 +97,7 @@ class ScalarPhi4(Action):
     @property
     def phi4(self) -> ScalarPhi4 | None:
         """Itself, unless a subclass has another S."""
-        own = type(self).action is ScalarPhi4.action and type(self).grad is ScalarPhi4.grad
-        return self if own else None
+        return self if says_itself(self, "phi4") else None
 
     @property
     def derivative(self) -> Derivative:

@@ -1,14 +1,14 @@
 r"""One variable, real or complex, and complex fields on a lattice: moments and cumulants of z, with errors.
 
-    one variable   m_n = <z^n>, n = 1 ... 8, kappa_n, n = 2, 4, 6, 8        <z S'(z)> = 1
-    one link       <e^{inz}>, n = 1 ... 4                                   <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
-    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V            <phi S'> = 1 per site
+    one variable   m_n = <z^n>, n = 1 ... 8, kappa_n, n = 2, 4, 6, 8    <z S'(z)> = 1
+    one link       <e^{inz}>, n = 1 ... 4                               <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
+    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V        <phi S'> = 1 per site
 
 Averages are of holomorphic functions of z = x, stored as (n, 1), or x + iy, stored as (n, 2, *shape), real
 and imaginary part each with its own error; the last column is the Schwinger-Dyson equation. The laws of one
 variable are symmetric under z -> -z: odd moments must vanish, and in the cumulants they have their exact
 value 0 (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
-whole chains of a Markov chain, consecutive samples of an independent one.
+whole chains, long parts of few chains, or consecutive independent draws.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Rows:
 
 
 def is_holomorphic(ensemble: Ensemble) -> bool:
-    """Complex fields stored as (x, y), or one real variable with an even law."""
-    action = ensemble.action
-    return action.holomorphic is not action or (action.one_variable and action.even)
+    """Complex fields stored as (x, y), or one real variable, (n, 1), with an even law."""
+    action, alone = ensemble.action, ensemble.phi.shape[1:] == (1,)
+    return action.holomorphic is not action or (action.one_variable and action.even and alone)
 
 
 def variable(phi: Floats) -> Floats | Complexes:
@@ -148,8 +148,16 @@ def numbers(even: Any, noise2: float = 0.0) -> Any:
     return np.concatenate([moments[..., 1::2], kappa[..., 1::2]], axis=-1)
 
 
+def few_chains(ensemble: Ensemble) -> bool:
+    """Markov chains, too few to be the blocks of a jackknife: their errors are those of the Gamma method."""
+    n = len(np.unique(ensemble.chain))
+    markov = ensemble.log_weight is None and (n > 1 or "stride" in ensemble.attrs)
+    return markov and n < MIN_BLOCKS
+
+
 def blocks_of(ensemble: Ensemble) -> Integers:
-    """The jackknife block (n,) of every configuration: chains in groups, or runs of one chain's samples.
+    """The jackknife block (n,) of every configuration: chains in groups, or runs of samples, chain by chain,
+    of few chains as long as can be.
 
     Raises `InputError` for fewer than 16 configurations.
     """
@@ -160,8 +168,10 @@ def blocks_of(ensemble: Ensemble) -> Integers:
         raise InputError(f"{len(ensemble.phi)} configurations are too few for errors; {MIN_BLOCKS} or more")
     n, a = len(ensemble.phi), (ensemble.attrs.get("about") or {}).get("acceptance", 1.0)
     long = int(n * a / (2 - a) / TAUS)  # independence Metropolis: 2 tau_int = (2 - a)/a
-    blocks = max(MIN_BLOCKS, min(N_BLOCKS, long if a < 1 else n))
-    return np.asarray(np.arange(n) * blocks // n)
+    blocks = MIN_BLOCKS if few_chains(ensemble) else max(MIN_BLOCKS, min(N_BLOCKS, long if a < 1 else n))
+    block = np.empty(n, dtype=np.int64)
+    block[np.concatenate(ensemble.replicas())] = np.arange(n) * blocks // n
+    return block
 
 
 def without_blocks(

@@ -199,6 +199,8 @@ def test_what_is_one_variable() -> None:
 
     tilted: Any = Tilted(1.0, 0.4)
     assert "kappa3" in measure(Ensemble.from_fields(phi, tilted))["observables"]
+    lattice = Ensemble.from_fields(phi.reshape(-1, 2, 2), RealQuartic(1.0, 0.4))
+    assert "binder" in measure(lattice)["observables"]
 
 
 def test_complex_gaussian_within_its_errors() -> None:
@@ -255,6 +257,25 @@ def test_blocks_are_whole_chains() -> None:
     assert len(set(block.tolist())) == 32
     one = Ensemble.from_fields(phi, Complexified(ComplexQuartic(1.0, 1.0)))
     assert (np.diff(blocks_of(one)) >= 0).all()
+
+
+def test_few_markov_chains_have_errors_that_know_their_autocorrelation() -> None:
+    """AR(1) of a unit Gaussian, 4 chains stored time by time: tau_int of x^2 is 1/2 + r^2/(1 - r^2)."""
+    n, r = 2000, 0.95
+    x = np.random.default_rng(2).normal(size=(n, 4))
+    for t in range(1, n):
+        x[t] = r * x[t - 1] + math.sqrt(1 - r * r) * x[t]
+    chain, time = np.tile(np.arange(4), n), np.repeat(np.arange(n), 4)
+    ensemble = Ensemble.from_fields(x.reshape(-1, 1), RealQuartic(1.0, 0.0), chain, time)
+    expected = math.sqrt((1 + r * r) / (1 - r * r) * 2 / (4 * n))
+    assert measure(ensemble)["method"].startswith("Gamma method")
+    for method in (None, "jackknife"):
+        error = measure(ensemble, method=method)["observables"]["m2"]["error"]
+        assert error == pytest.approx(expected, rel=0.4), method
+    one = ensemble.select(chain == 0)
+    assert measure(one)["method"].startswith("jackknife")  # of draws, as far as it says
+    one.attrs["stride"] = 1
+    assert measure(one)["method"].startswith("Gamma method")
 
 
 def test_bad_input() -> None:

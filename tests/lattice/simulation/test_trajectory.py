@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lattice.actions.one_variable import RealQuartic
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
@@ -80,3 +81,7 @@ def test_what_has_no_law_is_refused() -> None:
         Recipe(FreeScalar(0.3), SHAPE, MonteCarlo(), SEED).check()
     with pytest.raises(InputError, match="lattice shape"):
         Recipe(ACTION, (0, 4), MonteCarlo(), SEED).check()
+    alone = RealQuartic(1.0, 1.0)
+    Recipe(alone, (1,), MonteCarlo(cluster="none"), SEED).check()
+    with pytest.raises(InputError, match=r"RealQuartic is a model of one variable: .* got \[4, 4\]"):
+        Recipe(alone, (4, 4), MonteCarlo(cluster="none"), SEED).check()
