@@ -6,7 +6,6 @@ force against central differences, and the Schwinger-Dyson identity <phi dS/dphi
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -105,6 +104,7 @@ def force() -> tuple[bool, str]:
 def schwinger_dyson(n_chains: int = 256, n_trajectories: int = 60) -> tuple[bool, str]:
     """<phi dS/dphi> = 1 per site over independent HMC chains on 4x4, within 5 of its own errors."""
     from lattice.actions.phi4 import ScalarPhi4
+    from lattice.statistics.pulls import mean_and_error
     from lattice.updates.hmc import hmc_trajectory
 
     action, chains = ScalarPhi4(kappa=0.2, lam=0.1), np.arange(n_chains, dtype=np.int64)
@@ -114,6 +114,5 @@ def schwinger_dyson(n_chains: int = 256, n_trajectories: int = 60) -> tuple[bool
         phi, _ = hmc_trajectory(action, phi, seed=1, chains=chains, trajectory=t, length=1.5, n_steps=8)
         if t >= burn:
             total += (phi * action.grad(torch.from_numpy(phi)).numpy()).mean(axis=(1, 2))
-    means = total / (n_trajectories - burn)
-    value, error = float(means.mean()), float(means.std(ddof=1)) / math.sqrt(n_chains)
+    value, error = mean_and_error(total / (n_trajectories - burn))
     return abs(value - 1) < 5 * error, f"HMC: <phi dS/dphi> = {value:.4f} +- {error:.4f}, exactly 1 expected"

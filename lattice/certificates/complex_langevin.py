@@ -32,19 +32,13 @@ from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats
-from lattice.certificates.drift import (
-    Curves,
-    boundary_density,
-    chain_averages,
-    cut_off,
-    drift_histogram,
-    drift_tail,
-)
+from lattice.certificates import drift as parts_of
+from lattice.certificates.drift import Curves, chain_averages
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import batches
 from lattice.errors import InputError
 from lattice.statistics.extrapolation import extrapolate_step
-from lattice.statistics.pulls import sigmas_of
+from lattice.statistics.pulls import mean_and_error, sigmas_of
 
 GATE = 4.5  # sigma: some ten numbers are looked at
 MAX_STEP_PULL = 1.5  # own errors from the limit; their difference is known to about 0.3 of them
@@ -82,16 +76,16 @@ def verdict(
     """
     data = _data(ensemble)
     n = data.drift.size
-    tail = drift_tail(data.drift)
-    densities = boundary_density(data.action, data.z)
-    curves = {name: cut_off(density, data.y) for name, density in densities.items()}
+    tail = parts_of.drift_tail(data.drift)
+    densities = parts_of.boundary_density(data.action, data.z).items()
+    curves = {name: parts_of.cut_off(density, data.y) for name, density in densities}
     flat = {f"{part} {name}": curve for name, pair in curves.items() for part, curve in pair.items()}
     averages = chain_averages(data.action, data.z)
     tail_check, power = _tail_check(tail)
     boundary_checks = [_boundary_check(name, curve, n) for name, curve in curves.items()]
     table, step_check = _step_check(averages, steps)
     checks = [
-        tail_check, *boundary_checks, _schwinger_dyson(curves), step_check,
+        tail_check, *boundary_checks, _schwinger_dyson(flat), step_check,
         _starts_check(averages, data.chain),
         _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"), _cut_check(curves, n),
     ]  # fmt: skip
@@ -102,8 +96,9 @@ def verdict(
     return {
         "verdict": word,
         "reason": reason or "the drift falls off fast, no boundary term, step size and starts agree",
-        "passed": word == "trusted", "checks": checks, "drift_histogram": drift_histogram(data.drift),
-        "tail": tail, "boundary": flat, "steps": table, "escapes": int(escapes),
+        "passed": word == "trusted", "checks": checks,
+        "drift_histogram": parts_of.drift_histogram(data.drift), "tail": tail, "boundary": flat,
+        "steps": table, "escapes": int(escapes),
     }  # fmt: skip
 
 
@@ -171,14 +166,11 @@ def _cut_check(curves: dict[str, Curves], n: int) -> Check:
     return _check("cut-offs", float(far), None, 1.0, far > 0, detail)
 
 
-def _schwinger_dyson(curves: dict[str, Curves]) -> Check:
+def _schwinger_dyson(parts: Curves) -> Check:
     """The worst component of <O'' + K O'> = 0 without cut-off."""
-    worst, value, error, label = -1.0, 0.0, 0.0, ""
-    for name, pair in curves.items():
-        for part, curve in pair.items():
-            v, e = curve["value"][-1], curve["error"][-1]
-            if e > 0 and abs(v) / e > worst:
-                worst, value, error, label = abs(v) / e, v, e, f"{part} {name}"
+    ends = [(curve["value"][-1], curve["error"][-1], label) for label, curve in parts.items()]
+    rows = [(abs(v) / e, v, e, label) for v, e, label in ends if e > 0]
+    worst, value, error, label = max(rows, key=lambda row: row[0], default=(-1.0, 0.0, 0.0, ""))
     detail = f"<O'' + K O'> of {label} is {worst:.1f} sigma from 0"
     return _check("Schwinger-Dyson", value, error, 0.0, worst <= GATE, detail)
 
@@ -195,7 +187,7 @@ def _step_check(averages: dict[str, Floats], steps: Mapping[str, Any] | None) ->
     table: dict[str, Any] = {"step": sizes, "order": int(steps["order"]), "limits": {}}
     worst, why = (-1.0, 0.0, 0.0, ""), ""
     for name, means in averages.items():
-        own = (float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means)))
+        own = mean_and_error(means)
         points = np.array([own, *(size["averages"][name] for size in steps["sizes"])])
         if not points[:, 1].min() > 0:
             continue  # a component that vanishes identically
@@ -214,15 +206,16 @@ def _step_check(averages: dict[str, Floats], steps: Mapping[str, Any] | None) ->
 
 def _starts_check(averages: dict[str, Floats], chain: NDArray[np.int64]) -> Check:
     """The worst deviation between chains from real starts (even numbers) and complex ones (odd)."""
-    worst, value, error, label = -1.0, 0.0, 0.0, ""
+    even, odd = chain % 2 == 0, chain % 2 == 1
+    dof = min(int(even.sum()), int(odd.sum())) - 1
+    if dof < 1:
+        return _check("starts", None, None, GATE, False, "all chains have the same start")
+    rows = []
     for name, means in averages.items():
-        one, two = means[chain % 2 == 0], means[chain % 2 == 1]
-        if min(len(one), len(two)) < 2:
-            return _check("starts", None, None, GATE, False, "all chains have the same start")
-        e = math.hypot(*(float(x.std(ddof=1)) / math.sqrt(len(x)) for x in (one, two)))
-        pull = sigmas_of(float(one.mean() - two.mean()), e, min(len(one), len(two)) - 1)
-        if pull > worst:
-            worst, value, error, label = pull, float(one.mean() - two.mean()), e, name
+        (a, a_error), (b, b_error) = mean_and_error(means[even]), mean_and_error(means[odd])
+        e = math.hypot(a_error, b_error)
+        rows.append((sigmas_of(a - b, e, dof), a - b, e, name))
+    worst, value, error, label = max(rows, key=lambda row: row[0])
     detail = f"real and complex starts differ by {worst:.1f} sigma in {label}"
     return _check("starts", value, error, GATE, worst <= GATE, detail)
 

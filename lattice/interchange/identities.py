@@ -25,7 +25,7 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import batches
 from lattice.observables.scalar import primaries
 from lattice.statistics.gamma import EstimatorError
-from lattice.statistics.pulls import mean_of_chains
+from lattice.statistics.pulls import mean_and_error, mean_of_chains
 
 SLOW = {"m": "M", "abs_m": "|M|", "s": "s"}  # series whose correlations tell of order and independence
 _FAR, _FAR_RHO = 10.0, 0.1  # in tau_int; nothing that matters is correlated further apart in a true chain
@@ -75,7 +75,7 @@ def mean_of(values: Floats, rows: Rows) -> tuple[float, float, float]:
     if values.min() == values.max():
         return float(values[0]), 0.0, math.inf
     if rows is None:
-        return float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1
+        return *mean_and_error(values), len(values) - 1
     return mean_of_chains([values[part] for part in rows])
 
 

@@ -35,6 +35,7 @@ from lattice.progress import Progress, Silent
 from lattice.rng import normals
 from lattice.simulation.parameters import ComplexLangevin
 from lattice.simulation.recipe import Recipe
+from lattice.statistics.pulls import mean_and_error
 from lattice.updates.complex_langevin import (
     ESCAPE,
     ComplexInfo,
@@ -53,13 +54,8 @@ def generate_complex(
     action: Action, shape: tuple[int, ...], params: ComplexLangevin, seed: int, out: Path,
     progress: Progress | None = None,
 ) -> Ensemble:  # fmt: skip
-    """Make (or go on making, or just read) the complex Langevin ensemble of `action` in the folder `out`.
-
-    shape: of the complex lattice, () (or (1,)) for a one-variable model. The verdict is in
-    ensemble.attrs["certificate"]; a bad one is not an error here. Hold `run_lock` on the run folder around
-    this. Raises InputError when a chain runs away (naming the chain, trajectory and substep), when `out`
-    holds an ensemble made with other settings (each is named), and when it cannot be written.
-    """
+    """`lattice.simulate` by complex Langevin: the verdict is the certificate. Raises InputError also where a
+    chain runs away, naming the chain, trajectory and substep. Hold `run_lock` on the run folder."""
     out = Path(out)
     recipe = Recipe(Complexified(action), _complex_shape(action, shape), params, seed)
     if (made := recipe.made(out)) is not None:
@@ -192,8 +188,7 @@ class _Run:
             return {"runaway": str(error)}
         finally:
             self.bar.close()
-        pairs = {name: [float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)] for name, x in total.items()}
-        return {"averages": pairs}
+        return {"averages": {name: list(mean_and_error(x)) for name, x in total.items()}}
 
 
 def start_fields(

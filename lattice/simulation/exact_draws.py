@@ -11,6 +11,7 @@ import torch
 from lattice.actions.one_variable import TwoPeak
 from lattice.actions.protocol import Action, check_one_variable
 from lattice.arrays import Floats
+from lattice.certificates.check import make_check
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
@@ -44,10 +45,8 @@ def generate_draws(
     checks = []
     for name in (f"m{order}" for order in ORDERS):
         value, error = found[name]["value"][0], found[name]["error"][0]
-        checks.append({
-            "name": name, "value": value, "error": error, "expected": exact[name][0],
-            "passed": bool(abs(value - exact[name][0]) <= 5 * error), "detail": "against quadrature",
-        })  # fmt: skip
+        passed = abs(value - exact[name][0]) <= 5 * error
+        checks.append(make_check(name, value, error, f"{exact[name][0]:g}", passed, "against quadrature"))
     passed = all(check["passed"] for check in checks)
     reason = "" if passed else "moments differ from quadrature"
     certificate = {"passed": passed, "reason": reason, "checks": checks}

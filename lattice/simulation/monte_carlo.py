@@ -31,25 +31,17 @@ from lattice.simulation.thermalise import (
     write_thermalisation,
 )
 from lattice.simulation.trajectory import Settings, one_trajectory
-from lattice.simulation.tuning import check_tunable
 
 
 def generate(
     action: Action, shape: tuple[int, ...], params: MonteCarlo, seed: int, out: Path, *,
     progress: Progress | None = None, team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
-    """Make (or go on making, or just read) the ensemble of `action` on `shape` in the folder `out`.
-
-    The certificate is in ensemble.attrs["certificate"]; a failed one is not an error here. Hold `run_lock` on
-    the run folder around this. Process 0 of a `team` calls this, the others `serve` it; the files are the
-    same. Raises InputError when `out` holds an ensemble made with other settings (each is named), when it
-    cannot be written, when the disk is full, when the updates do not know the action, and when it has no
-    normalisable distribution.
-    """
+    """`lattice.simulate` by Monte Carlo. Hold `run_lock` on the run folder around this. Process 0 of a `team`
+    calls this, the others `serve` it; the files are the same."""
     out, team = Path(out), team or Team()
     recipe = Recipe(action, tuple(int(extent) for extent in shape), params, seed)
     check_recipe(recipe)
-    check_tunable(params)
     if (made := recipe.made(out, _request_of_therm)) is not None:
         return made
     if team.size > params.n_chains:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lattice.errors import InputError
+
 _SHARD_BYTES = 2**24
 _CONFIGS = "configurations to save, rounded up to the same number for every chain"
 
@@ -57,11 +59,9 @@ class MonteCarlo(Chains):
     stride: int = Field(1, ge=1, le=2**20, description="trajectories between saved configurations of a chain")
     update: Literal["hmc", "local"] = Field("hmc", description="what moves the amplitudes")
     trajectory_length: float | None = Field(
-        None,
-        gt=0,
-        le=100,
+        None, gt=0, le=100,
         description="HMC time in the units of H = p^2/2 + S (or, accelerated, of pAp/2 + S); null: tuned",
-    )
+    )  # fmt: skip
     length_jitter: float = Field(
         0.2, ge=0, lt=1, description="the length is uniform in trajectory_length*(1 -+ this)"
     )
@@ -80,14 +80,20 @@ class MonteCarlo(Chains):
     n_overrelax: int = Field(0, ge=0, le=1000, description="overrelaxation sweeps after each update")
     cluster: Literal["wolff", "swendsen-wang", "none"] = "wolff"
     n_clusters: int = Field(
-        2,
-        ge=0,
-        le=10000,
+        2, ge=0, le=10000,
         description="Wolff clusters (or one Swendsen-Wang sweep) after each, then a random sign; 0: neither",
-    )
+    )  # fmt: skip
     source: str | None = Field(
         None, description="an ensemble folder (from `diffsq import`) to take instead of generating one"
     )
+
+    @model_validator(mode="after")
+    def _steps_of_a_length(self) -> MonteCarlo:
+        if self.n_steps is not None and self.trajectory_length is None:
+            raise InputError(
+                "ensemble.n_steps needs ensemble.trajectory_length: a step number alone is no step"
+            )
+        return self
 
     @property
     def clusters(self) -> int:

@@ -67,12 +67,8 @@ class Recipe(Generic[Params]):
         """The writer of its shards; algorithm: name and parameters."""
         key = sha256_text(canonical_json(self.request()))
         about = {
-            "algorithm": algorithm,
-            "seed": self.seed,
-            "stream": RNG,
-            "n_therm": n_therm,
-            "stride": stride,
-        }
+            "algorithm": algorithm, "seed": self.seed, "stream": RNG, "n_therm": n_therm, "stride": stride,
+        }  # fmt: skip
         return EnsembleWriter(out, self.action, self.fields, key, about)
 
     def write(
@@ -84,13 +80,11 @@ class Recipe(Generic[Params]):
         n = self.params.n_chains
         state |= {"trajectory": int(numbers[-1]), "seed": self.seed, "rng": RNG}
         writer.append(
-            k,
-            phi=rearrange(fields, "time chain ... -> (time chain) ..."),
-            chain=np.tile(self.chains, len(numbers)),
-            trajectory=np.repeat(numbers, n),
+            k, phi=rearrange(fields, "time chain ... -> (time chain) ..."),
+            chain=np.tile(self.chains, len(numbers)), trajectory=np.repeat(numbers, n),
             series={name: x.reshape(-1) for name, x in series.items()},
             state={**state, "fields": "the last configuration of every chain in /phi"},
-        )
+        )  # fmt: skip
 
     def finish(self, writer: EnsembleWriter, ensemble: Ensemble, certificate: dict[str, Any]) -> Ensemble:
         """Write certificate.json and, last, the manifest; the ensemble, with both in its attrs."""

@@ -21,7 +21,8 @@ def simulate(
     its verdict; `ExactDraws`: independent draws of a real one-variable law. The same call again resumes, or
     reads what is there. The certificate is in ensemble.attrs["certificate"]; a bad one is not an error here.
     `team`: processes that share a Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made
-    with other parameters (each is named), when it cannot be written, and when the action does not fit.
+    with other settings (each is named), when it cannot be written or the disk is full, when the updates do
+    not know the action, and when it has no normalisable distribution.
 
     >>> import tempfile
     >>> from lattice.actions.one_variable import TwoPeak

@@ -20,7 +20,7 @@ from lattice.errors import InputError
 from lattice.simulation.starts import has_walls, start_fields, start_names
 from lattice.statistics.extrapolation import MIN_CHAINS, Extrapolation, extrapolate_step
 from lattice.statistics.notation import format_value
-from lattice.statistics.pulls import sigmas_of
+from lattice.statistics.pulls import mean_and_error, sigmas_of
 from lattice.updates.langevin import langevin_update
 
 NAMES = ("phi2", "abs_m", "s", "g0")
@@ -101,14 +101,12 @@ def stochastic_quantization(
 
 def _start_pull(means: Floats, starts: NDArray[np.str_]) -> float:
     """Sigmas between the chain means (n_chains,) of hot or domain-wall starts and of cold ones."""
-    groups = [means[starts == name] for name in ("cold", "hot", "wall") if (starts == name).any()]
-    (cold, *others), (noise, *noises) = (
-        [group.mean() for group in groups], [group.std(ddof=1) / math.sqrt(len(group)) for group in groups]
-    )  # fmt: skip
-    return max(
-        sigmas_of(other - cold, math.hypot(noise, more), min(len(group), len(groups[0])) - 1)
-        for other, more, group in zip(others, noises, groups[1:], strict=True)
-    )
+    cold, *others = (means[starts == name] for name in ("cold", "hot", "wall") if (starts == name).any())
+    (a, noise), found = mean_and_error(cold), []
+    for group in others:
+        b, more = mean_and_error(group)
+        found.append(sigmas_of(b - a, math.hypot(noise, more), min(len(group), len(cold)) - 1))
+    return max(found)
 
 
 def _judged(limit: Extrapolation, steps: Sequence[float], pulls: Floats, tau_therm: float) -> Extrapolation:

@@ -12,7 +12,6 @@ import numpy as np
 import scipy.special
 
 from lattice.arrays import Floats
-from lattice.errors import InputError
 from lattice.simulation.parameters import MonteCarlo
 from lattice.updates.integrator import scheme
 
@@ -188,9 +187,3 @@ class Tuner:
     def _step_tuner(self, n_trajectories: int) -> StepTuner:
         p = self._params
         return StepTuner(self.n_steps, p.target_acceptance, p.integrator, n_trajectories)
-
-
-def check_tunable(params: MonteCarlo) -> None:
-    """`InputError` for settings that leave a number without its unit: n_steps needs its trajectory_length."""
-    if params.n_steps is not None and params.trajectory_length is None:
-        raise InputError("ensemble.n_steps needs ensemble.trajectory_length: a step number alone is no step")

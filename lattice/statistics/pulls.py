@@ -14,6 +14,15 @@ from lattice.statistics.gamma import gamma_method
 MIN_CHAINS_FOR_SCATTER = 8
 
 
+def mean_and_error(x: Floats) -> tuple[float, float]:
+    """The mean of independent numbers x (n,), and its error.
+
+    >>> mean_and_error(np.array([1.0, 3.0]))
+    (2.0, 1.0)
+    """
+    return float(x.mean()), float(x.std(ddof=1)) / math.sqrt(len(x))
+
+
 def mean_of_chains(parts: list[Floats]) -> tuple[float, float, float]:
     """(mean, error, degrees of freedom) of per-chain series: scatter of chain means, or the Gamma method for
     few chains.
@@ -21,8 +30,7 @@ def mean_of_chains(parts: list[Floats]) -> tuple[float, float, float]:
     Raises EstimatorError when there are few chains and the Gamma method cannot answer.
     """
     if len(parts) >= MIN_CHAINS_FOR_SCATTER:
-        means = np.array([part.mean() for part in parts])
-        return float(means.mean()), float(means.std(ddof=1)) / math.sqrt(len(means)), len(means) - 1
+        return *mean_and_error(np.array([part.mean() for part in parts])), len(parts) - 1
     estimate = gamma_method(parts)
     return estimate.value, estimate.error, math.inf
 

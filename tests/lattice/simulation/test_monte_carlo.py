@@ -199,9 +199,9 @@ def test_classical_field_is_a_minimum() -> None:
     assert float(action.action(phi)) < float(action.action(1.1 * phi))
 
 
-def test_step_number_without_a_length_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs ensemble.trajectory_length"):
-        generate(ACTION, SHAPE, MonteCarlo(n_steps=4), 1, tmp_path)
+def test_step_number_without_a_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs ensemble.trajectory_length"):
+        MonteCarlo(n_steps=4)
 
 
 @pytest.mark.parametrize(

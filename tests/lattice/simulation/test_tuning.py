@@ -7,9 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from lattice.errors import InputError
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.tuning import StepTuner, Tuner, check_tunable, scaled_steps
+from lattice.simulation.tuning import StepTuner, Tuner, scaled_steps
 
 N = 64
 
@@ -75,9 +74,6 @@ def test_what_is_given_is_left_alone() -> None:
     tuner = play(fixed, {3.0: 5.0})
     assert (tuner.length, tuner.n_steps) == (3.0, 3)
     assert play(MonteCarlo(trajectory_length=3.0), {3.0: 5.0}).length == 3.0
-    check_tunable(fixed)
-    with pytest.raises(InputError, match="trajectory_length"):
-        check_tunable(MonteCarlo(n_steps=3))
 
 
 def test_short_thermalisation_keeps_the_first_length() -> None:
