@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from diffsq.config.action_section import read_action
+from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.names import CHECK_NAMES
 from diffsq.config.section import Section, nearest, one_line
 from diffsq.config.sections import (
@@ -275,6 +275,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     action = None
     if data["action"] is not None:
         action = read_action(data["action"], len(shape) if isinstance(shape, list | tuple) else None)
+        check_limits(action)  # also of converted couplings
     kind = run_kind(action)
     try:
         return kind.model_validate({**data, "action": action})

@@ -32,8 +32,7 @@ from lattice.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-KAPPA = Range(-10.0, 10.0)
-LAM = Range(0.0, 1000.0, "exp(-S) is not integrable otherwise")
+LAM = Range(0.0, why="exp(-S) is not integrable otherwise")
 
 
 def hopping(phi: Tensor, shifts: tuple[int, ...]) -> Tensor:
@@ -82,7 +81,7 @@ class ScalarPhi4(Action):
     lam: float
     kind = "phi4"
     even = True
-    ranges = {"kappa": KAPPA, "lam": LAM}
+    ranges = {"lam": LAM}
 
     def action(self, phi: Tensor) -> Tensor:
         return action_of(phi, self.kappa, 1.0 - 2.0 * self.lam, self.lam)
@@ -158,7 +157,7 @@ class ComplexPhi4(Action):
     kind = "complex_phi4"
     field = "complex"
     even = True
-    ranges = {"kappa": KAPPA, "lam": LAM}
+    ranges = {"lam": LAM}
 
     def __post_init__(self) -> None:
         super().__post_init__()
