@@ -76,12 +76,12 @@ def test_requests_tell_everything() -> None:
 
 
 def test_what_has_no_law_is_refused() -> None:
-    recipe().check()
+    check_recipe(recipe())
     with pytest.raises(InputError, match="normalisable"):
-        Recipe(FreeScalar(0.3), SHAPE, MonteCarlo(), SEED).check()
+        check_recipe(Recipe(FreeScalar(0.3), SHAPE, MonteCarlo(), SEED))
     with pytest.raises(InputError, match="lattice shape"):
-        Recipe(ACTION, (0, 4), MonteCarlo(), SEED).check()
+        check_recipe(Recipe(ACTION, (0, 4), MonteCarlo(), SEED))
     alone = RealQuartic(1.0, 1.0)
-    Recipe(alone, (1,), MonteCarlo(cluster="none"), SEED).check()
+    check_recipe(Recipe(alone, (1,), MonteCarlo(cluster="none"), SEED))
     with pytest.raises(InputError, match=r"RealQuartic is a model of one variable: .* got \[4, 4\]"):
-        Recipe(alone, (4, 4), MonteCarlo(cluster="none"), SEED).check()
+        check_recipe(Recipe(alone, (4, 4), MonteCarlo(cluster="none"), SEED))
