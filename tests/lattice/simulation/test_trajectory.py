@@ -13,7 +13,8 @@ from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.trajectory import Recipe, Settings, one_trajectory
+from lattice.simulation.recipe import Recipe, check_recipe
+from lattice.simulation.trajectory import Settings, one_trajectory
 from lattice.updates.cluster import wolff_update
 from lattice.updates.hmc import hmc_trajectory
 
