@@ -22,6 +22,7 @@ import torch
 from einops import rearrange
 
 from lattice.actions.phi4 import ComplexPhi4
+from lattice.actions.protocol import says_itself
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
@@ -125,7 +126,7 @@ def _known(exact: Callable[[], Mapping[str, complex]]) -> Mapping[str, complex]:
 
 
 def _lattice_exact(action: Any, shape: tuple[int, ...]) -> dict[str, complex]:
-    if not isinstance(action, ComplexPhi4):
+    if not (isinstance(action, ComplexPhi4) and says_itself(action, "kind")):
         return {}
     known = phi4_exact(action, shape)
     return {"phi2": known.phi2, "phi4": known.phi4, "G0": known.zero_mode}

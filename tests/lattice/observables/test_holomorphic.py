@@ -203,6 +203,18 @@ def test_what_is_one_variable() -> None:
     assert "binder" in measure(lattice)["observables"]
 
 
+def test_a_complex_law_that_is_not_even_has_no_table_of_even_moments() -> None:
+    class Shifted(ComplexGaussian):
+        even = False
+
+        def action(self, z: Any) -> Any:
+            return super().action(z) + z
+
+    fields = Ensemble.from_fields(gaussian(1, 100), Complexified(Shifted(1 + 1j)))
+    with pytest.raises(InputError, match=r"laws symmetric under z -> -z only"):
+        measure(fields)
+
+
 def test_complex_gaussian_within_its_errors() -> None:
     found = estimates(gaussian_z(1), np.arange(N) // 500)
     exact = exact_numbers(GAUSSIAN)

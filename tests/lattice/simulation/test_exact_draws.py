@@ -12,7 +12,7 @@ import torch
 
 from lattice.actions.one_variable import ComplexGaussian, RealQuartic, TwoPeak
 from lattice.errors import InputError
-from lattice.exact.one_variable import toy_moments
+from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.simulation.exact_draws import draw_toy, generate_draws
 from lattice.simulation.parameters import ExactDraws
 
@@ -62,6 +62,18 @@ def test_a_folder_keeps_its_draws_and_their_certificate(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"exact draws are of one variable: .* \[1\], got \[8, 8\]"):
         generate_draws(law, (8, 8), params, 1, tmp_path / "f")
     assert not (tmp_path / "f").exists()
+
+
+def test_a_subclass_is_drawn_from_its_own_law() -> None:
+    class Narrow(TwoPeak):
+        def action(self, z: torch.Tensor) -> torch.Tensor:
+            return 4.0 * super().action(z)
+
+    law, n = Narrow(1.0, 1.0), 20_000
+    square = draw_toy(law, n, 1)[:, 0] ** 2
+    exact = toy_cumulants(law, 2)[1].real
+    assert abs(square.mean() - exact) < 4 * square.std() / math.sqrt(n)
+    assert exact < 1  # the parent's is 2
 
 
 def test_complex_actions_have_no_draws() -> None:
