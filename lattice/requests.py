@@ -3,6 +3,7 @@ name."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def changed_values(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     >>> changed_values({"seed": 1, "ensemble": {"stride": 1}}, {"seed": 1, "ensemble": {"stride": 2, "n": 3}})
     ['ensemble.n was absent, now 3', 'ensemble.stride was 1, now 2']
     """
-    before, after = _flat(old), _flat(new)
+    before, after = (
+        _flat(json.loads(json.dumps(tree))) for tree in (old, new)
+    )  # a tuple is stored as a list
     return [
         f"{key} was {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
         for key in sorted({*before, *after})

@@ -13,6 +13,11 @@ import yaml
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long runs first: what the workers steal from each other at the end is short."""
+    items.sort(key=lambda item: "physics" not in item.path.parts and item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def settings() -> dict[str, Any]:
     """A small valid configuration as a nested dict; each test gets its own."""

@@ -1,17 +1,13 @@
-"""Fields of known law for the tests of the denoiser: exact draws where there are any, else HMC + Wolff."""
+"""Exact draws of fields of known law for the tests of the denoiser, and its closed form for two peaks."""
 
 from __future__ import annotations
 
 import math
-from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.updates.cluster import wolff_update
-from lattice.updates.hmc import hmc_trajectory
 
 MU, WIDTH = 1.0, 0.5  # peaks of the two-peak density 1/2 [N(MU, WIDTH^2) + N(-MU, WIDTH^2)]
 
@@ -36,20 +32,6 @@ def free_fields(action: ScalarPhi4, shape: tuple[int, ...], n: int, seed: int) -
     factor = torch.linalg.cholesky(hessian(action, shape))
     xi = white((math.prod(shape),), n, seed)
     return torch.linalg.solve_triangular(factor.T, xi.T, upper=True).T.reshape(n, *shape)
-
-
-@cache
-def phi4_fields(kappa: float, lam: float, shape: tuple[int, ...], n: int, seed: int) -> Tensor:
-    """(n, *shape) equilibrium fields, one per chain: independent, so errors are plain standard errors."""
-    action, chains = ScalarPhi4(kappa, lam), np.arange(n)
-    phi = white(shape, n, seed).numpy()
-    phi[::2] = np.abs(phi[::2])  # half hot, half cold: what is left of the starts cancels
-    for trajectory in range(80):
-        phi, _ = hmc_trajectory(
-            action, phi, seed=seed, chains=chains, trajectory=trajectory, length=1.5, n_steps=6, n_threads=1
-        )
-        phi, _ = wolff_update(action, phi, seed=seed, chains=chains, trajectory=trajectory, n_threads=1)
-    return torch.from_numpy(phi)
 
 
 def two_peak(shape: tuple[int, ...], n: int, seed: int) -> Tensor:

@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = [ROOT / "scripts" / name for name in ("setup", "demo", "test", "docs")] + [ROOT / ".ci" / "run"]
 
 
@@ -89,22 +89,28 @@ def test_scripts_pass_their_setup_options_on(tmp_path: Path) -> None:
         assert "no such folder" in last_line(done)
 
 
-def test_an_incomplete_wheel_folder_is_named(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def venv(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Where setup makes an environment, which takes it seconds; the next one finds it there."""
+    return str(tmp_path_factory.mktemp("setup") / "venv")
+
+
+def test_an_incomplete_wheel_folder_is_named(tmp_path: Path, venv: str) -> None:
     (tmp_path / "wheels").mkdir()
-    line = last_line(setup(tmp_path, "--offline", tmp_path / "wheels"))
+    line = last_line(setup(tmp_path, "--offline", tmp_path / "wheels", VENV=venv))
     assert "lacks a wheel" in line
     assert "torch" in line
 
 
-def test_cuda_is_not_downloaded_unasked(tmp_path: Path) -> None:
+def test_cuda_is_not_downloaded_unasked(tmp_path: Path, venv: str) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     wheel(wheels, "torch", "2.13.0", "nvidia-cublas")
     wheel(wheels, "nvidia_cublas", "1.0")
-    line = last_line(setup(tmp_path, "--offline", wheels))
+    line = last_line(setup(tmp_path, "--offline", wheels, VENV=venv))
     assert "CUDA" in line
     assert "--cuda" in line
-    installed = list((tmp_path / "venv").rglob("torch-*.dist-info"))
+    installed = list(Path(venv).rglob("torch-*.dist-info"))
     assert installed == []
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from diffsq.process.cumulants import Tally, exact_average, flow, forward, signal
 from diffsq.process.sde import SDES
+from diffsq.sampling.point_path import in_blocks
 from diffsq.sampling.point_sets import PointDraws
-from diffsq.sampling.streams import POINT_BLOCK, noise_of
+from diffsq.sampling.streams import POINT_BLOCK
 from lattice.arrays import Integers
 from lattice.exact.one_variable import toy_cumulants
 
@@ -35,11 +36,9 @@ def _flow(draws: PointDraws, kind: str, sde: str) -> dict[str, Any]:
     f, blocks = signal(SDES[sde](*draws.range), levels), -(-n // POINT_BLOCK)
     up, down = Tally(len(levels), PARTS * blocks), Tally(len(levels), PARTS * blocks)
     rows = torch.from_numpy(draws.data.phi[:n])
-    for block in range(blocks):
-        x = rows[block * POINT_BLOCK : (block + 1) * POINT_BLOCK]
-        noise = noise_of(draws.seed, f"toy/forward/{sde}", block, (POINT_BLOCK, 1))
+    for block, (x, noise) in enumerate(in_blocks(rows, draws.seed, f"toy/forward/{sde}")):
         label = labels(block, len(x), n)
-        forward(x, levels, lambda i: noise(i)[: len(x)], lambda i, y: up.add(i, f[i] * y, label))  # noqa: B023
+        forward(x, levels, noise, lambda i, y: up.add(i, f[i] * y, label))  # noqa: B023
     seen = [0] * len(levels)
 
     def watch(level: int, x: Tensor) -> None:

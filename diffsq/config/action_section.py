@@ -1,7 +1,7 @@
 """The `action` section: couplings of any action the project knows, in any convention, to the action itself.
 
-Couplings and their ranges are written once, in `lattice.actions`; here other
-conventions of phi^4 (mass2, coupling) are converted.
+Couplings and where they may lie are written once, in `lattice.actions`; here other
+conventions of phi^4 (mass2, coupling) are converted, and what is likely a slip is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lattice.actions.protocol import Action
 
 CONVENTION = "kappa-lambda"
+KAPPA, LAM = 10.0, 1000.0  # |kappa| and lam of phi^4 in a config, at most
 FOREIGN = ("bare", "flow", "schaich-loinaz")  # of lattice.actions.conventions
 
 
@@ -45,8 +46,20 @@ def read_action(data: Any, dim: int | None) -> Action:
                 raise InputError(
                     f"action.{key} does not belong to convention {CONVENTION}, which takes kappa and lam"
                 )
-        return action_from_dict(section)
+        action = action_from_dict(section)
+        check_limits(action)
+        return action
     return _converted(section, convention, dim)
+
+
+def check_limits(action: Action) -> None:
+    """`InputError` for phi^4 couplings larger than a config may have."""
+    from lattice.actions.protocol import Range, real_coupling
+
+    if hasattr(action, "kappa"):
+        why = "the range of a config"
+        for name, limit in (("kappa", Range(-KAPPA, KAPPA, why)), ("lam", Range(0.0, LAM, why))):
+            real_coupling(name, getattr(action, name), limit)
 
 
 def _converted(section: dict[str, Any], convention: str, dim: int | None) -> Action:

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from diffsq.config.action_section import read_action
+from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.names import CHECK_NAMES
 from diffsq.config.section import Section, nearest, one_line
 from diffsq.config.sections import (
@@ -43,6 +43,7 @@ from diffsq.config.sections import (
     TrainingConfig,
 )
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
+from lattice.actions.protocol import check_one_variable
 from lattice.errors import InputError
 from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
 
@@ -197,6 +198,8 @@ class PointRun(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.action.one_variable:
+            check_one_variable(self.shape, f"{type(self.action).__name__} is a model")
         if "kind" in self.training.model_fields_set:
             raise InputError("training.kind is set by `models`; remove it")
         low, high = self.training.sigma_min, self.training.sigma_max or math.inf
@@ -272,6 +275,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     action = None
     if data["action"] is not None:
         action = read_action(data["action"], len(shape) if isinstance(shape, list | tuple) else None)
+        check_limits(action)  # also of converted couplings
     kind = run_kind(action)
     try:
         return kind.model_validate({**data, "action": action})

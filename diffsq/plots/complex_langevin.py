@@ -48,6 +48,8 @@ def boundary_terms(verdict: Mapping[str, Any]) -> Figure:
         axes.errorbar(x, curve["value"], curve["error"], fmt=marker, color=colour, markersize=4)
         axes.axhline(0, color=GREY, linewidth=1)
         axes.set(title=f"$B_O(Y)$, $O$ = {math_name(name)}", xlabel="cut-off $Y$ on $|y|$")
+    for axes in grid.ravel()[len(curves) :]:
+        axes.set_axis_off()
     return figure
 
 

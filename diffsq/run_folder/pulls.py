@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lattice.observables.holomorphic import DYSON, NAMES, parts
+from lattice.observables.holomorphic import DYSON, NAMES, ODD, parts
 from lattice.statistics import pulls
 
 Truth = dict[str, tuple[float, float]]
@@ -22,13 +22,13 @@ TABLE = (
 def rows_of(measurement: Mapping[str, Any]) -> list[str]:
     """The observables of the table, from the data's measurement: of fields on a lattice the short list.
 
-    Of one variable everything but the Schwinger-Dyson equation, and kappa_2 of a complex one, which is its
-    second moment.
+    Of one variable everything but what must be 0 or 1, odd moments and the Schwinger-Dyson equation, and
+    kappa_2 of a complex one, which is its second moment.
     """
     names = list(measurement["observables"])
     if "action_density" in names:
         return list(TABLE)
-    return [name for name in names if not name.endswith((" kappa2", DYSON))]
+    return [name for name in names if not name.endswith((" kappa2", DYSON, *ODD))]
 
 
 def by_label(entries: Mapping[str, Any], is_complex: bool) -> dict[str, dict[str, float]]:

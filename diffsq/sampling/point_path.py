@@ -107,8 +107,8 @@ def _mean(model: PointScore, levels: Tensor, x: Tensor, n: int) -> Tensor:
     return x + delta * model.score(x, levels[n + 1 : n + 2], IDENTITY)
 
 
-def _blocks(points: Tensor, seed: int, stream: str) -> Iterator[tuple[Tensor, Noise]]:
-    """Points (n, d) by blocks, and the noise of each."""
+def in_blocks(points: Tensor, seed: int, stream: str) -> Iterator[tuple[Tensor, Noise]]:
+    """Points (n, d) by blocks of 8192, float64, and the noise of each."""
     for block, x in enumerate(torch.split(points.double(), POINT_BLOCK)):
         yield x, _cut(noise_of(seed, stream, block, (POINT_BLOCK, points.shape[1])), len(x))
 
@@ -127,7 +127,7 @@ def calibrated(
     """
     levels = check_levels(levels)
     total = torch.zeros(len(levels) - 2, model.dim, model.dim, dtype=torch.float64)
-    for x, noise in _blocks(points, seed, "points/calibrate"):
+    for x, noise in in_blocks(points, seed, "points/calibrate"):
         for n, low, high in rise(levels, x + levels[1] * noise(0), noise, range(1, len(levels) - 1)):
             left = low - _mean(model, levels, high, n)
             total[n - 1] += left.T @ left / len(points)
@@ -159,6 +159,6 @@ def forward_weights(path: PointPath, points: Tensor, seed: int, action: ActionFu
 
     Raises `InputError` for non-finite weights.
     """
-    blocks = _blocks(points, seed, "points/forward")
+    blocks = in_blocks(points, seed, "points/forward")
     log_w = torch.cat([path.weigh(x, action, noise)[0] for x, noise in blocks])
     return finite(log_w, "path weights", RETRAIN)

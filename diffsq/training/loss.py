@@ -47,7 +47,8 @@ def prepare(
     x = phi + rearrange(sigma, "n -> n 1 1") * eps
     xk = p.modes(x)
     u = base.normalised(xk, sigma)
-    correction, _ = base(xk, u, sigma)
+    one = sigma[:1] if sigma.stride(0) == 0 else sigma  # one level for all: its tables are made once
+    correction, _ = base(xk, u, one)
     target, z = base.target(p.modes(phi), p.modes(grad(phi)), xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
     w, _ = base.wiener(sigma)

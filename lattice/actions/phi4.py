@@ -17,14 +17,22 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
-from lattice.actions.protocol import CONVENTION, Action, Derivative, Range, check_shape, plain, sum_sites
+from lattice.actions.protocol import (
+    CONVENTION,
+    Action,
+    Derivative,
+    Range,
+    check_shape,
+    plain,
+    says_itself,
+    sum_sites,
+)
 from lattice.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-KAPPA = Range(-10.0, 10.0)
-LAM = Range(0.0, 1000.0, "exp(-S) is not integrable otherwise")
+LAM = Range(0.0, why="exp(-S) is not integrable otherwise")
 
 
 def hopping(phi: Tensor, shifts: tuple[int, ...]) -> Tensor:
@@ -73,7 +81,7 @@ class ScalarPhi4(Action):
     lam: float
     kind = "phi4"
     even = True
-    ranges = {"kappa": KAPPA, "lam": LAM}
+    ranges = {"lam": LAM}
 
     def action(self, phi: Tensor) -> Tensor:
         return action_of(phi, self.kappa, 1.0 - 2.0 * self.lam, self.lam)
@@ -88,8 +96,7 @@ class ScalarPhi4(Action):
     @property
     def phi4(self) -> ScalarPhi4 | None:
         """Itself, unless a subclass has another S."""
-        own = type(self).action is ScalarPhi4.action and type(self).grad is ScalarPhi4.grad
-        return self if own else None
+        return self if says_itself(self, "phi4") else None
 
     @property
     def derivative(self) -> Derivative:
@@ -150,7 +157,7 @@ class ComplexPhi4(Action):
     kind = "complex_phi4"
     field = "complex"
     even = True
-    ranges = {"kappa": KAPPA, "lam": LAM}
+    ranges = {"lam": LAM}
 
     def __post_init__(self) -> None:
         super().__post_init__()

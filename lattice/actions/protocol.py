@@ -60,7 +60,8 @@ class Law:
     """A law of fields phi (n, *components, *shape), a dataclass of its couplings; what it does not say of
     itself is as below.
 
-    kind: its name in files, by default that of the class. even: -phi has the law of phi. one_variable: there
+    kind: its name in files, by default, or where S is not that of the class that says it, the name of its
+    class. even: -phi has the law of phi. one_variable: there
     is no lattice. period: of Re phi, where it is an angle. ranges: where couplings may lie; all that are
     annotated float or complex must be finite (`InputError`).
     """
@@ -87,7 +88,8 @@ class Law:
         for name, x in values.items():
             if isinstance(x, complex | tuple):
                 values[name] = [x.real, x.imag] if isinstance(x, complex) else list(x)
-        return {"kind": self.kind or type(self).__name__, **values}
+        kind = self.kind if says_itself(self, "kind") else ""
+        return {"kind": kind or type(self).__name__, **values}
 
     def lattice_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The lattice of fields whose arrays are (n, *shape); `InputError` for other components."""
@@ -106,6 +108,16 @@ def couplings_of(law: Any) -> tuple[dataclasses.Field[Any], ...]:
         name = law.__name__ if isinstance(law, type) else type(law).__name__
         raise InputError(f"{name} must be a dataclass of its couplings, or write its own as_dict()")
     return dataclasses.fields(law)
+
+
+def says_itself(law: Any, name: str) -> bool:
+    """Does a law say `name` of its own S and gradient: is no class below the one that says it theirs?"""
+    classes = type(law).__mro__
+    at, s, grad = (
+        next((i for i, cls in enumerate(classes) if key in vars(cls)), len(classes))
+        for key in (name, "action", "grad")
+    )
+    return at <= min(s, grad)
 
 
 class Action(Law, ABC):
@@ -137,7 +149,8 @@ class Action(Law, ABC):
 
     @property
     def derivative(self) -> Derivative | None:
-        """S'(z) in the form that the compiled loop of complex Langevin knows, if it has it."""
+        """S'(z) in the form that the compiled loop of complex Langevin knows, if it has it; not asked of a
+        subclass with an S or gradient of its own."""
         return None
 
     @property
@@ -205,6 +218,12 @@ def sum_sites(density: Tensor) -> Tensor:
     for _ in range(density.dim() - 1):
         density = density.sum(dim=-1)
     return density
+
+
+def check_one_variable(shape: tuple[int, ...], what: str) -> None:
+    """`InputError` "`what` of one variable ..." unless the shape is () or (1,)."""
+    if tuple(shape) not in ((), (1,)):
+        raise InputError(f"{what} of one variable: lattice.shape is [1], got {list(shape)}")
 
 
 def check_shape(shape: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ import scipy.special
 import torch
 
 from lattice.actions.one_variable import ComplexGaussian, TwoPeak
-from lattice.actions.protocol import Action
+from lattice.actions.protocol import Action, says_itself
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats
 from lattice.errors import InputError
@@ -37,7 +37,7 @@ def toy_moments(action: Action, orders: Sequence[int]) -> Complexes:
     model = action.holomorphic
     if model.derivative is not None and model.derivative.hop:
         raise InputError("a lattice has more than one moment of each order: use phi4_exact")
-    if isinstance(model, OneLink):
+    if isinstance(model, OneLink) and says_itself(model, "kind"):
         return np.array([_bessel_ratio(int(n), model.beta) for n in orders])
     z, weight = _weights(model)
     norm = normalisation(weight)
@@ -57,7 +57,7 @@ def toy_cumulants(action: Action, n_max: int) -> Complexes:
     model = action.holomorphic
     if isinstance(model, OneLink):
         raise InputError("z of the one-link model is an angle: it has moments <e^{inz}>, no cumulants")
-    if isinstance(model, TwoPeak):
+    if isinstance(model, TwoPeak) and says_itself(model, "kind"):
         peaks = [model.mu0**n if n % 2 == 0 else 0.0 for n in range(1, n_max + 1)]
         kappa = cumulants_from_moments(peaks).astype(np.complex128)
         kappa[1:2] += model.sigma0**2

@@ -53,7 +53,7 @@ def own_run(action: Action, shape: tuple[int, ...], seed: int, progress: Progres
     for attempt in range(GUARD_ATTEMPTS):
         params = MonteCarlo(
             n_configs=n_configs, n_chains=64 if n_configs == GUARD_CONFIGS else 32, n_therm=n_therm,
-            stride=stride, n_clusters=4,
+            stride=stride, n_clusters=4, cluster="wolff" if action.phi4 else "none",
             length_jitter=0.6,  # no length is then a period of the magnetisation deep in the broken phase
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:

@@ -79,10 +79,12 @@ def format_import(result: dict[str, Any]) -> str:
     lattice = "x".join(map(str, result["shape"]))
     chains = f"in {result['n_chains']} chains" if result["n_chains"] else "taken as independent"
     name = file["name"] + (f":{file['dataset']}" if file["dataset"] else "")
-    couplings = f"kappa = {action['kappa']:g}, lam = {action['lam']:g}"
+    numbers = {name: x for name, x in action.items() if name not in ("kind", "convention", "field")}
+    couplings = [f", {name} = {f'{x:g}' if isinstance(x, float) else x}" for name, x in numbers.items()]
+    convention = f" ({action['convention']} convention)" if "convention" in action else ""
     lines = [
         f"{name}: {result['n']} configurations on {lattice}, {chains}, {file['dtype']}",
-        f"declared: {action['kind']}, {couplings} ({action['convention']} convention)",
+        f"declared: {action['kind']}{''.join(couplings)}{convention}",
         *(f"note: {note}" for note in result["notes"]),
     ]
     if guard is not None:

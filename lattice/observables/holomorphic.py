@@ -1,14 +1,14 @@
 r"""One variable, real or complex, and complex fields on a lattice: moments and cumulants of z, with errors.
 
-    one variable   m_n = <z^n>, kappa_n, n = 2, 4, 6, 8            <z S'(z)> = 1
-    one link       <e^{inz}>, n = 1 ... 4                          <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
-    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V   <phi S'> = 1 per site
+    one variable   m_n = <z^n>, n = 1 ... 8, kappa_n, n = 2, 4, 6, 8    <z S'(z)> = 1
+    one link       <e^{inz}>, n = 1 ... 4                               <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
+    lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V        <phi S'> = 1 per site
 
 Averages are of holomorphic functions of z = x, stored as (n, 1), or x + iy, stored as (n, 2, *shape), real
 and imaginary part each with its own error; the last column is the Schwinger-Dyson equation. The laws of one
-variable are symmetric under z -> -z: odd moments have their exact value 0 instead of their sample values, in
-the cumulants too (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
-whole chains of a Markov chain, consecutive samples of an independent one.
+variable are symmetric under z -> -z: odd moments must vanish, and in the cumulants they have their exact
+value 0 (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
+whole chains, long parts of few chains, or consecutive independent draws.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from einops import rearrange
 
 from lattice.actions.phi4 import ComplexPhi4
+from lattice.actions.protocol import says_itself
 from lattice.actions.u1 import OneLink
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
@@ -32,6 +33,7 @@ from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
 
 ORDERS = (2, 4, 6, 8)
+ODD = tuple(f"m{order - 1}" for order in ORDERS)
 NAMES = tuple(f"{kind}{order}" for kind in ("m", "kappa") for order in ORDERS)
 WAVES = ("e^{iz}", "e^{2iz}", "e^{3iz}", "e^{4iz}")
 DYSON = "Schwinger-Dyson"
@@ -59,9 +61,9 @@ class Rows:
 
 
 def is_holomorphic(ensemble: Ensemble) -> bool:
-    """Complex fields stored as (x, y), or one real variable with an even law."""
-    action = ensemble.action
-    return action.holomorphic is not action or (action.one_variable and action.even)
+    """Complex fields stored as (x, y), or one real variable, (n, 1), with an even law."""
+    action, alone = ensemble.action, ensemble.phi.shape[1:] == (1,)
+    return action.holomorphic is not action or (action.one_variable and action.even and alone)
 
 
 def variable(phi: Floats) -> Floats | Complexes:
@@ -102,10 +104,11 @@ def rows_of(ensemble: Ensemble) -> Rows:
         return Rows(NAMES, even, np.stack(powers, axis=1), lambda m: numbers(m, noise2), exact)
 
     def moments(m: Any) -> Any:
-        return np.concatenate([numbers(m[..., :-1]), m[..., -1:]], axis=-1)
+        return np.concatenate([numbers(m[..., : len(ORDERS)]), m[..., len(ORDERS) :]], axis=-1)
 
-    columns = np.stack([*powers, dyson], axis=1)
-    return Rows((*NAMES, DYSON), (*even, DYSON), columns, moments, {**exact, DYSON: 1.0})
+    columns, others = np.stack([*powers, *(z ** (n - 1) for n in ORDERS), dyson], axis=1), (*ODD, DYSON)
+    known = {**exact, **dict.fromkeys(ODD, 0.0), DYSON: 1.0}
+    return Rows((*NAMES, *others), (*even, *others), columns, moments, known)
 
 
 def noise_of(ensemble: Ensemble) -> float:
@@ -123,7 +126,7 @@ def _known(exact: Callable[[], Mapping[str, complex]]) -> Mapping[str, complex]:
 
 
 def _lattice_exact(action: Any, shape: tuple[int, ...]) -> dict[str, complex]:
-    if not isinstance(action, ComplexPhi4):
+    if not (isinstance(action, ComplexPhi4) and says_itself(action, "kind")):
         return {}
     known = phi4_exact(action, shape)
     return {"phi2": known.phi2, "phi4": known.phi4, "G0": known.zero_mode}
@@ -146,8 +149,16 @@ def numbers(even: Any, noise2: float = 0.0) -> Any:
     return np.concatenate([moments[..., 1::2], kappa[..., 1::2]], axis=-1)
 
 
+def few_chains(ensemble: Ensemble) -> bool:
+    """Markov chains, too few to be the blocks of a jackknife: their errors are those of the Gamma method."""
+    n = len(np.unique(ensemble.chain))
+    markov = ensemble.log_weight is None and (n > 1 or "stride" in ensemble.attrs)
+    return markov and n < MIN_BLOCKS
+
+
 def blocks_of(ensemble: Ensemble) -> Integers:
-    """The jackknife block (n,) of every configuration: chains in groups, or runs of one chain's samples.
+    """The jackknife block (n,) of every configuration: chains in groups, or runs of samples, chain by chain,
+    of few chains as long as can be.
 
     Raises `InputError` for fewer than 16 configurations.
     """
@@ -158,8 +169,10 @@ def blocks_of(ensemble: Ensemble) -> Integers:
         raise InputError(f"{len(ensemble.phi)} configurations are too few for errors; {MIN_BLOCKS} or more")
     n, a = len(ensemble.phi), (ensemble.attrs.get("about") or {}).get("acceptance", 1.0)
     long = int(n * a / (2 - a) / TAUS)  # independence Metropolis: 2 tau_int = (2 - a)/a
-    blocks = max(MIN_BLOCKS, min(N_BLOCKS, long if a < 1 else n))
-    return np.asarray(np.arange(n) * blocks // n)
+    blocks = MIN_BLOCKS if few_chains(ensemble) else max(MIN_BLOCKS, min(N_BLOCKS, long if a < 1 else n))
+    block = np.empty(n, dtype=np.int64)
+    block[np.concatenate(ensemble.replicas())] = np.arange(n) * blocks // n
+    return block
 
 
 def without_blocks(

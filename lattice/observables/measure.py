@@ -58,7 +58,8 @@ def measure(
     known. Noise that samples carry (about["noise2"]) is taken off. No two-point function, no modes.
 
     method: "gamma" or "jackknife" without weights, each a second opinion on the other. None is "gamma" on a
-    real lattice, otherwise "jackknife" over blocks of whole chains, which knows no tau_int.
+    real lattice and for fewer than 16 Markov chains, otherwise "jackknife" over blocks of whole chains or of
+    independent draws, which knows no tau_int.
     two_point=False leaves G(k) and C(t) out ("two_point" is then None). ess is (sum w)^2/(N sum w^2). bias is
     the O(1/N) bias of the value, which is not corrected for it. What an estimator refuses keeps its value,
     error None and a "reason".
@@ -69,7 +70,8 @@ def measure(
     """
     shape, curves = ensemble.phi.shape[1:], None
     if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
-        sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "jackknife")
+        usual: Method = "gamma" if holomorphic.few_chains(ensemble) else "jackknife"
+        sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or usual)
         observables, how = _holomorphic(ensemble, sample)
         modes: dict[str, list[int]] = {}
     else:

@@ -6,7 +6,7 @@ import re
 
 from lattice.errors import InputError, nearest
 
-_LONG = re.compile(r"(Re |Im )?kappa\d.*")
+_LONG = re.compile(r"(Re |Im )?(kappa\d.*|m[1357])")
 _SHORT = re.compile(r"kappa[2468](_m)?(_ratio)?|kappa[46]_k1_ratio|(Re|Im) kappa[468]")
 
 
@@ -15,7 +15,7 @@ def in_short_table(name: str) -> bool:
     them.
 
     Of the cumulants: the even ones of a site and of M with their ratios, the 4th and 6th ratio of phi~(k1);
-    of a complex variable the 2nd is m2.
+    of a complex variable the 2nd is m2. Of the moments of one variable the even ones.
 
     >>> [in_short_table(name) for name in ("binder", "kappa4_ratio", "kappa3", "kappa8_k1_ratio")]
     [True, True, False, False]

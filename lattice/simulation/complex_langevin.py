@@ -23,7 +23,7 @@ import torch
 from einops import rearrange
 
 from lattice.actions.complexified import Complexified
-from lattice.actions.protocol import Action, check_shape
+from lattice.actions.protocol import Action, check_one_variable, check_shape
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
@@ -215,10 +215,7 @@ def _scale(action: Action, z: Complexes) -> float:
 def _complex_shape(action: Action, shape: tuple[int, ...]) -> tuple[int, ...]:
     shape = tuple(int(extent) for extent in shape)
     if action.one_variable:
-        if shape not in ((), (1,)):
-            raise InputError(
-                f"{type(action).__name__} is a model of one variable: lattice.shape is [1], got {list(shape)}"
-            )
+        check_one_variable(shape, f"{type(action).__name__} is a model")
         return ()
     check_shape(shape)
     action.check_normalisable(shape)

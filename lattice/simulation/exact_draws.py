@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lattice.actions.one_variable import TwoPeak
-from lattice.actions.protocol import Action
+from lattice.actions.protocol import Action, check_one_variable, says_itself
 from lattice.arrays import Floats
 from lattice.certificates.check import make_check
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
@@ -17,6 +17,7 @@ from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.files import write_json
 from lattice.observables.holomorphic import ORDERS, blocks_of, estimates, exact_numbers
+from lattice.requests import refuse_changes, stored_request
 from lattice.rng import normals, uniforms
 from lattice.simulation.parameters import ExactDraws
 
@@ -24,8 +25,20 @@ DRAW, PEAK = "toy/draw", "toy/peak"
 _BLOCK = 4096  # draws per stream: draw i is the same number however many are asked for
 
 
-def generate_draws(action: Action, params: ExactDraws, seed: int, out: Path) -> Ensemble:
-    """Exact draws in the folder `out`, with the certificate that their moments are those of quadrature."""
+def generate_draws(
+    action: Action, shape: tuple[int, ...], params: ExactDraws, seed: int, out: Path
+) -> Ensemble:
+    """Exact draws in the folder `out`, with the certificate that their moments are those of quadrature.
+
+    Raises `InputError` for a shape other than () or (1,), and when `out` holds others (each change is named).
+    """
+    check_one_variable(shape, "exact draws are")
+    request = {
+        "action": action.as_dict(), "shape": [1], "seed": seed, "ensemble": params.model_dump(mode="json"),
+    }  # fmt: skip
+    refuse_changes(out, stored_request(out), request)
+    if (out / "manifest.json").exists():
+        return read_ensemble(out, action)
     phi = draw_toy(action, params.n_configs, seed)
     ensemble = Ensemble.from_fields(phi, action, attrs={"algorithm": "exact draws", "seed": seed})
     found, exact = estimates(phi[:, 0], blocks_of(ensemble)), exact_numbers(action)
@@ -37,8 +50,9 @@ def generate_draws(action: Action, params: ExactDraws, seed: int, out: Path) -> 
     passed = all(check["passed"] for check in checks)
     reason = "" if passed else "moments differ from quadrature"
     certificate = {"passed": passed, "reason": reason, "checks": checks}
+    write_json(out / "request.json", request)
     write_json(out / "certificate.json", certificate)
-    write_ensemble(ensemble, out, {"certificate": certificate})
+    write_ensemble(ensemble, out, {"request": request, "certificate": certificate})
     return read_ensemble(out, action)
 
 
@@ -49,7 +63,7 @@ def draw_toy(action: Action, n: int, seed: int) -> Floats:
     """
     if action.field != "real" or action.components:
         raise InputError(f"{type(action).__name__} is complex: nothing to draw from; use complex Langevin")
-    if isinstance(action, TwoPeak):  # the closed form, for the numbers it has always drawn
+    if isinstance(action, TwoPeak) and says_itself(action, "kind"):  # for the numbers it has always drawn
         side = np.where(_stream(uniforms, seed, PEAK, n) < 0.5, -action.mu0, action.mu0)
         return (side + action.sigma0 * _stream(normals, seed, DRAW, n))[:, None]
     return _inverse_cdf(action, _stream(uniforms, seed, DRAW, n))[:, None]

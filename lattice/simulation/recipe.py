@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from lattice.actions.protocol import Action, as_phi4, check_shape
+from lattice.actions.protocol import Action, as_phi4, check_one_variable, check_shape
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
@@ -101,6 +101,8 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
     action, p = recipe.action, recipe.params
     if not isinstance(action, Action):
         raise InputError(f"an action is a lattice.Action, got {type(action).__name__}")
+    if action.one_variable:
+        check_one_variable(recipe.shape, f"{type(action).__name__} is a model")
     for asked, key, instead in (
         (p.update != "hmc", "update", "hmc"),
         (p.n_overrelax > 0, "n_overrelax", "0"),

@@ -40,4 +40,4 @@ def simulate(
         return generate_complex(action, shape, parameters, seed, Path(out), progress=progress)
     from lattice.simulation.exact_draws import generate_draws
 
-    return generate_draws(action, parameters, seed, Path(out))
+    return generate_draws(action, shape, parameters, seed, Path(out))

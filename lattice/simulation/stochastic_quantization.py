@@ -66,11 +66,17 @@ def stochastic_quantization(
     s = <S>/V, g0 = V <M^2>.  Errors are those of independent chain means.  Chains start hot, cold and with
     domain walls (lattice.simulation.starts); where these differ by more than 4 sigma at any step size,
     tau_therm was too short and the limit is not trusted.  Raises `InputError` as `langevin_update` and
-    `extrapolate_step` do, for fewer than 16 chains and for times that are not positive.
+    `extrapolate_step` do, for fewer than 16 chains, for times that are not positive and for fields of several
+    components.
     """
     sizes = tuple(float(h) for h in steps)
     extrapolate_step(sizes, np.zeros(len(sizes)), np.ones(len(sizes)), order)  # refuse early
     check_shape(shape)
+    if action.components:
+        raise InputError(
+            f"step tables are of fields of one real component; those of {type(action).__name__} have "
+            f"{action.components[0]}"
+        )
     if n_chains < MIN_CHAINS:
         raise InputError(f"n_chains must be >= {MIN_CHAINS} for errors from chain means, got {n_chains}")
     for name, tau in (("tau_therm", tau_therm), ("tau_run", tau_run), ("tau_measure", tau_measure)):

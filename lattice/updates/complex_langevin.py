@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lattice.actions.protocol import Action
+from lattice.actions.protocol import Action, says_itself
 from lattice.arrays import Complexes, Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import normals, stream_id
@@ -85,10 +85,10 @@ def complex_langevin_update(
 
     A one-variable model has z (n,). `escape` is the |K| above which an excursion counts as an escape, by
     default `ESCAPE` drift scales (none are counted with a fixed step). Every number depends on (seed, chain,
-    trajectory) only, never on the batch or the threads. An action without a compiled drift, and any with
-    compiled=False, is moved in plain tensors: the same up to rounding. Raises `InputError` for bad shapes,
-    dtypes, counters, steps or noise, and where a chain runs away: a site that is not finite or beyond 1e8;
-    the line names the first such chain, the trajectory and the substep, counted from 0.
+    trajectory) only, never on the batch or the threads. An action without a compiled drift of its own,
+    and any with compiled=False, is moved in plain tensors: the same up to rounding. Raises `InputError` for
+    bad shapes, dtypes, counters, steps or noise, and where a chain runs away: a site that is not finite or
+    beyond 1e8; the line names the first such chain, the trajectory and the substep, counted from 0.
 
     >>> from lattice.actions.one_variable import ComplexQuartic
     >>> z, info = complex_langevin_update(ComplexQuartic(1 + 1j, 1.0), np.zeros(3, complex), seed=1,
@@ -97,7 +97,7 @@ def complex_langevin_update(
     ((3,), [10, 10, 10], [0, 0, 0])
     """
     run = _check(z, seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
-    form = action.derivative if compiled else None
+    form = action.derivative if compiled and says_itself(action, "derivative") else None
     if form is None:
         new, info = _by_tensors(action, torch.from_numpy(z), run)
         return new.numpy(), info

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from lattice import files
 from lattice.errors import InputError
 
-REPO = Path(__file__).resolve().parents[2]
-
 
 def child(code: str, *args: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(REPO)}
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", code, *args],
         stdout=subprocess.PIPE,

@@ -27,6 +27,7 @@ def test_a_finished_folder_speaks_through_its_manifest(tmp_path: Path) -> None:
 def test_changes_are_named_old_and_new(tmp_path: Path) -> None:
     refuse_changes(tmp_path, None, ASKED)
     refuse_changes(tmp_path, ASKED, {"ensemble": {"stride": 2, "n_configs": 64}, "seed": 3})
+    assert changed_values({"action": {"c": [1.0, 0.5]}}, {"action": {"c": (1.0, 0.5)}}) == []
     other = {"seed": 4, "ensemble": {"n_configs": 64, "n_chains": 8}}
     assert changed_values(ASKED, other) == [
         "ensemble.n_chains was absent, now 8", "ensemble.stride was 2, now absent", "seed was 3, now 4",

@@ -21,7 +21,7 @@ SMALL = (
     "checks.samplers={methods: {euler: [20]}, n: 2000}",
 )  # fmt: skip
 COMPLEX = ("ensemble.n_configs=32000", "ensemble.n_chains=64", *SMALL)
-REAL = ("ensemble.n_configs=100000", "n_parts=2", *SMALL)
+REAL = ("ensemble.n_configs=100000", "models=[energy]", "n_parts=2", *SMALL)
 
 
 def run(folder: Path, name: str, settings: tuple[str, ...]) -> int:

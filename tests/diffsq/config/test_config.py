@@ -74,6 +74,12 @@ def test_unknown_keys_name_the_nearest(config_file: Path, override: str, expecte
         ("action.lam=-0.1", ["action.lam", ">= 0", "-0.1"]),
         ("action.kappa=.nan", ["action.kappa", "finite"]),
         ("action.kappa=abc", ["action.kappa", "abc"]),
+        ("action.kappa=20", ["action.kappa", ">= -10 and <= 10 (the range of a config), got 20"]),
+        ("action.lam=2000", ["action.lam", "<= 1000 (the range of a config), got 2000"]),
+        (
+            "action={convention: flow, mass2: -4, coupling: 0.001}",
+            ["action.kappa", "<= 10 (the range of a config), got 22.36"],
+        ),
         ("action.kind=phi6", ["action.kind", "phi4", "phi6"]),
         ("lattice.shape=[7,8]", ["lattice.shape", "even", "[7, 8]"]),
         ("lattice.shape=[0,8]", ["lattice.shape", "4 to", "[0, 8]"]),

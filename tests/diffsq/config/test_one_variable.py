@@ -64,6 +64,7 @@ def test_a_real_number_is_a_complex_one() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("lattice.shape=[8,8]", r"ComplexQuartic is a model of one variable: lattice.shape is \[1\]"),
         ("n_parts=2", "n_parts is for real models"),
         ("sampling.metropolis_sigma=0.001", "metropolis_sigma must lie in the range learned, 0.01 to inf"),
         ("ensemble.tau=0.05", "at most tau/4"),

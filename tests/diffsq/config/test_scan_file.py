@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from places import ROOT
 
 from diffsq.config.action_section import declared_action
 from diffsq.config.scan_file import load_scan, points_file, scan_points, scan_ranges
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+CONFIGS = ROOT / "configs"
 POINTS: dict[str, Any] = {
     "name": "few",
     "seed": 5,

@@ -7,15 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from fields import (
-    free_fields,
-    generator,
-    grid,
-    phi4_fields,
-    significance,
-    white,
-)
-from small_models import geometric, noise_of, still
+from fields import free_fields, generator, grid, significance, white
+from small_models import equilibrium, geometric, noise_of, still
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
@@ -44,7 +37,7 @@ def fitted(
 @pytest.fixture(scope="module")
 def phi4() -> tuple[RegressionBase, Tensor, Tensor]:
     """A base fitted to phi^4 near criticality, and held-out fields with their noise."""
-    phi = phi4_fields(KAPPA, LAM, SHAPE, 2 * N, 11)
+    phi = equilibrium(ACTION, SHAPE, 2 * N, 11)
     return fitted(ACTION, phi[:N], (0.2, 12.0, 6), N), phi[N:], white(SHAPE, N, 12)
 
 
@@ -127,7 +120,7 @@ class Blind(RegressionBase):
 @pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0])
 def test_control_variate_has_no_conditional_mean(sigma: float) -> None:
     """E[z f(x)] = 0 for odd functions of x; (phi - x)/sigma^2 alone and a wrong coupling are seen at once."""
-    phi, eps = phi4_fields(KAPPA, LAM, SHAPE, 2 * N, 11), white(SHAPE, 2 * N, 13)
+    phi, eps = equilibrium(ACTION, SHAPE, 2 * N, 11), white(SHAPE, 2 * N, 13)
     x = phi + sigma * eps
     m = x.mean((1, 2), keepdim=True)
     odd = torch.stack(
@@ -150,7 +143,7 @@ def test_control_variate_changes_errors_and_not_the_fit() -> None:
 
     Compared on the same noisy fields: coefficients of features that are much alike are loose on their own.
     """
-    phi, n_fit = phi4_fields(KAPPA, LAM, SHAPE, 2 * N, 11), N // 8
+    phi, n_fit = equilibrium(ACTION, SHAPE, 2 * N, 11), N // 8
     g = propagator(Momenta(SHAPE), phi)
     biased = ScalarPhi4(KAPPA, 5 * LAM)  # negative control: the score of another theory
     seen = torch.tensor([0.7, 3.0], dtype=torch.float64).repeat(4)
@@ -180,7 +173,7 @@ def test_control_variate_changes_errors_and_not_the_fit() -> None:
 
 def test_the_fields_of_these_tests_are_in_equilibrium() -> None:
     """Schwinger-Dyson identities <f dS/dphi> = <df/dphi>, the second for the slow mode M."""
-    phi = phi4_fields(KAPPA, LAM, SHAPE, 2 * N, 11)
+    phi = equilibrium(ACTION, SHAPE, 2 * N, 11)
     grad = ACTION.grad(phi)
     m = phi.mean((1, 2))
     assert significance((phi * grad).mean((1, 2)) - 1).abs() < 4.5

@@ -70,7 +70,7 @@ def without_seconds(out: Path) -> list[dict[str, Any]]:
 def test_a_finished_training_is_whole(straight: Path) -> None:
     assert sorted(p.name for p in straight.iterdir()) == [
         "checkpoint-00000008.safetensors", "checkpoint-00000012.safetensors", "metrics.jsonl",
-        "model", "validation.json",
+        "model.json", "validation.json", "weights.safetensors",
     ]  # fmt: skip
     table = json.loads((straight / "validation.json").read_text())
     assert [h["step"] for h in table["history"]] == [6, 12]
@@ -185,7 +185,7 @@ def test_held_out_chains_never_enter_training(ensemble: Ensemble, straight: Path
     phi = ensemble.phi.copy()
     phi[0] *= 1.01
     train(config(), Ensemble.from_fields(phi, ACTION, chain=ensemble.chain), tmp_path / "other")
-    assert (tmp_path / "other/model/weights.safetensors").read_bytes() != b.read_bytes()
+    assert (tmp_path / "other/weights.safetensors").read_bytes() != b.read_bytes()
 
 
 def test_another_action_or_lattice_is_refused(ensemble: Ensemble, tmp_path: Path) -> None:

@@ -11,13 +11,13 @@ from fields import (
     WIDTH,
     generator,
     grid,
-    phi4_fields,
     significance,
     two_peak,
     two_peak_denoiser,
     two_peak_density,
     white,
 )
+from small_models import equilibrium
 from torch import Tensor
 
 from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
@@ -156,7 +156,7 @@ def test_scaled_denoiser_loses_the_predicted_amount(sigma: float, beta: float) -
     modes = p.modes(math.sqrt(VARIANCE) * white(shape, n, 7))
     modes[..., 0, 0] = two_peak((), n, 8).to(modes.dtype)
     batch = prepare(
-        model, p.fields(modes), force, torch.full((n,), sigma, dtype=torch.float64), white(shape, n, 9)
+        model, p.fields(modes), force, torch.tensor(sigma, dtype=torch.float64).expand(n), white(shape, n, 9)
     )
     losses = []
     for scale in (1.0, 0.9, 1.1, 0.0):
@@ -225,7 +225,7 @@ def head_gradients(model: LatticeScore, batch: Batch, n_block: int, frame: Symme
 
 def test_variance_reduced_target_has_the_same_gradient_and_less_noise() -> None:
     shape, n = (8, 8), 8192
-    phi = phi4_fields(0.27, 0.022, shape, 16_384, 11)
+    phi = equilibrium(ACTION, shape, 16_384, 11)
     model = network_model(phi, n_sigma=16)  # noise levels near enough to share their data
     model.base.fit(phi[n:], ACTION.grad, lambda node: white(shape, 2048, 120 + node))
     model.base.coefficients.zero_()  # leave the network something to learn
@@ -247,7 +247,7 @@ def test_variance_reduced_target_has_the_same_gradient_and_less_noise() -> None:
 def test_prepared_target_is_what_the_base_leaves() -> None:
     """beta = 0: W x + sqrt(C) (base + target) = phi exactly; a silent network has every symmetry."""
     shape, n = (8, 8), 32
-    phi = phi4_fields(0.27, 0.022, shape, 16_384, 11)[:n]
+    phi = equilibrium(ACTION, shape, 16_384, 11)[:n]
     model = network_model(phi)
     model.base.coefficients.copy_(white((model.momenta.n_class, model.base.n_feature), 2, 30) / 10)
     model.base.zero_mode.fit(white((), 1000, 31))

@@ -10,6 +10,14 @@ from lattice.actions.phi4 import ScalarPhi4
 from lattice.errors import InputError
 
 
+def test_strong_couplings_are_converted_too():
+    action = to_kappa_lambda("flow", -4, 0.001, 2)
+    assert (round(action.kappa, 2), action.lam) == (22.36, pytest.approx(0.5))
+    back = from_kappa_lambda("flow", action.kappa, action.lam, 2)
+    assert (back.mass2, back.coupling) == (pytest.approx(-4), pytest.approx(0.001))
+    assert ScalarPhi4(0.2, 2000.0).lam == 2000
+
+
 def field(shape, n=3, seed=0):
     return torch.randn(n, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 

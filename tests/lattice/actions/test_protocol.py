@@ -12,8 +12,9 @@ from places import ROOT
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.kinds import KINDS, action_from_dict
+from lattice.actions.one_variable import ComplexQuartic
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.actions.protocol import Action
+from lattice.actions.protocol import Action, says_itself
 from lattice.errors import InputError
 
 
@@ -64,6 +65,23 @@ def test_a_subclass_of_phi4_with_another_action_is_not_phi4() -> None:
 
     assert Extended(0.2, 0.1).phi4 is None
     assert ScalarPhi4(0.2, 0.1).phi4 == ScalarPhi4(0.2, 0.1)
+
+
+def test_a_subclass_with_a_law_of_its_own_has_a_kind_of_its_own() -> None:
+    class Shifted(ComplexQuartic):
+        def grad(self, z: torch.Tensor) -> torch.Tensor:
+            return super().grad(z) + 3
+
+    class Named(Shifted):
+        kind = "named"
+
+    class Same(ScalarPhi4):
+        pass
+
+    kinds = [law.as_dict()["kind"] for law in (Shifted(1 + 1j, 1.0), Named(1 + 1j, 1.0), Same(0.2, 0.1))]
+    assert kinds == ["Shifted", "named", "phi4"]
+    assert not says_itself(Shifted(1 + 1j, 1.0), "derivative")
+    assert says_itself(ComplexQuartic(1 + 1j, 1.0), "derivative")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,6 +12,7 @@ import pytest
 from foreign import ACTION, FREE, SHAPE, Array, failed, find, free_draws, own, saved
 
 import lattice.interchange.comparison as foreign_guard
+from lattice.actions.one_variable import RealQuartic
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.certificates.check import format_certificate
 from lattice.ensembles.ensemble import read_ensemble
@@ -20,6 +21,7 @@ from lattice.interchange.comparison import guard_checks
 from lattice.interchange.identities import series_of
 from lattice.interchange.importing import format_import, import_file
 from lattice.observables.measure import measure
+from lattice.simulation.exact_draws import draw_toy
 from lattice.simulation.monte_carlo import MonteCarlo, generate
 
 
@@ -59,6 +61,18 @@ def test_written_and_read_back(tmp_path: Path, theirs: Array) -> None:
     assert str(tmp_path).encode() not in written, "only the name of the file is kept"
     assert abs(measure(e)["observables"]["abs_magnetization"]["value"] - 0.7617) < 0.03
     assert sorted(p.name for p in out.parent.iterdir()) == ["out"], "nothing is left beside it"
+
+
+def test_an_action_that_is_not_phi4(tmp_path: Path) -> None:
+    """Our own run needs no clusters of it, and its couplings are printed whatever they are called."""
+    law = RealQuartic(1.0, 0.5)
+    path = saved(tmp_path, draw_toy(law, 2000, 1))
+    good = import_file(path, law)
+    assert good["passed"], format_import(good)
+    assert "declared: real_quartic, mu2 = 1, g = 0.5\n" in format_import(good)
+    bad = import_file(path, RealQuartic(2.0, 0.5))
+    assert "Schwinger-Dyson" in failed(bad)
+    assert "declared: real_quartic, mu2 = 2, g = 0.5\n" in format_import(bad)
 
 
 def test_independent_configurations(tmp_path: Path, theirs: Array) -> None:

@@ -19,6 +19,7 @@ from lattice.errors import InputError
 from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.observables.holomorphic import (
     NAMES,
+    ODD,
     blocks_of,
     estimates,
     exact_numbers,
@@ -61,7 +62,9 @@ def gaussian_z(seed: int, n: int = N) -> np.ndarray:
 def test_the_quartic(quartic: Ensemble, method: Any) -> None:
     table = measure(quartic, method=method)
     rows = table["observables"]
-    assert list(rows) == [f"{part} {name}" for name in (*NAMES, "Schwinger-Dyson") for part in ("Re", "Im")]
+    assert list(rows) == [
+        f"{part} {name}" for name in (*NAMES, *ODD, "Schwinger-Dyson") for part in ("Re", "Im")
+    ]
     exact = toy_cumulants(quartic.action, 8)
     for n in (2, 4, 6, 8):
         assert rows[f"Im kappa{n}"]["exact"] == pytest.approx(exact[n - 1].imag)
@@ -155,7 +158,7 @@ def test_draws_of_two_peaks_and_their_noise() -> None:
     action, sigma = TwoPeak(1.0, 0.25), 0.3
     phi = draw_toy(action, N, seed=3)
     table = measure(Ensemble.from_fields(phi, action))
-    assert list(table["observables"]) == [*NAMES, "Schwinger-Dyson"]
+    assert list(table["observables"]) == [*NAMES, *ODD, "Schwinger-Dyson"]
     assert table["observables"]["kappa8"]["exact"] == pytest.approx(-272.0, rel=1e-12)
     assert max(map(abs, pulls(table).values())) < 4.5
     noisy = phi + sigma * normals(5, "toy_table/noise", np.array([0]), 0, N).reshape(N, 1)
@@ -196,6 +199,20 @@ def test_what_is_one_variable() -> None:
 
     tilted: Any = Tilted(1.0, 0.4)
     assert "kappa3" in measure(Ensemble.from_fields(phi, tilted))["observables"]
+    lattice = Ensemble.from_fields(phi.reshape(-1, 2, 2), RealQuartic(1.0, 0.4))
+    assert "binder" in measure(lattice)["observables"]
+
+
+def test_a_complex_law_that_is_not_even_has_no_table_of_even_moments() -> None:
+    class Shifted(ComplexGaussian):
+        even = False
+
+        def action(self, z: Any) -> Any:
+            return super().action(z) + z
+
+    fields = Ensemble.from_fields(gaussian(1, 100), Complexified(Shifted(1 + 1j)))
+    with pytest.raises(InputError, match=r"laws symmetric under z -> -z only"):
+        measure(fields)
 
 
 def test_complex_gaussian_within_its_errors() -> None:
@@ -252,6 +269,25 @@ def test_blocks_are_whole_chains() -> None:
     assert len(set(block.tolist())) == 32
     one = Ensemble.from_fields(phi, Complexified(ComplexQuartic(1.0, 1.0)))
     assert (np.diff(blocks_of(one)) >= 0).all()
+
+
+def test_few_markov_chains_have_errors_that_know_their_autocorrelation() -> None:
+    """AR(1) of a unit Gaussian, 4 chains stored time by time: tau_int of x^2 is 1/2 + r^2/(1 - r^2)."""
+    n, r = 2000, 0.95
+    x = np.random.default_rng(2).normal(size=(n, 4))
+    for t in range(1, n):
+        x[t] = r * x[t - 1] + math.sqrt(1 - r * r) * x[t]
+    chain, time = np.tile(np.arange(4), n), np.repeat(np.arange(n), 4)
+    ensemble = Ensemble.from_fields(x.reshape(-1, 1), RealQuartic(1.0, 0.0), chain, time)
+    expected = math.sqrt((1 + r * r) / (1 - r * r) * 2 / (4 * n))
+    assert measure(ensemble)["method"].startswith("Gamma method")
+    for method in (None, "jackknife"):
+        error = measure(ensemble, method=method)["observables"]["m2"]["error"]
+        assert error == pytest.approx(expected, rel=0.4), method
+    one = ensemble.select(chain == 0)
+    assert measure(one)["method"].startswith("jackknife")  # of draws, as far as it says
+    one.attrs["stride"] = 1
+    assert measure(one)["method"].startswith("Gamma method")
 
 
 def test_bad_input() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 
 from lattice.actions.one_variable import ComplexGaussian, RealQuartic, TwoPeak
 from lattice.errors import InputError
-from lattice.exact.one_variable import toy_moments
-from lattice.simulation.exact_draws import draw_toy
+from lattice.exact.one_variable import toy_cumulants, toy_moments
+from lattice.simulation.exact_draws import draw_toy, generate_draws
+from lattice.simulation.parameters import ExactDraws
 
 
 @pytest.mark.parametrize("action", [TwoPeak(1.0, 0.25), RealQuartic(-1.0, 0.4), RealQuartic(1.0, 0.4)])
@@ -43,6 +45,35 @@ def test_the_inverse_cdf_is_that_of_the_density() -> None:
     u = np.interp(phi, grid, cdf)
     gap = np.abs(u - (np.arange(u.size) + 0.5) / u.size).max()
     assert gap < 1.95 / math.sqrt(u.size)  # Kolmogorov-Smirnov at 0.1 %
+
+
+def test_a_folder_keeps_its_draws_and_their_certificate(tmp_path: Path) -> None:
+    law, params = RealQuartic(1.0, 0.4), ExactDraws(n_configs=1000)
+    first = generate_draws(law, (), params, 1, tmp_path / "e")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()}
+    with pytest.raises(InputError, match="seed was 1, now 2; choose another"):
+        generate_draws(law, (), params, 2, tmp_path / "e")
+    with pytest.raises(
+        InputError, match=r"action\.g was 0\.4, now 0\.5; ensemble\.n_configs was 1000, now 2000"
+    ):
+        generate_draws(RealQuartic(1.0, 0.5), (), ExactDraws(n_configs=2000), 1, tmp_path / "e")
+    assert generate_draws(law, (1,), params, 1, tmp_path / "e").identity == first.identity
+    assert {path.name: path.read_bytes() for path in (tmp_path / "e").iterdir()} == files
+    with pytest.raises(InputError, match=r"exact draws are of one variable: .* \[1\], got \[8, 8\]"):
+        generate_draws(law, (8, 8), params, 1, tmp_path / "f")
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_subclass_is_drawn_from_its_own_law() -> None:
+    class Narrow(TwoPeak):
+        def action(self, z: torch.Tensor) -> torch.Tensor:
+            return 4.0 * super().action(z)
+
+    law, n = Narrow(1.0, 1.0), 20_000
+    square = draw_toy(law, n, 1)[:, 0] ** 2
+    exact = toy_cumulants(law, 2)[1].real
+    assert abs(square.mean() - exact) < 4 * square.std() / math.sqrt(n)
+    assert exact < 1  # the parent's is 2
 
 
 def test_complex_actions_have_no_draws() -> None:

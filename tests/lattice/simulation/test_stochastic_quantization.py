@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from own_actions import O2
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
@@ -88,6 +89,13 @@ def test_driver_refuses(change, message):
     args = {"shape": (2, 2), "n_chains": 16, "tau_therm": 50.0, "tau_run": 50.0, "steps": (0.1, 0.2, 0.3)}
     with pytest.raises(InputError, match=message):
         stochastic_quantization(ACTION, **{**args, **change}, seed=1)
+
+
+def test_several_components_are_refused():
+    with pytest.raises(InputError, match="one real component; those of O2 have 2"):
+        stochastic_quantization(
+            O2(0.1, 0.2), (2, 2), n_chains=16, tau_therm=1.0, tau_run=1.0, steps=(0.1, 0.2, 0.3), seed=1
+        )
 
 
 @pytest.mark.parametrize("kappa", [0.27, 0.3])

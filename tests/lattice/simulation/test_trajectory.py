@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lattice.actions.one_variable import RealQuartic
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.trajectory import Recipe, Settings, one_trajectory
+from lattice.simulation.recipe import Recipe, check_recipe
+from lattice.simulation.trajectory import Settings, one_trajectory
 from lattice.updates.cluster import wolff_update
 from lattice.updates.hmc import hmc_trajectory
 
@@ -75,8 +77,12 @@ def test_requests_tell_everything() -> None:
 
 
 def test_what_has_no_law_is_refused() -> None:
-    recipe().check()
+    check_recipe(recipe())
     with pytest.raises(InputError, match="normalisable"):
-        Recipe(FreeScalar(0.3), SHAPE, MonteCarlo(), SEED).check()
+        check_recipe(Recipe(FreeScalar(0.3), SHAPE, MonteCarlo(), SEED))
     with pytest.raises(InputError, match="lattice shape"):
-        Recipe(ACTION, (0, 4), MonteCarlo(), SEED).check()
+        check_recipe(Recipe(ACTION, (0, 4), MonteCarlo(), SEED))
+    alone = RealQuartic(1.0, 1.0)
+    check_recipe(Recipe(alone, (1,), MonteCarlo(cluster="none"), SEED))
+    with pytest.raises(InputError, match=r"RealQuartic is a model of one variable: .* got \[4, 4\]"):
+        check_recipe(Recipe(alone, (4, 4), MonteCarlo(cluster="none"), SEED))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.actions.phi4 import ComplexPhi4, ScalarPhi4
@@ -240,3 +241,14 @@ def test_refusals(options: dict[str, Any], match: str) -> None:
 def test_the_largest_drift_is_over_the_sites() -> None:
     z = np.array([[1.0 + 0j, 2.0], [0.5, 0.1]])
     assert np.allclose(largest_drift(ComplexGaussian(1 + 1j), z), math.sqrt(2) * np.array([2.0, 0.5]))
+
+
+def test_a_gradient_of_ones_own_is_not_moved_by_the_compiled_drift_of_another() -> None:
+    class Shifted(ComplexQuartic):
+        def grad(self, z: torch.Tensor) -> torch.Tensor:
+            return super().grad(z) + 3
+
+    short = {"n_times": 2, "n_therm": 0, "n": 5}
+    moved, parent = (run(action, **short) for action in (Shifted(1 + 1j, 1.0), QUARTIC))
+    np.testing.assert_array_equal(moved, run(Shifted(1 + 1j, 1.0), **short, compiled=False))
+    assert np.abs(moved - parent).min() > 0.1
