@@ -11,6 +11,7 @@ from lattice.arrays import Floats
 class Symmetry:
     """A lattice symmetry: translation by `shift`, reflection of the axes in `flip`, then their exchange.
 
+    >>> import torch
     >>> g = Symmetry(shift=(1, 0), flip=(-1,), exchange=True)
     >>> x = torch.arange(6.0).reshape(1, 2, 3)
     >>> g(x).tolist()

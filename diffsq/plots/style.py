@@ -61,7 +61,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(RC):
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks are made lazily and would otherwise take the caller's rc
+            engine = figure.get_layout_engine()
+            if engine is not None:  # which makes the ticks, too: later they would take the caller's rc
+                engine.execute(figure)
             return figure
 
     return wrapper

@@ -62,8 +62,10 @@ def label_of(name: str, variable: str = "") -> Label:
 
     variable: "z" or "φ" in the table of one variable.
 
-    >>> label_of("kappa8_m_ratio").html, label_of("phi4").html, label_of("new").html, label_of("Re m4",
-    "z").html ('κ<sub>8</sub>/κ<sub>2</sub>⁴ of <i>M</i>', '⟨φ⁴⟩', 'new', 'Re ⟨z<sup>4</sup>⟩')
+    >>> label_of("kappa8_m_ratio").html, label_of("phi4").html, label_of("new").html
+    ('κ<sub>8</sub>/κ<sub>2</sub>⁴ of <i>M</i>', '⟨φ⁴⟩', 'new')
+    >>> label_of("Re m4", "z").html
+    'Re ⟨z<sup>4</sup>⟩'
     """
     if variable and (match := re.fullmatch(r"(Re |Im )?(m|kappa)([2468])", name)):
         part, kind, order = match[1] or "", match[2], match[3]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from generating import cumulants_of, functional_of
 
 from diffsq.analysis import sampler_errors
 from diffsq.analysis.sampler_errors import (
@@ -19,7 +20,7 @@ from diffsq.analysis.sampler_errors import (
     sampler_table,
 )
 from diffsq.models.two_peak import TwoPeakScore
-from diffsq.process.cumulants import cumulants_of, estimate, flow, functional_of
+from diffsq.process.cumulants import estimate, flow
 from lattice.arrays import Floats
 from lattice.errors import InputError
 
