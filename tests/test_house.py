@@ -59,7 +59,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/report/sections": "diffsq/report/test_page",
         "diffsq/report/tables": "diffsq/report/test_page",
         "diffsq/stages": "diffsq/test_pipeline",
-        "diffsq/run_folder/records": "diffsq/test_pipeline",
         "diffsq/run_folder/pulls": "diffsq/run_folder/test_summary",
         "diffsq/run_folder/finished": "diffsq/checks/test_perform",
         "diffsq/training/loop": "diffsq/training/test_points",
