@@ -69,7 +69,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "one word for two kinds of run, both of which are tested": {
         "diffsq/training/train": "physics/test_toy_run",
-        "diffsq/sampling/sample": "physics/test_toy_run",
     },
 }  # fmt: skip
 
