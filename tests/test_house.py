@@ -50,6 +50,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/checks/strip": "physics/test_toy_run",
     },
     "a part of a whole that is tested as one": {
+        "lattice/simulation/recipe": "lattice/simulation/test_trajectory",
         "lattice/observables/averages": "lattice/observables/test_measure",
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
@@ -59,7 +60,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/report/sections": "diffsq/report/test_page",
         "diffsq/report/tables": "diffsq/report/test_page",
         "diffsq/stages": "diffsq/test_pipeline",
-        "diffsq/run_folder/records": "diffsq/test_pipeline",
         "diffsq/run_folder/pulls": "diffsq/run_folder/test_summary",
         "diffsq/run_folder/finished": "diffsq/checks/test_perform",
         "diffsq/training/loop": "diffsq/training/test_points",
@@ -70,7 +70,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "one word for two kinds of run, both of which are tested": {
         "diffsq/training/train": "physics/test_toy_run",
-        "diffsq/sampling/sample": "physics/test_toy_run",
     },
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator
 from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import Recipe
 from lattice.simulation.starts import start_names
 from lattice.simulation.thermalise import (
     Thermalisation,
@@ -20,7 +21,7 @@ from lattice.simulation.thermalise import (
     thermalise,
     write_thermalisation,
 )
-from lattice.simulation.trajectory import Recipe, one_trajectory
+from lattice.simulation.trajectory import one_trajectory
 
 ACTION, SHAPE = ScalarPhi4(0.27, 0.022), (6, 4)
 PARAMS = MonteCarlo(n_configs=64, n_chains=16, n_therm=60, acceleration="measured")
