@@ -27,7 +27,7 @@ from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import normals, stream_id, uniforms
-from lattice.updates.batch import check_batch, check_chains, check_fields
+from lattice.updates.batch import check_batch
 from lattice.updates.kernels import langevin as langevin_kernels
 from lattice.updates.kernels import layout
 
@@ -45,13 +45,14 @@ class LangevinInfo:
 def langevin_update(
     action: Action, phi: Floats, *, seed: int, chains: Integers, trajectory: int, step: float,
     n_steps: int = 1, metropolis: bool = False, n_threads: int | None = None, block: int | None = None,
+    compiled: bool = True,
 ) -> tuple[Floats, LangevinInfo]:  # fmt: skip
-    """`n_steps` steps of size `step` in tau: phi (n, *components, *shape) -> (phi', info); the input
-    is left alone.
+    """`n_steps` steps of size `step` in tau: phi (n, *components, *shape) -> (phi', info); the input is left
+    alone.
 
     With `metropolis` each step is accepted or rejected, and one whose energy is not finite is rejected.
     Every number depends on (seed, chain, trajectory) only, never on the batch, the block or the threads; an
-    action other than phi^4 is moved by `langevin_update_torch`, where the batch may change last bits.
+    action other than phi^4, and any with compiled=False, is moved in plain tensors: the same up to rounding.
     Raises `InputError` for bad shapes, dtypes, counters or steps, and, without the accept step, where a
     field runs away (it names the first such chain and its step, counted from 0).
 
@@ -63,13 +64,16 @@ def langevin_update(
     """
     phi, keys = check_batch(action, phi, seed, chains, trajectory)
     n, shape = len(phi), phi.shape[1:]
-    _check_step(step, n_steps, shape)
-    form = action.phi4
+    if not (math.isfinite(step) and step > 0):
+        raise InputError(f"Langevin step must be a positive number, got {step}")
+    if not (n_steps >= 1 and n_steps * math.prod(shape) < 2**32):
+        raise InputError(f"n_steps must be >= 1 and n_steps * V < 2^32, got {n_steps} on {tuple(shape)}")
+    form = action.phi4 if compiled else None
     if form is None:
-        new, info = langevin_update_torch(
-            action, torch.from_numpy(phi), seed=seed, chains=chains, trajectory=trajectory, step=step,
-            n_steps=n_steps, metropolis=metropolis,
-        )  # fmt: skip
+        noise = normals(seed, NOISE, chains, trajectory, n_steps * math.prod(shape))
+        noise, u = noise.reshape(n, n_steps, *shape), uniforms(seed, ACCEPT, chains, trajectory, n_steps)
+        new, info, runaway = _by_tensors(action, torch.from_numpy(phi), noise, u, step, metropolis)
+        _refuse_runaways(runaway, keys, step, trajectory)
         return new.numpy(), info
     flat = phi.reshape(n, -1)
     out, runaway = np.empty_like(flat), np.full(n, -1, dtype=np.int64)
@@ -87,50 +91,36 @@ def langevin_update(
     return out.reshape(phi.shape), LangevinInfo(dh if metropolis else None, accepted)
 
 
-def langevin_update_torch(
-    action: Action, phi: Tensor, *, seed: int, chains: Integers, trajectory: int, step: float,
-    n_steps: int = 1, metropolis: bool = False,
-) -> tuple[Tensor, LangevinInfo]:  # fmt: skip
-    """The same update in plain tensors, for any action and device: phi (n, *components, *shape) float64.
+def _by_tensors(
+    action: Action, phi: Tensor, noise: Floats, u: Floats, step: float, metropolis: bool
+) -> tuple[Tensor, LangevinInfo, Integers]:
+    """The same steps in plain tensors: noise (n, n_steps, *fields), u (n, n_steps); and the runaways (n,).
 
-    Same random numbers, hence equal to the kernel up to rounding.  The acceptance is written as the ratio
-    of proposal densities, where the kernel computes dH of a leapfrog step: their equality is tested.
+    The acceptance is written as the ratio of proposal densities, where the kernel computes dH of a leapfrog
+    step: their equality is tested.
     """
-    n, shape = phi.shape[0], tuple(phi.shape[1:])
-    check_fields(action, shape)
-    keys = check_chains(seed, chains, trajectory, n)
-    _check_step(step, n_steps, shape)
-    noise = normals(seed, NOISE, chains, trajectory, n_steps * math.prod(shape)).reshape(n, n_steps, *shape)
-    u = uniforms(seed, ACCEPT, chains, trajectory, n_steps)
+    n, n_steps = u.shape
     dh, accepted = np.empty((n, n_steps)), np.ones((n, n_steps), dtype=np.bool_)
     runaway = np.full(n, -1, dtype=np.int64)
     for k in range(n_steps):
-        eta = torch.from_numpy(noise[:, k]).to(phi.device)
+        eta = torch.from_numpy(noise[:, k])
         new = phi - step * action.grad(phi) + math.sqrt(2.0 * step) * eta
         if metropolis:
             back = phi - new + step * action.grad(new)  # sqrt(2 h) times the noise of the reverse move
             ratio = (back * back / (4.0 * step) - 0.5 * eta * eta).flatten(1).sum(1)
-            dh[:, k] = (action.action(new) - action.action(phi) + ratio).cpu().numpy()
+            dh[:, k] = (action.action(new) - action.action(phi) + ratio).numpy()
             with np.errstate(over="ignore"):
                 accepted[:, k] = np.isfinite(dh[:, k]) & (u[:, k] < np.exp(-dh[:, k]))
-            keep = torch.from_numpy(accepted[:, k].copy()).to(phi.device)
-            phi = torch.where(keep.reshape(n, *[1] * len(shape)), new, phi)
+            keep = torch.from_numpy(accepted[:, k].copy())
+            phi = torch.where(keep.reshape(n, *[1] * (phi.dim() - 1)), new, phi)
         else:
             phi = new
-            lost = ~torch.isfinite(phi).flatten(1).all(1).cpu().numpy()
+            lost = ~torch.isfinite(phi).flatten(1).all(1).numpy()
             runaway[lost & (runaway < 0)] = k
-    _refuse_runaways(runaway, keys, step, trajectory)
-    return phi, LangevinInfo(dh if metropolis else None, accepted)
+    return phi, LangevinInfo(dh if metropolis else None, accepted), runaway
 
 
-def _check_step(step: float, n_steps: int, shape: tuple[int, ...]) -> None:
-    if not (math.isfinite(step) and step > 0):
-        raise InputError(f"Langevin step must be a positive number, got {step}")
-    if not (n_steps >= 1 and n_steps * math.prod(shape) < 2**32):
-        raise InputError(f"n_steps must be >= 1 and n_steps * V < 2^32, got {n_steps} on {tuple(shape)}")
-
-
-def _refuse_runaways(first: NDArray[np.int64], keys: NDArray[np.uint64], step: float, traj: int) -> None:
+def _refuse_runaways(first: Integers, keys: NDArray[np.uint64], step: float, traj: int) -> None:
     lost = np.flatnonzero(first >= 0)
     if lost.size:
         c = lost[0]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lattice.rng import compiled, normal_pair, uniform_at
-from lattice.updates.kernels.layout import energy, kick_drift
+from lattice.updates.kernels.layout import copy_chains, energy, kick_drift
 
 ONE = np.uint64(1)
 
@@ -73,10 +73,7 @@ def langevin_block(
     h0, h1, take = np.empty(block), np.empty(block), np.empty(block, np.bool_)
     noise, sites = p.reshape(n_sites, block), now.reshape(n_sites, block)
     kick, drift = np.sqrt(0.5 * step), np.sqrt(2.0 * step)
-    for i in range(block):
-        for x in range(n_sites):
-            sites[x, i] = phi[start + i, x]
-
+    copy_chains(sites, phi, start, False)
     for k in range(n_steps):
         for i in range(block):
             first = np.uint64(k) * np.uint64(n_sites)
@@ -99,8 +96,4 @@ def langevin_block(
         else:
             now, new = new, now
             _mark_runaways(runaway[start:stop], now.reshape(n_sites, block), h0, k)
-
-    sites = now.reshape(n_sites, block)
-    for i in range(block):
-        for x in range(n_sites):
-            out[start + i, x] = sites[x, i]
+    copy_chains(now.reshape(n_sites, block), out, start, True)

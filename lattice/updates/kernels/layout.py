@@ -22,6 +22,8 @@ from lattice.actions.protocol import check_shape
 from lattice.errors import InputError
 from lattice.rng import compiled, fill_normals, uniform_at
 
+TILE = 8  # sites moved together between the two layouts: eight float64 fill a cache line
+
 
 @functools.lru_cache(maxsize=32)
 def neighbour_table(shape: tuple[int, ...]) -> NDArray[np.uint64]:
@@ -131,17 +133,29 @@ def kick_drift(
 
 
 @compiled
+def copy_chains(sites: Any, phi: Any, start: Any, back: Any) -> None:
+    """Between sites (V, block) and the chains start .. start + block of phi (n, V)."""
+    for first in range(0, sites.shape[0], TILE):
+        for i in range(sites.shape[1]):
+            for x in range(first, min(first + TILE, sites.shape[0])):
+                if back:
+                    phi[start + i, x] = sites[x, i]
+                else:
+                    sites[x, i] = phi[start + i, x]
+
+
+@compiled
 def load(
     phi: Any, now: Any, normal: Any, chains: Any, start: Any, block: Any, seed: Any, stream: Any, step: Any
 ) -> None:
     """Fields of a block of chains, and a standard normal number per site, with the chains innermost."""
     n_sites = phi.shape[1]
     row = np.empty(n_sites)
-    sites, numbers = now.reshape(n_sites, block), normal.reshape(n_sites, block)
+    numbers = normal.reshape(n_sites, block)
+    copy_chains(now.reshape(n_sites, block), phi, start, False)
     for i in range(block):
         fill_normals(row, seed, stream, chains[start + i], step)
         for x in range(n_sites):
-            sites[x, i] = phi[start + i, x]
             numbers[x, i] = row[x]
 
 

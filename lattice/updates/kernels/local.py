@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from lattice.rng import compiled, inlined, log_unit, random_bits, unit
-
-TILE = 8  # sites moved together between the two layouts: eight float64 fill a cache line
+from lattice.updates.kernels.layout import copy_chains
 
 
 @inlined
@@ -97,23 +96,6 @@ def _neighbour_sum(total: Any, phi: Any, nb: Any, x: Any) -> None:
 
 
 @compiled
-def _load(sites: Any, phi: Any, start: Any) -> None:
-    """sites (V, block) = chains start .. start + block of phi (n, V)."""
-    for first in range(0, sites.shape[0], TILE):
-        for i in range(sites.shape[1]):
-            for x in range(first, min(first + TILE, sites.shape[0])):
-                sites[x, i] = phi[start + i, x]
-
-
-@compiled
-def _store(phi: Any, sites: Any, start: Any) -> None:
-    for first in range(0, sites.shape[0], TILE):
-        for i in range(sites.shape[1]):
-            for x in range(first, min(first + TILE, sites.shape[0])):
-                phi[start + i, x] = sites[x, i]
-
-
-@compiled
 def metropolis_block(
     phi: Any, out: Any, acceptance: Any, chains: Any, start: Any, stop: Any, nb: Any, mass: Any, lam: Any,
     hop: Any, width: Any, n_sweeps: Any, seed: Any, stream: Any, trajectory: Any,
@@ -126,13 +108,13 @@ def metropolis_block(
     sites, keys = np.empty((n_sites, block)), chains[start:stop]
     total, uniform, exponential = np.empty(block), np.empty(block), np.empty(block)
     accepted = np.zeros(block)
-    _load(sites, phi, start)
+    copy_chains(sites, phi, start, False)
     for k in range(n_sweeps * n_sites):
         x = k % n_sites
         _uniform_and_exponential(uniform, exponential, seed, stream, keys, trajectory, np.uint64(k))
         _neighbour_sum(total, sites, nb, np.uint64(x))
         _metropolis_row(sites[x], total, uniform, exponential, accepted, mass, lam, hop, width)
-    _store(out, sites, start)
+    copy_chains(sites, out, start, True)
     acceptance[start:stop] = accepted / (n_sweeps * n_sites)
 
 
@@ -145,7 +127,7 @@ def overrelaxation_block(
     n_sites, block = phi.shape[1], stop - start
     sites, keys = np.empty((n_sites, block)), chains[start:stop]
     total, accepted, exponential = np.empty(block), np.zeros(block), np.empty((2, block))
-    _load(sites, phi, start)
+    copy_chains(sites, phi, start, False)
     for k in range(n_sweeps * n_sites):
         x = k % n_sites
         if k % 2 == 0:
@@ -154,5 +136,5 @@ def overrelaxation_block(
             )
         _neighbour_sum(total, sites, nb, np.uint64(x))
         _overrelaxation_row(sites[x], total, exponential[k % 2], accepted, mass, lam, hop, guess, stiffness)
-    _store(out, sites, start)
+    copy_chains(sites, out, start, True)
     acceptance[start:stop] = accepted / (n_sweeps * n_sites)

@@ -106,60 +106,9 @@ def test_it_is_stored_resumed_and_read_with_its_action_only(tmp_path: Path) -> N
         simulate(Own(0.2, 0.1, 0.06), (2, 4), params, seed=1, out=tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({}, "ensemble.cluster: wolff knows phi^4 only, not Own: use ensemble.cluster: none"),
-        ({"cluster": "none", "update": "local"}, "ensemble.update: local knows phi^4 only"),
-        ({"cluster": "none", "n_overrelax": 2}, "use ensemble.n_overrelax: 0"),
-        ({"cluster": "none", "acceleration": "free"}, "use ensemble.acceleration: none"),
-    ],
-)
-def test_what_only_phi4_has_is_refused_with_advice(settings: Any, words: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as caught:
-        simulate(Own(0.2, 0.1), (4, 4), MonteCarlo(**settings), seed=1, out=tmp_path / "e")
-    assert words in str(caught.value)
-    assert not (tmp_path / "e").exists()
-
-
 def test_clusters_of_it_are_refused() -> None:
     with pytest.raises(InputError, match="know phi.4 only, not Own: use HMC"):
         wolff_update(Own(0.2, 0.1), np.ones((2, 4, 4)), seed=1, chains=np.arange(2), trajectory=0)
-
-
-@dataclass(frozen=True)
-class Careless(Action):
-    """What can go wrong in a few lines."""
-
-    fault: str
-    even = True
-
-    def action(self, phi: torch.Tensor) -> torch.Tensor:
-        s = (phi**2 + 0.1 * phi * (self.fault == "odd")).sum((1, 2))
-        return s.sum() if self.fault == "sum" else s.float() if self.fault == "float" else s
-
-    def grad(self, phi: torch.Tensor) -> torch.Tensor:
-        return 2 * phi.sum(1) if self.fault == "shape" else 2 * phi / (0.0 if self.fault == "inf" else 1.0)
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (
-            "sum",
-            r"Careless.action of fields \(2, 4, 4\) must be finite float64 \(2,\), got .*64 \(\)",
-        ),
-        ("float", r"Careless.action .* got torch.float32"),
-        ("shape", r"Careless.grad .* must be finite float64 \(2, 4, 4\), got torch.float64 \(2, 4\)"),
-        ("inf", "Careless.grad .* must be finite"),
-        ("odd", r"says that it is even, but S\(-phi\) is not S\(phi\)"),
-    ],
-)
-def test_a_careless_action_gets_one_line(fault: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=words):
-        simulate(Careless(fault), (4, 4), MonteCarlo(**PARAMS), seed=1, out=tmp_path)
-    with pytest.raises(InputError, match="an action is a lattice.Action, got object"):
-        simulate(object(), (4, 4), MonteCarlo(**PARAMS), seed=1, out=tmp_path)
 
 
 @dataclass(frozen=True)
