@@ -15,9 +15,7 @@ from places import ROOT
 
 from diffsq import stages
 from diffsq.commands.main import main
-from diffsq.run_folder.records import Run
 from lattice.ensembles.ensemble import read_ensemble
-from lattice.progress import Progress
 
 CONFIG = ROOT / "configs/tiny.yaml"
 SMALLER = (
