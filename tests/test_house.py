@@ -50,7 +50,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/checks/strip": "physics/test_toy_run",
     },
     "a part of a whole that is tested as one": {
-        "lattice/simulation/recipe": "lattice/simulation/test_trajectory",
         "lattice/observables/averages": "lattice/observables/test_measure",
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
