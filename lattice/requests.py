@@ -38,9 +38,8 @@ def changed_values(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     >>> changed_values({"seed": 1, "ensemble": {"stride": 1}}, {"seed": 1, "ensemble": {"stride": 2, "n": 3}})
     ['ensemble.n was absent, now 3', 'ensemble.stride was 1, now 2']
     """
-    before, after = (
-        _flat(json.loads(json.dumps(tree))) for tree in (old, new)
-    )  # a tuple is stored as a list
+    # as they are stored: a tuple is then a list
+    before, after = (_flat(json.loads(json.dumps(tree))) for tree in (old, new))
     return [
         f"{key} was {before.get(key, 'absent')}, now {after.get(key, 'absent')}"
         for key in sorted({*before, *after})

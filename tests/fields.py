@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
 from torch import Tensor
 
+from diffsq.models.symmetry import Symmetry
 from lattice.actions.phi4 import ScalarPhi4
 
 MU, WIDTH = 1.0, 0.5  # peaks of the two-peak density 1/2 [N(MU, WIDTH^2) + N(-MU, WIDTH^2)]
@@ -62,3 +64,11 @@ def grid(radius: float, n: int = 4001) -> tuple[Tensor, float]:
 def significance(samples: Tensor) -> Tensor:
     """Mean over dim 0 in units of its standard error; rows must be independent."""
     return samples.mean(0) / (samples.std(0) / math.sqrt(len(samples)))
+
+
+def all_symmetries(shape: tuple[int, int]) -> list[Symmetry]:
+    """Shifts, reflections and, on a square, the exchange of the axes; the first is the identity."""
+    shifts = [(0, 0), (1, 0), (0, 3), (2, 5)]
+    flips: list[tuple[int, ...]] = [(), (-2,), (-1,), (-2, -1)]
+    exchanges = [False, True] if shape[0] == shape[1] else [False]
+    return [Symmetry(*g) for g in itertools.product(shifts, flips, exchanges)]

@@ -30,6 +30,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import stream_id
 from lattice.simulation.exact_draws import draw_toy
+from lattice.statistics.weights import effective_sample_size
 
 WIDER = 0.01  # of the variances of weighted steps
 
@@ -54,10 +55,9 @@ class PointChain:
         return float(self.accepted[1:].mean())
 
     @property
-    def ess(self) -> float:
-        """ESS/N = (sum w)^2/(N sum w^2) of the proposals."""
-        w = np.exp(self.log_weight - self.log_weight.max())
-        return float(w.sum() ** 2 / (len(w) * (w**2).sum()))
+    def ess(self) -> tuple[float, float]:
+        """ESS/N = (sum w)^2/(N sum w^2) of the proposals, and its jackknife error."""
+        return effective_sample_size(self.log_weight)
 
     @property
     def ess_forward(self) -> tuple[float, float]:
@@ -75,11 +75,9 @@ class PointChain:
 
     def as_dict(self) -> dict[str, Any]:
         """The numbers, for JSON."""
-        (value, error), (forward, spread) = self.ln_z, self.ess_forward
-        return {
-            "sigma": self.sigma, "acceptance": self.acceptance, "ess": self.ess, "ess_forward": forward,
-            "ess_forward_error": spread, "ln_z": value, "ln_z_error": error,
-        }  # fmt: skip
+        numbers = {"ess": self.ess, "ess_forward": self.ess_forward, "ln_z": self.ln_z}
+        pairs = {f"{name}{end}": x for name, pair in numbers.items() for end, x in zip(("", "_error"), pair)}
+        return {"sigma": self.sigma, "acceptance": self.acceptance, **pairs}
 
 
 def metropolis_points(

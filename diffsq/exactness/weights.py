@@ -23,7 +23,7 @@ def log_mean_exp(log_weight: Floats) -> float:
 
 
 def ln_z(log_weight: Floats) -> tuple[float, float]:
-    """ln Z from reverse log-weights (n,), with its jackknife_of error: Z = E_R[w].
+    """ln Z from reverse log-weights (n,), with its jackknife error: Z = E_R[w].
 
     >>> round(float(np.exp(ln_z(np.log(np.array([1.0, 3.0, 1.0, 3.0])))[0])), 12)
     2.0
@@ -37,7 +37,7 @@ def ln_z_forward(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> 
 
 
 def forward_ess(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> tuple[float, float]:
-    """ESS/N = 1/(E_F[w] E_F[1/w]) from forward log-weights (n,), with its jackknife_of error over chains."""
+    """ESS/N = 1/(E_F[w] E_F[1/w]) from forward log-weights (n,), with its jackknife error, over chains."""
 
     def estimate(log_w: Floats) -> float:
         return float(np.exp(-log_mean_exp(log_w) - log_mean_exp(-log_w)))

@@ -95,6 +95,7 @@ def autocorrelation(run: RunFolder) -> Figure:
 
 
 def history(run: RunFolder) -> Figure:
+    """Losses of every model of one variable; of the score on a lattice the held-out gain too."""
     if run.config.get("sde") is None:
         curves = {name: [line for line in lines if "loss" in line] for name, lines in run.metrics.items()}
         return losses({

@@ -118,7 +118,7 @@ def _efficiency(folder: Path, name: str, samples: Ensemble) -> dict[str, Any]:
         extra = {"kl": kl, "warnings": found.get("warnings", []), "clamped": None}
     else:
         found = samples.attrs.get("about") or {}
-        ess = {"reverse": found.get("ess"), "reverse_error": None}
+        ess = {"reverse": found.get("ess"), "reverse_error": found.get("ess_error")}
         ess |= {"forward": found.get("ess_forward"), "forward_error": found.get("ess_forward_error")}
         extra = {"kl": dict.fromkeys(KL), "warnings": list(_warnings(found)), "clamped": found.get("clamped")}
     ln_z = {"value": found.get("ln_z"), "error": found.get("ln_z_error")}

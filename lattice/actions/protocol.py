@@ -61,9 +61,9 @@ class Law:
     itself is as below.
 
     kind: its name in files, by default, or where S is not that of the class that says it, the name of its
-    class. even: -phi has the law of phi. one_variable: there
-    is no lattice. period: of Re phi, where it is an angle. ranges: where couplings may lie; all that are
-    annotated float or complex must be finite (`InputError`).
+    class. even: -phi has the law of phi. one_variable: there is no lattice. period: of Re phi, where it is
+    an angle. ranges: where couplings may lie; all that are annotated float or complex must be finite
+    (`InputError`).
     """
 
     kind: str = ""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
-from fields import generator, white
+from fields import all_symmetries, generator, white
 from torch import Tensor, nn
 
 from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import RegressionBase
-from diffsq.models.symmetry import IDENTITY, Symmetry
+from diffsq.models.symmetry import IDENTITY
 from diffsq.models.unet import UNet
 from lattice.exact.scalar import free_propagator
 
@@ -125,13 +123,6 @@ def test_normalised_field_has_unit_variance() -> None:
         assert abs(float(u2.mean()) - 1) < 4.5 * float(u2.std()) / n**0.5
         raw = (x**2).mean((1, 2))
         assert abs(float(raw.mean()) - 1) > 10 * float(raw.std()) / n**0.5
-
-
-def all_symmetries(shape: tuple[int, int]) -> list[Symmetry]:
-    shifts = [(0, 0), (1, 0), (0, 3), (2, 5)]
-    flips: list[tuple[int, ...]] = [(), (-2,), (-1,), (-2, -1)]
-    exchanges = [False, True] if shape[0] == shape[1] else [False]
-    return [Symmetry(*g) for g in itertools.product(shifts, flips, exchanges)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)

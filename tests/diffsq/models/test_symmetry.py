@@ -6,19 +6,12 @@ import itertools
 
 import pytest
 import torch
-from fields import generator, white
+from fields import all_symmetries, generator, white
 from torch import Tensor
 
 from diffsq.models.symmetry import IDENTITY, Symmetry
 
 SHAPES = [(8, 8), (8, 12)]
-
-
-def all_symmetries(shape: tuple[int, int]) -> list[Symmetry]:
-    shifts = [(0, 0), (1, 0), (0, 3), (2, 5)]
-    flips: list[tuple[int, ...]] = [(), (-2,), (-1,), (-2, -1)]
-    exchanges = [False, True] if shape[0] == shape[1] else [False]
-    return [Symmetry(*g) for g in itertools.product(shifts, flips, exchanges)]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
