@@ -21,7 +21,7 @@ from diffsq.exactness.path_metropolis import correct
 from diffsq.models.files import load_model
 from diffsq.models.points import PointModel
 from diffsq.report.page import build_report
-from diffsq.run_folder.records import Run, certificate_of, hashes
+from diffsq.run_folder.records import Run, certificate_of, hashes, versions
 from diffsq.run_folder.summary import summarize
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
@@ -106,8 +106,9 @@ def make_samples(run: Run, progress: Progress) -> str:
 def measure_run(run: Run, progress: Progress) -> str:
     """The checks of the config, each kept if made of the same samples with the same options; the summary."""
     inputs = {stage: run.records[stage]["identity"] for stage in ("ensemble", "train", "sample")}
+    laws = [versions(run.config, stage) for stage in ("train", "sample")]
     for name, options in run.config.checks.items():
-        key = sha256_text(canonical_json([name, options, inputs, run.config.law]))
+        key = sha256_text(canonical_json([name, options, inputs, laws]))
         check(name, run.folder, options, run.device, progress, key)
     summary = summarize(run.config, run.folder, run.seconds())
     write_json(run.folder / "summary.json", summary)

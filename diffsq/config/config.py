@@ -66,8 +66,7 @@ Built = Annotated[
 class Config(Section):
     """A whole run. `resolved_yaml` prints it, `load_config` reads it; `action` is the action itself.
 
-    sections: of each stage, those that a config has. law: raise a stage's number with any change of what it
-    makes.
+    sections: of each stage, those that a config has.
     """
 
     sections: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -77,7 +76,6 @@ class Config(Section):
         "measure": ("name", "seed", "checks", "reference"),
         "report": ("name",),
     }
-    law: ClassVar[dict[str, int]] = {}
     usual_checks: ClassVar[tuple[str, ...]] = ()
     action_keys: ClassVar[tuple[str, ...]] = ("action.kind", "action.kappa", "action.lam")
 
@@ -187,8 +185,6 @@ class LatticeRun(Config):
 class PointRun(Config):
     """One variable, real or complex. n_parts: models trained besides on so many disjoint parts of the data,
     whose spread is the error band of the learned effective action of a real model; 0 for none."""
-
-    law: ClassVar[dict[str, int]] = {"train": 5, "sample": 4}
 
     ensemble: ComplexLangevin | ExactDraws
     models: tuple[Literal["score", "energy"], ...] = ("score", "energy")

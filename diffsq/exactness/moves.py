@@ -39,6 +39,7 @@ from lattice.updates.cluster import wolff_update
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.local import overrelaxation_sweep
 
+VERSION = 2  # of a chain of moves: raise it with any change of what it draws
 GROUP = 16  # fields evaluated together: with groups of fixed size, sums do not depend on the number of chains
 
 

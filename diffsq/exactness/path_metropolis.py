@@ -116,7 +116,7 @@ def correct(draws: PointDraws, out: Path) -> Ensemble:
     if at >= high:
         raise InputError(f"sampling.metropolis_sigma = {at:g} must be below sigma_max = {high:.4g}")
     n, levels = draws.settings.n_metropolis, SDES["ve"](at, high).levels(draws.settings.metropolis_levels)
-    kernel = calibrated(model, levels, draws.some_points(), draws.seed, WIDER)
+    kernel = calibrated(model, levels, draws.some_points(), draws.seed, "metropolis", WIDER)
     data, labels = unseen_points(draws)
     chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, fast(model, n), labels)
     return draws.write(about, chain.points, out, {"noise2": chain.sigma**2, **chain.as_dict()})

@@ -165,13 +165,14 @@ def check_settings(bench: Workbench, settings: ChainParameters) -> None:
         raise InputError(f"chain.{error}") from None
 
 
-def chain_seed(seed: int) -> int:
-    """The seed of a run's chains: the training ensemble has used the HMC streams of the run's own.
+def chain_seed(seed: int, part: str = "chain") -> int:
+    """The seed of a run's chains, or of another part of their making: thermalisation uses the streams of HMC
+    and clusters as the chain's own moves do, and the training ensemble has used those of the run's seed.
 
-    >>> chain_seed(1) == chain_seed(2)
-    False
+    >>> len({chain_seed(1), chain_seed(2), chain_seed(1, "thermalise")})
+    3
     """
-    return int(sha256_text(f"chain/{seed}")[:15], 16)
+    return int(sha256_text(f"{part}/{seed}")[:15], 16)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,8 @@ class _Making:
         """All that the chain's numbers depend on."""
         bench, settings = self.bench, self.settings
         return {
-            "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed, "law": VERSION,
+            "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed,
+            "law": {"path": VERSION, "moves": kernels.VERSION},
             "model": bench.model.about["sha256"],
             "kernel": sha256_file(first_set(bench.folder, bench.config) / "kernel.safetensors"),
             "ensemble": bench.ensemble.identity,
@@ -214,7 +216,7 @@ class _Making:
                     "acceleration": "none", "n_clusters": max(1, ensemble.n_clusters)}
         )  # fmt: skip
         try:
-            seed = chain_seed(self.bench.seed)
+            seed = chain_seed(self.bench.seed, "chain/thermalise")
             made = therm.thermalise(Recipe(self.bench.action, self.shape, params, seed), self.bar)
         finally:
             self.bar.close()

@@ -72,8 +72,8 @@ def stage_record(run: Run, stage: str) -> dict[str, Any]:
     if stage == "ensemble" and run.config.source is not None:
         inputs["source"] = _source_now(run, Path(run.config.source))
     content = {"schema": SCHEMA[stage], "config": settings(run.config, stage), "input": inputs}
-    if stage in run.config.law:
-        content["law"] = run.config.law[stage]
+    if made_with := versions(run.config, stage):
+        content["versions"] = made_with
     return {**content, "key": sha256_text(canonical_json(content)), "seconds": 0.0, "complete": False}
 
 
@@ -104,6 +104,8 @@ def check_unchanged(run: Run, stage: str) -> None:
     if have is None or stage not in FOLDER:
         return
     changed = changed_values(have["config"], settings(run.config, stage))
+    law = {"version": versions(run.config, stage)}
+    changed += changed_values({"version": have.get("versions") or {}}, law)
     if changed:
         raise InputError(refusal(run, stage, changed))
 
@@ -176,6 +178,15 @@ def settings(config: Config, stage: str) -> dict[str, Any]:
     """The sections of the config that a stage is made with."""
     full = json.loads(config.model_dump_json())
     return {section: full[section] for section in config.sections[stage] if section in full}
+
+
+def versions(config: Config, stage: str) -> dict[str, int]:
+    """The version of every law and fit that enters a stage: a new one is another model, another sample."""
+    from diffsq.sampling import sample  # not above: reading a record needs no torch
+    from diffsq.training import train
+
+    of = {"train": train.versions, "sample": sample.versions}
+    return of[stage](config) if stage in of else {}
 
 
 def hashes(run: Run, stage: str) -> dict[str, str]:

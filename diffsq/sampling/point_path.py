@@ -119,15 +119,16 @@ def _cut(noise: Noise, n: int) -> Noise:
 
 @torch.no_grad()
 def calibrated(
-    model: PointScore, levels: Tensor, points: Tensor, seed: int, wider: float = 0.0
+    model: PointScore, levels: Tensor, points: Tensor, seed: int, name: str = "", wider: float = 0.0
 ) -> PointKernel:
     """Measure c_n on data points (n, d) noised upwards through the levels.
 
-    wider: relative, for weighted paths: a proposal that is too narrow has an unbounded weight.
+    name: of the kernel; every one has noise of its own. wider: relative, for weighted paths: a proposal that
+    is too narrow has an unbounded weight.
     """
     levels = check_levels(levels)
     total = torch.zeros(len(levels) - 2, model.dim, model.dim, dtype=torch.float64)
-    for x, noise in in_blocks(points, seed, "points/calibrate"):
+    for x, noise in in_blocks(points, seed, f"points/calibrate/{name}"):
         for n, low, high in rise(levels, x + levels[1] * noise(0), noise, range(1, len(levels) - 1)):
             left = low - _mean(model, levels, high, n)
             total[n - 1] += left.T @ left / len(points)

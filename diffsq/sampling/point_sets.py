@@ -31,7 +31,7 @@ from lattice.progress import Progress, Silent
 from lattice.rng import stream_id
 
 EXACT = "exact score"
-LAW = 4  # raise with any change of what these samplers draw
+LAW = 5  # raise with any change of what these samplers draw
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 
@@ -69,7 +69,7 @@ class PointDraws:
         model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], n)
         levels, kernel = self.levels(sde, n_levels), None
         if method == "path":
-            kernel = calibrated(model, levels, self.some_points(), self.seed)
+            kernel = calibrated(model, levels, self.some_points(), self.seed, f"{kind}/{sde}/{n_levels}")
         first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)
         return sample_points(
             model, levels, first * POINT_BLOCK + n, self.seed, method, self.progress, kernel=kernel,

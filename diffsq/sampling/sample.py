@@ -7,7 +7,7 @@ from pathlib import Path
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
-from diffsq.sampling import lattice_sets
+from diffsq.sampling import lattice_path, lattice_sets, point_sets
 from diffsq.sampling.point_sets import PointDraws
 from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble
@@ -41,3 +41,8 @@ def sample(
         draws = PointDraws(config.sampling, config.seed, ensemble, {model.kind: model}, progress or Silent())
         return draws.sample(model.kind, process, out)
     raise InputError(f"a {type(model).__name__} does not belong to the config {config.name!r}")
+
+
+def versions(config: Config) -> dict[str, int]:
+    """The version of the law that the sample sets of `config` are drawn from."""
+    return {"law": lattice_path.VERSION if isinstance(config, LatticeRun) else point_sets.LAW}

@@ -67,6 +67,11 @@ def train(
     return save_model(model, out, {**about, "key": key})
 
 
+def versions() -> dict[str, int]:
+    """The version of every law and fit that enters a model."""
+    return {"model": lattice.VERSION, "base": regression.VERSION, "training": LAW}
+
+
 def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
     """What a trained model is bound to, as stored in model.json: its hash is the key of a training."""
     action = ensemble.action
@@ -83,7 +88,7 @@ def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
         "action": ensemble.action.as_dict(),
         "ensemble": ensemble.identity,
         "config": {name: full[name] for name in ("seed", "action", "lattice", "sde", "model", "training")},
-        "versions": {"model": lattice.VERSION, "base": regression.VERSION, "training": LAW},
+        "versions": versions(),
     }
 
 

@@ -9,8 +9,7 @@ import torch
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
-from diffsq.training import lattice
-from diffsq.training.points import train_points
+from diffsq.training import lattice, points
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress
@@ -32,12 +31,16 @@ def train(
         return lattice.train(config, ensemble, out, progress=progress, device=device)
     assert isinstance(config, PointRun)
     config.require_action(ensemble.action)
-    name, points = name or config.models[0], torch.from_numpy(ensemble.phi)
+    name, data = name or config.models[0], torch.from_numpy(ensemble.phi)
     known = ("score", "energy", *(f"part-{k}" for k in range(config.n_parts)))
     if name not in known:
         raise InputError(f"a model of one variable is {', '.join(known)}; got {name!r}")
-    kind, seed = name, config.seed
+    kind, seed = name, (config.seed + stream_id(f"train/{name}")) % 2**64  # no two models share numbers
     if name.startswith("part-"):
-        kind, points = config.models[-1], points[int(name.removeprefix("part-")) :: config.n_parts]
-        seed = (config.seed + stream_id(f"train/{name}")) % 2**64
-    return train_points(points, config.training.model_copy(update={"kind": kind}), seed, out, progress)
+        kind, data = config.models[-1], data[int(name.removeprefix("part-")) :: config.n_parts]
+    return points.train_points(data, config.training.model_copy(update={"kind": kind}), seed, out, progress)
+
+
+def versions(config: Config) -> dict[str, int]:
+    """The version of every law and fit that enters the models of `config`."""
+    return lattice.versions() if isinstance(config, LatticeRun) else points.versions()

@@ -122,6 +122,22 @@ def test_a_changed_key_is_refused_with_old_and_new(
     assert log == list(STAGES), "nothing may run before the refusal"
 
 
+@pytest.mark.parametrize(
+    ("law", "what"),
+    [("models.regression.VERSION", "train base"), ("sampling.lattice_path.VERSION", "sample law")],
+)
+def test_another_version_of_a_law_is_refused(
+    law: str, what: str, tmp_path: Path, config: Config, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.run(config, tmp_path, say=quiet)
+    monkeypatch.setattr(f"diffsq.{law}", 99)
+    stage, name = what.split()
+    with pytest.raises(InputError, match=rf"version\.{name} was \d, now 99.*--restart {stage}"):
+        pipeline.run(config, tmp_path, say=quiet)
+    assert log == list(STAGES), "nothing may run before the refusal"
+    pipeline.run(config, tmp_path, restart=stage, say=quiet)
+
+
 def test_restart_redoes_that_stage_and_the_later_ones(
     tmp_path: Path, settings: dict[str, Any], config: Config, log: list[str]
 ) -> None:

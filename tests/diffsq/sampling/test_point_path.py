@@ -38,7 +38,7 @@ def test_path_weights_of_a_gaussian_are_those_of_its_kernel() -> None:
     exact = PointKernel(levels, torch.stack(steps))
     x, log_w = sample_paths(PointPath(model, exact), 500, 1, unnormalised)
     assert torch.allclose(log_w, torch.full_like(log_w, 0.7), atol=1e-8)
-    measured = calibrated(model, levels, normal_points(4 * POINT_BLOCK), 1, 0.005)
+    measured = calibrated(model, levels, normal_points(4 * POINT_BLOCK), 1, wider=0.005)
     inverse = torch.linalg.inv(torch.linalg.cholesky(1.005 * exact.covariance))
     assert (inverse @ measured.covariance @ inverse.mT - eye).abs().max() < 0.03  # four sigma of 32768 points
     assert float(sample_paths(PointPath(model, measured), 500, 1, unnormalised)[1].std()) < 0.05
