@@ -237,9 +237,8 @@ def _tail(summary: dict[str, Any]) -> list[str]:
     found = summary["verdict"]
     worst = ", ".join(f"{name} {size:.1f}" for name, size in found["max_pull"].items() if size is not None)
     failed = f"; failed checks: {', '.join(found['failed_checks'])}" if found["failed_checks"] else ""
-    lines.append(
-        f"verdict: {'passed' if found['passed'] else 'NOT passed'} (largest |pull|: {worst}{failed})"
-    )
+    compared = f"largest |pull|: {worst}" if worst else "nothing to compare with"
+    lines.append(f"verdict: {'passed' if found['passed'] else 'NOT passed'} ({compared}{failed})")
     return lines
 
 

@@ -136,3 +136,16 @@ def test_the_commands_serve_runs_on_one_variable(quartic: Path, capsys: pytest.C
     assert "Re kappa4" in capsys.readouterr().out
     assert main(["compare", str(quartic / "ensemble"), str(quartic / "samples" / "score-ve")]) in (0, 1)
     assert "Re m2" in capsys.readouterr().out
+
+
+def test_a_run_without_models_ends_with_its_verdict_right_or_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = ("models=[]", "checks={}", "ensemble.n_configs=4000", "ensemble.n_chains=100")
+    for beta, word in (([5.0, 0.1], "trusted"), ([0.1, 1.0], "wrong")):
+        folder = tmp_path / word
+        assert run(folder, "cl_quartic", (f"action={{kind: one_link, beta: {beta}}}", *alone)) == 0
+        printed = capsys.readouterr().out
+        assert f"complex Langevin: {word}" in printed
+        assert ("verdict: passed" in printed) == (word == "trusted")
+        assert (folder / "report.html").is_file()
