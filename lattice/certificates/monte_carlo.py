@@ -28,6 +28,7 @@ from lattice.certificates.stationarity import (
 from lattice.ensembles.ensemble import Ensemble
 from lattice.statistics.gamma import Estimate, EstimatorError, gamma_method
 from lattice.statistics.notation import format_value
+from lattice.statistics.pulls import mean_of_chains
 
 MIN_THERM_OVER_TAU = 40.0  # hot starts leave domains that outlive tau_int of the equilibrium
 MIN_CHAIN_OVER_TAU = 10.0
@@ -172,10 +173,15 @@ def _length_checks(
 def _update_checks(ensemble: Ensemble, chains: list[Any]) -> list[Check]:
     checks = []
     if (accepted := ensemble.series.get("accepted")) is not None:
-        value = float(np.mean(np.concatenate([accepted[rows] for rows in chains])))
+        parts = [accepted[rows] for rows in chains]
+        value = float(np.mean(np.concatenate(parts)))
+        try:
+            error = mean_of_chains(parts)[1] or None
+        except EstimatorError:  # always accepted
+            error = None
         detail = "" if value < 0.995 else "larger steps would be cheaper"
         checks.append(
-            make_check("acceptance", value, None, f">= {MIN_ACCEPTANCE:g}", value >= MIN_ACCEPTANCE, detail)
+            make_check("acceptance", value, error, f">= {MIN_ACCEPTANCE:g}", value >= MIN_ACCEPTANCE, detail)
         )
     dH = ensemble.series.get("dH")
     if dH is not None and dH.any():  # a local update has no dH, stored as 0
