@@ -152,12 +152,20 @@ def _length_checks(
     longest = tau[slowest].tau_int
     shortest, n = min(len(part) for part in data[slowest]), len(ensemble) / (2 * longest)
     about = f"tau_int({SYMBOLS[slowest]}) = {format_value(longest, tau[slowest].tau_int_error)}"
+    relative = tau[slowest].tau_int_error / longest
     long_enough = shortest >= MIN_CHAIN_OVER_TAU * longest
     detail = f"{shortest} per chain, {about}"
     checks = [
-        make_check("chain length", shortest / longest, None, expected, long_enough, detail),
         make_check(
-            "independent configurations", n, None, f">= {MIN_INDEPENDENT:g}", n >= MIN_INDEPENDENT, about
+            "chain length", shortest / longest, shortest / longest * relative, expected, long_enough, detail
+        ),
+        make_check(
+            "independent configurations",
+            n,
+            n * relative,
+            f">= {MIN_INDEPENDENT:g}",
+            n >= MIN_INDEPENDENT,
+            about,
         ),
     ]
     n_therm = len(history["dH"]) if history is not None else int(ensemble.attrs.get("n_therm") or 0)
@@ -166,7 +174,7 @@ def _length_checks(
         expected, passed = f">= {MIN_THERM_OVER_TAU:g} tau_int", ratio >= MIN_THERM_OVER_TAU
         needed = "" if passed else f"; {math.ceil(n_therm * MIN_THERM_OVER_TAU / ratio)} are needed"
         detail = f"{n_therm} trajectories{needed}"
-        checks.append(make_check("thermalisation length", ratio, None, expected, passed, detail))
+        checks.append(make_check("thermalisation length", ratio, ratio * relative, expected, passed, detail))
     return checks
 
 
