@@ -25,6 +25,15 @@ from lattice.updates.hmc import hmc_trajectory
 Shape = tuple[int, ...]
 
 
+class Scaled(LatticeScore):
+    """A score that is wrong by a constant factor."""
+
+    factor = 1.1
+
+    def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
+        return self.factor * super().score(x, sigma, frame)
+
+
 def noise_of(stream: str, n: int, shape: Shape, seed: int = 1) -> Noise:
     """noise(step) -> (n, *shape), a function of the arguments alone."""
 

@@ -16,6 +16,7 @@ from lattice.actions.phi4 import FreeScalar
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.files import write_json
 from lattice.observables.measure import measure
+from lattice.statistics.weights import spread_of
 
 SHAPE, KAPPA, N = (8, 8), 0.22, 1024
 VOLUME = 64
@@ -121,14 +122,33 @@ def write_samples(folder: Path, samples: Ensemble, forward: np.ndarray, rng: np.
         "reverse": {
             "ess": 1 / np.mean(np.exp(2 * u)),
             "ess_error": 0.01,
+            **spread_of(reverse),
             "kl": -u.mean(),
+            "kl_error": 0.01,
             "log_weight": reverse,
         },
-        "forward": {"ess": 1 / np.mean(np.exp(v)), "ess_error": 0.02, "kl": v.mean(), "log_weight": forward},
+        "forward": {
+            "ess": 1 / np.mean(np.exp(v)),
+            "ess_error": 0.02,
+            **spread_of(forward),
+            "kl": v.mean(),
+            "kl_error": 0.01,
+            "log_weight": forward,
+        },
         "acceptance": 0.71,
+        "acceptance_error": 0.006,
         "ln_z": ln_z,
         "ln_z_error": float(np.exp(u).std() / np.sqrt(len(u))),
-        "kl": {"wiener": 3.1, "base": 0.36, "model": 0.25, "gain": 0.11, "gain_error": 0.004},
+        "kl": {
+            "wiener": 3.1,
+            "wiener_error": 0.1,
+            "base": 0.36,
+            "base_error": 0.02,
+            "model": 0.25,
+            "model_error": 0.02,
+            "gain": 0.11,
+            "gain_error": 0.004,
+        },
         "per_level": {
             "sigma": levels[1:],
             "variance": 0.05 * np.exp(-(np.log(levels[1:]) ** 2)),
@@ -217,9 +237,11 @@ def summary_of(columns: dict[str, Any], exact: dict[str, str], diagnostics: dict
     """summary.json: the columns of the final table against exact numbers, and how well the sampler did."""
     ways = diagnostics["reverse"]["ess"], diagnostics["forward"]["ess"]
     sampling = {
-        "n": N, "acceptance": 0.71, "kl": diagnostics["kl"], "warnings": [], "clamped": None,
+        "n": N, "acceptance": 0.71, "acceptance_error": 0.006, "kl": diagnostics["kl"], "warnings": [],
+        "clamped": None,
         "ess": {"reverse": ways[0], "reverse_error": 0.01, "forward": ways[1], "forward_error": 0.02},
         "ln_z": {"value": diagnostics["ln_z"], "error": diagnostics["ln_z_error"]},
+        "spread": {way: spread_of(diagnostics[way]["log_weight"]) for way in ("reverse", "forward")},
     }  # fmt: skip
     return {
         "name": "layout", "config": {"ensemble": {"n_chains": 16}}, "columns": columns,

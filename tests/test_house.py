@@ -40,7 +40,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/checks/calibration": "diffsq/checks/test_perform",
         "diffsq/checks/fokker_planck": "physics/test_toy_run",
         "diffsq/checks/free_energy": "diffsq/checks/test_perform",
-        "diffsq/checks/learned": "diffsq/analysis/test_effective_action",
         "diffsq/checks/learned_action": "physics/test_toy_run",
         "diffsq/checks/levels": "diffsq/checks/test_perform",
         "diffsq/checks/likelihood": "diffsq/checks/test_perform",

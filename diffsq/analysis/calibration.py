@@ -30,7 +30,7 @@ which holds for any dependence between them (the same fields serve all statistic
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import uniforms
 from lattice.statistics.gamma import gamma_method
+from lattice.statistics.pulls import mean_and_error
 from lattice.statistics.uniformity import weighted_rank
 
 Statistic = Callable[[Tensor, Integers], Tensor]
@@ -111,11 +112,16 @@ def ranks(
 
 @dataclass(frozen=True)
 class PathRanks:
-    """Ranks of the path sampler from one level; `ess`: mean effective fraction of each field's draws."""
+    """Ranks of the path sampler from one level; means over the fields, of each field's draws.
+
+    ess, ess_error: the effective fraction; spread: what `lattice.statistics.weights` says beside it.
+    """
 
     raw: dict[str, Integers]
     corrected: dict[str, Integers]
     ess: float
+    ess_error: float = 0.0
+    spread: dict[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -137,7 +143,13 @@ def path_ranks(
         drawn = rearrange(log_r - action(low), "(n draw) -> n draw", draw=n_draws)
         return low, pack([log_w - action(fields), drawn], "n *")[0]
 
-    return PathRanks(*_collect(block, phi, statistics, n_draws, stream, done))
+    raw, corrected, weights = _collect(block, phi, statistics, n_draws, stream, done)
+    share = weights / weights.sum(1, keepdims=True)
+    ess, ess_error = mean_and_error(1 / (share**2).sum(1) / n_draws)
+    gauss, gauss_error = mean_and_error(np.exp(-np.log(np.maximum(share, 1e-300)).var(1)))
+    spread = {"exp_minus_var": gauss, "exp_minus_var_error": gauss_error}
+    spread["largest_weight"] = float(share.max(1).mean())
+    return PathRanks(raw, corrected, ess, ess_error, spread)
 
 
 Block = Callable[[Tensor, Integers, Integers], tuple[Tensor, Tensor | None]]
@@ -168,18 +180,19 @@ def plain_draw(
 def _collect(
     block: Block, phi: Tensor, statistics: Mapping[str, Statistic], n_draws: int, stream: Stream,
     done: Callable[[int], None],
-) -> tuple[dict[str, Integers], dict[str, Integers], float]:  # fmt: skip
+) -> tuple[dict[str, Integers], dict[str, Integers], Floats]:  # fmt: skip
+    """Ranks, raw and corrected, and the weights of the draws (n, n_draws)."""
     if n_draws < 2:
         raise InputError(f"n_draws must be at least 2, got {n_draws}; 15 is usual")
     raw: dict[str, list[Integers]] = {name: [] for name in statistics}
     corrected: dict[str, list[Integers]] = {name: [] for name in statistics}
-    ess = []
+    kept = []
     for index in batches(len(phi), max(1, ROW_SITES // (phi[0].numel() * n_draws))):
         fields = phi[index]
         drawn, log_w = block(fields, index, np.add.outer(index * n_draws, np.arange(n_draws)).ravel())
         _check_draws(drawn, n_draws)
         weights = np.ones((len(fields), n_draws + 1)) if log_w is None else _weights(log_w)
-        ess.append(weights[:, 1:].sum(1) ** 2 / (weights[:, 1:] ** 2).sum(1) / n_draws)
+        kept.append(weights[:, 1:])
         ties = stream.uniform("ties", index)
         for name, statistic in statistics.items():
             truth = statistic(fields, index).cpu().numpy()
@@ -188,7 +201,7 @@ def _collect(
             corrected[name].append(weighted_rank(truth, values, weights, ties))
         done(len(fields))
     joined = [{name: np.concatenate(found) for name, found in each.items()} for each in (raw, corrected)]
-    return joined[0], joined[1], float(np.concatenate(ess).mean())
+    return joined[0], joined[1], np.concatenate(kept)
 
 
 def _check_draws(drawn: Tensor, n_draws: int) -> None:

@@ -23,6 +23,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_entry
 from lattice.statistics.uniformity import Uniformity, holm, sensitivity, uniformity
+from lattice.statistics.weights import ess_words
 
 ALPHA = 1e-3  # of the whole family of one kind of ranks: a calibrated sampler fails once in a thousand seeds
 DEFAULT_LEVELS = (0.05, 0.25, 0.7)  # fractions of N: small, middle and large sigma
@@ -55,6 +56,8 @@ def run(
     sigma = bench.path.kernel.levels[chosen].tolist()
     tests: list[dict[str, Any]] = []
     ess: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    spread: dict[str, dict[str, float]] = {}
     progress.start(len(phi) * sum(chosen), "rank calibration")
     for level, at in zip(chosen, sigma):
         found, here = _ranks_at(bench, phi, level, n_draws, method, progress), {"level": level, "sigma": at}
@@ -63,14 +66,15 @@ def run(
                 about = {"kind": kind, **here, "statistic": name}
                 tests.append({**about, **asdict(uniformity(rank, n_draws))})
         if method == "path":
-            ess[str(level)] = found.ess
+            ess[str(level)], errors[str(level)] = found.ess, found.ess_error
+            spread[str(level)] = found.spread
     progress.close()
     p = {kind: _correct(tests, kind) for kind in dict.fromkeys(test["kind"] for test in tests)}
     return {
         "passed": all(value > ALPHA for value in p.values()), "method": method, "n_fields": len(phi),
         "held_out": held_out, "n_chains": len(np.unique(source.chain[rows])), "spacing": spacing,
         "n_draws": n_draws, "levels": chosen, "sigma": sigma, "alpha": ALPHA, "p": p, "ess": ess,
-        "tests": tests,
+        "ess_error": errors, "spread": spread, "tests": tests,
     }  # fmt: skip
 
 
@@ -120,7 +124,10 @@ def text(result: dict[str, Any]) -> str:
         f"{100 * width:.0f} % off",
     ]
     if result["ess"]:
-        effective = ", ".join(f"{value:.2f}" for value in result["ess"].values())
+        effective = ", ".join(
+            ess_words(value, result["ess_error"][level], result["spread"][level])
+            for level, value in result["ess"].items()
+        )
         parts.append(f"ESS of the draws of one field, over K, per level: {effective}")
     for kind, p in result["p"].items():
         verdict = "uniform" if p > result["alpha"] else "NOT uniform"

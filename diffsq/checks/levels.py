@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 from torch import Tensor
 
 from diffsq.analysis.localise import divergence_below, shares
-from diffsq.exactness.weights import forward_ess
+from diffsq.exactness.weights import forward_ess, forward_spread
 from diffsq.models.momentum import shells
 from diffsq.plots.style import BLUE, INK, SERIES, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
@@ -27,8 +27,8 @@ from lattice.arrays import Floats, batches
 from lattice.errors import InputError
 from lattice.progress import Progress, counted
 from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.notation import format_entry, format_value
-from lattice.statistics.weights import effective_sample_size
+from lattice.statistics.notation import aligned, format_entry, format_value
+from lattice.statistics.weights import effective_sample_size, spread_of
 
 BLOCK = 64
 PLACEMENTS = ("ve", "vp", "adapted")
@@ -112,6 +112,7 @@ def _efficiency(bench: Workbench, path: ReversePath, n: int) -> dict[str, Any]:
     kl_up, error_up = jackknife_of(half_variance, up, chain=chain)
     return {
         "ess": ess, "ess_error": ess_error, "ess_forward": other, "ess_forward_error": other_error,
+        "spread": {"reverse": spread_of(down), "forward": forward_spread(up, chain)},
         "kl": 0.5 * (kl_down + kl_up), "kl_error": 0.5 * float(np.hypot(error_down, error_up)),
     }  # fmt: skip
 
@@ -136,14 +137,18 @@ def text(result: dict[str, Any]) -> str:
     for shell, value in zip(result["shells"], np.array(result["shares"]).sum(0)):
         lines.append(f"  {shell['label']:<11} {shell['multiplicity']:6d} modes  {value:+.4f}")
     lines += [f"  {'action':<11} {'':6}        {result['share_of_action']:+.4f}", ""]
-    lines += ["levels     N   ESS/N reverse   forward         path KL (Var/2)         per site"]
+    several = ("e^-Var(log w)", "largest weight")
+    rows = [["levels", "N", "ESS/N reverse", *several, "forward", *several, "path KL (Var/2)", "per site"]]
+    volume = math.prod(result["shape"])
     for row in result["scan"]:
-        ess, forward, kl = (format_entry(row, name) for name in ("ess", "ess_forward", "kl"))
-        lines.append(
-            f"{row['placement']:<8} {row['n_levels']:3d}   {ess:<13}   {forward:<13}   {kl:<21}   "
-            f"{row['kl'] / math.prod(result['shape']):.2e}"
-        )
-    return "\n".join(lines)
+        cells = [row["placement"], str(row["n_levels"])]
+        for name, way in (("ess", "reverse"), ("ess_forward", "forward")):
+            spread = row["spread"][way]
+            largest = f"{spread['largest_weight']:.2g}"
+            cells += [format_entry(row, name), format_entry(spread, "exp_minus_var"), largest]
+        per_site = format_value(row["kl"] / volume, row["kl_error"] / volume)
+        rows.append([*cells, format_entry(row, "kl"), per_site])
+    return "\n".join([*lines, *aligned(rows)])
 
 
 @styled

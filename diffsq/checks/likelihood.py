@@ -23,7 +23,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.notation import aligned, format_entry, format_value
-from lattice.statistics.weights import check_log_weights, effective_sample_size
+from lattice.statistics.weights import check_log_weights, distrusted, effective_sample_size, spread_of
 
 EXACT_UP_TO = 100  # sites
 LIMIT = 4.0  # standard deviations
@@ -36,7 +36,8 @@ def run(
     """ln Z and ESS of n_fields flow samples beside those of the run's path weights, and the noise of log q.
 
     n_estimates: Hutchinson estimates of each log q, one probe of signs each. passed: ln Z within 4 sigma of
-    the path weights' (None above 100 sites, where no exact divergence is taken).
+    the path weights' (None above 100 sites, where no exact divergence is taken, and where the errors of
+    either are not to be trusted).
     """
     if n_fields < 40 or n_levels < 2 or n_estimates < 2:
         raise InputError("likelihood check: n_fields >= 40, n_levels >= 2 and n_estimates >= 2 are needed")
@@ -53,15 +54,16 @@ def run(
     weights = {"flow": flow, "one_probe": noisy[0], "path": path}
     found = {name: _about(log_weight) for name, log_weight in weights.items()}
     error = np.hypot(found["flow"]["ln_z_error"], found["path"]["ln_z_error"])
+    trusted = not (found["flow"]["warnings"] or found["path"]["warnings"])
     pull = (found["flow"]["ln_z"] - found["path"]["ln_z"]) / float(error)
     result: dict[str, Any] = {
         "kappa": bench.action.kappa, "lam": bench.action.lam, "shape": list(bench.model.shape),
         "divergence": "exact" if exact else "hutchinson", "n_fields": n_fields, "n_levels": n_levels,
         "n_estimates": n_estimates, **found,
         "step": {"levels": n_levels // 2, "value": step, "error": step_error}, "noise": spread,
-        "acceptance": {name: acceptance(log_weight, bench.seed) for name, log_weight in weights.items()},
+        **_acceptances(weights, bench.seed),
         "log_weight": {"flow": flow.tolist(), "one_probe": noisy[0].tolist(), "path": path[:4096].tolist()},
-        "pull": pull, "passed": bool(abs(pull) < LIMIT) if exact else None,
+        "pull": pull, "passed": bool(abs(pull) < LIMIT) if exact and trusted else None,
     }  # fmt: skip
     if exact:
         volume = bench.model.momenta.volume
@@ -71,10 +73,18 @@ def run(
     return result
 
 
-def _about(log_weight: Floats) -> dict[str, float]:
+def _about(log_weight: Floats) -> dict[str, Any]:
     (value, error), (ess, ess_error) = ln_z(log_weight), effective_sample_size(log_weight)
-    about = {"ln_z": value, "ln_z_error": error, "ess": ess, "ess_error": ess_error}
-    return {**about, "std": float(log_weight.std()), "n": len(log_weight)}
+    about = {"ln_z": value, "ln_z_error": error, "ess": ess, "ess_error": ess_error, **spread_of(log_weight)}
+    return {
+        **about, "std": float(log_weight.std()), "n": len(log_weight), "warnings": distrusted(log_weight)
+    }  # fmt: skip
+
+
+def _acceptances(weights: dict[str, Floats], seed: int) -> dict[str, dict[str, float]]:
+    pairs = {name: acceptance(log_weight, seed) for name, log_weight in weights.items()}
+    ends = ("acceptance", "acceptance_error")
+    return {end: {name: pair[i] for name, pair in pairs.items()} for i, end in enumerate(ends)}
 
 
 def _draw(
@@ -115,11 +125,14 @@ def text(result: dict[str, Any]) -> str:
     """Both ln Z and ESS, the step error, and the bias of Metropolis with one probe."""
     label = "exact divergence" if result["divergence"] == "exact" else "Hutchinson: weights are biased"
     names = {"flow": f"flow, {label}", "one_probe": "flow, one probe", "path": "path weights"}
-    rows = [["weights", "fields", "ln Z", "ESS/N", "std log w", "acceptance"]]
+    head = ["weights", "fields", "ln Z", "ESS/N", "e^-Var(log w)", "largest weight", "std log w"]
+    rows = [[*head, "acceptance"]]
     for name, title in names.items():
         q = result[name]
-        ends = f"{q['std']:.3g}", f"{result['acceptance'][name]:.3f}"
-        rows.append([title, str(q["n"]), format_entry(q, "ln_z"), format_entry(q, "ess"), *ends])
+        numbers = (format_entry(q, each) for each in ("ln_z", "ess", "exp_minus_var"))
+        rate = format_value(result["acceptance"][name], result["acceptance_error"][name])
+        ends = f"{q['largest_weight']:.2g}", f"{q['std']:.3g}", rate
+        rows.append([title, str(q["n"]), *numbers, *ends])
     step = result["step"]
     lines = [
         f"kappa = {result['kappa']:g}, lam = {result['lam']:g}, shape {tuple(result['shape'])}, "
@@ -134,6 +147,7 @@ def text(result: dict[str, Any]) -> str:
         pull = q["value"] / q["error"] if q["error"] > 0 else 0.0
         bias = format_value(q["value"], q["error"])
         lines.append(f"bias of <{name}> in Metropolis with it: {bias} ({pull:+.1f})")
+    lines += [f"warning, {names[name]}: {line}" for name in names for line in result[name]["warnings"]]
     verdict = "no verdict" if result["passed"] is None else f"passed: {result['passed']}"
     return "\n".join([*lines, f"flow - path: {result['pull']:+.1f} sigma; {verdict}"])
 

@@ -25,6 +25,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import uniforms
 from lattice.statistics.notation import aligned, format_value, with_pull
+from lattice.statistics.pulls import mean_and_error
 
 CONTROL_LIMIT = 5.0
 SAMPLERS = ("path", *steps.STEPS)
@@ -128,7 +129,8 @@ def text(result: dict[str, Any]) -> str:
         left = f"{result['gaussian'][i]:.3f}" if i < len(result["gaussian"]) else ""
         value = format_value(result["reference"][i], result["reference_error"][i])
         rows.append([name, value, *cells, f"> {n_traj}" if needed is None else str(needed), left])
-    accepted = np.mean(result["acceptance"][1:]) if n_traj else 1.0
+    rates = np.array(result["acceptance"][1:])
+    accepted = format_value(*mean_and_error(rates)) if n_traj > 1 else f"{rates.mean() if n_traj else 1:.3f}"
     against = "the ensemble" if result["against"] == "ensemble" else "the same samples with their weights"
     passed = "passed" if result["passed"] else "FAILED"
     return "\n".join([
@@ -137,7 +139,7 @@ def text(result: dict[str, Any]) -> str:
         *aligned(rows),
         f"against {against}; needed: from there on |bias| < {RESOLVED:g} errors; "
         "left, Gauss: part of the bias that one trajectory leaves in a free field",
-        f"HMC of length {result['length']:.3g} in {result['n_steps']} steps, acceptance {accepted:.3f}",
+        f"HMC of length {result['length']:.3g} in {result['n_steps']} steps, acceptance {accepted}",
         f"control, {result['n_control']} equilibrium fields polished the same way: {passed} "
         f"(largest |pull| {result['control_pull']:.1f}, limit {CONTROL_LIMIT:g})",
     ])  # fmt: skip

@@ -14,6 +14,7 @@ def measure_command(args: argparse.Namespace) -> int:
     from diffsq.commands.session import read, to_stderr
     from lattice.ensembles.combine import combine
     from lattice.observables.measure import format_table, measure
+    from lattice.statistics.notation import format_entry
 
     ensembles = [read(path) for path in args.file]
     if args.metropolis and ensembles[0].log_weight is None:
@@ -26,7 +27,8 @@ def measure_command(args: argparse.Namespace) -> int:
 
         chain = metropolis_ensemble(ensemble, args.seed)
         result = measure(chain, method=args.method)
-        result["ensemble"]["acceptance"] = chain.attrs["metropolis"]["acceptance"]
+        about = chain.attrs["metropolis"]
+        result["ensemble"] |= {name: about[name] for name in ("acceptance", "acceptance_error")}
     else:
         result = measure(ensemble, ignore_weights=args.raw, method=args.method)
     if args.json:
@@ -34,9 +36,9 @@ def measure_command(args: argparse.Namespace) -> int:
     else:
         print(format_table(result, everything=args.all))
         if args.metropolis:
-            print(f"independence Metropolis, acceptance {result['ensemble']['acceptance']:.3f}")
-    for line in low_ess(result):
-        to_stderr(f"diffsq: warning: {line}")
+            print(f"independence Metropolis, acceptance {format_entry(result['ensemble'], 'acceptance')}")
+    if lines := [*low_ess(result), *result["ensemble"].get("warnings", [])]:
+        to_stderr(f"diffsq: warning: {'; '.join(lines)}")
     return 0
 
 

@@ -2,7 +2,9 @@
 
 Below MIN_ESS the weights are still exact, but their averages and errors hang on few configurations;
 `warnings` then says what to change. For Gaussian log-weights of variance v: ESS/N = e^-v and path KL = v/2,
-and KL = c V is extensive: at a fixed c per site every global sampler fails at some volume V.
+and KL = c V is extensive: at a fixed c per site every global sampler fails at some volume V. Errors of ESS,
+ln Z and path KL are those of `lattice.statistics.weights`, which also says from which v on N samples are too
+few to believe them.
 """
 
 import math
@@ -11,13 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from diffsq.exactness.weights import acceptance, forward_ess, ln_z, ln_z_forward
+from diffsq.exactness.weights import (
+    acceptance,
+    forward_ess,
+    forward_kl,
+    forward_spread,
+    ln_z,
+    ln_z_forward,
+    reverse_kl,
+)
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.files import read_json, write_json
 from lattice.observables.measure import MIN_ESS
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.notation import format_value
-from lattice.statistics.weights import effective_sample_size
+from lattice.statistics.weights import distrusted, effective_sample_size, spread_of
 
 FIRST_LEVEL = 0.25  # share of the variance of log w above which the first level is the one to blame
 SMALL_KL = 2e-3  # nats per site: good scores reach about 1e-3 at criticality, so volume is then the cause
@@ -35,30 +45,41 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener."""
+    """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener.
+
+    forward: lists "model", "chain", "increments", with rivals "base" and "wiener" of the same fields. Every
+    number NAME has NAME_error beside it; reverse and forward have what `spread_of` says beside their ESS.
+    """
     assert samples.log_weight is not None
     down, up, chain = samples.log_weight, np.array(forward["model"]), np.array(forward["chain"])
     (z, z_error), (z_up, z_up_error) = ln_z(down), ln_z_forward(up, chain)
-    (ess, error), (ess_up, error_up) = effective_sample_size(down), forward_ess(up, chain)
-    kl: dict[str, Any] = {
-        name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward
-    }
+    kl: dict[str, Any] = {}
+    for name in ("wiener", "base", "model"):
+        if name in forward:
+            kl |= _numbers(name, forward_kl(np.array(forward[name]), (z, z_error), chain))
     if "base" in forward:
         difference = np.array(forward["base"]) - up
         kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
     about, variance = samples.attrs["generated"], np.array(forward["increments"]).var(0)
-    reverse = {"ess": ess, "ess_error": error, "kl": z - float(down.mean()), "log_weight": down.tolist()}
     found = {
-        "reverse": reverse,
-        "forward": {
-            "ess": ess_up, "ess_error": error_up, "kl": float(up.mean()) - z, "ln_z": z_up,
-            "ln_z_error": z_up_error, "log_weight": up.tolist(),
+        "reverse": {
+            **_numbers("ess", effective_sample_size(down)), **spread_of(down),
+            **_numbers("kl", reverse_kl(down)), "log_weight": down.tolist(),
         },
-        "acceptance": acceptance(down, seed), "ln_z": z, "ln_z_error": z_error, "kl": kl,
+        "forward": {
+            **_numbers("ess", forward_ess(up, chain)), **forward_spread(up, chain),
+            **_numbers("kl", (kl["model"], kl["model_error"])), "ln_z": z_up, "ln_z_error": z_up_error,
+            "log_weight": up.tolist(),
+        },
+        **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
         "per_level": {"sigma": about["levels"][1:], "variance": variance.tolist()},
     }  # fmt: skip
-    volume = math.prod(samples.shape)
-    return {**found, "warnings": warnings(found, len(samples), volume, about.get("n_calibration"))}
+    lines = warnings(found, len(samples), math.prod(samples.shape), about.get("n_calibration"))
+    return {**found, "warnings": [*lines, *distrusted(down)]}
+
+
+def _numbers(name: str, pair: tuple[float, float]) -> dict[str, float]:
+    return {name: pair[0], f"{name}_error": pair[1]}
 
 
 def warnings(diagnostics: dict[str, Any], n: int, volume: int, n_calibration: int | None = None) -> list[str]:

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffsq.config.sections import METROPOLIS_SIGMA
-from diffsq.exactness.weights import forward_ess, independence_metropolis, ln_z
+from diffsq.exactness.weights import (
+    acceptance_of,
+    forward_ess,
+    forward_spread,
+    independence_metropolis,
+    ln_z,
+)
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore
 from diffsq.models.tabulated import fast
@@ -30,7 +36,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import stream_id
 from lattice.simulation.exact_draws import draw_toy
-from lattice.statistics.weights import effective_sample_size
+from lattice.statistics.weights import distrusted, effective_sample_size, spread_of
 
 WIDER = 0.01  # of the variances of weighted steps
 
@@ -50,18 +56,18 @@ class PointChain:
     forward_chain: NDArray[np.int64] | None = None
 
     @property
-    def acceptance(self) -> float:
-        """Fraction of the proposals accepted, the first not counted."""
-        return float(self.accepted[1:].mean())
+    def acceptance(self) -> tuple[float, float]:
+        """Fraction of the proposals accepted, the first not counted, and its error."""
+        return acceptance_of(self.accepted)
 
     @property
     def ess(self) -> tuple[float, float]:
-        """ESS/N = (sum w)^2/(N sum w^2) of the proposals, and its jackknife error."""
+        """ESS/N = (sum w)^2/(N sum w^2) of the proposals, and its error."""
         return effective_sample_size(self.log_weight)
 
     @property
     def ess_forward(self) -> tuple[float, float]:
-        """The forward ESS/N, on noised data, and its jackknife error: thin tails show here first.
+        """The forward ESS/N, on noised data, and its error: thin tails show here first.
 
         Data stand in for the learned law: where that is wrong, so is this, and it sees no well of the energy
         where there are no data.
@@ -70,14 +76,20 @@ class PointChain:
 
     @property
     def ln_z(self) -> tuple[float, float]:
-        """ln int e^{-E} and its jackknife error: zero for a normalised energy."""
+        """ln int e^{-E} and its error: zero for a normalised energy."""
         return ln_z(self.log_weight)
 
     def as_dict(self) -> dict[str, Any]:
-        """The numbers, for JSON."""
-        numbers = {"ess": self.ess, "ess_forward": self.ess_forward, "ln_z": self.ln_z}
+        """The numbers with their errors, for JSON; of each ESS what `spread_of` says beside it, and where the
+        weights are not to be trusted, `distrusted`."""
+        numbers = {
+            "acceptance": self.acceptance, "ess": self.ess, "ess_forward": self.ess_forward,
+            "ln_z": self.ln_z,
+        }  # fmt: skip
         pairs = {f"{name}{end}": x for name, pair in numbers.items() for end, x in zip(("", "_error"), pair)}
-        return {"sigma": self.sigma, "acceptance": self.acceptance, **pairs}
+        spread = {"reverse": spread_of(self.log_weight)}
+        spread["forward"] = forward_spread(self.forward, self.forward_chain)
+        return {"sigma": self.sigma, **pairs, "spread": spread, "distrusted": distrusted(self.log_weight)}
 
 
 def metropolis_points(

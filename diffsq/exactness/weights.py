@@ -5,15 +5,17 @@ forward: E_F[1/w] = 1/Z and E_F[w] = E_R[w^2]/Z, hence ESS/N = E_R[w]^2/E_R[w^2]
 proposal with thin tails can show a fine reverse ESS for a long time; the forward one collapses at once.
 """
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import uniforms
-from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.weights import check_log_weights
+from lattice.statistics.gamma import EstimatorError, gamma_method
+from lattice.statistics.weights import check_log_weights, ess_of_log, log_moments, spread_of
 
 
 def log_mean_exp(log_weight: Floats) -> float:
@@ -23,26 +25,48 @@ def log_mean_exp(log_weight: Floats) -> float:
 
 
 def ln_z(log_weight: Floats) -> tuple[float, float]:
-    """ln Z from reverse log-weights (n,), with its jackknife error: Z = E_R[w].
+    """ln Z from reverse log-weights (n,), Z = E_R[w], with its error (`lattice.statistics.weights`).
 
     >>> round(float(np.exp(ln_z(np.log(np.array([1.0, 3.0, 1.0, 3.0])))[0])), 12)
     2.0
     """
-    return jackknife_of(log_mean_exp, check_log_weights(log_weight))
+    return log_moments(log_weight, {1: 1.0})
 
 
 def ln_z_forward(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> tuple[float, float]:
     """ln Z from forward log-weights (n,) of equilibrium fields of these chains, 1/Z = E_F[1/w]."""
-    return jackknife_of(lambda lw: -log_mean_exp(-lw), check_log_weights(log_weight), chain=chain)
+    return log_moments(log_weight, {-1: -1.0}, chain=chain)
 
 
 def forward_ess(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> tuple[float, float]:
-    """ESS/N = 1/(E_F[w] E_F[1/w]) from forward log-weights (n,), with its jackknife error, over chains."""
+    """ESS/N = 1/(E_F[w] E_F[1/w]) from forward log-weights (n,), with its error, over chains."""
+    return ess_of_log(*log_moments(log_weight, {1: -1.0, -1: -1.0}, chain=chain))
 
-    def estimate(log_w: Floats) -> float:
-        return float(np.exp(-log_mean_exp(log_w) - log_mean_exp(-log_w)))
 
-    return jackknife_of(estimate, check_log_weights(log_weight), chain=chain)
+def forward_spread(log_weight: Floats, chain: NDArray[np.int64] | None = None) -> dict[str, float]:
+    """What is printed beside `forward_ess`: its two sums are of w and 1/w, the largest share is of either."""
+    both = spread_of(log_weight, chain), spread_of(-np.asarray(log_weight), chain)
+    return {**both[0], "largest_weight": max(each["largest_weight"] for each in both)}
+
+
+def reverse_kl(log_weight: Floats) -> tuple[float, float]:
+    """Path KL(R||F) = ln Z - E_R[ln w] of the sampler from reverse log-weights (n,), and its error.
+
+    ln Z and the mean are of the same samples: the error is of their difference.
+    """
+    return log_moments(log_weight, {1: 1.0}, -1.0)
+
+
+def forward_kl(
+    log_weight: Floats, ln_z: tuple[float, float], chain: NDArray[np.int64] | None = None
+) -> tuple[float, float]:
+    """Path KL(F||R) = E_F[ln w] - ln Z from forward log-weights (n,), and its error.
+
+    ln_z: value and error of an independent estimate, the reverse one, whose error adds in quadrature; the
+    mean is over chains.
+    """
+    value, error = log_moments(log_weight, {}, 1.0, chain=chain)
+    return value - ln_z[0], math.hypot(error, ln_z[1])
 
 
 def independence_metropolis(log_weight: Floats, seed: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -62,9 +86,26 @@ def independence_metropolis(log_weight: Floats, seed: int) -> tuple[NDArray[np.i
     return indices, accepted
 
 
-def acceptance(log_weight: Floats, seed: int) -> float:
-    """Acceptance of `independence_metropolis`, the first proposal not counted."""
-    return float(independence_metropolis(log_weight, seed)[1][1:].mean())
+def acceptance(log_weight: Floats, seed: int) -> tuple[float, float]:
+    """Acceptance of `independence_metropolis` and its error, the first proposal not counted."""
+    return acceptance_of(independence_metropolis(log_weight, seed)[1])
+
+
+def acceptance_of(accepted: ArrayLike) -> tuple[float, float]:
+    """The acceptance of an independence-Metropolis chain, accepted (n,) with the first True not counted, and
+    its error.
+
+    By the Gamma method: a state of large weight rejects many proposals in a row. Chains too short for it, and
+    those in which nothing or everything is accepted, have the binomial error of (a + 1)/(n + 2) with the
+    repeats' factor (2 - a)/a.
+    """
+    series = np.asarray(accepted, dtype=np.float64)[1:]
+    rate, n = float(series.mean()), len(series)
+    try:
+        return rate, gamma_method([series]).error
+    except EstimatorError:
+        a = (rate * n + 1) / (n + 2)
+        return rate, math.sqrt(a * (1 - a) * (2 - a) / a / n)
 
 
 def metropolis_ensemble(ensemble: Ensemble, seed: int) -> Ensemble:
@@ -82,5 +123,7 @@ def metropolis_ensemble(ensemble: Ensemble, seed: int) -> Ensemble:
     chain.chain = np.zeros(len(indices), dtype=np.int64)
     chain.trajectory = np.arange(len(indices), dtype=np.int64)
     chain.series = {**chain.series, "accepted": accepted.astype(np.float64)}
-    chain.attrs = {**chain.attrs, "metropolis": {"seed": seed, "acceptance": float(accepted[1:].mean())}}
+    rate, error = acceptance_of(accepted)
+    about = {"seed": seed, "acceptance": rate, "acceptance_error": error}
+    chain.attrs = {**chain.attrs, "metropolis": about}
     return chain

@@ -44,11 +44,13 @@ def level_schedule(levels: ArrayLike) -> Figure:
 @styled
 def path_kl(kl: Mapping[str, float | None]) -> Figure:
     """Absolute path KL(F||R) of the chain with the kernels "wiener", "base" and "model", in nats per field,
-    and the U-Net's "gain" = base - model with its paired "gain_error".
+    with their NAME_error, and the U-Net's "gain" = base - model with its paired "gain_error".
 
     Kernels missing from ``kl`` leave no bar; without "gain" there is no second panel.
     """
-    bars = [(label, colour, float(v)) for key, label, colour in KERNELS if (v := kl.get(key)) is not None]
+    known = [(*kernel, float(v)) for kernel in KERNELS if (v := kl.get(kernel[0])) is not None]
+    bars = [(label, colour, value) for _, label, colour, value in known]
+    errors = [kl.get(f"{key}_error") or 0.0 for key, *_ in known]
     gain = kl.get("gain")
     ratios = (2, 1) if gain is not None else (1,)
     figure = new_figure(10.4, 3.2)
@@ -56,8 +58,10 @@ def path_kl(kl: Mapping[str, float | None]) -> Figure:
     values = [value for _, _, value in bars]
     places = rows(left, [label for label, _, _ in bars])
     left.barh(places, values, height=0.55, color=[colour for _, colour, _ in bars])
-    for place, value in zip(places, values):
-        note(left, f"{value:.4g}", (max(value, 0.0), place), (6, 0), va="center")
+    left.errorbar(values, places, xerr=errors, color=INK, linestyle="none", elinewidth=1.5)
+    for place, value, error in zip(places, values, errors):
+        shown = format_value(value, error) if error else f"{value:.4g}"
+        note(left, shown, (max(value + error, 0.0), place), (6, 0), va="center")
     left.margins(x=0.16)
     left.axvline(0.0, color=INK, linewidth=0.9)
     left.set_xlim(left=min([0.0, *values]))

@@ -17,6 +17,7 @@ from diffsq.run_folder.pulls import pull
 from diffsq.run_folder.summary import TRAINING, truth_of
 from lattice.observables.names import in_short_table
 from lattice.statistics.notation import format_value
+from lattice.statistics.weights import spread_words
 
 CORRECTED = {"raw": "raw", "weighted": "weighted", "metropolis": "Metropolis"}
 MAX_TILES = 9
@@ -252,7 +253,9 @@ def verdict_tiles(summary: dict[str, Any], rows: list[Row], volume: int) -> list
         if kl.get("gain") is not None:
             note = "nats of path KL on held-out Monte Carlo, base minus base + U-Net"
             if kl.get("model") is not None:
-                note += f"; KL/V = {kl['model'] / volume:.2g} per site with it"
+                error = kl.get("model_error")
+                per_site = [kl["model"] / volume, None if error is None else error / volume]
+                note += f"; KL/V = {show(per_site)} per site with it"
             tiles.append(Tile("gain of the U-Net", show([kl["gain"], kl.get("gain_error")]), note))
     return tiles[:MAX_TILES]
 
@@ -261,11 +264,12 @@ def _set_tiles(summary: dict[str, Any], sampling: dict[str, Any]) -> list[Tile]:
     tiles, ess = [], sampling["ess"]
     for side, note in (("reverse", "on generated paths"), ("forward", "on noised data")):
         if ess.get(side) is not None:
-            tiles.append(Tile(f"ESS/N {side}", show([ess[side], ess.get(f"{side}_error")]), note))
+            about = spread_words((sampling.get("spread") or {}).get(side) or {})
+            value = show([ess[side], ess.get(f"{side}_error")])
+            tiles.append(Tile(f"ESS/N {side}", value, "; ".join([note, *about])))
     if sampling["acceptance"] is not None:
-        tiles.append(
-            Tile("Metropolis acceptance", show(sampling["acceptance"], 3), "independence sampler on paths")
-        )
+        rate = show([sampling["acceptance"], sampling.get("acceptance_error")])
+        tiles.append(Tile("Metropolis acceptance", rate, "independence sampler on paths"))
     if sampling["ln_z"]["value"] is not None and not variable_of(summary):
         truth = truth_of(summary).get("ln_z")
         size = pull(sampling["ln_z"], truth)

@@ -22,7 +22,7 @@ from lattice.progress import Progress, Silent
 from lattice.requests import changed_values
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
-SCHEMA = dict.fromkeys(STAGES, 2)  # raise when a stage's meaning changes; 1 was version 0.1
+SCHEMA = dict.fromkeys(STAGES, 2) | {"sample": 3, "measure": 3}  # of a stage's meaning; 1 was version 0.1
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 INPUTS: dict[str, tuple[str, ...]] = {

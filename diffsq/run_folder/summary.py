@@ -24,9 +24,13 @@ from lattice.errors import InputError
 from lattice.files import code_version, read_json
 from lattice.observables.measure import measure
 from lattice.statistics.notation import aligned, format_value, parse_value
+from lattice.statistics.weights import ess_words
 
 TRAINING, RAW = "training", "raw"
-KL = ("wiener", "base", "model", "gain", "gain_error")  # of the whole path, in nats per configuration
+KERNELS = ("wiener", "base", "model")
+KL = (*KERNELS, "gain", "gain_error")  # of the whole path, in nats per configuration
+WAYS = ("reverse", "forward")
+SPREAD = ("exp_minus_var", "exp_minus_var_error", "largest_weight")
 MAX_PULL = 3.0
 MIN_ESS = 0.1  # of a learned energy; below it a few samples carry the Metropolis column
 NOTHING: dict[str, Any] = {"observables": {}}  # a column that could not be measured
@@ -109,20 +113,21 @@ def _efficiency(folder: Path, name: str, samples: Ensemble) -> dict[str, Any]:
     path = folder / "samples" / name / "diagnostics.json"
     if path.is_file():
         found = read_json(path)
-        ess = {
-            f"{way}{suffix}": (found.get(way) or {}).get(f"ess{suffix}")
-            for way in ("reverse", "forward")
-            for suffix in ("", "_error")
-        }
-        kl = {key: (found.get("kl") or {}).get(key) for key in KL}
+        ways = {way: found.get(way) or {} for way in WAYS}
+        ess = {f"{way}{end}": ways[way].get(f"ess{end}") for way in WAYS for end in ("", "_error")}
+        spread = {way: {name: ways[way].get(name) for name in SPREAD} for way in WAYS}
+        kl = {**dict.fromkeys(KL), **(found.get("kl") or {})}
         extra = {"kl": kl, "warnings": found.get("warnings", []), "clamped": None}
     else:
         found = samples.attrs.get("about") or {}
         ess = {"reverse": found.get("ess"), "reverse_error": found.get("ess_error")}
         ess |= {"forward": found.get("ess_forward"), "forward_error": found.get("ess_forward_error")}
-        extra = {"kl": dict.fromkeys(KL), "warnings": list(_warnings(found)), "clamped": found.get("clamped")}
+        spread = found.get("spread") or {}
+        lines = [*_warnings(found), *(found.get("distrusted") or [])]
+        extra = {"kl": dict.fromkeys(KL), "warnings": lines, "clamped": found.get("clamped")}
     ln_z = {"value": found.get("ln_z"), "error": found.get("ln_z_error")}
-    return {"n": len(samples), "ess": ess, "acceptance": found.get("acceptance"), "ln_z": ln_z, **extra}
+    accepted = {name: found.get(name) for name in ("acceptance", "acceptance_error")}
+    return {"n": len(samples), "ess": ess, "spread": spread, **accepted, "ln_z": ln_z, **extra}
 
 
 def _warnings(about: dict[str, Any]) -> Iterator[str]:
@@ -243,25 +248,32 @@ def _tail(summary: dict[str, Any]) -> list[str]:
 
 
 def _sampling_lines(summary: dict[str, Any], sampling: dict[str, Any]) -> Iterator[str]:
-    ess, kl, lnz = sampling["ess"], sampling["kl"], sampling["ln_z"]
-    if ess["reverse"] is not None:
-        forward = show(ess["forward"], ess["forward_error"])
-        yield f"ESS/N: reverse {show(ess['reverse'], ess['reverse_error'])}, forward {forward}"
+    kl, lnz = sampling["kl"], sampling["ln_z"]
+    if sampling["ess"]["reverse"] is not None:
+        yield f"ESS/N: {', '.join(f'{way} {ess_of(sampling, way)}' for way in WAYS)}"
     if sampling["acceptance"] is not None:
-        yield f"Metropolis acceptance {sampling['acceptance']:.3f}"
+        yield f"Metropolis acceptance {show(sampling['acceptance'], sampling.get('acceptance_error'))}"
     if lnz["value"] is not None:
         truth = truth_of(summary).get("ln_z")
         size = pull(lnz, truth)
         known = f" (reference {show(*truth)} [{size:+.1f}])" if truth and size is not None else ""
         yield f"ln Z = {show(lnz['value'], lnz['error'])}{known}"
-    parts = [f"{name} {kl[name]:.3g}" for name in ("wiener", "base", "model") if kl.get(name) is not None]
-    if kl.get("gain") is not None:
-        parts.append(f"gain {show(kl['gain'], kl.get('gain_error'))}")
+    parts = [
+        f"{name} {show(kl[name], kl.get(f'{name}_error'))}"
+        for name in (*KERNELS, "gain")
+        if kl.get(name) is not None
+    ]
     if parts:
         yield f"path KL on held-out data: {', '.join(parts)}"
     if sampling["clamped"]:
         yield f"{sampling['clamped']} of {sampling['n']} brought back into the box of the data"
     yield from (f"warning: {line}" for line in sampling["warnings"])
+
+
+def ess_of(sampling: dict[str, Any], way: str) -> str:
+    """ESS/N of one way as it is printed, with e^-Var log w and the largest weight behind."""
+    ess, spread = sampling["ess"], (sampling.get("spread") or {}).get(way) or {}
+    return ess_words(ess.get(way), ess.get(f"{way}_error"), spread)
 
 
 def _entry(entry: dict[str, Any] | None) -> str:

@@ -4,6 +4,7 @@ Fields are drawn in fixed blocks of 64, whatever the number asked for, and every
 of (seed, index, step): the same sample comes out of any split over shards, runs or processes.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from torch import Tensor
 from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
+from diffsq.models.regression import RegressionBase
 from diffsq.sampling import steps
 from diffsq.sampling.lattice_path import VERSION, ReversePath, load_kernel, save_kernel, with_unet
 from diffsq.sampling.levels import levels_of
@@ -32,7 +34,7 @@ from lattice.progress import Progress, Silent
 BLOCK = 64
 SHARD_BLOCKS = 16
 N_FRAMES = 12
-N_WIENER = 2048  # calibration fields for the Wiener filter, shown for comparison only
+RIVALS = 2  # of what forward.json holds of base and Wiener filter: raise it with any change
 RETRAIN = "; retrain the model"
 Drawn = tuple[Tensor, Tensor | None]
 """Fields of a block, and their log-weights where the sampler has them."""
@@ -123,13 +125,13 @@ class Sampling:
         try:
             return ReversePath(base, load_kernel(self.out, self.levels.device, self.key))
         except InputError:  # none yet, or not this one
-            path = self._calibrated(base, self.config.sampling.n_calibration)
+            path = self._calibrated(base)
             save_kernel(self.out, path.kernel, self.key)
             return path
 
-    def _calibrated(self, model: LatticeScore, n: int) -> ReversePath:
+    def _calibrated(self, model: LatticeScore) -> ReversePath:
         path = ReversePath.predicted(model, self.levels)
-        phi, _ = self.fields(False, n)
+        phi, _ = self.fields(False, self.config.sampling.n_calibration)
         self.progress.start(path.kernel.n_levels, "reverse kernel")
         noise = self.noise("sample/calibrate", np.arange(len(phi)))
         path.calibrate(phi, noise, self.frames(), self.progress.update)
@@ -140,29 +142,22 @@ class Sampling:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         rivals = {"model": path}
         if self.model.unet is not None:
-            rivals |= {"base": base, "wiener": self._calibrated(self._wiener(), N_WIENER)}
+            rivals |= {"base": base, "wiener": self._calibrated(wiener_of(self.model.base))}
         phi, chain = self.fields(True, self.config.sampling.n_forward)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
+        key = f"{self.key}/{RIVALS}"
         self.progress.start(len(phi), "forward weights")
         for block, part in enumerate(torch.split(phi, BLOCK)):
             file = self.out / f"forward-{block:04d}.json"
             saved = read_json(file) if file.exists() else {}
-            if saved.get("key") != self.key:
-                saved = {"key": self.key, **self._forward_block(rivals, part, block)}
+            if saved.get("key") != key:
+                saved = {"key": key, **self._forward_block(rivals, part, block)}
                 write_json(file, saved)
             for name, values in results.items():
                 values += saved[name]
             self.progress.update(len(part))
         self.progress.close()
         return {**results, "chain": chain.tolist()}
-
-    def _wiener(self) -> LatticeScore:
-        """The Wiener filter alone."""
-        base = self.model.base
-        wiener = LatticeScore.unfitted(self.model.shape, len(base.log_sigma)).to(self.levels.device)
-        wiener.base.g.copy_(base.g)
-        wiener.base.log_sigma.copy_(base.log_sigma)
-        return wiener
 
     def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
         noise = self.noise("sample/forward", np.arange(block * BLOCK, block * BLOCK + len(phi)))
@@ -207,6 +202,20 @@ class Sampling:
             log_w = torch.cat(weights)[: len(index)].cpu().numpy() if weights else None
             writer.append(k, phi=phi, chain=np.zeros_like(index), trajectory=index, log_weight=log_w)
         self.progress.close()
+
+
+def wiener_of(base: RegressionBase) -> LatticeScore:
+    """The Wiener filter as a rival score: the best linear one, nothing of the regression in its D.
+
+    It keeps the tables that the kernel of the reverse steps is made with, those of the zero mode and of the
+    variance of a site. Calibrated like the base, its kernel then has a law of the zero mode, a tilt and a
+    coupling of the sublattices of its own, and the path KL of the two differ by their scores alone. In a free
+    field they are the same.
+    """
+    filtered = copy.deepcopy(base)
+    filtered.coefficients.zero_()
+    filtered.explained.zero_()
+    return LatticeScore(filtered, None)
 
 
 class Sequence:

@@ -28,6 +28,7 @@ from lattice.certificates.stationarity import (
 from lattice.ensembles.ensemble import Ensemble
 from lattice.statistics.gamma import Estimate, EstimatorError, gamma_method
 from lattice.statistics.notation import format_value
+from lattice.statistics.pulls import mean_of_chains
 
 MIN_THERM_OVER_TAU = 40.0  # hot starts leave domains that outlive tau_int of the equilibrium
 MIN_CHAIN_OVER_TAU = 10.0
@@ -151,12 +152,20 @@ def _length_checks(
     longest = tau[slowest].tau_int
     shortest, n = min(len(part) for part in data[slowest]), len(ensemble) / (2 * longest)
     about = f"tau_int({SYMBOLS[slowest]}) = {format_value(longest, tau[slowest].tau_int_error)}"
+    relative = tau[slowest].tau_int_error / longest
     long_enough = shortest >= MIN_CHAIN_OVER_TAU * longest
     detail = f"{shortest} per chain, {about}"
     checks = [
-        make_check("chain length", shortest / longest, None, expected, long_enough, detail),
         make_check(
-            "independent configurations", n, None, f">= {MIN_INDEPENDENT:g}", n >= MIN_INDEPENDENT, about
+            "chain length", shortest / longest, shortest / longest * relative, expected, long_enough, detail
+        ),
+        make_check(
+            "independent configurations",
+            n,
+            n * relative,
+            f">= {MIN_INDEPENDENT:g}",
+            n >= MIN_INDEPENDENT,
+            about,
         ),
     ]
     n_therm = len(history["dH"]) if history is not None else int(ensemble.attrs.get("n_therm") or 0)
@@ -165,17 +174,22 @@ def _length_checks(
         expected, passed = f">= {MIN_THERM_OVER_TAU:g} tau_int", ratio >= MIN_THERM_OVER_TAU
         needed = "" if passed else f"; {math.ceil(n_therm * MIN_THERM_OVER_TAU / ratio)} are needed"
         detail = f"{n_therm} trajectories{needed}"
-        checks.append(make_check("thermalisation length", ratio, None, expected, passed, detail))
+        checks.append(make_check("thermalisation length", ratio, ratio * relative, expected, passed, detail))
     return checks
 
 
 def _update_checks(ensemble: Ensemble, chains: list[Any]) -> list[Check]:
     checks = []
     if (accepted := ensemble.series.get("accepted")) is not None:
-        value = float(np.mean(np.concatenate([accepted[rows] for rows in chains])))
+        parts = [accepted[rows] for rows in chains]
+        value = float(np.mean(np.concatenate(parts)))
+        try:
+            error = mean_of_chains(parts)[1] or None
+        except EstimatorError:  # always accepted
+            error = None
         detail = "" if value < 0.995 else "larger steps would be cheaper"
         checks.append(
-            make_check("acceptance", value, None, f">= {MIN_ACCEPTANCE:g}", value >= MIN_ACCEPTANCE, detail)
+            make_check("acceptance", value, error, f">= {MIN_ACCEPTANCE:g}", value >= MIN_ACCEPTANCE, detail)
         )
     dH = ensemble.series.get("dH")
     if dH is not None and dH.any():  # a local update has no dH, stored as 0

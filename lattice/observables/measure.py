@@ -21,9 +21,9 @@ from lattice.observables import holomorphic, scalar
 from lattice.observables.averages import Averages, Method, averages, entry_of
 from lattice.observables.names import in_short_table
 from lattice.statistics.gamma import Derived, EstimatorError
-from lattice.statistics.notation import aligned, format_value, printed
+from lattice.statistics.notation import aligned, printed
 from lattice.statistics.pulls import pull
-from lattice.statistics.weights import effective_sample_size
+from lattice.statistics.weights import distrusted, effective_sample_size, ess_words, spread_of
 
 if TYPE_CHECKING:
     from lattice.ensembles.ensemble import Ensemble
@@ -41,7 +41,8 @@ def measure(
 ) -> Measurement:  # fmt: skip
     """All observables of an ensemble, as a JSON-safe dict (undefined numbers are None, never NaN).
 
-    {"ensemble": {identity, action, shape, n, n_replicas, weighted, ess, ess_error},
+    {"ensemble": {identity, action, shape, n, n_replicas, weighted, ess, ess_error[, exp_minus_var,
+                  exp_minus_var_error, largest_weight, warnings]},
      "observables": {name: {"value", "error", "tau_int", "tau_int_error", "bias"[, "exact"][, "reason"]}},
      "two_point": {t, C, C_error, momenta, khat2, multiplicity, G, G_error},   see `two_point`
      "modes": {"k1": n, "k2": n}, "tau_unit", "tau_convention", "method"}
@@ -60,7 +61,8 @@ def measure(
     method: "gamma" or "jackknife" without weights, each a second opinion on the other. None is "gamma" on a
     real lattice and for fewer than 16 Markov chains, otherwise "jackknife" over blocks of whole chains or of
     independent draws, which knows no tau_int.
-    two_point=False leaves G(k) and C(t) out ("two_point" is then None). ess is (sum w)^2/(N sum w^2). bias is
+    two_point=False leaves G(k) and C(t) out ("two_point" is then None). ess is (sum w)^2/(N sum w^2), and
+    with it what `lattice.statistics.weights` says beside it and warns of. bias is
     the O(1/N) bias of the value, which is not corrected for it. What an estimator refuses keeps its value,
     error None and a "reason".
 
@@ -194,6 +196,7 @@ def _ensemble_block(ensemble: Ensemble, sample: Averages, ignore_weights: bool) 
     if sample.log_weight is not None:
         try:
             block["ess"], block["ess_error"] = effective_sample_size(sample.log_weight, sample.n_blocks)
+            block |= {**spread_of(sample.log_weight), "warnings": distrusted(sample.log_weight)}
         except EstimatorError as error:
             block["note"] = f"no ESS: {error}"
     return block
@@ -237,7 +240,7 @@ def format_table(measurements: Measurement | Mapping[str, Measurement], *, every
     for label, m in columns.items():
         text, block = f"n = {m['ensemble']['n']}, {m['method']}", m["ensemble"]
         if block.get("ess") is not None:
-            text += f", ESS/N = {format_value(block['ess'], block['ess_error'])}"
+            text += f", ESS/N = {ess_words(block['ess'], block['ess_error'], block)}"
         elif any(e["tau_int"] is not None for e in m["observables"].values()):
             text += f"; {m['tau_convention']}, in {m['tau_unit']}"
         notes.append(text if single else f"{label}: {text}")

@@ -38,19 +38,26 @@ def block_edges(n: int, n_blocks: int) -> Integers:
     return np.arange(min(n_blocks, n)) * n // min(n_blocks, n)
 
 
+def jackknife_labels(n: int, n_blocks: int = 100, chain: Integers | None = None) -> Integers:
+    """The jackknife block (n,) of each of n data, numbered from 0.
+
+    Correlated data come with their `chain` (n,): whole chains are blocks, or a twentieth of the data where
+    there are fewer than ten chains.
+
+    >>> jackknife_labels(5, 2).tolist()
+    [0, 0, 0, 1, 1]
+    """
+    labels, own = (np.array([]), None) if chain is None else np.unique(chain, return_inverse=True)
+    if own is not None and len(labels) >= 10:
+        return np.asarray(own, dtype=np.int64)
+    parts = np.array_split(np.arange(n), min(n_blocks if chain is None else 20, n))
+    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+
 def jackknife_of(
     estimate: Callable[[Floats], float], data: Floats, n_blocks: int = 100, chain: Integers | None = None
 ) -> tuple[float, float]:
-    """`estimate` of the data (n, ...) and its jackknife error.
-
-    Correlated data come with their `chain` (n,): whole chains are left out, or a twentieth of the data where
-    there are fewer than ten chains.
-    """
-    labels = np.array([]) if chain is None else np.unique(chain)
-    if len(labels) >= 10:
-        blocks = [np.flatnonzero(chain == label) for label in labels]
-    else:
-        n_blocks = n_blocks if chain is None else 20
-        blocks = np.array_split(np.arange(len(data)), min(n_blocks, len(data)))
-    values = np.array([estimate(np.delete(data, block, axis=0)) for block in blocks])
+    """`estimate` of the data (n, ...) and its jackknife error, over the blocks of `jackknife_labels`."""
+    labels = jackknife_labels(len(data), n_blocks, chain)
+    values = np.array([estimate(data[labels != block]) for block in range(int(labels.max()) + 1)])
     return estimate(data), jackknife_error(values)

@@ -10,6 +10,7 @@ import numpy as np
 
 import diffsq
 import lattice
+from lattice.statistics.weights import ess_words, spread_of
 
 config = diffsq.load_config("tiny", ["action.kappa=0.26", "ensemble.n_configs=8192", "model.channels=0"])
 action = lattice.ScalarPhi4(kappa=0.26, lam=0.022)
@@ -30,7 +31,8 @@ model = diffsq.train(config, ensemble, "runs/tutorial_2/train")
 
 # %%
 samples = diffsq.sample(config, model, ensemble, "runs/tutorial_2/samples")
-ess = lattice.format_value(*lattice.effective_sample_size(samples.log_weight))
+log_weight = samples.log_weight
+ess = ess_words(*lattice.effective_sample_size(log_weight), spread_of(log_weight))
 print(f"{len(samples)} fields, ESS/N = {ess}")
 tables = {
     "Monte Carlo": lattice.measure(ensemble),

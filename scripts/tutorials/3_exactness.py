@@ -10,6 +10,8 @@ import numpy as np
 
 import diffsq
 import lattice
+from diffsq.exactness.weights import acceptance
+from lattice.statistics.weights import ess_words, spread_of
 
 few = ["action.kappa=0.26", "model.channels=0"]
 action = lattice.ScalarPhi4(kappa=0.26, lam=0.022)
@@ -18,7 +20,8 @@ ensemble = lattice.simulate(action, (8, 8), config.ensemble, seed=1, out="runs/t
 model = diffsq.train(config, ensemble, "runs/tutorial_3/train")
 
 # %% [markdown]
-# The effective sample size, the acceptance of independence Metropolis with the samples as proposals, and
+# The effective sample size, beside it what it would be if ln w were Gaussian, e^{-Var ln w}, and the share of
+# the largest weight; the acceptance of independence Metropolis with the samples as proposals, and
 # ln Z = ln E[w].
 
 # %%
@@ -27,12 +30,10 @@ ln_z, bins = {}, np.linspace(-4, 2, 60)
 for n in (2, 4, 16):
     config = diffsq.load_config("tiny", [*few, f"sampling.n_levels={n}"])
     log_weight = diffsq.sample(config, model, ensemble, f"runs/tutorial_3/samples-{n}").log_weight
-    ess = lattice.format_value(*lattice.effective_sample_size(log_weight))
-    _, accepted = diffsq.independence_metropolis(log_weight, seed=1)
+    ess = ess_words(*lattice.effective_sample_size(log_weight), spread_of(log_weight))
+    accepted = lattice.format_value(*acceptance(log_weight, seed=1))
     ln_z[n] = diffsq.ln_z(log_weight)
-    print(
-        f"{n:2} steps: ESS/N {ess}, acceptance {accepted.mean():.3f}, ln Z = {lattice.format_value(*ln_z[n])}"
-    )
+    print(f"{n:2} steps: ESS/N {ess}, acceptance {accepted}, ln Z = {lattice.format_value(*ln_z[n])}")
     axes.hist(log_weight - np.median(log_weight), bins, density=True, histtype="step", label=f"{n} steps")
 axes.set(xlabel=r"$\ln w$ - median", ylabel="density")
 axes.legend()

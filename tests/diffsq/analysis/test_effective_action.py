@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import doctest
-import json
 
 import numpy as np
 import pytest
 import torch
-from benches import make_bench
 from fields import free_fields
-from small_models import equilibrium, free_model, noise_of, phi4_model
+from small_models import Scaled, equilibrium, free_model, noise_of, phi4_model
 from torch import Tensor
 
 from diffsq.analysis import effective_action as module
@@ -25,26 +23,15 @@ from diffsq.analysis.effective_action import (
     read_couplings,
     true_couplings,
 )
-from diffsq.checks import learned
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
-from lattice.progress import Silent
 from lattice.rng import uniforms
 
 SHAPE = (6, 6)
 FREE = FreeScalar(0.2)
 SITE = ScalarPhi4(0.0, 0.2)
-
-
-class Scaled(LatticeScore):
-    """A score that is wrong by a constant factor."""
-
-    factor = 1.1
-
-    def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
-        return self.factor * super().score(x, sigma, frame)
 
 
 class OneSite(LatticeScore):
@@ -267,38 +254,6 @@ def test_result_does_not_depend_on_the_number_of_fields_asked_for() -> None:
     model = phi4_model(action, phi[:1024])
     few, many = (evaluate(model, action, phi[:n], 0.3, noise(n)).score for n in (128, 192))
     assert torch.equal(few, many[:128])
-
-
-def test_check_of_a_run_reads_its_couplings_and_a_scaled_score_fails() -> None:
-    """The command's check in memory: passes with the fitted base, fails when the score is 1.1 times it."""
-    bench = make_bench(ScalarPhi4(0.25, 0.022), SHAPE)
-    result = learned.run(bench, Silent(), n_fields=1024, n_levels=3)
-    json.dumps(result, allow_nan=False)
-    assert result["passed"] is not False
-    told = learned.text(result)
-    assert told.isascii()
-    for word in ("verdict", "kappa_diagonal", "cosine, target", "2%"):
-        assert word in told
-    assert len(learned.figure(result).axes) == 3
-    bench.model = Scaled(bench.model.base, None)
-    assert learned.run(bench, Silent(), n_fields=1024, n_levels=1)["passed"] is False
-    for wrong in ({"n_levels": 0}, {"n_fields": 3}, {"sigma_max": 1e3}):
-        with pytest.raises(InputError):
-            learned.run(bench, Silent(), **wrong)
-
-
-def test_the_verdict_needs_small_errors() -> None:
-    """Three answers: agreement, disagreement, and errors too large to tell."""
-    action = ScalarPhi4(0.25, 0.022)
-
-    def found(shift: float, error: float) -> dict[str, dict[str, float]]:
-        true = {"kappa": 0.25, "mass": 0.956, "lam": 0.022}
-        return {n: {"value": t * (1 + shift), "error": t * error, "true": t} for n, t in true.items()}
-
-    assert learned.verdict(found(0.01, 0.001), action) is True
-    assert learned.verdict(found(0.1, 0.001), action) is False
-    assert learned.verdict(found(0.03, 0.01), action) is True
-    assert learned.verdict(found(0.03, 0.05), action) is None
 
 
 def test_doctests() -> None:

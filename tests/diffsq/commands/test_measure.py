@@ -95,5 +95,6 @@ def test_a_low_ess_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(lines) == 1
     assert lines[0].startswith("diffsq: warning: ESS/N = ")
     assert "below 0.1" in lines[0]
+    assert "Var log w = " in lines[0]
     assert main(["measure", str(tmp_path / "poor"), "--raw"]) == 0  # no weights, nothing to warn of
     assert capsys.readouterr().err == ""

@@ -99,6 +99,20 @@ def test_diagnostics_hold_the_warnings() -> None:
     json.dumps(poor["warnings"])
 
 
+def test_every_number_has_an_error_and_the_ess_what_explains_it() -> None:
+    found = path_diagnostics(*gaussian(0.5), 1)
+    for way in ("reverse", "forward"):
+        part = found[way]
+        assert abs(part["exp_minus_var"] - np.exp(-0.5)) < 4 * part["exp_minus_var_error"]
+        assert abs(part["ess"] - part["exp_minus_var"]) < 4 * part["ess_error"]
+        assert abs(part["kl"] - 0.25) < 4 * part["kl_error"]
+        assert 1 / 4000 < part["largest_weight"] < 0.01
+    assert found["forward"]["kl"] == found["kl"]["model"]
+    assert found["kl"]["model_error"] > found["ln_z_error"]  # it has both parts
+    assert 0 < found["acceptance_error"] < 0.03
+    assert "Var log w" in path_diagnostics(*gaussian(2.5), 1)["warnings"][-1]
+
+
 def test_warnings_of_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "diagnostics.json"
     for content, said in (({"warnings": ["low"]}, ["low"]), ({"method": "euler"}, [])):

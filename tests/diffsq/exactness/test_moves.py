@@ -190,8 +190,8 @@ def test_independence_keeps_its_weight_and_others_lose_it(large_groups: None) ->
         assert np.isnan(moved.log_w).all()
     # the rate is that of the weights of independent proposals
     _, log_w = path.sample(TWO.action, noise_of("rate", 8192, SHAPE), still)
-    expected = acceptance(log_w.numpy(), 1)
-    error = math.sqrt(expected * (1 - expected) * (1 / N + 3 / 8192))
+    expected, error = acceptance(log_w.numpy(), 1)
+    error = math.hypot(error, math.sqrt(expected * (1 - expected) / N))
     assert abs(second.accepted.mean() - expected) < 4 * error  # type: ignore[attr-defined]
 
 

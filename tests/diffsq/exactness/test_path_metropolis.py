@@ -55,7 +55,7 @@ def test_the_chain_has_the_law_of_the_energy_where_the_sampler_has_not() -> None
     assert max(pulls) < 4.5
     value, error = chain.ln_z
     assert abs(value - quadrature(model, 2)[1]) < 4.5 * error
-    assert 0.1 < chain.acceptance < 0.999
+    assert 0.1 < chain.acceptance[0] < 0.999
     assert 0.05 < chain.ess[0] < 0.999
     # the same sampler without the accept step
     raw = sample_paths(PointPath(model, kernel), N, 2, lambda x: model.energy(x, LEVELS[1:2]))[0]
@@ -80,18 +80,20 @@ def test_exact_energy_and_score_accept_everything() -> None:
     model = gaussian_model(torch.tensor([[1.0]], dtype=torch.float64), "energy")
     points = torch.randn(4 * POINT_BLOCK, 1, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     chain = metropolis_points(model, calibrated(model, LEVELS, points, 1), POINT_BLOCK, 2, points)
-    assert chain.acceptance > 0.95
+    assert chain.acceptance[0] > 0.95
     assert chain.ess_forward[0] == pytest.approx(chain.ess[0], abs=0.01)
     assert chain.as_dict()["ln_z"] == pytest.approx(0, abs=0.01)
     assert chain.as_dict().keys() == {
-        "sigma", "acceptance", "ess", "ess_error", "ess_forward", "ess_forward_error", "ln_z", "ln_z_error",
+        "sigma", "spread", "distrusted",
+        *(f"{name}{end}" for name in ("acceptance", "ess", "ess_forward", "ln_z") for end in ("", "_error")),
     }  # fmt: skip
+    assert chain.as_dict()["spread"]["forward"]["exp_minus_var"] == pytest.approx(1, abs=0.02)
 
 
 def test_a_rejected_proposal_repeats_the_state() -> None:
     log_weight = np.array([5.0, 0.0, 0.0, 6.0])
     chain = PointChain(torch.zeros(4, 1), 0.1, np.array([True, False, False, True]), log_weight, log_weight)
-    assert chain.acceptance == pytest.approx(1 / 3)
+    assert chain.acceptance[0] == pytest.approx(1 / 3)
     w, many = np.exp(log_weight), np.tile(log_weight, 256)
     ess, error = PointChain(torch.zeros(1024, 1), 0.1, np.ones(1024, bool), many, many).ess
     assert ess == pytest.approx(w.sum() ** 2 / (4 * (w**2).sum()))

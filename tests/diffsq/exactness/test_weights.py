@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 from scipy.special import erfc
 from scipy.stats import kstest, norm
+from series import ar1
 
 from diffsq.exactness.weights import (
     acceptance,
+    acceptance_of,
     forward_ess,
+    forward_kl,
     independence_metropolis,
     ln_z,
     ln_z_forward,
     metropolis_ensemble,
+    reverse_kl,
 )
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
@@ -35,11 +39,11 @@ def gaussian_log_weights(v: float, n: int = N, forward: bool = False) -> np.ndar
 
 @pytest.mark.parametrize("v", [0.05, 0.5, 1.5])
 def test_acceptance_of_gaussian_log_weights(v: float) -> None:
-    found = acceptance(gaussian_log_weights(v), seed=1)
+    found, error = acceptance(gaussian_log_weights(v), seed=1)
     expected = erfc(math.sqrt(v) / 2)
-    assert abs(found - expected) < 4 * math.sqrt(
-        3 * expected * (1 - expected) / N
-    )  # factor 3: repeats correlate
+    assert abs(found - expected) < 4 * error
+    binomial = math.sqrt(expected * (1 - expected) / N)
+    assert binomial < error < 3 * binomial  # repeats correlate
 
 
 @pytest.mark.parametrize("v", [0.1, 0.5])
@@ -55,6 +59,52 @@ def test_ess_and_ln_z_of_gaussian_log_weights(v: float) -> None:
     assert abs(value - LOG_Z) > 10 * error
     value, error = ln_z_forward(reverse)
     assert abs(value - LOG_Z) > 10 * error
+
+
+@pytest.mark.parametrize("v", [0.5, 1.2])
+def test_errors_cover_over_correlated_chains(v: float) -> None:
+    """32 chains, tau_int = 9/2: at most 2 % beyond three errors, mean pull below 0.3; chains unknown fail."""
+    rng, chain = np.random.default_rng(5), np.repeat(np.arange(32), 64)
+    runs = [v / 2 + math.sqrt(v) * ar1(rng, 64, 0.8, (32,)).T.ravel() for _ in range(200)]
+    for estimate, truth in (
+        (forward_ess, math.exp(-v)),
+        (ln_z_forward, 0.0),
+        (lambda x, c: forward_kl(x, (0.0, 0.0), c), v / 2),
+    ):
+        value, error = np.array([estimate(x, chain) for x in runs]).T
+        pulls = (value - truth) / error
+        assert np.mean(np.abs(pulls) > 3) <= 0.02
+        assert abs(pulls.mean()) < 0.3
+    value, error = np.array([forward_kl(x[np.argsort(rng.random(2048))], (0.0, 0.0)) for x in runs]).T
+    assert np.mean(np.abs(value - v / 2) > 3 * error) > 0.1  # negative control: shuffled, called independent
+
+
+@pytest.mark.parametrize("v", [0.1, 1.2])
+def test_the_error_of_the_acceptance_covers(v: float) -> None:
+    truth, z = erfc(math.sqrt(v) / 2), normals(4, "test/accept", np.arange(100), 0, 1024)
+    value, error = np.array([acceptance(math.sqrt(v) * x, seed) for seed, x in enumerate(z)]).T
+    pulls = (value - truth) / error
+    assert abs(pulls.mean()) < 0.5
+    assert abs(pulls.std() - 1) < 4 / math.sqrt(200)
+
+
+def test_an_acceptance_of_one_has_an_error() -> None:
+    """The weights of 100 proposals may be equal by chance."""
+    rate, error = acceptance_of(np.ones(100, dtype=bool))
+    assert rate == 1
+    assert 0 < error < 0.02
+    rate, error = acceptance_of([True, False, True])  # too short for the Gamma method
+    assert rate == 0.5
+    assert 0.3 < error < 0.7
+
+
+def test_reverse_kl_knows_that_its_parts_are_correlated() -> None:
+    for seed in range(3):
+        log_w = gaussian_log_weights(0.5, 20000 - seed)
+        value, error = reverse_kl(log_w)
+        assert abs(value - 0.25) < 4 * error
+        assert error == pytest.approx(math.sqrt((math.expm1(0.5) - 0.5) / N), rel=0.2)
+        assert error < 0.5 * math.hypot(ln_z(log_w)[1], log_w.std() / math.sqrt(N))
 
 
 def test_forward_collapse_of_a_thin_tailed_proposal() -> None:

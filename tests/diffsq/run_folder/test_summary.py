@@ -106,6 +106,26 @@ def test_table_shows_values_errors_and_pulls(reference: bool) -> None:
     assert any(line.startswith("verdict: passed") for line in lines)
 
 
+def test_efficiencies_are_printed_with_errors_and_what_explains_them() -> None:
+    summary = a_summary(0.5, -1.0)
+    sampling = summary["sampling"]["score-ve"]
+    sampling["acceptance_error"] = 0.004
+    sampling["spread"] = {
+        way: {"exp_minus_var": 0.61, "exp_minus_var_error": 0.02, "largest_weight": share}
+        for way, share in (("reverse", 0.0123), ("forward", 0.004))
+    }
+    sampling["kl"] = {**KL, "wiener_error": 0.2, "base_error": 0.03, "model_error": 0.02}
+    summary["verdict"] = summaries.verdict(summary, CERTIFIED)
+    lines = summaries.table_text(summary).splitlines()
+    assert (
+        "ESS/N: reverse 0.600(10) [e^-Var(log w) 0.610(20), largest weight 0.012], "
+        "forward 0.500(20) [e^-Var(log w) 0.610(20), largest weight 0.004]"
+    ) in lines
+    assert "Metropolis acceptance 0.6000(40)" in lines
+    held_out = "wiener 3.00(20), base 0.400(30), model 0.300(20), gain 0.100(10)"
+    assert f"path KL on held-out data: {held_out}" in lines
+
+
 def test_table_shows_the_warnings_of_the_sample() -> None:
     summary = a_summary(0.5, -1.0)
     summary["sampling"]["score-ve"]["warnings"] = ["ESS/N is low", "do this"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,24 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from fields import free_fields
 from killer import killed
 from small_config import ACTION, SETTINGS, make_ensemble
+from small_models import equilibrium, levels_of, noise_of, phi4_model, still
 
 from diffsq.config.config import Config, config_from_dict
 from diffsq.exactness.efficiency import diagnose
+from diffsq.exactness.weights import forward_ess
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
-from diffsq.sampling.lattice_sets import sample
+from diffsq.sampling.lattice_kernel import calibrated
+from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.lattice_sets import sample, wiener_of
 from diffsq.training.lattice import train
-from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.errors import InputError
+from lattice.statistics.pulls import mean_and_error
 
 
 def config(**sampling: Any) -> Config:
@@ -72,7 +79,9 @@ def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path
     assert len(found["forward"]["log_weight"]) == 64
     assert 0 < found["reverse"]["ess"] <= 1
     assert 0 < found["acceptance"] <= 1
-    assert {"wiener", "base", "model", "gain", "gain_error"} == set(found["kl"])
+    assert found["acceptance_error"] > 0
+    names = ("wiener", "base", "model", "gain")
+    assert {*names, *(f"{name}_error" for name in names)} == set(found["kl"])
     assert all(np.isfinite(value) for value in found["kl"].values())
     with h5py.File(tmp_path / "sequence.h5") as h5:
         assert h5["sigma"][-1] == 0
@@ -153,3 +162,49 @@ def test_infinite_weights_stop(
     with pytest.raises(InputError, match=r"forward log-weights \(model\) are NaN or infinite"):
         draw(work, ensemble, tmp_path)
     assert not (tmp_path / "manifest.json").exists()
+
+
+def path_of(model: LatticeScore, phi: torch.Tensor) -> ReversePath:
+    """The path calibrated for this model, the same noise for all."""
+    noise = noise_of("calibrate", len(phi), tuple(phi.shape[1:]))
+    return ReversePath(model, calibrated(model, levels_of(model, 12), phi, noise, still))
+
+
+def more_kl(a: ReversePath, b: ReversePath, action: ScalarPhi4, phi: torch.Tensor) -> tuple[float, float]:
+    """Path KL of b minus that of a on the same noised fields, and its error: ln Z drops out."""
+    up = noise_of("up", len(phi), tuple(phi.shape[1:]))
+    mine, theirs = (path.weigh(phi, action.action, up, still)[0].numpy() for path in (a, b))
+    return mean_and_error(theirs - mine)
+
+
+def test_the_wiener_rival_is_the_base_in_a_free_field() -> None:
+    action = FreeScalar(0.2)
+    phi = free_fields(action, (6, 6), 1024, seed=4)
+    base = phi4_model(action, phi[:512], n_sigma=8)
+    more, error = more_kl(
+        path_of(base, phi[:512]), path_of(wiener_of(base.base), phi[:512]), action, phi[512:]
+    )
+    assert abs(more) < 4 * error
+    assert error < 0.02
+
+
+def test_the_wiener_rival_has_a_kernel_of_its_own() -> None:
+    """Near kappa_c it has zero mode, tilt and coupling as the base has, and loses by its score alone."""
+    action, shape = ScalarPhi4(0.27, 0.022), (6, 6)
+    phi = equilibrium(action, shape, 1024)
+    base = phi4_model(action, phi[:512], n_sigma=8)
+    rival, bare = wiener_of(base.base), LatticeScore.unfitted(shape, len(base.base.log_sigma))
+    bare.base.g.copy_(base.base.g)
+    bare.base.log_sigma.copy_(base.base.log_sigma)
+    assert base.base.coefficients.any()  # as it was
+    x, sigma = phi[:8], torch.full((8,), 0.5, dtype=torch.float64)
+    assert torch.allclose(rival.score(x, sigma), bare.score(x, sigma), atol=1e-12)
+    paths = [path_of(model, phi[:512]) for model in (base, rival, bare)]
+    for name in ("tilt", "coupling", "zero_slope", "two_peaks"):
+        fitted = [bool(getattr(path.kernel, name).any()) for path in paths]
+        assert fitted[:2] == [True, True], name
+        assert not fitted[2] or name == "zero_slope"  # negative control: the rival of 0.2
+    up = noise_of("up", 512, shape)
+    sizes = [forward_ess(path.weigh(phi[512:], action.action, up, still)[0].numpy()) for path in paths[:2]]
+    (base_ess, error), (rival_ess, its_error) = sizes
+    assert base_ess - rival_ess > 4 * math.hypot(error, its_error)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic
@@ -25,6 +26,7 @@ from lattice.observables.measure import measure
 from lattice.simulation.complex_langevin import generate_complex
 from lattice.simulation.parameters import ComplexLangevin
 
+SEED, FEW = 3, 16_000  # configurations of a lattice
 BUDGET: dict[str, Any] = {
     "n_configs": 40_000, "n_chains": 400, "n_therm": 12, "step": 0.02, "step_sizes": (0.06, 0.1),
     "step_fraction": 0.2,
@@ -68,9 +70,9 @@ def largest_pull(ensemble: Ensemble) -> float:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.action}{'+noise' * (c.imaginary_noise > 0)}")
 def test_trusted_where_the_moments_are_right_and_only_there(case: Case, tmp_path: Path) -> None:
-    n = 16_000 if case.shape else BUDGET["n_configs"]
+    n = FEW if case.shape else BUDGET["n_configs"]
     parameters = ComplexLangevin(**(BUDGET | {"n_configs": n, "imaginary_noise": case.imaginary_noise}))
-    ensemble = generate_complex(case.action, case.shape, parameters, 3, tmp_path)
+    ensemble = generate_complex(case.action, case.shape, parameters, SEED, tmp_path)
     found = ensemble.attrs["certificate"]
     assert (largest_pull(ensemble) < 4) == case.trusted  # what quadrature says of the run
     assert (found["verdict"] == "trusted") == found["passed"] == case.trusted
@@ -81,6 +83,12 @@ def test_trusted_where_the_moments_are_right_and_only_there(case: Case, tmp_path
         "drift tail", "boundary term", "boundary term", "Schwinger-Dyson", "step size", "starts", "escapes",
         "cut-offs",
     ]  # fmt: skip
+
+
+def test_the_page_says_how_many_configurations_are_tested() -> None:
+    page = (ROOT / "configs/one_variable/README.md").read_text(encoding="utf-8")
+    many, few = (f"{n:,}".replace(",", " ") for n in (BUDGET["n_configs"], FEW))
+    assert f"On {len(CASES)} cases (a test: {many} configurations each, {few} of φ⁴, seed {SEED})" in page
 
 
 def ensemble_of(z: np.ndarray, action: Any, n_chains: int = 50) -> Ensemble:
