@@ -8,7 +8,7 @@ proposal with thin tails can show a fine reverse ESS for a long time; the forwar
 import numpy as np
 from numpy.typing import NDArray
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import uniforms
@@ -18,6 +18,7 @@ from lattice.statistics.weights import check_log_weights
 
 def log_mean_exp(log_weight: Floats) -> float:
     """log of the mean of e^{log_weight}, without overflow."""
+    log_weight = real_array(log_weight, "log_weight")
     top = float(log_weight.max())
     return top + float(np.log(np.mean(np.exp(log_weight - top))))
 

@@ -24,7 +24,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from diffsq.process.sde import VESDE, VPSDE
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, integer_array, real_array, same_length
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments
@@ -50,9 +50,11 @@ def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:
     >>> flow(np.array([0.0, 1.0, 0.0, -2.0]), np.array([0.5]), np.array([3.0]))
     array([[ 0.   ,  2.5  ,  0.   , -0.125]])
     """
-    start = repeat(np.asarray(kappa, dtype=np.float64), "... n -> ... level n", level=len(f)).copy()
-    start[..., 1] += noise * np.asarray(sigma) ** 2
-    return np.asarray(start * np.power.outer(np.asarray(f), np.arange(1, start.shape[-1] + 1)))
+    kappa, f, sigma = real_array(kappa, "kappa"), real_array(f, "f"), real_array(sigma, "sigma")
+    same_length(f=f, sigma=sigma)
+    start = repeat(kappa, "... n -> ... level n", level=len(f)).copy()
+    start[..., 1] += noise * sigma**2
+    return np.asarray(start * np.power.outer(f, np.arange(1, start.shape[-1] + 1)))
 
 
 class Tally:
@@ -74,10 +76,12 @@ class Tally:
         Raises `InputError` for values that are not finite.
         """
         n_blocks, n_max = self.counts.shape[1], self.sums.shape[2]
-        field = np.asarray(x.cpu() if isinstance(x, Tensor) else x, dtype=np.float64).reshape(len(x), -1)
+        field = real_array(x.cpu() if isinstance(x, Tensor) else x, "x").reshape(len(x), -1)
         if not np.isfinite(field).all():
             raise InputError(f"NaN or infinite values at level {level}: the process ran away")
-        w = np.ones(len(field)) if weight is None else weight
+        w = np.ones(len(field)) if weight is None else real_array(weight, "weight")
+        block = integer_array(block, "block")
+        same_length(x=field, block=block, weight=w)
         self.counts[level] += np.bincount(block, w, n_blocks)
         power = np.ones_like(field)
         for p in range(n_max):
@@ -146,7 +150,8 @@ def estimate(
     >>> bool((np.abs(value - [1.0, 2.0, 6.0]) < 4 * error).all())
     True
     """
-    labels = slices(len(x), n_blocks) if block is None else np.unique(block, return_inverse=True)[1]
+    whole = None if block is None else integer_array(block, "block")
+    labels = slices(len(x), n_blocks) if whole is None else np.unique(whole, return_inverse=True)[1]
     tally = Tally(1, int(labels.max()) + 1)
     tally.add(0, x, labels, weight)
     curve = tally.curve(np.zeros(1), orders, z2)

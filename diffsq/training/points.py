@@ -44,7 +44,7 @@ def train_points(
     Raises `InputError` for points that are not finite or of another shape, for a noise range that is empty,
     and for a loss that is not finite.
     """
-    data = check_points(np.asarray(points))
+    data = check_points(points)
     about = {
         "seed": seed, "settings": settings.model_dump(mode="json"), "n_points": len(data),
         "points": sha256_array(data),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -183,7 +184,7 @@ def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
         ...
     lattice.errors.InputError: action.lam must be >= 0, got -1
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise InputError(f"action.{name} must be a finite number, got {value!r}")
     if not within.low <= value <= within.high:
         ends = [f">= {within.low:g}"] * (within.low > -math.inf) + [f"<= {within.high:g}"] * (

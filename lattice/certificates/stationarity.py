@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.certificates.check import GATE, SYMBOLS, Check, equality, failed_check, make_check, mean_is
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.pulls import MIN_CHAINS_FOR_SCATTER, mean_of_chains
@@ -25,7 +25,7 @@ def history_checks(history: dict[str, Any] | None) -> list[Check]:
     if history is None or not several_starts(history["start"]):
         return []
     late = {
-        name: np.asarray(history[name])[len(history[name]) // 2 :]
+        name: real_array(history[name], name)[len(history[name]) // 2 :]
         for name in ("abs_magnetization", "action_density")
     }
     checks = []

@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.certificates.check import Check, equality, failed_check, make_check
 from lattice.certificates.identities import schwinger_dyson, wall_density
 from lattice.certificates.monte_carlo import MIN_ACCEPTANCE, MIN_INDEPENDENT, certify
@@ -58,6 +58,7 @@ def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
 
 def zero_mode(phi: Floats, action: Action) -> Floats:
     """tanh(M) sum_x dS/dphi_x - (1 - tanh(M)^2) of each field (n, *shape) -> (n,), with mean 0."""
+    phi = real_array(phi, "phi")
     m, force = np.empty(len(phi)), np.empty(len(phi))
     for batch in batches(phi.shape):
         part = torch.from_numpy(phi[batch])

@@ -24,7 +24,7 @@ from einops import rearrange
 from lattice.actions.phi4 import ComplexPhi4
 from lattice.actions.protocol import says_itself
 from lattice.actions.u1 import OneLink
-from lattice.arrays import Complexes, Floats, Integers
+from lattice.arrays import Complexes, Floats, Integers, integer_array, number_array, real_array, same_length
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.complex_phi4 import phi4_exact
@@ -182,7 +182,9 @@ def without_blocks(
 
     weight (n,): averages are sum w x / sum w.
     """
-    w = np.ones(len(columns)) if weight is None else weight
+    columns, block = number_array(columns, "columns"), integer_array(block, "block")
+    w = np.ones(len(columns)) if weight is None else real_array(weight, "weight")
+    same_length(columns=columns, block=block, weight=w)
     total, n_blocks = np.bincount(block, weights=w), int(block.max()) + 1
     sums = np.zeros((n_blocks, columns.shape[1]), dtype=np.complex128)
     for k in range(columns.shape[1]):
@@ -206,6 +208,7 @@ def estimates(
     >>> found["kappa4"]["value"], found["kappa4"]["error"]
     ([-2.0, 0.0], [0.0, 0.0])
     """
+    z = number_array(z, "z")
     if not np.isfinite(z).all():
         raise InputError(f"{int((~np.isfinite(z)).sum())} of {len(z)} samples are NaN or infinite")
     powers = np.stack([z**order for order in ORDERS], axis=1)

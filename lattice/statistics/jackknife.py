@@ -114,7 +114,7 @@ def _function(f: Derived | None, x: Floats) -> Derived:
     """f, or the mean of the only column of x (n, 1)."""
     if f is None:
         gamma.one_column(x)
-    return f or (lambda means: float(means[0]))
+    return gamma.real_valued(f) if f else (lambda means: float(means[0]))
 
 
 def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estimate:
@@ -125,7 +125,7 @@ def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estim
     value = gamma.value_at(f, centre + sums.sum(axis=0) / norms.sum())
     means = centre + (sums.sum(axis=0) - sums) / (norms.sum() - norms)[:, None]
     with np.errstate(all="ignore"):
-        left_out = np.array([float(f(m)) for m in means])
+        left_out = np.array([f(m) for m in means])
     if not np.isfinite(left_out).all():
         raise EstimatorError("the derived quantity is not finite without one of the jackknife blocks")
     error = jackknife_error(left_out)

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import scipy.stats
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.statistics.gamma import gamma_method
 
 MIN_CHAINS_FOR_SCATTER = 8
@@ -20,6 +20,7 @@ def mean_and_error(x: Floats) -> tuple[float, float]:
     >>> mean_and_error(np.array([1.0, 3.0]))
     (2.0, 1.0)
     """
+    x = real_array(x, "x")
     return float(x.mean()), float(x.std(ddof=1)) / math.sqrt(len(x))
 
 
@@ -29,6 +30,7 @@ def mean_of_chains(parts: list[Floats]) -> tuple[float, float, float]:
 
     Raises EstimatorError when there are few chains and the Gamma method cannot answer.
     """
+    parts = [real_array(part, "series", booleans=True) for part in parts]
     if len(parts) >= MIN_CHAINS_FOR_SCATTER:
         return *mean_and_error(np.array([part.mean() for part in parts])), len(parts) - 1
     estimate = gamma_method(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 from lattice.statistics.blocks import block_edges, jackknife_error
 from lattice.statistics.gamma import EstimatorError
@@ -13,7 +13,7 @@ from lattice.statistics.gamma import EstimatorError
 
 def check_log_weights(log_weight: npt.ArrayLike, at_least: int = 2) -> Floats:
     """log_weight as finite float64 (n,), n >= at_least; EstimatorError counts those NaN or infinite."""
-    logw = np.asarray(log_weight, dtype=np.float64)
+    logw = real_array(log_weight, "log_weight")
     if logw.ndim != 1 or len(logw) < at_least:
         raise InputError(f"need {at_least} or more log-weights in an (n,) array, got shape {logw.shape}")
     bad = int(np.count_nonzero(~np.isfinite(logw)))
