@@ -120,7 +120,7 @@ def json_data(data: Any, what: str) -> Any:
     >>> json_data({"beta": 1j}, "attrs")
     Traceback (most recent call last):
         ...
-    lattice.errors.InputError: attrs.beta is a complex, which JSON cannot hold: pass [z.real, z.imag]
+    lattice.errors.InputError: attrs.beta is of type complex, which JSON cannot hold: pass [z.real, z.imag]
     """
     dtype = getattr(data, "dtype", None)
     kind = getattr(dtype, "kind", "")
@@ -141,7 +141,7 @@ def json_data(data: Any, what: str) -> Any:
     advice = "pass numbers, text, lists, or dicts of them"
     if "complex" in f"{type(data).__name__} {dtype}":
         advice = "pass [z.real, z.imag]"
-    found = f"{data}" if isinstance(data, float) else f"a {type(data).__name__}"
+    found = f"{data}" if isinstance(data, float) else f"of type {type(data).__name__}"
     raise InputError(f"{what} is {found}, which JSON cannot hold: {advice}")
 
 

@@ -27,7 +27,7 @@ from pydantic import (
 
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.names import CHECK_NAMES
-from diffsq.config.section import Section, nearest, one_line
+from diffsq.config.section import Section, Seed, nearest, one_line
 from diffsq.config.sections import (
     MIN_EXTENT,
     ChainParameters,
@@ -82,7 +82,7 @@ class Config(Section):
     action_keys: ClassVar[tuple[str, ...]] = ("action.kind", "action.kappa", "action.lam")
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    seed: int = Field(default=1, ge=0, lt=2**64)
+    seed: Seed = 1
     action: Built = None
     lattice: ShapeConfig | None = None
     ensemble: Any

@@ -12,6 +12,7 @@ from lattice.arrays import Floats, real_array
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import uniforms
+from lattice.seeds import check_seed
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import check_log_weights
 
@@ -83,5 +84,8 @@ def metropolis_ensemble(ensemble: Ensemble, seed: int) -> Ensemble:
     chain.chain = np.zeros(len(indices), dtype=np.int64)
     chain.trajectory = np.arange(len(indices), dtype=np.int64)
     chain.series = {**chain.series, "accepted": accepted.astype(np.float64)}
-    chain.attrs = {**chain.attrs, "metropolis": {"seed": seed, "acceptance": float(accepted[1:].mean())}}
+    chain.attrs = {
+        **chain.attrs,
+        "metropolis": {"seed": check_seed(seed), "acceptance": float(accepted[1:].mean())},
+    }
     return chain

@@ -24,7 +24,7 @@ from einops import rearrange
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.protocol import Action, check_one_variable, check_shape
-from lattice.arrays import Complexes, Floats, Integers
+from lattice.arrays import Complexes, Floats, Integers, integer_array
 from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
@@ -213,7 +213,7 @@ def _scale(action: Action, z: Complexes) -> float:
 
 
 def _complex_shape(action: Action, shape: tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(int(extent) for extent in shape)
+    shape = tuple(integer_array(shape, "shape").tolist())
     if action.one_variable:
         check_one_variable(shape, f"{type(action).__name__} is a model")
         return ()

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action, check_shape
-from lattice.arrays import Floats
+from lattice.arrays import Floats, integer_array
 from lattice.errors import InputError
+from lattice.seeds import check_seed
 from lattice.simulation.starts import has_walls, start_fields, start_names
 from lattice.statistics.extrapolation import MIN_CHAINS, Extrapolation, extrapolate_step
 from lattice.statistics.notation import format_value
@@ -71,6 +72,7 @@ def stochastic_quantization(
     """
     sizes = tuple(float(h) for h in steps)
     extrapolate_step(sizes, np.zeros(len(sizes)), np.ones(len(sizes)), order)  # refuse early
+    shape, seed = tuple(integer_array(shape, "shape").tolist()), check_seed(seed)
     check_shape(shape)
     if action.components:
         raise InputError(
