@@ -208,7 +208,10 @@ def forward_pulls(
     counted, exact = tally.replicas(z2), _averaged(tally, f, sigma, z2, noise)
     off, without = ((a - b)[1:][..., columns] for a, b in zip(counted, exact))
     error, dof = jackknife_errors(without, -2), without.shape[1] - 1
-    return np.array([[sigmas_of(o, e, dof) for o, e in zip(*row)] for row in zip(off, error)])
+    width = np.sqrt(np.abs(exact[0][1:, 1:2]))
+    scale = np.maximum(np.abs(exact[0][1:][:, columns]), width ** np.array(orders))  # of the terms of kappa_n
+    rows = zip(off, error, scale, strict=True)
+    return np.array([[sigmas_of(o, e, dof, s) for o, e, s in zip(*row)] for row in rows])
 
 
 def consistent(pulls: Floats, gate: float = 4.5) -> tuple[bool, float]:

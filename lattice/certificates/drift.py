@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats
+from lattice.statistics.pulls import mean_and_error
+from lattice.statistics.rounding import rms
 
 DEPTHS = (10, 30, 100, 300, 1000, 3000, 10000)
 MAX_GROUPS, N_BINS = 100, 60
@@ -32,6 +34,15 @@ def chain_averages(action: Action, z: Complexes) -> dict[str, Floats]:
     for name, (n, wave) in powers(action).items():
         means = (np.exp(1j * n * z) if wave else z**n).reshape(len(z), -1).mean(axis=1)
         out |= {f"Re {name}": means.real, f"Im {name}": means.imag}
+    return out
+
+
+def chain_scales(action: Action, z: Complexes) -> dict[str, float]:
+    """The rms of the terms of `chain_averages`, by the same names: averages are exact to its rounding."""
+    out: dict[str, float] = {}
+    for name, (n, wave) in powers(action).items():
+        size = rms(np.exp(1j * n * z) if wave else z**n)
+        out |= {f"Re {name}": size, f"Im {name}": size}
     return out
 
 
@@ -95,7 +106,8 @@ def _groups(x: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def cut_off(density: Complexes, y: Floats) -> Curves:
-    """Re and Im of B(Y) with errors: Y such that the weight beyond is 0.3, 0.1, 0.03, ..., 3/N, 0."""
+    """Re and Im of B(Y) with errors, no less than rounding: Y such that the weight beyond is 0.3, 0.1, 0.03,
+    ..., 3/N, 0."""
     falling = np.sort(y, axis=None)[::-1]
     n, weights = y.size, []
     k = 1
@@ -103,12 +115,13 @@ def cut_off(density: Complexes, y: Floats) -> Curves:
         weights.append(p)
         k += 1
     cuts = [float(falling[int(p * n)]) for p in weights] + [float(falling[0])]
-    value, error = [], []
+    value, error, scale = [], [], rms(density)
     for cut in cuts:
         means = np.where(y <= cut, density, 0.0).mean(axis=1)
-        value.append(complex(means.mean()))
-        error.append(complex(means.real.std(ddof=1), means.imag.std(ddof=1)) / math.sqrt(len(means)))
-    common = {"Y": cuts, "weight": [*weights, 0.0]}
+        parts = [mean_and_error(part, scale) for part in (means.real, means.imag)]
+        value.append(complex(*(mean for mean, _ in parts)))
+        error.append(complex(*(own for _, own in parts)))
+    common = {"Y": cuts, "weight": [*weights, 0.0] if cuts[-1] > 0 else [0.0] * len(cuts)}
     return {
         "Re": {**common, "value": [v.real for v in value], "error": [e.real for e in error]},
         "Im": {**common, "value": [v.imag for v in value], "error": [e.imag for e in error]},

@@ -26,6 +26,7 @@ from lattice.ensembles.shards import batches
 from lattice.observables.scalar import primaries
 from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.pulls import mean_and_error, mean_of_chains
+from lattice.statistics.rounding import rms, with_rounding
 
 SLOW = {"m": "M", "abs_m": "|M|", "s": "s"}  # series whose correlations tell of order and independence
 _FAR, _FAR_RHO = 10.0, 0.1  # in tau_int; nothing that matters is correlated further apart in a true chain
@@ -69,12 +70,12 @@ def zero_mode(phi: Floats, action: Action) -> Floats:
 
 
 def mean_of(values: Floats, rows: Rows) -> tuple[float, float, float]:
-    """(mean, error, degrees of freedom); a constant has error 0.
+    """(mean, error, degrees of freedom); a constant has no error but its rounding.
 
     Raises EstimatorError where the Gamma method cannot answer for fewer than eight chains.
     """
-    if values.min() == values.max():
-        return float(values[0]), 0.0, math.inf
+    if np.ptp(values) <= (floor := with_rounding(0.0, rms(values))):
+        return float(values[0]), floor, math.inf
     if rows is None:
         return *mean_and_error(values), len(values) - 1
     return mean_of_chains([values[part] for part in rows])

@@ -31,6 +31,7 @@ from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
+from lattice.statistics.rounding import rounding_of
 
 ORDERS = (2, 4, 6, 8)
 ODD = tuple(f"m{order - 1}" for order in ORDERS)
@@ -192,9 +193,14 @@ def without_blocks(
         sums[:, k] = np.bincount(block, weights=x.real)
         if np.iscomplexobj(x):
             sums[:, k] += 1j * np.bincount(block, weights=x.imag)
-    value = of_means(sums.sum(0) / total.sum())
+    means = sums.sum(0) / total.sum()
     left_out = of_means((sums.sum(0) - sums) / (total.sum() - total)[:, None])
-    return value, jackknife_errors(left_out.real) + 1j * jackknife_errors(left_out.imag)
+    floor = rounding_of(of_means, means, columns)
+    errors = [
+        np.where(found > 0, np.maximum(found, floor), 0.0)
+        for found in (jackknife_errors(left_out.real), jackknife_errors(left_out.imag))
+    ]
+    return of_means(means), errors[0] + 1j * errors[1]
 
 
 def estimates(

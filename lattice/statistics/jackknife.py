@@ -22,6 +22,7 @@ from lattice.errors import InputError
 from lattice.statistics import gamma
 from lattice.statistics.blocks import block_edges, jackknife_error
 from lattice.statistics.gamma import Derived, Estimate, EstimatorError, as_replicas, starts_of
+from lattice.statistics.rounding import rounding_of, with_rounding
 from lattice.statistics.weights import normalised_weights
 
 MIN_CHAIN_BLOCKS = 5  # blocks per chain; fewer cut too much off the autocorrelation
@@ -129,7 +130,9 @@ def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estim
     if not np.isfinite(left_out).all():
         raise EstimatorError("the derived quantity is not finite without one of the jackknife blocks")
     error = jackknife_error(left_out)
-    if error <= 1e-13 * abs(value):
+    with np.errstate(all="ignore"):
+        least = float(rounding_of(lambda m: np.apply_along_axis(f, -1, m), centre, x))
+    if not error > max(with_rounding(0.0, abs(value)), least if math.isfinite(least) else 0.0):
         raise EstimatorError(f"no fluctuations: every jackknife block gives {value:.10g}")
     bias = (len(left_out) - 1) * float(np.mean(left_out - value))
     return Estimate(value, error, math.nan, math.nan, 0, len(x), bias, len(left_out))
