@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,18 @@ def moments_from_cumulants(kappa: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def _columns(given: npt.ArrayLike, name: str) -> list[Any]:
     """x_1..x_n along the last axis of x (..., n), at least double precision."""
-    x = number_array(given, name)
+    x = np.asarray(given) if _calculate(given) else number_array(given, name)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise InputError(f"need an array (..., n) of {name}_1..{name}_n, n >= 1, got shape {x.shape}")
     return list(rearrange(x, "... n -> n ..."))
+
+
+def _calculate(given: Any) -> bool:
+    """Whether these are numbers of a class of its own with its arithmetic, such as pyerrors' with errors."""
+    if not isinstance(given, np.ndarray) or given.dtype != np.object_ or isinstance(given, np.ma.MaskedArray):
+        return False
+    others = [x for x in given.flat if not isinstance(x, Number)]
+    return bool(others) and all(hasattr(x, "__radd__") and hasattr(x, "__rmul__") for x in others)
 
 
 def _recursion(m: Sequence[Any]) -> list[Any]:
