@@ -27,6 +27,7 @@ from pydantic import (
 
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.names import CHECK_NAMES
+from diffsq.config.presets import found
 from diffsq.config.section import Section, Seed, nearest, one_line
 from diffsq.config.sections import (
     MIN_EXTENT,
@@ -42,6 +43,7 @@ from diffsq.config.sections import (
     ShapeConfig,
     TrainingConfig,
 )
+from diffsq.config.version import unreadable
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
 from lattice.actions.protocol import check_one_variable
 from lattice.errors import InputError
@@ -253,7 +255,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     data = read_yaml(Path(path))
     for override in overrides:
         apply_override(data, override)
-    return config_from_dict(data)
+    try:
+        return config_from_dict(data)
+    except InputError as error:
+        if overrides and _complaint(read_yaml(Path(path))) != str(error):
+            raise  # the overrides are at fault
+        raise unreadable(found(Path(path)), error) from None
+
+
+def _complaint(data: Mapping[str, Any]) -> str:
+    """What is wrong with the content of a file, "" if nothing."""
+    try:
+        config_from_dict(data)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def config_from_dict(data: Mapping[str, Any]) -> Config:

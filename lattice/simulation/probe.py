@@ -29,7 +29,7 @@ def equilibrium_stiffness(
     """S'' of a few of the chains z (n, *shape), once they have arrived where the drift leads them.
 
     A start may be far stiffer than equilibrium, or the other way round: steps are chosen anew every
-    round, a small part of 1/|S''|. A probe that runs away all the same ends there: that is for the run to say.
+    round, a small part of 1/|S''|. A probe that runs away all the same ends there: the run will say so.
     """
     n = max(2, min(N_CHAINS, N_SITES // max(1, math.prod(z.shape[1:]))))
     z, chains = z[:n], chains[:n]
