@@ -111,8 +111,8 @@ def _range(x: Integers) -> str:
 
 def real_number(value: Any, what: str) -> float:
     """One real number as a float, or InputError as `real_array`; arrays of one entry are numbers."""
-    if type(value) is float:
-        return value
+    if isinstance(value, float):
+        return float(value)
     array = real_array(value, what, booleans=True)
     if array.size != 1:
         raise InputError(f"{what} must be one number, got an array of shape {array.shape}")

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
@@ -38,7 +39,7 @@ MIN_BLOCKS = 10  # fewer give no error worth a pull
 
 def signal(sde: VESDE | VPSDE, levels: Tensor) -> Floats:
     """f at the noise levels sigma (n_levels,), 0 included: 1, or 1/sqrt(1 + sigma^2) (VP)."""
-    return sde.signal(sde.time(levels.double().cpu())).numpy()
+    return sde.signal(sde.time(torch.from_numpy(real_array(levels.cpu(), "levels")))).numpy()
 
 
 def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:

@@ -143,8 +143,8 @@ def read_records(folder: Path) -> dict[str, Any]:
             f"{folder}: a run folder of diffsq 0.1, other files in other places; choose another with --run "
             f"(the ensemble of a run on a lattice can be taken: --set ensemble.source={folder}/ensemble)"
         )
-    newest = max((r.get("schema") or 0 for r in records.values() if isinstance(r, dict)), default=0)
-    if isinstance(newest, int) and newest > max(SCHEMA.values()):
+    schemas = [record.get("schema") for record in records.values() if isinstance(record, dict)]
+    if any(isinstance(schema, int) and schema > max(SCHEMA.values()) for schema in schemas):
         raise InputError(
             f"{folder}: a run folder of a newer diffsq ({_version(folder)}), this is {this_version()}; "
             "choose another with --run, or use that version"

@@ -18,6 +18,7 @@ points are nodes drawn from p_sigma.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Table:
         return found
 
 
-def check_points(points: NDArray[np.float64]) -> Floats:
+def check_points(points: Any) -> Floats:
     """`points` as float64 (N, d). Raises `InputError` unless N >= 2, d is 1 or 2 and all are finite."""
     found = real_array(points, "points")
     if found.ndim != 2 or found.shape[1] not in (1, 2) or len(found) < 2:

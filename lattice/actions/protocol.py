@@ -184,15 +184,16 @@ def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
         ...
     lattice.errors.InputError: action.lam must be >= 0, got -1
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number):
         raise InputError(f"action.{name} must be a finite number, got {value!r}")
-    if not within.low <= value <= within.high:
+    if not within.low <= number <= within.high:
         ends = [f">= {within.low:g}"] * (within.low > -math.inf) + [f"<= {within.high:g}"] * (
             within.high < math.inf
         )
         why = f" ({within.why})" if within.why else ""
         raise InputError(f"action.{name} must be {' and '.join(ends)}{why}, got {value}")
-    return float(value)
+    return number
 
 
 def complex_coupling(name: str, value: Any) -> complex:
@@ -201,7 +202,8 @@ def complex_coupling(name: str, value: Any) -> complex:
     >>> complex_coupling("sigma0", [1.0, 0.5])
     (1+0.5j)
     """
-    parts = (value.real, value.imag) if isinstance(value, complex) else value
+    is_complex = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
+    parts = (value.real, value.imag) if is_complex else value
     if isinstance(parts, list | tuple) and len(parts) == 2:
         return complex(*(real_coupling(name, part) for part in parts))
     if isinstance(parts, list | tuple):

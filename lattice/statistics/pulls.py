@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import scipy.stats
 
-from lattice.arrays import Floats, real_array
+from lattice.arrays import Floats, real_array, real_number
 from lattice.statistics.gamma import gamma_method
 from lattice.statistics.rounding import rms, with_rounding
 
@@ -69,7 +69,7 @@ def pull(a: float, a_error: float, b: float, b_error: float) -> float:
     (1.0, True)
     """
     error = with_rounding(math.hypot(a_error, b_error), max(abs(a), abs(b)))
-    return float(a - b) / error if error > 0 else 0.0
+    return real_number(a - b, "the difference") / error if error > 0 else 0.0
 
 
 def sidak_threshold(n: int, significance: float = SIGNIFICANCE) -> float:

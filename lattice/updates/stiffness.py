@@ -40,7 +40,7 @@ def stiffness(action: Action, phi: NDArray[Any]) -> NDArray[Any]:
     for signs in (np.ones(lattice), alternating):
         step = eps * signs
         found.append((action.grad(at + torch.from_numpy(step)).numpy() - now) / step)
-    return np.where(np.abs(found[1]) > np.abs(found[0]), found[1], found[0])
+    return np.asarray(np.where(np.abs(found[1]) > np.abs(found[0]), found[1], found[0]))
 
 
 def growth(a: Any, heun: bool) -> Any:
