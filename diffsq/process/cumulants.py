@@ -223,6 +223,7 @@ def consistent(pulls: Floats, gate: float = 4.5) -> tuple[bool, float]:
     >>> consistent(np.array([1.0, 4.6]))[0], consistent(np.array([4.6]))[0]
     (True, False)
     """
+    pulls = real_array(pulls, "pulls")
     if not np.isfinite(pulls).all():
         return False, 0.0
     p = min(1.0, pulls.size * 2 * float(scipy.stats.norm.sf(np.abs(pulls).max())))

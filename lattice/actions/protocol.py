@@ -184,7 +184,7 @@ def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
         ...
     lattice.errors.InputError: action.lam must be >= 0, got -1
     """
-    number = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    number = float(value) if type(value) is not bool and isinstance(value, numbers.Real) else math.nan
     if not math.isfinite(number):
         raise InputError(f"action.{name} must be a finite number, got {value!r}")
     if not within.low <= number <= within.high:
@@ -216,6 +216,13 @@ def plain(c: complex) -> complex | float:
     return c if c.imag else c.real
 
 
+def field_values(phi: Tensor) -> Tensor:
+    """phi itself; InputError for a tensor of integers, whose powers wrap around."""
+    if not getattr(phi.dtype, "is_floating_point", True) and not phi.dtype.is_complex:
+        raise InputError(f"phi is a tensor of {phi.dtype}, whose powers overflow: pass phi.double()")
+    return phi
+
+
 def sum_sites(density: Tensor) -> Tensor:
     """(n, *shape) -> (n,), axis by axis: one large reduction would be split by the number of threads."""
     for _ in range(density.dim() - 1):
@@ -231,5 +238,5 @@ def check_one_variable(shape: tuple[int, ...], what: str) -> None:
 
 def check_shape(shape: tuple[int, ...]) -> None:
     """Raise `InputError` unless `shape` is a lattice: 1 to 4 positive extents."""
-    if not 1 <= len(shape) <= MAX_DIM or any(extent < 1 for extent in shape):
+    if not 1 <= len(shape) <= MAX_DIM or any(extent < 1 or extent % 1 for extent in shape):
         raise InputError(f"lattice shape must be 1 to {MAX_DIM} positive extents, got {tuple(shape)}")

@@ -53,6 +53,7 @@ def toy_cumulants(action: Action, n_max: int) -> Complexes:
     >>> toy_cumulants(TwoPeak(1.0, 0.25), 8).real[1::2].tolist()
     [1.0625, -2.0, 16.0, -272.0]
     """
+    n_max = int(integer_array(n_max, "n_max"))
     if n_max < 1:
         raise InputError(f"n_max must be at least 1, got {n_max}")
     model = action.holomorphic

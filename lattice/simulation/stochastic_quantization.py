@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action, check_shape
-from lattice.arrays import Floats, integer_array
+from lattice.arrays import Floats, integer_array, real_array
 from lattice.errors import InputError
 from lattice.seeds import check_seed
 from lattice.simulation.starts import has_walls, start_fields, start_names
@@ -72,7 +72,7 @@ def stochastic_quantization(
     `extrapolate_step` do, for fewer than 16 chains, for times that are not positive and for fields of several
     components.
     """
-    sizes = tuple(float(h) for h in steps)
+    sizes = tuple(real_array(steps, "steps").tolist())
     extrapolate_step(sizes, np.zeros(len(sizes)), np.ones(len(sizes)), order)  # refuse early
     shape, seed = tuple(integer_array(shape, "shape").tolist()), check_seed(seed)
     check_shape(shape)

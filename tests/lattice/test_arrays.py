@@ -18,14 +18,18 @@ from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process import cumulants as flow
 from diffsq.training.posterior_means import check_points
 from lattice.actions.complexified import Complexified
-from lattice.actions.one_variable import ComplexGaussian, RealQuartic
+from lattice.actions.conventions import to_kappa_lambda
+from lattice.actions.one_variable import ComplexGaussian, RealQuartic, TwoPeak
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
+from lattice.actions.protocol import check_shape
+from lattice.actions.u1 import OneLink
 from lattice.arrays import complex_array, integer_array, number_array, real_array, real_number, row_numbers
+from lattice.certificates import drift
 from lattice.certificates.identities import schwinger_dyson, wall_density
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.ensembles.shards import field_series
 from lattice.errors import InputError
-from lattice.exact.one_variable import toy_moments
+from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.exact.scalar import one_site_moments
 from lattice.interchange.identities import zero_mode
 from lattice.observables import holomorphic, scalar
@@ -34,6 +38,7 @@ from lattice.scans import scaling
 from lattice.statistics import blocks, cumulants, gamma, jackknife, pulls, uniformity
 from lattice.statistics import weights as importance
 from lattice.statistics.extrapolation import extrapolate_step
+from lattice.statistics.notation import format_value
 from lattice.updates.cluster import swendsen_wang_update, wolff_update
 from lattice.updates.complex_langevin import complex_langevin_update
 from lattice.updates.fourier import measured_inverse_mass
@@ -112,6 +117,7 @@ def real_functions() -> Iterator[Any]:
         ("wolff", lambda x: wolff_update(ACTION, x, **KEYS)),
         ("swendsen-wang", lambda x: swendsen_wang_update(ACTION, x, **KEYS)),
         ("polish", lambda x: polish(ACTION, x, 1, 1, length=1.0, n_steps=5)),
+        ("cut_off", lambda x: drift.cut_off(np.ones((N, 4), complex), x[:, :, 0])),
     ):  # fmt: skip
         yield one(name, f, PHI)
 
@@ -241,6 +247,30 @@ def test_a_tensor_that_is_not_double_is_refused() -> None:
 def test_an_action_that_is_complex_is_not_cut_to_its_real_part() -> None:
     with pytest.raises(InputError, match="is complex"):
         Ensemble.from_fields(X[:, None], ComplexGaussian(1 + 1j))
+
+
+@pytest.mark.parametrize(
+    "action", [ACTION, QUARTIC, ComplexGaussian(1 + 1j), TwoPeak(1.0, 0.3), OneLink(1.0)]
+)
+def test_powers_of_small_integers_do_not_wrap_around(action: Any) -> None:
+    for dtype in (torch.uint8, torch.int8, torch.int32, torch.bool):
+        phi = torch.full((1, 2, 2), 100).to(dtype)
+        for function in (action.action, action.grad):
+            with pytest.raises(InputError, match=r"powers overflow: pass phi\.double\(\)"):
+                function(phi)
+    assert torch.isfinite(action.action(torch.full((1, 2, 2), 100).double()).real).all()
+
+
+def test_scalars_are_not_cut_either() -> None:
+    for call in (
+        lambda: format_value(np.complex128(1j), 0.1), lambda: pulls.pull(np.complex128(1j), 0.1, 0.0, 0.1),
+        lambda: to_kappa_lambda("flow", np.complex128(-4 + 1j), 4.0, 2),
+        lambda: toy_cumulants(ComplexGaussian(1.0), 2.5), lambda: check_shape((4.5, 4)),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            call()
+    assert ScalarPhi4(np.float32(0.25), np.int64(1)) == ScalarPhi4(0.25, 1.0)
+    assert ComplexGaussian(np.complex64(1 + 1j)) == ComplexGaussian(1 + 1j)
 
 
 def test_what_a_writer_appends(tmp_path: Any) -> None:
