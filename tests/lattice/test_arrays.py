@@ -117,7 +117,7 @@ def real_functions() -> Iterator[Any]:
         ("wolff", lambda x: wolff_update(ACTION, x, **KEYS)),
         ("swendsen-wang", lambda x: swendsen_wang_update(ACTION, x, **KEYS)),
         ("polish", lambda x: polish(ACTION, x, 1, 1, length=1.0, n_steps=5)),
-        ("cut_off", lambda x: drift.cut_off(np.ones((N, 4), complex), x[:, :, 0])),
+        ("cut_off", lambda x: drift.cut_off(np.ones((N, 4), complex), x[:, 0])),
     ):  # fmt: skip
         yield one(name, f, PHI)
 
