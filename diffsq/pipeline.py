@@ -12,6 +12,7 @@ from pathlib import Path
 from diffsq import stages
 from diffsq.checks.perform import check_options
 from diffsq.config.config import Config, resolved_yaml
+from diffsq.config.version import stamped
 from diffsq.run_folder.records import (
     FOLDER,
     INPUTS,
@@ -63,7 +64,7 @@ def run(
             check_options(name, options)
         for stage in FOLDER:  # before any work: a stage far down the line may hold other settings
             check_unchanged(run, stage)
-        write_atomic(folder / "config.yaml", resolved_yaml(config).encode())
+        write_atomic(folder / "config.yaml", stamped(resolved_yaml(config)).encode())
         for stage in stages:
             perform(run, stage)
         return run

@@ -110,6 +110,41 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+def json_data(data: Any, what: str) -> Any:
+    """`data` as JSON data: NumPy's numbers, texts and arrays as Python's, tuples as lists.
+
+    What JSON cannot hold, and would change or lose, is an InputError that names it: `what` and its keys.
+
+    >>> json_data({"beta": (1, 2.5)}, "attrs")
+    {'beta': [1, 2.5]}
+    >>> json_data({"beta": 1j}, "attrs")
+    Traceback (most recent call last):
+        ...
+    lattice.errors.InputError: attrs.beta is of type complex, which JSON cannot hold: pass [z.real, z.imag]
+    """
+    dtype = getattr(data, "dtype", None)
+    kind = getattr(dtype, "kind", "")
+    exact = kind == "U" or (kind in ("b", "i", "u", "f") and dtype is not None and dtype.itemsize <= 8)
+    if exact and not hasattr(data, "compressed"):  # a scalar or array of NumPy, without a mask
+        data = data.tolist()
+    if data is None or type(data) in (bool, int, str):
+        return data
+    if isinstance(data, float) and data - data == 0:
+        return float(data)
+    if isinstance(data, list | tuple):
+        return [json_data(x, f"{what}[{i}]") for i, x in enumerate(data)]
+    if isinstance(data, dict):
+        for key in data:
+            if not isinstance(key, str):
+                raise InputError(f"{what} has the key {key!r}: keys are text, pass {str(key)!r}")
+        return {str(key): json_data(x, f"{what}.{key}") for key, x in data.items()}
+    advice = "pass numbers, text, lists, or dicts of them"
+    if "complex" in f"{type(data).__name__} {dtype}":
+        advice = "pass [z.real, z.imag]"
+    found = f"{data}" if isinstance(data, float) else f"of type {type(data).__name__}"
+    raise InputError(f"{what} is {found}, which JSON cannot hold: {advice}")
+
+
 def canonical_json(data: Any) -> str:
     """JSON with sorted keys and no spaces: equal data give equal text, which is what gets hashed.
 

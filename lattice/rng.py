@@ -17,6 +17,7 @@ machine.
 from __future__ import annotations
 
 import math
+import operator
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -25,7 +26,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from lattice.arrays import integer_array
 from lattice.errors import InputError
+from lattice.seeds import check_seed
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -209,14 +212,16 @@ def _numbers(seed: int, stream: str, index: Any, step: int, size: int, gaussian:
     return rows
 
 
-def check_counters(seed: int, index: Any, step: int) -> NDArray[np.uint64]:
-    """`index` as uint64 (n,), after checking that seed, index and step fit their words."""
-    index = np.atleast_1d(np.asarray(index))
-    if not 0 <= seed < 2**64:
-        raise InputError(f"seed must be in [0, 2^64), got {seed}")
-    if not 0 <= step < 2**32:
-        raise InputError(f"trajectory or step number must be in [0, 2^32), got {step}")
-    integers = index.ndim == 1 and index.dtype.kind in "iu"
-    if not integers or (index.size and (index.min() < 0 or index.max() >= 2**32)):
+def check_counters(seed: Any, index: Any, step: Any) -> NDArray[np.uint64]:
+    """`index` as uint64 (n,), after checking that seed, index and step are integers that fit their words."""
+    check_seed(seed)
+    try:
+        number = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**32:
+        raise InputError(f"trajectory or step number must be an integer in [0, 2^32), got {step!r}")
+    keys = np.atleast_1d(integer_array(index, "chain or stream indices"))
+    if keys.ndim != 1 or (keys.size and (keys.min() < 0 or keys.max() >= 2**32)):
         raise InputError("chain or stream indices must be a 1-d integer array with values in [0, 2^32)")
-    return np.ascontiguousarray(index, dtype=np.uint64)
+    return keys.astype(np.uint64)

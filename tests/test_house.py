@@ -21,7 +21,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "lattice/updates/kernels/layout": "lattice/updates/test_hmc",
     },
     "types and names, nothing to run": {
-        "lattice/arrays": "test_layering",
         "diffsq/models/protocol": "test_layering",
         "diffsq/config/names": "diffsq/config/test_config",
     },

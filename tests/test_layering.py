@@ -10,7 +10,7 @@ from places import ROOT
 
 FLOORS = {
     "lattice": (
-        ("errors", "arrays", "lazy"), ("rng",), ("files",), ("progress", "processes", "requests"),
+        ("errors", "lazy"), ("arrays", "seeds"), ("rng",), ("files",), ("progress", "processes", "requests"),
         ("statistics", "actions"), ("exact", "ensembles"), ("observables", "updates", "certificates"),
         ("simulation",), ("scans", "interchange"), ("__init__",),
     ),

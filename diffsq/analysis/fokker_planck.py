@@ -25,7 +25,7 @@ from einops import rearrange
 from torch import Tensor
 
 from diffsq.models.points import PointModel
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 from lattice.rng import normals
 
@@ -63,7 +63,9 @@ def noised(points: Tensor, sigma: float, n: int, seed: int) -> Tensor:
     """n points spread evenly over the data (N, d), with noise sigma: (n, d)."""
     rows = torch.linspace(0, len(points) - 1, min(n, len(points))).long()
     eps = normals(seed, "points/check", np.array([0]), 0, len(rows) * points.shape[1])
-    return points[rows].double() + sigma * torch.from_numpy(eps).reshape(len(rows), -1)
+    return torch.from_numpy(real_array(points[rows], "points")) + sigma * torch.from_numpy(eps).reshape(
+        len(rows), -1
+    )
 
 
 def circulation(model: PointModel, points: Tensor, sigma: float, seed: int = 0, n: int = 20000) -> float:

@@ -21,7 +21,7 @@ from einops import rearrange
 from scipy.interpolate import CubicSpline
 
 from lattice.actions.one_variable import RealQuartic, TwoPeak
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.statistics.notation import aligned, format_value
@@ -80,6 +80,7 @@ def noised_action(action: Action, phi: Floats, sigma: float) -> Floats:
         raise InputError(f"sigma of a noised action must be positive, got {sigma}")
     z = np.linspace(-REACH, REACH, NODES)
     log_weight = -0.5 * z**2 - math.log(math.sqrt(2 * math.pi) / (z[1] - z[0]))
+    phi = real_array(phi, "phi")
     y = torch.from_numpy(rearrange(np.add.outer(phi, sigma * z), "m node -> (m node) 1"))
     inside = rearrange(-action.action(y).numpy(), "(m node) -> m node", m=len(phi)) + log_weight
     top = inside.max(axis=1, keepdims=True)
@@ -93,6 +94,7 @@ def learned_curve(model: Any, phi: Floats, sigma: float) -> Floats:
     model: points (n, 1), as `diffsq.models.points.PointModel`. Raises `InputError` for values that are not
     finite.
     """
+    phi = real_array(phi, "phi")
     x = torch.from_numpy(phi)[:, None]
     level = torch.full((len(x),), float(sigma), dtype=torch.float64)
     energy = getattr(model, "kind", None) == "energy"
@@ -112,7 +114,7 @@ def compare_action(
     """
     if len(curves) < 2:
         raise InputError(f"an error band needs curves of two or more models, got {len(curves)}")
-    given = np.asarray(curves, dtype=np.float64)
+    given, phi = real_array(curves, "curves"), real_array(phi, "phi")
     if given.shape[1:] != phi.shape:
         raise InputError(f"curves of {given.shape[1:]} points on a grid of {phi.shape}")
     s = action.action(torch.from_numpy(phi)[:, None]).numpy()

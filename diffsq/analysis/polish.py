@@ -21,7 +21,7 @@ from torch import Tensor
 
 from diffsq.models.momentum import Momenta, shells
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
@@ -78,7 +78,7 @@ def polish(
         raise InputError(f"the number of trajectories must be 0 or more, got {n_traj}")
     numbers = np.arange(len(phi)) if chains is None else chains
     start, _ = check_batch(action, phi, seed, numbers, 0)
-    bad = ~np.isfinite(phi.reshape(len(phi), -1)).all(axis=1)
+    bad = ~np.isfinite(start.reshape(len(start), -1)).all(axis=1)
     if bad.any():
         raise InputError(f"{int(bad.sum())} fields are not finite, first field {int(bad.argmax())}")
 
@@ -107,7 +107,7 @@ def measure_fields(momenta: Momenta, action: ScalarPhi4, phi: Floats) -> Floats:
     weight[torch.arange(len(index)), index] = momenta.multiplicity
     weight /= weight.sum(0)
     rows = []
-    for part in torch.split(torch.from_numpy(phi), CHUNK):
+    for part in torch.split(torch.from_numpy(real_array(phi, "phi")), CHUNK):
         site = part.flatten(1)
         rest = (site**2).mean(1), action.action(part) / momenta.volume, site.mean(1).abs(), (site**4).mean(1)
         rows.append(torch.cat([momenta.power(part) @ weight, torch.stack(rest, 1)], 1))

@@ -45,6 +45,7 @@ from lattice.rng import normals, uniforms
 from lattice.statistics.cumulants import cumulants_from_moments
 from lattice.statistics.extrapolation import Extrapolation, extrapolate_step
 from lattice.statistics.notation import aligned, with_pull
+from lattice.statistics.pulls import pull
 
 BLOCK = 1000  # samples: a jackknife block, and one index of the random streams
 CHUNK = 32  # blocks at a time: the fields of a step stay in the cache
@@ -195,7 +196,7 @@ def sampler_table(
         rows.append({
             "sde": kind, "sampler": name, "n_steps": steps, "epsilon": epsilon, "last": last, "n": n,
             "orders": list(orders), "exact": exact.tolist(), "value": value.tolist(),
-            "error": error.tolist(), "pull": ((value - exact) / error).tolist(),
+            "error": error.tolist(), "pull": [pull(v, e, x, 0.0) for v, e, x in zip(value, error, exact)],
         })  # fmt: skip
     return rows
 
@@ -234,7 +235,8 @@ def text(rows: Sequence[dict[str, Any]]) -> str:
         group = [r for r in rows if all(r[k] == row[k] for k in ("sde", "sampler", "epsilon", "last"))]
         if row is group[-1] and len(group) > 2:
             numbers = [
-                with_pull(x.value, x.error, (x.value - e) / x.error) + ("" if x.trusted else " not linear")
+                with_pull(x.value, x.error, pull(x.value, x.error, e, 0.0))
+                + ("" if x.trusted else " not linear")
                 for x, e in zip(limit(group), row["exact"])
             ]
             cells.append([*cells[-1][:3], "infinity", *numbers])

@@ -183,7 +183,9 @@ def _compare(orders: Sequence[int], z2: bool, truth: Tally, raw: Tally, correcte
         out[name] = {"value": curve.value[0].tolist(), "error": curve.error[0].tolist(), "ratios": ratio}
         if name != "ensemble":
             off, error = curve.value - reference[0].value, np.hypot(curve.error, reference[0].error)
-            pull = np.sign(off[0]) * [sigmas_of(o, e, dof) for o, e in zip(off[0], error[0])]
+            pull = np.sign(off[0]) * [
+                sigmas_of(o, e, dof, abs(v)) for o, e, v in zip(off[0], error[0], curve.value[0])
+            ]
             out[name]["pull"] = pull.tolist()
     return out
 

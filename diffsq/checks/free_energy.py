@@ -22,6 +22,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress, counted
 from lattice.scans.thermodynamic_integration import Node, thermodynamic_integration
 from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.pulls import pull
 from lattice.statistics.weights import check_log_weights, distrusted
 
 LIMIT = 4.0  # standard deviations
@@ -97,8 +98,7 @@ def _forward(bench: Workbench, progress: Progress, n: int) -> tuple[Floats, Inte
 
 
 def _pull(a: tuple[float, float], b: tuple[float, float]) -> float:
-    error = math.hypot(a[1], b[1])
-    return (a[0] - b[0]) / error if error > 0 else math.nan
+    return pull(*a, *b) if math.hypot(a[1], b[1]) > 0 else math.nan
 
 
 def text(result: dict[str, Any]) -> str:

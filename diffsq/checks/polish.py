@@ -25,7 +25,7 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import uniforms
 from lattice.statistics.notation import aligned, format_value, with_pull
-from lattice.statistics.pulls import mean_and_error
+from lattice.statistics.pulls import mean_and_error, pull
 
 CONTROL_LIMIT = 5.0
 SAMPLERS = ("path", *steps.STEPS)
@@ -82,7 +82,8 @@ def run(
     trained = Reference.of_ensemble(measured(train.phi), train.chain)
     control = heal(held_out.phi, seed + 1, trained, held_out.chain)
     progress.close()
-    worst = float(np.abs(np.array(control["bias"]) / np.array(control["error"])).max())
+    rows = zip(control["bias"], control["error"], strict=True)
+    worst = max(abs(x) for bias, error in rows for x in _pulls(bias, error, trained.value))
     return {
         **found, "names": polish.names_of(momenta), "reference": truth.value.tolist(),
         "reference_error": truth.error.tolist(),
@@ -114,6 +115,11 @@ def _per_shell(momenta: Momenta, q: torch.Tensor) -> list[float]:
     return [v / float(label["multiplicity"]) for v, label in zip(total.tolist(), labels)]
 
 
+def _pulls(bias: Any, error: Any, size: Any) -> list[float]:
+    """Biases of observables of these sizes in units of their errors, signed."""
+    return [pull(s + b, e, s, 0.0) for b, e, s in zip(bias, error, size, strict=True)]
+
+
 def text(result: dict[str, Any]) -> str:
     """Relative bias, value(error) [pull], against the number of trajectories, and how many each needs."""
     names, bias, error = result["names"], np.array(result["bias"]), np.array(result["error"])
@@ -122,7 +128,11 @@ def text(result: dict[str, Any]) -> str:
     rows = [["observable", "reference", *(f"{t} traj" for t in shown), "needed", "left, Gauss"]]
     for i, name in enumerate(names):
         cells = [
-            with_pull(100 * bias[t, i] / size[i], 100 * error[t, i] / size[i], bias[t, i] / error[t, i])
+            with_pull(
+                100 * bias[t, i] / size[i],
+                100 * error[t, i] / size[i],
+                _pulls(bias[t], error[t], size)[i],
+            )
             for t in shown
         ]
         needed = result["healed"][i]

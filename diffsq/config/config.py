@@ -27,7 +27,8 @@ from pydantic import (
 
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.names import CHECK_NAMES
-from diffsq.config.section import Section, nearest, one_line
+from diffsq.config.presets import found
+from diffsq.config.section import Section, Seed, nearest, one_line
 from diffsq.config.sections import (
     MIN_EXTENT,
     ChainParameters,
@@ -42,6 +43,7 @@ from diffsq.config.sections import (
     ShapeConfig,
     TrainingConfig,
 )
+from diffsq.config.version import unreadable
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
 from lattice.actions.protocol import check_one_variable
 from lattice.errors import InputError
@@ -80,7 +82,7 @@ class Config(Section):
     action_keys: ClassVar[tuple[str, ...]] = ("action.kind", "action.kappa", "action.lam")
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-    seed: int = Field(default=1, ge=0, lt=2**64)
+    seed: Seed = 1
     action: Built = None
     lattice: ShapeConfig | None = None
     ensemble: Any
@@ -249,7 +251,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     data = read_yaml(Path(path))
     for override in overrides:
         apply_override(data, override)
-    return config_from_dict(data)
+    try:
+        return config_from_dict(data)
+    except InputError as error:
+        if overrides and _complaint(read_yaml(Path(path))) != str(error):
+            raise  # the overrides are at fault
+        raise unreadable(found(Path(path)), error) from None
+
+
+def _complaint(data: Mapping[str, Any]) -> str:
+    """What is wrong with the content of a file, "" if nothing."""
+    try:
+        config_from_dict(data)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def config_from_dict(data: Mapping[str, Any]) -> Config:

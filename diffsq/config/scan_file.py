@@ -28,7 +28,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from diffsq.config.action_section import read_action
 from diffsq.config.config import Config, LatticeRun, load_config
-from diffsq.config.section import Section, validated
+from diffsq.config.section import Section, Seed, validated
 from diffsq.config.yaml_file import apply_override, read_yaml
 from lattice.errors import InputError
 from lattice.simulation.parameters import MonteCarlo
@@ -78,7 +78,7 @@ class PointsFile(Section):
     """The top level; `points` are validated one by one, so that an error can say which."""
 
     name: Name
-    seed: int = Field(default=1, ge=0, lt=2**64)
+    seed: Seed = 1
     ensemble: dict[str, Any] = Field(default_factory=dict)
     points: list[Any] = Field(min_length=1, max_length=MAX_POINTS)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lattice import errors
 from lattice.errors import InputError
+from lattice.seeds import check_seed
 
 Model = TypeVar("Model", bound=BaseModel)
+Seed = Annotated[int, BeforeValidator(check_seed)]
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

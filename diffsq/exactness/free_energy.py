@@ -25,7 +25,7 @@ from scipy.special import expit
 
 from diffsq.exactness.weights import ln_z, log_mean_exp
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers, batches
+from lattice.arrays import Floats, Integers, batches, real_array
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import check_log_weights, effective_sample_size, normalised_weights
@@ -49,16 +49,16 @@ def difference(log_weight_a: ArrayLike, log_weight_b: ArrayLike) -> FreeEnergy:
     >>> round(difference(np.zeros(40), np.full(40, 1.5)).value, 12)
     1.5
     """
-    (a, a_error), (b, b_error) = (ln_z(np.asarray(w, dtype=np.float64)) for w in (log_weight_a, log_weight_b))
+    (a, a_error), (b, b_error) = (ln_z(check_log_weights(w)) for w in (log_weight_a, log_weight_b))
     ess = min(effective_sample_size(w)[0] for w in (log_weight_a, log_weight_b))
     return FreeEnergy(b - a, float(np.hypot(a_error, b_error)), ess)
 
 
 def action_values(action: Action, phi: ArrayLike, chunk: int = 4096) -> Floats:
     """S of fields (n, *shape), float64: (n,)."""
-    fields = np.asarray(phi, dtype=np.float64)
+    fields = real_array(phi, "phi")
     parts = [action.action(torch.from_numpy(fields[rows])) for rows in batches(len(fields), chunk)]
-    return np.asarray(torch.cat(parts).numpy())
+    return real_array(torch.cat(parts), "the action S of real fields")
 
 
 def reweighted(

@@ -32,7 +32,7 @@ from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.reverse_chain import ActionFunction, rise
 from diffsq.sampling.streams import noise_of
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array, same_length
 from lattice.errors import InputError
 from lattice.rng import uniforms
 from lattice.updates.cluster import wolff_update
@@ -57,7 +57,10 @@ class State:
         >>> State.of(np.zeros((2, 4, 4))).log_w
         array([nan, nan])
         """
-        return cls(phi, np.full(len(phi), np.nan) if log_w is None else log_w)
+        phi = real_array(phi, "phi")
+        log_w = np.full(len(phi), np.nan) if log_w is None else real_array(log_w, "log_w")
+        same_length(phi=phi, log_w=log_w)
+        return cls(phi, log_w)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ such noise: they are the default.
 import numpy as np
 from scipy.special import log_ndtr
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import check_log_weights, normalised_weights
@@ -25,7 +25,7 @@ def noisy_acceptance(delta: Floats | float, noise: Floats | float) -> Floats:
     >>> [round(float(noisy_acceptance(0.0, s)), 4) for s in (0.0, 0.5, 1.0)]
     [1.0, 0.8496, 0.7616]
     """
-    d, s = np.broadcast_arrays(np.asarray(delta, dtype=np.float64), np.asarray(noise, dtype=np.float64))
+    d, s = np.broadcast_arrays(real_array(delta, "delta"), real_array(noise, "noise"))
     if not (np.isfinite(d).all() and np.isfinite(s).all() and (s >= 0).all()):
         raise InputError("delta must be finite and the noise a standard deviation >= 0")
     safe = np.maximum(s, 1e-12)
@@ -41,7 +41,7 @@ def noisy_odds(delta: Floats | float, noise: Floats | float) -> Floats:
     >>> round(float(noisy_odds(1.0, 0.0)), 4), round(float(noisy_odds(1.0, 1.0)), 4)
     (2.7183, 2.0421)
     """
-    return np.asarray(noisy_acceptance(delta, noise) / noisy_acceptance(-np.asarray(delta), noise))
+    return np.asarray(noisy_acceptance(delta, noise) / noisy_acceptance(-real_array(delta, "delta"), noise))
 
 
 def kept_noise_bias(observable: Floats, log_weight: Floats, noisy: Floats) -> tuple[float, float]:
@@ -51,7 +51,13 @@ def kept_noise_bias(observable: Floats, log_weight: Floats, noisy: Floats) -> tu
     estimates of log q. The chain is exact for the weights w e^eta, so the bias is the difference of two
     weighted means over the same proposals.
     """
-    exact = check_log_weights(log_weight)
+    exact, noisy = check_log_weights(log_weight), real_array(noisy, "noisy")
+    observable = real_array(observable, "observable")
+    if observable.shape != (n := len(exact),) or noisy.shape[1:] != (n,):
+        raise InputError(
+            f"{n} log-weights need observable ({n},), noisy (n_estimates, {n}): got {observable.shape}, "
+            f"{noisy.shape}"
+        )
     columns = [observable, normalised_weights(exact), *(normalised_weights(row - exact) for row in noisy)]
     scale = np.array([float((row - exact).max()) for row in noisy])
     relative = np.exp(scale - scale.max())  # all estimates in one unit

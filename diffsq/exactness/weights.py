@@ -10,16 +10,18 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.rng import uniforms
+from lattice.seeds import check_seed
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.weights import check_log_weights, ess_of_log, log_moments, spread_of
 
 
 def log_mean_exp(log_weight: Floats) -> float:
     """log of the mean of e^{log_weight}, without overflow."""
+    log_weight = real_array(log_weight, "log_weight")
     top = float(log_weight.max())
     return top + float(np.log(np.mean(np.exp(log_weight - top))))
 
@@ -124,6 +126,6 @@ def metropolis_ensemble(ensemble: Ensemble, seed: int) -> Ensemble:
     chain.trajectory = np.arange(len(indices), dtype=np.int64)
     chain.series = {**chain.series, "accepted": accepted.astype(np.float64)}
     rate, error = acceptance_of(accepted)
-    about = {"seed": seed, "acceptance": rate, "acceptance_error": error}
+    about = {"seed": check_seed(seed), "acceptance": rate, "acceptance_error": error}
     chain.attrs = {**chain.attrs, "metropolis": about}
     return chain

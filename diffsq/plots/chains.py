@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from diffsq.plots.estimators import Autocorrelation
 from diffsq.plots.style import BLUE, COLD, FIELD, GREY, HOT, INK, band, note, panels, styled
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 
 Band = tuple[float, float]
 KINDS = (("hot", HOT, (0, ())), ("cold", COLD, (0, (5, 1))), ("wall", GREY, (0, (1, 1))))
@@ -34,7 +34,7 @@ def thermalisation(
         (right, action_density, r"$s = S/V$  [per site]", r"$s$"),
     )
     for (axes, history, label, name), production in zip(about, equilibrium):
-        data = np.asarray(history, dtype=np.float64)
+        data = real_array(history, "history")
         _histories(axes, data, start)
         end = len(data) if cut is None else cut
         _mark(axes, end, "kept from here", 0.97, linewidth=1.4, rotation=90)

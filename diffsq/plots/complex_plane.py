@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from diffsq.plots.style import INK, VERMILLION, new_figure, styled
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 
 DECADES = 4.5  # of the colour scale, below the highest density
 COLOURS = "viridis"
@@ -26,7 +26,7 @@ def density_map(
     drift as arrows (their length is its square root, so that all are seen). strip: dashed lines at y =
     +-strip.
     """
-    first, second = np.asarray(data, dtype=np.float64), np.asarray(samples, dtype=np.float64)
+    first, second = real_array(data, "data"), real_array(samples, "samples")
     reach = 1.03 * np.maximum(np.abs(first).max(0), np.abs(second).max(0))
     if strip is not None:
         reach[1] = max(reach[1], 1.06 * strip)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from diffsq.plots import style
 from diffsq.plots.estimators import Curve, curve_ratio, histogram_density
 from diffsq.plots.style import BLUE, FIELD, INK, MONTE_CARLO, VERMILLION, band, panels, styled
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 
 STYLES = {"raw": ("raw", style.RAW, "s", -0.18), "weighted": ("weighted (exact)", style.WEIGHTED, "o", 0.18)}
 
@@ -26,7 +26,7 @@ def magnetization_distribution(
 
     Error bars are blocked jackknife errors; the band in the ratio is Monte Carlo's own error.
     """
-    drawn = [np.asarray(part, dtype=np.float64) for part in (monte_carlo, samples) if part is not None]
+    drawn = [real_array(part, "values") for part in (monte_carlo, samples) if part is not None]
     reach = 1.02 * max(float(np.abs(part).max()) for part in drawn)
     edges = np.linspace(-reach, reach, n_bins + 1)
     curves = {}
@@ -119,7 +119,7 @@ def log_weights(
     diagonal and the histograms cross at u = 0.  Annotated: <e^u>_R and <e^-u>_F, both one if ln Z is right,
     and ESS/N = 1/<e^u>_F.  ``ess`` maps "reverse" and "forward" to published (value, error).
     """
-    u_r, u_f = (np.asarray(log_w, dtype=np.float64) - ln_z for log_w in (reverse, forward))
+    u_r, u_f = (real_array(log_w, "log_weight") - ln_z for log_w in (reverse, forward))
     low, high = np.quantile(np.concatenate([u_r, u_f]), [0.002, 0.998])
     pad = 0.08 * max(float(high - low), 1e-6)
     edges = np.linspace(low - pad, high + pad, 46)

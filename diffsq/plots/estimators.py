@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffsq.process.cumulants import slices
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.gamma import as_replicas, autocovariance
@@ -48,7 +48,9 @@ def histogram_density(samples: ArrayLike, edges: ArrayLike, log_weight: ArrayLik
     >>> curve.value.tolist()
     [1.0, 1.0]
     """
-    data, bins = np.asarray(samples, dtype=np.float64), np.asarray(edges, dtype=np.float64)
+    data, bins = real_array(samples, "samples"), real_array(edges, "edges")
+    if data.ndim != 1 or bins.ndim != 1:
+        raise InputError(f"samples and edges are (n,) and (m + 1,), got {data.shape} and {bins.shape}")
     if len(data) < 2:
         raise InputError(f"a jackknife error needs at least 2 configurations, got {len(data)}")
     block, m = slices(len(data)), len(bins) - 1

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from diffsq.plots.style import new_figure, spread, styled
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 
 SPAN = 2.5  # colour scale in units of a frame's own root mean square
@@ -23,7 +23,7 @@ def denoising_sequence(phi: ArrayLike, sigma: ArrayLike, *, n_frames: int = 12, 
     ``n_frames`` frames, the first and the last among them, are shown; of a lattice in three or more
     dimensions the plane through the origin.
     """
-    frames, levels = np.asarray(phi, dtype=np.float64), np.asarray(sigma, dtype=np.float64)
+    frames, levels = real_array(phi, "phi"), real_array(sigma, "sigma")
     if len(frames) != len(levels) or not len(frames):
         raise InputError(f"need one sigma per frame, got {len(frames)} frames and {len(levels)} sigmas")
     shown = spread(len(frames), n_frames)

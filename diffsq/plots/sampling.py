@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from diffsq.plots import style
 from diffsq.plots.style import BLUE, FIELD, INK, MODEL, SIGMA, new_figure, note, panels, rows, styled
+from lattice.arrays import real_array
 from lattice.statistics.notation import format_value
 
 KERNELS = (
@@ -22,7 +23,7 @@ KERNELS = (
 @styled
 def level_schedule(levels: ArrayLike) -> Figure:
     """The noise levels sigma_0 = 0 < ... < sigma_N against n, and the growth sigma_(n+1)/sigma_n."""
-    sigma = np.asarray(levels, dtype=np.float64)
+    sigma = real_array(levels, "levels")
     figure, (left, right) = panels(9.6, 3.4, 1, 2)
     n = np.flatnonzero(sigma > 0)
     left.plot(n, sigma[n], color=BLUE, marker="o", markersize=4)
@@ -89,7 +90,7 @@ def _gain(axes: Axes, gain: float, error: float | None) -> None:
 def level_variance(sigma: ArrayLike, variance: ArrayLike) -> Figure:
     """Variance over forward paths of each step's part of log F - log R, Gaussian part removed, against the
     step's sigma; both (N,)."""
-    place, value = np.array(sigma, dtype=np.float64), np.asarray(variance, dtype=np.float64)
+    place, value = real_array(sigma, "sigma").copy(), real_array(variance, "variance")
     positive = place > 0
     place[~positive] = place[positive].min() / 2 if positive.any() else 1.0  # zero has no logarithm
     figure, axes = panels(8.2, 4.0)

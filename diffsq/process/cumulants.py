@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import scipy.stats
+import torch
 from einops import rearrange, repeat
 from torch import Tensor
 
 from diffsq.process.sde import VESDE, VPSDE
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, integer_array, real_array, same_length
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments
@@ -38,7 +39,7 @@ MIN_BLOCKS = 10  # fewer give no error worth a pull
 
 def signal(sde: VESDE | VPSDE, levels: Tensor) -> Floats:
     """f at the noise levels sigma (n_levels,), 0 included: 1, or 1/sqrt(1 + sigma^2) (VP)."""
-    return sde.signal(sde.time(levels.double().cpu())).numpy()
+    return sde.signal(sde.time(torch.from_numpy(real_array(levels.cpu(), "levels")))).numpy()
 
 
 def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:
@@ -50,9 +51,11 @@ def flow(kappa: Floats, f: Floats, sigma: Floats, noise: float = 1.0) -> Floats:
     >>> flow(np.array([0.0, 1.0, 0.0, -2.0]), np.array([0.5]), np.array([3.0]))
     array([[ 0.   ,  2.5  ,  0.   , -0.125]])
     """
-    start = repeat(np.asarray(kappa, dtype=np.float64), "... n -> ... level n", level=len(f)).copy()
-    start[..., 1] += noise * np.asarray(sigma) ** 2
-    return np.asarray(start * np.power.outer(np.asarray(f), np.arange(1, start.shape[-1] + 1)))
+    kappa, f, sigma = real_array(kappa, "kappa"), real_array(f, "f"), real_array(sigma, "sigma")
+    same_length(f=f, sigma=sigma)
+    start = repeat(kappa, "... n -> ... level n", level=len(f)).copy()
+    start[..., 1] += noise * sigma**2
+    return np.asarray(start * np.power.outer(f, np.arange(1, start.shape[-1] + 1)))
 
 
 class Tally:
@@ -74,10 +77,12 @@ class Tally:
         Raises `InputError` for values that are not finite.
         """
         n_blocks, n_max = self.counts.shape[1], self.sums.shape[2]
-        field = np.asarray(x.cpu() if isinstance(x, Tensor) else x, dtype=np.float64).reshape(len(x), -1)
+        field = real_array(x.cpu() if isinstance(x, Tensor) else x, "x").reshape(len(x), -1)
         if not np.isfinite(field).all():
             raise InputError(f"NaN or infinite values at level {level}: the process ran away")
-        w = np.ones(len(field)) if weight is None else weight
+        w = np.ones(len(field)) if weight is None else real_array(weight, "weight")
+        block = integer_array(block, "block")
+        same_length(x=field, block=block, weight=w)
         self.counts[level] += np.bincount(block, w, n_blocks)
         power = np.ones_like(field)
         for p in range(n_max):
@@ -146,7 +151,8 @@ def estimate(
     >>> bool((np.abs(value - [1.0, 2.0, 6.0]) < 4 * error).all())
     True
     """
-    labels = slices(len(x), n_blocks) if block is None else np.unique(block, return_inverse=True)[1]
+    whole = None if block is None else integer_array(block, "block")
+    labels = slices(len(x), n_blocks) if whole is None else np.unique(whole, return_inverse=True)[1]
     tally = Tally(1, int(labels.max()) + 1)
     tally.add(0, x, labels, weight)
     curve = tally.curve(np.zeros(1), orders, z2)
@@ -203,7 +209,10 @@ def forward_pulls(
     counted, exact = tally.replicas(z2), _averaged(tally, f, sigma, z2, noise)
     off, without = ((a - b)[1:][..., columns] for a, b in zip(counted, exact))
     error, dof = jackknife_errors(without, -2), without.shape[1] - 1
-    return np.array([[sigmas_of(o, e, dof) for o, e in zip(*row)] for row in zip(off, error)])
+    width = np.sqrt(np.abs(exact[0][1:, 1:2]))
+    scale = np.maximum(np.abs(exact[0][1:][:, columns]), width ** np.array(orders))  # of the terms of kappa_n
+    rows = zip(off, error, scale, strict=True)
+    return np.array([[sigmas_of(o, e, dof, s) for o, e, s in zip(*row)] for row in rows])
 
 
 def consistent(pulls: Floats, gate: float = 4.5) -> tuple[bool, float]:
@@ -214,6 +223,7 @@ def consistent(pulls: Floats, gate: float = 4.5) -> tuple[bool, float]:
     >>> consistent(np.array([1.0, 4.6]))[0], consistent(np.array([4.6]))[0]
     (True, False)
     """
+    pulls = real_array(pulls, "pulls")
     if not np.isfinite(pulls).all():
         return False, 0.0
     p = min(1.0, pulls.size * 2 * float(scipy.stats.norm.sf(np.abs(pulls).max())))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsq.config.config import Config, load_config
+from diffsq.config.version import this_version, version_of
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
 from lattice.processes import Team
@@ -144,6 +145,12 @@ def read_records(folder: Path) -> dict[str, Any]:
             f"{folder}: a run folder of diffsq 0.1, other files in other places; choose another with --run "
             f"(the ensemble of a run on a lattice can be taken: --set ensemble.source={folder}/ensemble)"
         )
+    schemas = [record.get("schema") for record in records.values() if isinstance(record, dict)]
+    if any(isinstance(schema, int) and schema > max(SCHEMA.values()) for schema in schemas):
+        raise InputError(
+            f"{folder}: a run folder of a newer diffsq ({_version(folder)}), this is {this_version()}; "
+            "choose another with --run, or use that version"
+        )
     for stage, record in records.items():
         if (
             stage not in STAGES
@@ -157,6 +164,12 @@ def read_records(folder: Path) -> dict[str, Any]:
         ):
             raise InputError(f"{path}: damaged record of stage {stage!r}; choose another --run folder")
     return records
+
+
+def _version(folder: Path) -> str:
+    path = folder / "config.yaml"
+    written = version_of(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return written or "its version is not recorded"
 
 
 def open_config(folder: Path) -> Config:

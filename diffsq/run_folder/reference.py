@@ -14,7 +14,7 @@ from typing import Any
 
 from lattice.observables.names import field_power
 from lattice.statistics.notation import aligned, format_value, parse_value
-from lattice.statistics.pulls import SIGNIFICANCE, sidak_threshold
+from lattice.statistics.pulls import SIGNIFICANCE, pull, sidak_threshold
 
 MAX_PULL, MAX_ERROR_RATIO = 3.0, 1.0
 
@@ -65,7 +65,7 @@ def _row(result: Mapping[str, Any], convention: str, name: str, text: str) -> di
     apart = math.hypot(error, published_error)
     return {**head, "value": value, "error": error, "reference": published,
             "reference_error": published_error if known else None,
-            "pull": (value - published) / apart if known and apart > 0 else None,
+            "pull": pull(value, error, published, published_error) if known and apart > 0 else None,
             "error_ratio": error / published_error if known and published_error > 0 else None}  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from diffsq.models.protocol import Noise, PointScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.sampling.reverse_chain import ActionFunction, Law, ReverseChain, finite, rise
 from diffsq.sampling.streams import POINT_BLOCK, noise_of
+from lattice.arrays import real_array
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent
 
@@ -28,7 +29,7 @@ RETRAIN = "; train longer or add levels"
 
 def check_levels(levels: Tensor) -> Tensor:
     """levels (N+1,) as float64. Raises `InputError` unless 0 = sigma_0 < sigma_1 < ... < sigma_N, N >= 2."""
-    levels = torch.as_tensor(levels, dtype=torch.float64)
+    levels = torch.from_numpy(real_array(levels, "levels"))
     if levels.ndim != 1 or len(levels) < 3 or levels[0] != 0 or not (levels.diff() > 0).all():
         raise InputError("levels must be 0 = sigma_0 < sigma_1 < ... < sigma_N with N >= 2")
     return levels

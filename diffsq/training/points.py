@@ -26,6 +26,7 @@ from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.rng import normals, uniforms
+from lattice.seeds import check_seed
 
 STDS = 10.0  # sigma_max in standard deviations of the data, where it is not given
 WARMUP = 50  # steps
@@ -44,7 +45,7 @@ def train_points(
     Raises `InputError` for points that are not finite or of another shape, for a noise range that is empty,
     and for a loss that is not finite.
     """
-    data = check_points(np.asarray(points))
+    data, seed = check_points(points), check_seed(seed)
     about = {
         "seed": seed, "settings": settings.model_dump(mode="json"), "n_points": len(data),
         "points": sha256_array(data),

@@ -18,11 +18,12 @@ points are nodes drawn from p_sigma.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 
 CELLS = 4  # cells and nodes per sigma
@@ -60,9 +61,9 @@ class Table:
         return found
 
 
-def check_points(points: NDArray[np.float64]) -> Floats:
+def check_points(points: Any) -> Floats:
     """`points` as float64 (N, d). Raises `InputError` unless N >= 2, d is 1 or 2 and all are finite."""
-    found = np.asarray(points, dtype=np.float64)
+    found = real_array(points, "points")
     if found.ndim != 2 or found.shape[1] not in (1, 2) or len(found) < 2:
         raise InputError(f"points must have the shape (N, 1) or (N, 2) with N >= 2, got {found.shape}")
     bad = np.flatnonzero(~np.isfinite(found).all(1))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.actions.protocol import MAX_DIM
+from lattice.actions.protocol import MAX_DIM, real_coupling
 from lattice.errors import InputError, nearest
 
 
@@ -64,6 +64,7 @@ def to_kappa_lambda(convention: str, mass2: float, coupling: float, dim: int) ->
     0.330698
     """
     conv = _convention(convention, dim)
+    mass2, coupling = real_coupling("mass2", mass2), real_coupling("coupling", coupling)
     g, b = coupling / conv.quartic, 2.0 * dim + mass2
     if not (math.isfinite(g) and math.isfinite(b)) or g < 0:
         raise InputError(f"{convention!r} needs finite mass2 and coupling >= 0, got {mass2}, {coupling}")

@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lattice.actions.protocol import Action, Derivative, Range, plain, sum_sites
+from lattice.actions.protocol import Action, Derivative, Range, field_values, plain, sum_sites
 from lattice.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ class ComplexGaussian(Action):
             raise InputError(f"action.sigma0 of a Gaussian must have a positive real part, got {self.sigma0}")
 
     def action(self, z: Tensor) -> Tensor:
-        return sum_sites(0.5 * plain(self.sigma0) * z * z)
+        return sum_sites(0.5 * plain(self.sigma0) * field_values(z) * z)
 
     def grad(self, z: Tensor) -> Tensor:
-        return plain(self.sigma0) * z
+        return plain(self.sigma0) * field_values(z)
 
     @property
     def derivative(self) -> Derivative:
@@ -90,11 +90,11 @@ class ComplexQuartic(Action):
         return math.sqrt((a - math.sqrt(a * a - b * b / 3)) / (2 * self.lam))
 
     def action(self, z: Tensor) -> Tensor:
-        z2 = z * z
+        z2 = field_values(z) * z
         return sum_sites(0.5 * plain(self.sigma0) * z2 + 0.25 * self.lam * z2 * z2)
 
     def grad(self, z: Tensor) -> Tensor:
-        return (plain(self.sigma0) + self.lam * z * z) * z
+        return (plain(self.sigma0) + self.lam * field_values(z) * z) * z
 
     @property
     def derivative(self) -> Derivative:
@@ -121,11 +121,11 @@ class RealQuartic(Action):
             raise InputError(f"exp(-S) is not integrable: action.mu2 = {self.mu2}, action.g = {self.g}")
 
     def action(self, z: Tensor) -> Tensor:
-        z2 = z * z
+        z2 = field_values(z) * z
         return sum_sites((0.5 * self.mu2 + self.g / 24.0 * z2) * z2)
 
     def grad(self, z: Tensor) -> Tensor:
-        return (self.mu2 + self.g / 6.0 * z * z) * z
+        return (self.mu2 + self.g / 6.0 * field_values(z) * z) * z
 
     @property
     def derivative(self) -> Derivative:
@@ -165,5 +165,5 @@ class TwoPeak(Action):
 
     def _argument(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """+-mu0 z/sigma0^2 with the sign that makes its real part positive, and exp(-2 of it)."""
-        a = (-z).where(z.real < 0, z) * (self.mu0 / self.sigma0**2)
+        a = (-field_values(z)).where(z.real < 0, z) * (self.mu0 / self.sigma0**2)
         return a, (-2.0 * a).exp()

@@ -23,6 +23,7 @@ from lattice.actions.protocol import (
     Derivative,
     Range,
     check_shape,
+    field_values,
     plain,
     says_itself,
     sum_sites,
@@ -43,13 +44,13 @@ def hopping(phi: Tensor, shifts: tuple[int, ...]) -> Tensor:
 
 def action_of(phi: Tensor, kappa: float, mass: complex, lam: float) -> Tensor:
     """S of each field (n, *shape) -> (n,)."""
-    phi2 = phi * phi
+    phi2 = field_values(phi) * phi
     return sum_sites(-2.0 * kappa * phi * hopping(phi, (-1,)) + mass * phi2 + lam * phi2 * phi2)
 
 
 def grad_of(phi: Tensor, kappa: float, mass: complex, lam: float) -> Tensor:
     """dS/dphi (n, *shape)."""
-    local = 2.0 * mass + 4.0 * lam * phi * phi
+    local = 2.0 * mass + 4.0 * lam * field_values(phi) * phi
     return local * phi - 2.0 * kappa * hopping(phi, (1, -1))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -183,15 +184,16 @@ def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
         ...
     lattice.errors.InputError: action.lam must be >= 0, got -1
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = float(value) if type(value) is not bool and isinstance(value, numbers.Real) else math.nan
+    if not math.isfinite(number):
         raise InputError(f"action.{name} must be a finite number, got {value!r}")
-    if not within.low <= value <= within.high:
+    if not within.low <= number <= within.high:
         ends = [f">= {within.low:g}"] * (within.low > -math.inf) + [f"<= {within.high:g}"] * (
             within.high < math.inf
         )
         why = f" ({within.why})" if within.why else ""
         raise InputError(f"action.{name} must be {' and '.join(ends)}{why}, got {value}")
-    return float(value)
+    return number
 
 
 def complex_coupling(name: str, value: Any) -> complex:
@@ -200,7 +202,8 @@ def complex_coupling(name: str, value: Any) -> complex:
     >>> complex_coupling("sigma0", [1.0, 0.5])
     (1+0.5j)
     """
-    parts = (value.real, value.imag) if isinstance(value, complex) else value
+    is_complex = isinstance(value, numbers.Complex) and not isinstance(value, numbers.Real)
+    parts = (value.real, value.imag) if is_complex else value
     if isinstance(parts, list | tuple) and len(parts) == 2:
         return complex(*(real_coupling(name, part) for part in parts))
     if isinstance(parts, list | tuple):
@@ -211,6 +214,13 @@ def complex_coupling(name: str, value: Any) -> complex:
 def plain(c: complex) -> complex | float:
     """c as a float where it is real, so that real fields stay real."""
     return c if c.imag else c.real
+
+
+def field_values(phi: Tensor) -> Tensor:
+    """phi itself; InputError for a tensor of integers, whose powers wrap around."""
+    if not getattr(phi.dtype, "is_floating_point", True) and not phi.dtype.is_complex:
+        raise InputError(f"phi is a tensor of {phi.dtype}, whose powers overflow: pass phi.double()")
+    return phi
 
 
 def sum_sites(density: Tensor) -> Tensor:
@@ -228,5 +238,5 @@ def check_one_variable(shape: tuple[int, ...], what: str) -> None:
 
 def check_shape(shape: tuple[int, ...]) -> None:
     """Raise `InputError` unless `shape` is a lattice: 1 to 4 positive extents."""
-    if not 1 <= len(shape) <= MAX_DIM or any(extent < 1 for extent in shape):
+    if not 1 <= len(shape) <= MAX_DIM or any(extent < 1 or extent % 1 for extent in shape):
         raise InputError(f"lattice shape must be 1 to {MAX_DIM} positive extents, got {tuple(shape)}")

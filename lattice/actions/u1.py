@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lattice.actions.protocol import Action, Derivative, plain, sum_sites
+from lattice.actions.protocol import Action, Derivative, field_values, plain, sum_sites
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +28,10 @@ class OneLink(Action):
     period = 2.0 * math.pi
 
     def action(self, z: Tensor) -> Tensor:
-        return sum_sites(-plain(self.beta) * z.cos())
+        return sum_sites(-plain(self.beta) * field_values(z).cos())
 
     def grad(self, z: Tensor) -> Tensor:
-        return plain(self.beta) * z.sin()
+        return plain(self.beta) * field_values(z).sin()
 
     @property
     def derivative(self) -> Derivative:

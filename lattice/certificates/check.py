@@ -41,7 +41,7 @@ def failed_check(name: str, expected: str, detail: str) -> Check:
 
 def equality(name: str, value: float, error: float, dof: float, expected: float, detail: str = "") -> Check:
     """The check that value(error) equals `expected` within the gate."""
-    sigmas = sigmas_of(value - expected, error, dof)
+    sigmas = sigmas_of(value - expected, error, dof, max(abs(value), abs(expected)))
     text = f"{sigmas:.1f} sigma" + (f"; {detail}" if detail else "")
     passed = math.isfinite(value) and sigmas <= GATE
     return make_check(name, value, error, f"{expected:g}", passed, text)

@@ -33,12 +33,13 @@ from numpy.typing import NDArray
 from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats
 from lattice.certificates import drift as parts_of
-from lattice.certificates.drift import Curves, chain_averages
+from lattice.certificates.drift import Curves, chain_averages, chain_scales
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import batches
 from lattice.errors import InputError
 from lattice.statistics.extrapolation import extrapolate_step
 from lattice.statistics.pulls import mean_and_error, sigmas_of
+from lattice.statistics.rounding import rms, with_rounding
 
 GATE = 4.5  # sigma: some ten numbers are looked at
 MAX_STEP_PULL = 1.5  # own errors from the limit; their difference is known to about 0.3 of them
@@ -46,6 +47,7 @@ MIN_EXPONENT = 3.5  # of the drift tail; power laws of cubic and exponential dri
 FAR = 0.011  # weight beyond a cut-off from which a plateau may begin
 PLATEAU = 0.5  # what |B| must lose when the weight beyond the cut-off falls tenfold
 MIN_CHAINS = 16
+REAL = "Im z is 0 up to rounding"
 Check = dict[str, Any]
 
 
@@ -83,10 +85,11 @@ def verdict(
     averages = chain_averages(data.action, data.z)
     tail_check, power = _tail_check(tail)
     boundary_checks = [_boundary_check(name, curve, n) for name, curve in curves.items()]
-    table, step_check = _step_check(averages, steps)
+    scales = chain_scales(data.action, data.z)
+    table, step_check = _step_check(averages, scales, steps)
     checks = [
         tail_check, *boundary_checks, _schwinger_dyson(flat), step_check,
-        _starts_check(averages, data.chain),
+        _starts_check(averages, scales, data.chain),
         _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"), _cut_check(curves, n),
     ]  # fmt: skip
     failed = [check for check in checks if not check["passed"]]
@@ -117,6 +120,7 @@ def _data(ensemble: Ensemble) -> _Data:
     z = phi[:, 0] + 1j * phi[:, 1]
     action = ensemble.action.holomorphic
     drift, y = np.empty(len(z)), np.abs(z.imag).reshape(len(z), -1).max(axis=1)
+    y[y <= with_rounding(0.0, rms(z))] = 0.0
     for part in batches(z.shape):
         size = np.abs(action.grad(torch.from_numpy(z[part])).numpy())
         drift[part] = size.reshape(len(size), -1).max(axis=1)
@@ -142,13 +146,16 @@ def _boundary_check(name: str, curve: Curves, n: int) -> Check:
     b = np.array(curve["Re"]["value"]) + 1j * np.array(curve["Im"]["value"])
     weight, cuts = np.array(curve["Re"]["weight"]), curve["Re"]["Y"]
     best = (-1.0, 0.0, 0.0, cuts[-1], "Re")
+    if cuts[-1] == 0:
+        value, error = (curve["Re"][key][-1] for key in ("value", "error"))
+        return _check(f"boundary term Re {name}", value, error, 0.0, True, f"none: {REAL}")
     for i in range(len(b) - 3):  # weights are a factor sqrt(10) apart, the last one is 0
         if weight[i] > FAR or abs(b[i + 2]) < PLATEAU * abs(b[i]):
             continue
         for part in ("Re", "Im"):
             value, error = curve[part]["value"][i + 2], curve[part]["error"][i + 2]
-            if error > 0 and abs(value) / error > best[0]:
-                best = (abs(value) / error, value, error, cuts[i + 2], part)
+            if error > 0 and (sigmas := sigmas_of(value, error)) > best[0]:
+                best = (sigmas, value, error, cuts[i + 2], part)
     sigmas, value, error, cut, part = best
     passed = sigmas <= GATE
     label = f"boundary term {part} {name}"
@@ -161,6 +168,8 @@ def _boundary_check(name: str, curve: Curves, n: int) -> Check:
 def _cut_check(curves: dict[str, Curves], n: int) -> Check:
     """Cut-offs with so little beyond them that a boundary term could be told from an ordinary tail."""
     curve = next(iter(curves.values()))["Re"]
+    if curve["Y"][-1] == 0:
+        return _check("cut-offs", 0.0, None, 0.0, True, f"none needed: {REAL}")
     far = sum(weight <= FAR for weight in curve["weight"][:-3])
     detail = f"{far} cut-offs far out" if far else f"{n} configurations reach too few cut-offs for a plateau"
     return _check("cut-offs", float(far), None, 1.0, far > 0, detail)
@@ -169,13 +178,15 @@ def _cut_check(curves: dict[str, Curves], n: int) -> Check:
 def _schwinger_dyson(parts: Curves) -> Check:
     """The worst component of <O'' + K O'> = 0 without cut-off."""
     ends = [(curve["value"][-1], curve["error"][-1], label) for label, curve in parts.items()]
-    rows = [(abs(v) / e, v, e, label) for v, e, label in ends if e > 0]
+    rows = [(sigmas_of(v, e), v, e, label) for v, e, label in ends if e > 0]
     worst, value, error, label = max(rows, key=lambda row: row[0], default=(-1.0, 0.0, 0.0, ""))
     detail = f"<O'' + K O'> of {label} is {worst:.1f} sigma from 0"
     return _check("Schwinger-Dyson", value, error, 0.0, worst <= GATE, detail)
 
 
-def _step_check(averages: dict[str, Floats], steps: Mapping[str, Any] | None) -> tuple[dict[str, Any], Check]:
+def _step_check(
+    averages: dict[str, Floats], scales: dict[str, float], steps: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], Check]:
     """The extrapolations, and the worst of the run's own deviations from its limit."""
     if steps is None or not steps["sizes"]:
         return {}, _check("step size", None, None, MAX_STEP_PULL, False, "no runs at other step sizes")
@@ -187,24 +198,24 @@ def _step_check(averages: dict[str, Floats], steps: Mapping[str, Any] | None) ->
     table: dict[str, Any] = {"step": sizes, "order": int(steps["order"]), "limits": {}}
     worst, why = (-1.0, 0.0, 0.0, ""), ""
     for name, means in averages.items():
-        own = mean_and_error(means)
-        points = np.array([own, *(size["averages"][name] for size in steps["sizes"])])
-        if not points[:, 1].min() > 0:
+        own, larger = mean_and_error(means), [size["averages"][name] for size in steps["sizes"]]
+        points = np.array([[x, with_rounding(error, scales[name])] for x, error in (own, *larger)])
+        if np.abs(points).max() <= with_rounding(0.0, scales[name]):
             continue  # a component that vanishes identically
         fit = extrapolate_step(h, points[:, 0], points[:, 1])
-        pull = abs(own[0] - fit.value) / own[1]
+        pull = sigmas_of(own[0] - fit.value, points[0, 1])
         table["limits"][name] = {
             "value": points[:, 0].tolist(), "error": points[:, 1].tolist(), "limit": fit.value,
             "limit_error": fit.error, "p_value": fit.p_value, "trusted": fit.trusted, "pull": pull,
         }  # fmt: skip
-        worst = max(worst, (pull, own[0] - fit.value, own[1], name))
+        worst = max(worst, (pull, own[0] - fit.value, points[0, 1], name))
         why = why or ("" if fit.trusted else f"{name}: {fit.reason}")
     pull, value, error, name = worst
     detail = why or f"{name} is {pull:.1f} of its errors from the limit step -> 0"
     return table, _check("step size", value, error, MAX_STEP_PULL, not why and pull <= MAX_STEP_PULL, detail)
 
 
-def _starts_check(averages: dict[str, Floats], chain: NDArray[np.int64]) -> Check:
+def _starts_check(averages: dict[str, Floats], scales: dict[str, float], chain: NDArray[np.int64]) -> Check:
     """The worst deviation between chains from real starts (even numbers) and complex ones (odd)."""
     even, odd = chain % 2 == 0, chain % 2 == 1
     dof = min(int(even.sum()), int(odd.sum())) - 1
@@ -212,7 +223,7 @@ def _starts_check(averages: dict[str, Floats], chain: NDArray[np.int64]) -> Chec
         return _check("starts", None, None, GATE, False, "all chains have the same start")
     rows = []
     for name, means in averages.items():
-        (a, a_error), (b, b_error) = mean_and_error(means[even]), mean_and_error(means[odd])
+        (a, a_error), (b, b_error) = (mean_and_error(means[part], scales[name]) for part in (even, odd))
         e = math.hypot(a_error, b_error)
         rows.append((sigmas_of(a - b, e, dof), a - b, e, name))
     worst, value, error, label = max(rows, key=lambda row: row[0])

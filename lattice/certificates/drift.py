@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Complexes, Floats
+from lattice.arrays import Complexes, Floats, complex_array, real_array
+from lattice.statistics.pulls import mean_and_error
+from lattice.statistics.rounding import rms
 
 DEPTHS = (10, 30, 100, 300, 1000, 3000, 10000)
 MAX_GROUPS, N_BINS = 100, 60
@@ -28,10 +30,20 @@ def powers(action: Action) -> dict[str, tuple[int, bool]]:
 def chain_averages(action: Action, z: Complexes) -> dict[str, Floats]:
     """The average of every chain over its times and sites, z (n_chains, n_times, *shape) -> (n_chains,), of
     "Re z^2", "Im z^2", ..."""
+    z = complex_array(z, "z")
     out: dict[str, Floats] = {}
     for name, (n, wave) in powers(action).items():
         means = (np.exp(1j * n * z) if wave else z**n).reshape(len(z), -1).mean(axis=1)
         out |= {f"Re {name}": means.real, f"Im {name}": means.imag}
+    return out
+
+
+def chain_scales(action: Action, z: Complexes) -> dict[str, float]:
+    """The rms of the terms of `chain_averages`, by the same names: averages are exact to its rounding."""
+    out: dict[str, float] = {}
+    for name, (n, wave) in powers(action).items():
+        size = rms(np.exp(1j * n * z) if wave else z**n)
+        out |= {f"Re {name}": size, f"Im {name}": size}
     return out
 
 
@@ -43,6 +55,7 @@ def boundary_density(action: Action, z: Complexes) -> dict[str, Complexes]:
     >>> boundary_density(ComplexGaussian(1.0), np.array([[2.0 + 0j]]))["z^2"].tolist()     # 2 - 2 z^2
     [[(-6+0j)]]
     """
+    z = complex_array(z, "z")
     shape = z.shape[2:]
     flat = z.reshape(-1, *shape)
     drift = -action.grad(torch.from_numpy(flat)).numpy()
@@ -59,6 +72,7 @@ def boundary_density(action: Action, z: Complexes) -> dict[str, Complexes]:
 def drift_tail(drift: Floats) -> dict[str, list[float]]:
     """Hill's exponent 1/<ln(k/k_m)> over the m largest of drift (n_chains, n_times), m = 10, 30, ... up to a
     hundredth of all; its error is exponent/sqrt(number of chains among them)."""
+    drift = real_array(drift, "drift")
     order = np.argsort(drift, axis=None, kind="stable")[::-1]
     values, chain = drift.reshape(-1)[order], order // drift.shape[1]
     out: dict[str, list[float]] = {"m": [], "drift": [], "exponent": [], "error": []}
@@ -75,6 +89,7 @@ def drift_tail(drift: Floats) -> dict[str, list[float]]:
 
 def drift_histogram(drift: Floats) -> dict[str, list[float]]:
     """Density of |K| on a logarithmic grid: edges (n + 1,), density per unit of |K| and error (n,)."""
+    drift = real_array(drift, "drift")
     lowest, highest = float(np.quantile(drift, 1e-3)), float(drift.max()) * (1 + 1e-12)
     if not 0 < lowest < highest:
         return {"edges": [], "density": [], "error": []}
@@ -95,7 +110,9 @@ def _groups(x: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def cut_off(density: Complexes, y: Floats) -> Curves:
-    """Re and Im of B(Y) with errors: Y such that the weight beyond is 0.3, 0.1, 0.03, ..., 3/N, 0."""
+    """Re and Im of B(Y) with errors, no less than rounding: Y such that the weight beyond is 0.3, 0.1, 0.03,
+    ..., 3/N, 0."""
+    density, y = complex_array(density, "density"), real_array(y, "y")
     falling = np.sort(y, axis=None)[::-1]
     n, weights = y.size, []
     k = 1
@@ -103,12 +120,13 @@ def cut_off(density: Complexes, y: Floats) -> Curves:
         weights.append(p)
         k += 1
     cuts = [float(falling[int(p * n)]) for p in weights] + [float(falling[0])]
-    value, error = [], []
+    value, error, scale = [], [], rms(density)
     for cut in cuts:
         means = np.where(y <= cut, density, 0.0).mean(axis=1)
-        value.append(complex(means.mean()))
-        error.append(complex(means.real.std(ddof=1), means.imag.std(ddof=1)) / math.sqrt(len(means)))
-    common = {"Y": cuts, "weight": [*weights, 0.0]}
+        parts = [mean_and_error(part, scale) for part in (means.real, means.imag)]
+        value.append(complex(*(mean for mean, _ in parts)))
+        error.append(complex(*(own for _, own in parts)))
+    common = {"Y": cuts, "weight": [*weights, 0.0] if cuts[-1] > 0 else [0.0] * len(cuts)}
     return {
         "Re": {**common, "value": [v.real for v in value], "error": [e.real for e in error]},
         "Im": {**common, "value": [v.imag for v in value], "error": [e.imag for e in error]},

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.ensembles.shards import batches
 
 
@@ -20,10 +20,12 @@ def schwinger_dyson(phi: Floats, action: Action) -> Floats:
     >>> schwinger_dyson(np.ones((1, 2, 2)), ScalarPhi4(0.0, 0.0)).tolist()
     [2.0]
     """
+    phi = real_array(phi, "phi")
     out = np.empty(len(phi))
     for batch in batches(phi.shape):
         part = torch.from_numpy(phi[batch])
-        out[batch] = (part * action.grad(part)).mean(dim=tuple(range(1, part.dim()))).numpy()
+        mean = (part * action.grad(part)).mean(dim=tuple(range(1, part.dim())))
+        out[batch] = real_array(mean, "phi dS/dphi of real fields")
     return math.prod(action.components) * out
 
 
@@ -34,6 +36,7 @@ def wall_density(phi: Floats, dim: int | None = None) -> Floats:
     >>> wall_density(np.array([[1.0, 1.0, -1.0, -1.0]])).tolist()
     [0.5]
     """
+    phi = real_array(phi, "phi")
     out, dim = np.empty(len(phi)), dim or phi.ndim - 1
     for batch in batches(phi.shape):
         up = phi[batch] > 0

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.certificates.check import GATE, SYMBOLS, Check, equality, failed_check, make_check, mean_is
 from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.pulls import MIN_CHAINS_FOR_SCATTER, mean_of_chains
+from lattice.statistics.rounding import rms, with_rounding
 
 COMPARED = ("abs_magnetization", "m2", "action_density", "phi2", "walls")
 
@@ -25,7 +26,7 @@ def history_checks(history: dict[str, Any] | None) -> list[Check]:
     if history is None or not several_starts(history["start"]):
         return []
     late = {
-        name: np.asarray(history[name])[len(history[name]) // 2 :]
+        name: real_array(history[name], name)[len(history[name]) // 2 :]
         for name in ("abs_magnetization", "action_density")
     }
     checks = []
@@ -71,7 +72,7 @@ def _difference(name: str, one: list[Floats], two: list[Floats], detail: str) ->
         (a, a_error, a_dof), (b, b_error, b_dof) = mean_of_chains(one), mean_of_chains(two)
     except EstimatorError as error:
         everything = np.concatenate([*one, *two])
-        if everything.min() == everything.max():
+        if np.ptp(everything) <= with_rounding(0.0, rms(everything)):
             return make_check(name, 0.0, None, "0", True, f"constant, {everything[0]:.6g}")
         return failed_check(name, "0", str(error))
     return equality(name, b - a, math.hypot(a_error, b_error), min(a_dof, b_dof), 0.0, detail)
@@ -82,6 +83,7 @@ def drift_checks(data: dict[str, list[Floats]]) -> list[Check]:
     checks = []
     for name in COMPARED:
         parts, symbol = data[name], SYMBOLS[name]
+        scale = rms(np.concatenate(parts))
         if min(len(part) for part in parts) < 4:
             checks.append(failed_check(f"{symbol} drift", "0", "chains of fewer than 4 configurations"))
             continue
@@ -91,9 +93,11 @@ def drift_checks(data: dict[str, list[Floats]]) -> list[Check]:
             checks.append(_difference(f"{symbol} drift", first, second, "second half - first half"))
             continue
         steps = [np.atleast_1d(h[1].mean() - h[0].mean()) for h in halves]
-        checks.append(equality(f"{symbol} drift", *mean_of_chains(steps), 0.0, "second half - first half"))
+        checks.append(
+            equality(f"{symbol} drift", *mean_of_chains(steps, scale), 0.0, "second half - first half")
+        )
         trends = [np.atleast_1d(_slope(part)) for part in parts]
-        checks.append(equality(f"{symbol} trend", *mean_of_chains(trends), 0.0, "slope over the run"))
+        checks.append(equality(f"{symbol} trend", *mean_of_chains(trends, scale), 0.0, "slope over the run"))
     return checks
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, integer_array, real_array, row_numbers
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
 from lattice.ensembles.shards import (
     MAX_AXES,
@@ -30,9 +30,10 @@ from lattice.ensembles.shards import (
     write_shard,
 )
 from lattice.errors import InputError
-from lattice.files import canonical_json, code_version, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, code_version, json_data, sha256_file, sha256_text, write_json
 
 _SHARD_BYTES = 2**25
+OWN_ATTRS = {"schema", "shape", "boundary", "series", "action", "key", "code", "created"}
 
 
 @dataclass(eq=False)
@@ -53,6 +54,14 @@ class Ensemble:
     attrs: dict[str, Any] = field(default_factory=dict)
     identity: str = ""
 
+    def __post_init__(self) -> None:
+        self.phi = real_array(self.phi, "phi")
+        n, weights = len(self.phi), self.log_weight
+        self.chain = _integers("chain", self.chain, n)
+        self.trajectory = _integers("trajectory", self.trajectory, n)
+        self.log_weight = None if weights is None else _floats("log_weight", weights, n, finite=False)
+        self.series = {name: _floats(name, x, n, finite=False) for name, x in self.series.items()}
+
     def __len__(self) -> int:
         return len(self.phi)
 
@@ -71,14 +80,16 @@ class Ensemble:
 
         Without `chain` all fields belong to chain 0, without `trajectory` they are numbered in order within
         their chain. `series` adds per-configuration series (dH, accepted, ...) to the three computed here.
-        Raises InputError on NaN or infinity and on arrays that do not fit each other.
+        `attrs` is kept as JSON data. Raises InputError on NaN or infinity, on arrays that do not fit each
+        other, and on what is no real number (complex fields are stored as components (x, y), see
+        `lattice.actions.complexified`) or, in `attrs`, has no JSON.
 
         >>> from lattice.actions.phi4 import ScalarPhi4
         >>> e = Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.27, 0.022), chain=[0, 1, 0, 1])
         >>> len(e), e.shape, e.trajectory.tolist(), e.series["magnetization"].tolist()
         (4, (2, 2), [0, 0, 1, 1], [1.0, 1.0, 1.0, 1.0])
         """
-        fields = np.ascontiguousarray(phi, dtype=np.float64)
+        fields = real_array(phi, "phi")
         if not 2 <= fields.ndim <= MAX_AXES + 1 or fields.size == 0:
             raise InputError(
                 f"fields must have shape (n, *components, *lattice) with 1 to {MAX_AXES} axes beside the "
@@ -93,12 +104,11 @@ class Ensemble:
         extra = {name: _floats(name, values, n) for name, values in (series or {}).items()}
         identity = _fields_identity(fields, chains, times, weights, action)
         full = {**extra, **field_series(fields, action)}
-        return cls(fields, chains, times, full, action, weights, dict(attrs or {}), identity)
+        return cls(fields, chains, times, full, action, weights, _attrs(attrs or {}), identity)
 
     def select(self, indices: npt.ArrayLike) -> Ensemble:
-        """The configurations `indices` (integers or a mask), in that order; repeats are allowed."""
-        chosen = np.asarray(indices)
-        chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen.astype(np.int64)
+        """The configurations `indices` (integers or a mask (n,)), in that order; repeats are allowed."""
+        chosen = row_numbers(indices, len(self))
         if chosen.size == 0:
             raise InputError("a selection of no configuration is not an ensemble")
         mark = hashlib.sha256(np.ascontiguousarray(chosen, dtype="<i8").tobytes()).hexdigest()
@@ -140,7 +150,8 @@ class EnsembleWriter:
         self, folder: Path, action: Action, shape: tuple[int, ...], key: str, attrs: dict[str, Any]
     ) -> None:
         self.folder, self.action, self.shape, self.key = Path(folder), action, tuple(shape), key
-        self._attrs = {**attrs, "action": action.as_dict(), "key": key, "code": code_version()}
+        own = {"action": action.as_dict(), "key": key, "code": code_version()}
+        self._attrs = {**json_data(attrs, "attrs"), **own}
         self._records: dict[int, dict[str, Any]] = {}
 
     def path(self, k: int) -> Path:
@@ -181,9 +192,14 @@ class EnsembleWriter:
         """
         if k in self._records or self.verified(k) is not None:
             return False
-        path = self.path(k)
+        path, phi = self.path(k), real_array(phi, "phi")
         if phi.shape[1:] != self.shape:
             raise InputError(f"{path}: fields of shape {phi.shape[1:]} on a lattice {self.shape}")
+        n = len(phi)
+        chain, trajectory = _integers("chain", chain, n), _integers("trajectory", trajectory, n)
+        log_weight = None if log_weight is None else _floats("log_weight", log_weight, n, finite=False)
+        # dH of a trajectory that ran off, and was rejected, is not finite
+        series = {name: _floats(name, x, n, finite=False) for name, x in (series or {}).items()}
         full = {**(series or {}), **field_series(phi, self.action)}
         shard = Shard(phi, chain, trajectory, full, log_weight, self._attrs, state or {})
         check_shard(shard, self.action, str(path))
@@ -213,13 +229,14 @@ class EnsembleWriter:
 
 def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
-    attrs = {name: value for name, value in ensemble.attrs.items() if name not in ("certificate", "created")}
+    given = json_data(ensemble.attrs, "attrs")
+    attrs = {name: value for name, value in given.items() if name not in ("certificate", "created")}
     key = sha256_text(f"fields/{ensemble.identity}")
     writer = EnsembleWriter(folder, ensemble.action, ensemble.phi.shape[1:], key, attrs)
     step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
     for k, start in enumerate(range(0, len(ensemble), step)):
         writer.append(k, **columns_at(ensemble, slice(start, start + step)))
-    return writer.finish({"certificate": ensemble.attrs.get("certificate"), **(extras or {})})
+    return writer.finish({"certificate": given.get("certificate"), **json_data(extras or {}, "extras")})
 
 
 def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
@@ -277,20 +294,29 @@ def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identi
     return Ensemble(**joined(shards), action=action, attrs={**shards[0].attrs, **extra}, identity=identity)
 
 
+def _attrs(given: dict[str, Any]) -> dict[str, Any]:
+    """attrs as JSON data; InputError for names that the file has for itself."""
+    for name in OWN_ATTRS & given.keys():
+        raise InputError(f"attrs.{name} is written by the file itself: choose another name, my_{name}")
+    if not isinstance(given.get("stream", ""), str):
+        raise InputError(f"attrs.stream names random numbers, a text: got {given['stream']!r}")
+    return dict(json_data(given, "attrs"))
+
+
 def _integers(name: str, values: npt.ArrayLike, n: int) -> Integers:
-    raw = np.asarray(values)
-    array = raw.astype(np.int64) if raw.dtype.kind in "iuf" else raw
-    if array.dtype != np.int64 or array.shape != (n,) or not np.array_equal(array, raw):
-        raise InputError(
-            f"{name} must be {n} integers, one per configuration, got shape {raw.shape} of {raw.dtype}"
-        )
+    array = integer_array(values, name)
+    if array.shape != (n,):
+        raise InputError(f"{name} must be {n} integers, one per configuration, got shape {array.shape}")
     return array
 
 
-def _floats(name: str, values: npt.ArrayLike, n: int) -> Floats:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != (n,) or not np.isfinite(array).all():
-        raise InputError(f"{name} must be {n} finite numbers, one per configuration, got shape {array.shape}")
+def _floats(name: str, values: npt.ArrayLike, n: int, finite: bool = True) -> Floats:
+    array = real_array(values, name, booleans=True)
+    bad = int(np.count_nonzero(~np.isfinite(array))) if finite else 0
+    if array.shape != (n,) or bad:
+        found = f"{bad} that are not" if bad else f"shape {array.shape}"
+        words = "finite numbers" if finite else "numbers"
+        raise InputError(f"{name} must be {n} {words}, one per configuration, got {found}")
     return array
 
 

@@ -30,7 +30,7 @@ import torch
 from einops import reduce
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.errors import InputError
 from lattice.files import canonical_json, write_atomic
 
@@ -90,12 +90,13 @@ def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
     >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
     {'action': [4.0], 'magnetization': [-1.0], 'phi2': [1.0]}
     """
+    phi = real_array(phi, "phi")
     n = len(phi)
     out = {name: np.empty(n) for name in SERIES}
     for batch in batches(phi.shape):
         part = torch.from_numpy(phi[batch])
         axes = tuple(range(1, part.dim()))
-        out["action"][batch] = action.action(part).numpy()
+        out["action"][batch] = real_array(action.action(part), "the action S of real fields")
         out["magnetization"][batch] = part.mean(dim=axes).numpy()
         out["phi2"][batch] = (part * part).mean(dim=axes).numpy()
     return out

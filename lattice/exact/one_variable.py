@@ -17,7 +17,7 @@ import torch
 from lattice.actions.one_variable import ComplexGaussian, TwoPeak
 from lattice.actions.protocol import Action, says_itself
 from lattice.actions.u1 import OneLink
-from lattice.arrays import Complexes, Floats
+from lattice.arrays import Complexes, Floats, integer_array
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.statistics.cumulants import cumulants_from_moments
@@ -34,14 +34,15 @@ def toy_moments(action: Action, orders: Sequence[int]) -> Complexes:
     >>> toy_moments(ComplexGaussian(1 + 1j), [2, 4]).round(12).tolist()           # 1/sigma0, 3/sigma0^2
     [(0.5-0.5j), -1.5j]
     """
+    orders = integer_array(orders, "orders").tolist()
     model = action.holomorphic
     if model.derivative is not None and model.derivative.hop:
         raise InputError("a lattice has more than one moment of each order: use phi4_exact")
     if isinstance(model, OneLink) and says_itself(model, "kind"):
-        return np.array([_bessel_ratio(int(n), model.beta) for n in orders])
+        return np.array([_bessel_ratio(n, model.beta) for n in orders])
     z, weight = _weights(model)
     norm = normalisation(weight)
-    return np.array([np.sum(weight * z ** int(n)) / norm for n in orders])
+    return np.array([np.sum(weight * z**n) / norm for n in orders])
 
 
 def toy_cumulants(action: Action, n_max: int) -> Complexes:
@@ -52,6 +53,7 @@ def toy_cumulants(action: Action, n_max: int) -> Complexes:
     >>> toy_cumulants(TwoPeak(1.0, 0.25), 8).real[1::2].tolist()
     [1.0625, -2.0, 16.0, -272.0]
     """
+    n_max = int(integer_array(n_max, "n_max"))
     if n_max < 1:
         raise InputError(f"n_max must be at least 1, got {n_max}")
     model = action.holomorphic

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Phi4Form, check_shape
+from lattice.arrays import integer_array
 from lattice.errors import InputError
 
 DROP = 40.0  # integrands are cut where they have fallen by e^-40
@@ -56,7 +57,8 @@ def one_site_moments(action: Phi4Form, orders: tuple[int, ...], dim: int = 0) ->
     [0.5, 0.75]
     """
     phi, weight, _ = _one_site(action, dim)
-    return np.array([np.sum(weight * phi**n) / weight.sum() for n in orders])
+    powers = integer_array(orders, "orders").tolist()
+    return np.array([np.sum(weight * phi**n) / weight.sum() for n in powers])
 
 
 def ln_z_site(action: Phi4Form, dim: int = 0) -> float:

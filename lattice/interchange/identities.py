@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.certificates.check import Check, equality, failed_check, make_check
 from lattice.certificates.identities import schwinger_dyson, wall_density
 from lattice.certificates.monte_carlo import MIN_ACCEPTANCE, MIN_INDEPENDENT, certify
@@ -26,6 +26,7 @@ from lattice.ensembles.shards import batches
 from lattice.observables.scalar import primaries
 from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.pulls import mean_and_error, mean_of_chains
+from lattice.statistics.rounding import rms, with_rounding
 
 SLOW = {"m": "M", "abs_m": "|M|", "s": "s"}  # series whose correlations tell of order and independence
 _FAR, _FAR_RHO = 10.0, 0.1  # in tau_int; nothing that matters is correlated further apart in a true chain
@@ -58,6 +59,7 @@ def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
 
 def zero_mode(phi: Floats, action: Action) -> Floats:
     """tanh(M) sum_x dS/dphi_x - (1 - tanh(M)^2) of each field (n, *shape) -> (n,), with mean 0."""
+    phi = real_array(phi, "phi")
     m, force = np.empty(len(phi)), np.empty(len(phi))
     for batch in batches(phi.shape):
         part = torch.from_numpy(phi[batch])
@@ -68,12 +70,12 @@ def zero_mode(phi: Floats, action: Action) -> Floats:
 
 
 def mean_of(values: Floats, rows: Rows) -> tuple[float, float, float]:
-    """(mean, error, degrees of freedom); a constant has error 0.
+    """(mean, error, degrees of freedom); a constant has no error but its rounding.
 
     Raises EstimatorError where the Gamma method cannot answer for fewer than eight chains.
     """
-    if values.min() == values.max():
-        return float(values[0]), 0.0, math.inf
+    if np.ptp(values) <= (floor := with_rounding(0.0, rms(values))):
+        return float(values[0]), floor, math.inf
     if rows is None:
         return *mean_and_error(values), len(values) - 1
     return mean_of_chains([values[part] for part in rows])

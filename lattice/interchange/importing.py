@@ -23,6 +23,7 @@ from lattice.interchange import comparison, identities
 from lattice.interchange.identities import Rows
 from lattice.interchange.reading import ForeignFields, read_foreign
 from lattice.progress import Progress
+from lattice.seeds import check_seed
 from lattice.statistics.notation import aligned, printed
 
 
@@ -48,7 +49,7 @@ def import_file(
     Raises InputError for what cannot be read at all, for an action that has no normalisable distribution, and
     when `out` is not a new or empty folder.
     """
-    target = None if out is None else Path(out)
+    target, seed = None if out is None else Path(out), check_seed(seed)
     if target is not None and target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file; choose a new folder")
     if target is not None and target.is_dir() and any(target.iterdir()):

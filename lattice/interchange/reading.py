@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from lattice.actions.protocol import MAX_DIM, check_shape
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.ensembles.shards import check_finite
 from lattice.errors import InputError
 from lattice.files import sha256_file
@@ -100,7 +100,7 @@ def read_foreign(
     fit = layout(raw.shape, shape, n_chains)
     if fit is None:
         raise InputError(f"{path}: {_no_fit(raw.shape, shape)}")
-    phi = np.array(raw, dtype=np.float64, order="C").reshape(fit.n, *fit.shape)  # a copy: raw may be the file
+    phi = np.array(real_array(raw, f"{path}: /{name}"), order="C").reshape(fit.n, *fit.shape)  # not the file
     check_finite(phi, f"{path}: ")
     notes = [fit.note] if fit.note else []
     if raw.dtype.itemsize == 4:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.errors import InputError
 from lattice.statistics.gamma import Derived, Estimate, EstimatorError, gamma_method
 from lattice.statistics.jackknife import jackknife, jackknife_weighted
@@ -102,7 +102,7 @@ def averages(
     if ensemble.log_weight is not None:
         if ignore_weights:  # draws are independent: their order is one series
             return Averages(everything, None, s_tau, n_blocks, method)
-        log_weight = np.asarray(ensemble.log_weight, dtype=np.float64)
+        log_weight = real_array(ensemble.log_weight, "log_weight")
         if log_weight.shape != (n,):
             raise InputError(f"{n} configurations but log_weight of shape {log_weight.shape}")
         normalised_weights(log_weight)  # refuses NaN

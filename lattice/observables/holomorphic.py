@@ -24,13 +24,14 @@ from einops import rearrange
 from lattice.actions.phi4 import ComplexPhi4
 from lattice.actions.protocol import says_itself
 from lattice.actions.u1 import OneLink
-from lattice.arrays import Complexes, Floats, Integers
+from lattice.arrays import Complexes, Floats, Integers, integer_array, number_array, real_array, same_length
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
+from lattice.statistics.rounding import rounding_of
 
 ORDERS = (2, 4, 6, 8)
 ODD = tuple(f"m{order - 1}" for order in ORDERS)
@@ -182,7 +183,9 @@ def without_blocks(
 
     weight (n,): averages are sum w x / sum w.
     """
-    w = np.ones(len(columns)) if weight is None else weight
+    columns, block = number_array(columns, "columns"), integer_array(block, "block")
+    w = np.ones(len(columns)) if weight is None else real_array(weight, "weight")
+    same_length(columns=columns, block=block, weight=w)
     total, n_blocks = np.bincount(block, weights=w), int(block.max()) + 1
     sums = np.zeros((n_blocks, columns.shape[1]), dtype=np.complex128)
     for k in range(columns.shape[1]):
@@ -190,9 +193,14 @@ def without_blocks(
         sums[:, k] = np.bincount(block, weights=x.real)
         if np.iscomplexobj(x):
             sums[:, k] += 1j * np.bincount(block, weights=x.imag)
-    value = of_means(sums.sum(0) / total.sum())
+    means = sums.sum(0) / total.sum()
     left_out = of_means((sums.sum(0) - sums) / (total.sum() - total)[:, None])
-    return value, jackknife_errors(left_out.real) + 1j * jackknife_errors(left_out.imag)
+    floor = rounding_of(of_means, means, columns)
+    errors = [
+        np.where(found > 0, np.maximum(found, floor), 0.0)
+        for found in (jackknife_errors(left_out.real), jackknife_errors(left_out.imag))
+    ]
+    return of_means(means), errors[0] + 1j * errors[1]
 
 
 def estimates(
@@ -206,6 +214,7 @@ def estimates(
     >>> found["kappa4"]["value"], found["kappa4"]["error"]
     ([-2.0, 0.0], [0.0, 0.0])
     """
+    z = number_array(z, "z")
     if not np.isfinite(z).all():
         raise InputError(f"{int((~np.isfinite(z)).sum())} of {len(z)} samples are NaN or infinite")
     powers = np.stack([z**order for order in ORDERS], axis=1)

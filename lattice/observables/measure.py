@@ -23,6 +23,7 @@ from lattice.observables.names import in_short_table
 from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.notation import aligned, printed
 from lattice.statistics.pulls import pull
+from lattice.statistics.rounding import rounding_of
 from lattice.statistics.weights import distrusted, effective_sample_size, ess_words, spread_of
 
 if TYPE_CHECKING:
@@ -145,8 +146,12 @@ def _by_chains(rows: holomorphic.Rows, sample: Averages) -> list[Any]:
         return number
 
     x = rearrange(reals, "n primary part -> n (primary part)")
-    labels = range(1 + is_complex)
-    return [[sample.entry(x, part_of(row, part)) for part in labels] for row in range(len(rows.names))]
+    labels, floor = range(1 + is_complex), rounding_of(rows.of_means, sample.mean(series), series)
+    entries = [[sample.entry(x, part_of(row, part)) for part in labels] for row in range(len(rows.names))]
+    for pair, least in zip(entries, floor.tolist(), strict=True):
+        for entry in pair:
+            entry["error"] = entry["error"] and max(entry["error"], least)
+    return entries
 
 
 def two_point(

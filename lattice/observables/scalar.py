@@ -26,7 +26,7 @@ import scipy.fft
 import torch
 from einops import rearrange
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.ensembles.shards import check_finite
 from lattice.errors import InputError
 from lattice.statistics.cumulants import cumulant, cumulant_ratio, cumulant_ratio_z2
@@ -61,7 +61,7 @@ def primaries(phi: Floats, action: Action) -> dict[str, Floats]:
 
 def checked_fields(phi: npt.ArrayLike) -> Floats:
     """phi as a finite float64 (n, *shape) array; InputError names the first bad configuration otherwise."""
-    fields = np.ascontiguousarray(phi, dtype=np.float64)
+    fields = real_array(phi, "phi")
     if fields.ndim < 2 or fields.size == 0:
         raise InputError(f"phi must be a non-empty (n, *shape) array, got shape {fields.shape}")
     check_finite(fields)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import chdtrc
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 
 MAX_ORDER = 3
@@ -61,7 +61,7 @@ class CurveFit:
 
     def basis(self, kappa: npt.ArrayLike) -> Floats:
         """Powers of x at kappa (n,) -> (n, order + 1): the gradient of the fit in its coefficients."""
-        x = (np.atleast_1d(np.asarray(kappa, dtype=np.float64)) - self.centre) / self.scale
+        x = (np.atleast_1d(real_array(kappa, "kappa")) - self.centre) / self.scale
         return np.vander(x, len(self.coefficients), increasing=True)
 
     def value(self, kappa: npt.ArrayLike) -> Floats:
@@ -109,7 +109,7 @@ def fit_curve(
     >>> fit.order, round(float(fit.value(0.25)[0]), 10), fit.dof
     (2, 2.5, 1)
     """
-    x, y, e = (np.asarray(a, dtype=np.float64) for a in (kappa, value, error))
+    x, y, e = (real_array(a, what) for a, what in ((kappa, "kappa"), (value, "value"), (error, "error")))
     if not x.shape == y.shape == e.shape or x.ndim != 1:
         raise InputError(f"L = {length}: kappa, value and error must be of one length")
     if not (np.isfinite(x).all() and np.isfinite(y).all() and np.isfinite(e).all() and (e > 0).all()):
@@ -220,7 +220,7 @@ def extrapolate(
     """
     if len(lengths) < 2:
         raise InputError(f"an extrapolation in L needs two sizes, there are {len(lengths)}")
-    y, inverse = np.asarray(values, dtype=np.float64), np.linalg.inv(np.asarray(covariance))
+    y, inverse = _values(values, len(lengths)), np.linalg.inv(_square(covariance, len(lengths)))
     design = np.array([[1.0, float(length) ** -power] for length in lengths])
     errors = np.linalg.inv(design.T @ inverse @ design)
     limit, amplitude = errors @ (design.T @ inverse @ y)
@@ -241,12 +241,26 @@ def effective_exponent(values: npt.ArrayLike, covariance: npt.ArrayLike) -> tupl
     >>> round(p, 10)
     2.0
     """
-    first, second = np.diff(np.asarray(values, dtype=np.float64))
+    first, second = np.diff(_values(values, 3))
     if not first * second > 0:
         raise InputError("the differences between successive sizes are not of one sign")
     gradient = np.array([-1 / first, 1 / first + 1 / second, -1 / second]) / math.log(2)
-    error = math.sqrt(float(gradient @ np.asarray(covariance) @ gradient))
+    error = math.sqrt(float(gradient @ _square(covariance, 3) @ gradient))
     return math.log2(first / second), error
+
+
+def _values(given: npt.ArrayLike, n: int) -> Floats:
+    values = real_array(given, "values")
+    if values.shape != (n,):
+        raise InputError(f"values of {n} sizes have shape ({n},), got {values.shape}")
+    return values
+
+
+def _square(given: npt.ArrayLike, n: int) -> Floats:
+    covariance = real_array(given, "covariance")
+    if covariance.shape != (n, n):
+        raise InputError(f"the covariance of {n} values has shape ({n}, {n}), got {covariance.shape}")
+    return covariance
 
 
 def crossing_covariance(crossings: Sequence[Crossing], fits: Mapping[int, CurveFit], column: int) -> Floats:

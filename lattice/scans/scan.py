@@ -30,6 +30,7 @@ from lattice.progress import Clock, Labelled, Progress, Silent
 from lattice.requests import refuse_changes, stored_request
 from lattice.scans.crossings import QUANTITIES, binder_crossings
 from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line
+from lattice.seeds import check_seed
 from lattice.simulation.monte_carlo import generate
 from lattice.simulation.parameters import MonteCarlo
 
@@ -80,7 +81,7 @@ def point_seed(seed: int, name: str) -> int:
     >>> point_seed(1, "L8_kappa0.27_lam0.022") != point_seed(1, "L8_kappa0.271_lam0.022")
     True
     """
-    return int.from_bytes(hashlib.sha256(f"scan/{seed}/{name}".encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(f"scan/{check_seed(seed)}/{name}".encode()).digest()[:8], "big")
 
 
 def run_scan(
@@ -105,7 +106,7 @@ def run_scan(
     with another request (each change is named), and when `out` is in use or cannot be written. Whatever stops
     a single point (InputError, disk, memory, arithmetic) makes it "failed".
     """
-    folder, bar = Path(out) / "scan", progress or Silent()
+    folder, bar, seed = Path(out) / "scan", progress or Silent(), check_seed(seed)
     names = [point.name for point in points]
     if twice := [name for k, name in enumerate(names) if name in names[:k]]:
         raise InputError(f"two points of the scan are called {twice[0]}; each needs its own name")

@@ -15,16 +15,18 @@ trajectories, averaged over the second quarter of thermalisation, and fixed from
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.protocol import Action, check_one_variable, check_shape
-from lattice.arrays import Complexes, Floats, Integers
+from lattice.arrays import Complexes, Floats, Integers, integer_array
 from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
@@ -34,6 +36,7 @@ from lattice.files import read_json, write_json
 from lattice.progress import Progress, Silent
 from lattice.rng import normals
 from lattice.simulation.parameters import ComplexLangevin
+from lattice.simulation.probe import TooStiff, equilibrium_stiffness, refuse_stiff
 from lattice.simulation.recipe import Recipe
 from lattice.statistics.pulls import mean_and_error
 from lattice.updates.complex_langevin import (
@@ -54,20 +57,26 @@ def generate_complex(
     action: Action, shape: tuple[int, ...], params: ComplexLangevin, seed: int, out: Path,
     progress: Progress | None = None,
 ) -> Ensemble:  # fmt: skip
-    """`lattice.simulate` by complex Langevin: the verdict is the certificate. Raises InputError also where a
-    chain runs away, naming the chain, trajectory and substep. Hold `run_lock` on the run folder."""
+    """`lattice.simulate` by complex Langevin: the verdict is the certificate. Raises InputError also where
+    steps cannot follow the drift, before any work, saying which can, and where a chain runs away, naming the
+    chain, trajectory and substep. Hold `run_lock` on the run folder."""
     out = Path(out)
     recipe = Recipe(Complexified(action), _complex_shape(action, shape), params, seed)
     if (made := recipe.made(out)) is not None:
         return made
+    run = _Run(recipe, progress or Silent())
+    refuse_stiff(run.stiffness, params.step, params.scheme, params.tau)
     if not (out / "request.json").exists():
         write_json(out / "request.json", recipe.request())
-    run = _Run(recipe, progress or Silent())
     algorithm = {"name": "complex-langevin", "parameters": params.model_dump(mode="json")}
     writer = recipe.writer(out, algorithm, params.n_therm, 1)
     try:
         totals, scale = run.shards(writer)
         steps = run.larger_steps(out / "steps.json", scale)
+    except Runaway:
+        if not any(out.glob("shard-*.h5")):
+            (out / "request.json").unlink()  # nothing was made: the folder is free for other settings
+        raise
     finally:
         run.bar.close()
     ensemble = writer.read()
@@ -82,6 +91,13 @@ class _Run:
     def __init__(self, recipe: Recipe[ComplexLangevin], bar: Progress) -> None:
         self.recipe, self.params, self.bar = recipe, recipe.params, bar
         self.action = recipe.action.holomorphic
+
+    @cached_property
+    def stiffness(self) -> NDArray[Any]:
+        """S'' where the chains will be, from a few of them."""
+        recipe, params = self.recipe, self.params
+        z = start_fields(self.action, recipe.shape, recipe.chains, recipe.seed, params.start_width)
+        return equilibrium_stiffness(self.action, z, recipe.chains, recipe.seed, params.imaginary_noise)
 
     def shards(self, writer: EnsembleWriter) -> tuple[dict[str, float], float]:
         """All shards; the counters of the whole run and its drift scale."""
@@ -114,6 +130,7 @@ class _Run:
         params = self.params
         z = start_fields(self.action, self.recipe.shape, chains, self.recipe.seed, params.start_width)
         seen: list[float] = []
+        refuse_stiff(self.stiffness, step or params.step, params.scheme, params.tau)
         scale = _scale(self.action, z)
         quarter = params.n_therm // 4
         self.bar.start(params.n_therm, "thermalisation")
@@ -184,7 +201,7 @@ class _Run:
                 for name, mean in chain_averages(self.action, z[:, None]).items():
                     total[name] = total.get(name, 0.0) + mean / n_times
                 self.bar.update(1)
-        except Runaway as error:
+        except (Runaway, TooStiff) as error:
             return {"runaway": str(error)}
         finally:
             self.bar.close()
@@ -213,7 +230,7 @@ def _scale(action: Action, z: Complexes) -> float:
 
 
 def _complex_shape(action: Action, shape: tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(int(extent) for extent in shape)
+    shape = tuple(integer_array(shape, "shape").tolist())
     if action.one_variable:
         check_one_variable(shape, f"{type(action).__name__} is a model")
         return ()

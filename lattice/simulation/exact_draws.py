@@ -19,6 +19,7 @@ from lattice.files import write_json
 from lattice.observables.holomorphic import ORDERS, blocks_of, estimates, exact_numbers
 from lattice.requests import refuse_changes, stored_request
 from lattice.rng import normals, uniforms
+from lattice.seeds import check_seed
 from lattice.simulation.parameters import ExactDraws
 
 DRAW, PEAK = "toy/draw", "toy/peak"
@@ -33,6 +34,7 @@ def generate_draws(
     Raises `InputError` for a shape other than () or (1,), and when `out` holds others (each change is named).
     """
     check_one_variable(shape, "exact draws are")
+    seed = check_seed(seed)
     request = {
         "action": action.as_dict(), "shape": [1], "seed": seed, "ensemble": params.model_dump(mode="json"),
     }  # fmt: skip

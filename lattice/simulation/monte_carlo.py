@@ -16,7 +16,7 @@ import numpy as np
 
 from lattice.actions.kinds import action_from_dict
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, integer_array
 from lattice.certificates.monte_carlo import certify
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
@@ -40,7 +40,7 @@ def generate(
     """`lattice.simulate` by Monte Carlo. Hold `run_lock` on the run folder around this. Process 0 of a `team`
     calls this, the others `serve` it; the files are the same."""
     out, team = Path(out), team or Team()
-    recipe = Recipe(action, tuple(int(extent) for extent in shape), params, seed)
+    recipe = Recipe(action, tuple(integer_array(shape, "shape").tolist()), params, seed)
     check_recipe(recipe)
     if (made := recipe.made(out, _request_of_therm)) is not None:
         return made

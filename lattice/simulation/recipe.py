@@ -17,6 +17,7 @@ from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
 from lattice.requests import refuse_changes, stored_request
+from lattice.seeds import check_seed
 from lattice.simulation.parameters import Chains, MonteCarlo
 from lattice.simulation.starts import start_fields
 
@@ -33,6 +34,9 @@ class Recipe(Generic[Params]):
     shape: tuple[int, ...]
     params: Params
     seed: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", check_seed(self.seed))
 
     @property
     def fields(self) -> tuple[int, ...]:

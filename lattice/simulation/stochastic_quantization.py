@@ -15,16 +15,19 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action, check_shape
-from lattice.arrays import Floats
+from lattice.arrays import Floats, integer_array, real_array
 from lattice.errors import InputError
+from lattice.seeds import check_seed
 from lattice.simulation.starts import has_walls, start_fields, start_names
 from lattice.statistics.extrapolation import MIN_CHAINS, Extrapolation, extrapolate_step
 from lattice.statistics.notation import format_value
 from lattice.statistics.pulls import mean_and_error, sigmas_of
 from lattice.updates.langevin import langevin_update
+from lattice.updates.stiffness import largest_step, stiffness, two_digits, typical, unstable
 
 NAMES = ("phi2", "abs_m", "s", "g0")
 MAX_PULL = 4.0  # between starts, in sigma
+SMALL = 0.3  # step times S'' up to which averages are nearly linear in the step
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def stochastic_quantization(
     `extrapolate_step` do, for fewer than 16 chains, for times that are not positive and for fields of several
     components.
     """
-    sizes = tuple(float(h) for h in steps)
+    sizes = tuple(real_array(steps, "steps").tolist())
     extrapolate_step(sizes, np.zeros(len(sizes)), np.ones(len(sizes)), order)  # refuse early
+    shape, seed = tuple(integer_array(shape, "shape").tolist()), check_seed(seed)
     check_shape(shape)
     if action.components:
         raise InputError(
@@ -94,6 +98,8 @@ def stochastic_quantization(
             phi, _ = langevin_update(
                 action, phi, seed=seed, chains=chains, trajectory=t, step=h, n_steps=n, n_threads=n_threads
             )
+            if t == 0:
+                _refuse_stiff(action, phi, h)
             total += _observables(action, phi) if t >= n_therm else 0.0
         means.append(total / n_run)
         pulls.append([_start_pull(row, starts[chains]) for row in means[-1]])
@@ -103,6 +109,17 @@ def stochastic_quantization(
     pull = dict(zip(NAMES, np.array(pulls).T, strict=True))
     limits = {k: _judged(limit, sizes, pull[k], tau_therm) for k, limit in limits.items()}
     return StepTable(sizes, dict(zip(NAMES, value)), dict(zip(NAMES, error)), pull, limits)
+
+
+def _refuse_stiff(action: Action, phi: Floats, h: float) -> None:
+    """`InputError` where steps h are unstable at most sites: the chains grow, slowly perhaps, but forever."""
+    lam = stiffness(action, phi)
+    if unstable(lam, h, heun=False):
+        size, limit = typical(lam), largest_step(lam, h, heun=False)
+        raise InputError(
+            f"Langevin runs away at step {h:g}: S'' = {size:.2g} needs steps below {limit:.2g}; use steps up "
+            f"to {two_digits(SMALL / size):g}"
+        )
 
 
 def _start_pull(means: Floats, starts: NDArray[np.str_]) -> float:

@@ -25,10 +25,12 @@ from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.recipe import Recipe
 from lattice.simulation.starts import has_walls, start_fields, start_names
 from lattice.simulation.trajectory import Settings, one_trajectory
-from lattice.simulation.tuning import Tuner
+from lattice.simulation.tuning import TUNING_PART, Tuner
 from lattice.updates.fourier import measured_inverse_mass
+from lattice.updates.stiffness import stiffness
 
 SCHEMA = "diffsq-thermalisation/2"
+IDLE = 20  # trajectories of all chains that must not all be rejected
 HISTORY = ("magnetization", "abs_magnetization", "action_density", "dH", "accepted")
 
 
@@ -56,6 +58,8 @@ def thermalise(
     phi, chains = start_fields(action, shape, n, recipe.seed)[own], np.arange(n, dtype=np.int64)[own]
     tuner, inverse_mass = Tuner(params, max(shape)), first_inverse_mass(action, shape, params)
     history: dict[str, Any] = {name: np.empty((params.n_therm, n)) for name in HISTORY}
+    fixed = params.n_steps is not None
+    judged = min(params.n_therm, IDLE + (0 if fixed else int(TUNING_PART * params.n_therm)))
     bar.start(params.n_therm, "thermalisation")
     for t in range(params.n_therm):
         settings = Settings(tuner.length, tuner.n_steps, inverse_mass)
@@ -65,6 +69,8 @@ def thermalise(
         rows = team.gather(np.stack([m, np.abs(m), s, dH, accepted], axis=1), n)
         for name, row in zip(HISTORY, rows.T, strict=True):
             history[name][t] = row
+        if t + 1 == judged:
+            _refuse_idle(recipe, settings, phi, history["accepted"][t + 1 - IDLE : t + 1])
         tuner.observe(rows[:, 3], rows[:, 4], rows[:, 0] ** 2, rows[:, 2])
         if tuner.measure_modes:
             inverse_mass = measured_inverse_mass(team.gather(phi, n))
@@ -72,6 +78,23 @@ def thermalise(
     bar.close()
     history["start"] = start_names(n, has_walls(action, shape, n))
     return Thermalisation(team.gather(phi, n), Settings(tuner.length, tuner.n_steps, inverse_mass), history)
+
+
+def _refuse_idle(recipe: Recipe[MonteCarlo], settings: Settings, phi: Floats, accepted: Floats) -> None:
+    """`InputError` where HMC, tuned or fixed, has accepted nothing at all (n_times, n_chains): its steps are
+    too long for the stiffest waves, and it would never move."""
+    params = recipe.params
+    if params.update != "hmc" or accepted.any():
+        return
+    length, needed = settings.length, ""
+    if settings.inverse_mass is None:
+        frequency = math.sqrt(max(float(np.quantile(stiffness(recipe.action, phi), 0.99)), 1e-12))
+        steps = math.ceil(length * frequency)  # stable up to half as many
+        needed = f"use ensemble.n_steps: {steps} with ensemble.trajectory_length: {length:g}, or "
+    raise InputError(
+        f"HMC has accepted none of {accepted.size} trajectories of {settings.n_steps} steps: "
+        f"{needed or 'use '}trajectory_length: null and n_steps: null, which are tuned, with a larger n_therm"
+    )
 
 
 def first_inverse_mass(action: Action, shape: tuple[int, ...], params: MonteCarlo) -> Floats | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, integer_array, number_array, real_array, same_length
 from lattice.errors import InputError
 from lattice.statistics.gamma import MIN_REPLICA, EstimatorError
 
@@ -18,7 +18,7 @@ def jackknife_error(left_out: npt.ArrayLike) -> float:
     >>> round(jackknife_error([2.5, 2.0, 1.5]), 6)       # means of 1, 2, 3 without each: 1/sqrt(3)
     0.57735
     """
-    values = np.asarray(left_out, dtype=np.float64)
+    values = real_array(left_out, "left_out")
     if values.ndim != 1 or len(values) < 2:
         raise InputError(f"a jackknife error needs two or more blocks, got values of shape {values.shape}")
     return float(jackknife_errors(values))
@@ -26,6 +26,7 @@ def jackknife_error(left_out: npt.ArrayLike) -> float:
 
 def jackknife_errors(left_out: Floats, axis: int = 0) -> Floats:
     """`jackknife_error` of many estimates at once; left_out (..., b, ...), its blocks along `axis`."""
+    left_out = real_array(left_out, "left_out")
     return np.asarray(np.sqrt((left_out.shape[axis] - 1) * left_out.var(axis=axis)))
 
 
@@ -57,7 +58,12 @@ def jackknife_labels(n: int, n_blocks: int = 100, chain: Integers | None = None)
 def jackknife_of(
     estimate: Callable[[Floats], float], data: Floats, n_blocks: int = 100, chain: Integers | None = None
 ) -> tuple[float, float]:
-    """`estimate` of the data (n, ...) and its jackknife error, over the blocks of `jackknife_labels`."""
+    """`estimate` of the data (n, ...) and its jackknife error, over the blocks of `jackknife_labels`.
+
+    Raises `InputError` for a chain that is not one integer for each of the data.
+    """
+    data, chain = number_array(data, "data"), None if chain is None else integer_array(chain, "chain")
+    same_length(data=data, chain=chain)
     labels = jackknife_labels(len(data), n_blocks, chain)
     values = np.array([estimate(data[labels != block]) for block in range(int(labels.max()) + 1)])
     return estimate(data), jackknife_error(values)

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from einops import rearrange
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, number_array, real_array
 from lattice.errors import InputError
 
 
@@ -49,10 +50,18 @@ def moments_from_cumulants(kappa: npt.ArrayLike) -> npt.NDArray[Any]:
 
 def _columns(given: npt.ArrayLike, name: str) -> list[Any]:
     """x_1..x_n along the last axis of x (..., n), at least double precision."""
-    x = np.asarray(given)
+    x = np.asarray(given) if _calculate(given) else number_array(given, name)
     if x.ndim == 0 or x.shape[-1] == 0:
         raise InputError(f"need an array (..., n) of {name}_1..{name}_n, n >= 1, got shape {x.shape}")
-    return list(rearrange(x.astype(np.result_type(x, np.float64)), "... n -> n ..."))
+    return list(rearrange(x, "... n -> n ..."))
+
+
+def _calculate(given: Any) -> bool:
+    """Whether these are numbers of a class of its own with its arithmetic, such as pyerrors' with errors."""
+    if not isinstance(given, np.ndarray) or given.dtype != np.object_ or isinstance(given, np.ma.MaskedArray):
+        return False
+    others = [x for x in given.flat if not isinstance(x, Number)]
+    return bool(others) and all(hasattr(x, "__radd__") and hasattr(x, "__rmul__") for x in others)
 
 
 def _recursion(m: Sequence[Any]) -> list[Any]:
@@ -75,7 +84,7 @@ def cumulant(moments: Floats) -> float:
     >>> cumulant(np.array([1.0, 2.0, 6.0]))
     2.0
     """
-    return float(_recursion(moments.tolist())[-1])
+    return float(_recursion(real_array(moments, "moments").tolist())[-1])
 
 
 def cumulant_ratio(moments: Floats) -> float:
@@ -84,7 +93,7 @@ def cumulant_ratio(moments: Floats) -> float:
     >>> cumulant_ratio(np.array([1.0, 2.0, 6.0, 24.0]))           # Exp(1): 3!
     6.0
     """
-    kappa = _recursion(moments.tolist())
+    kappa = _recursion(real_array(moments, "moments").tolist())
     return float(kappa[-1] / kappa[1] ** (len(kappa) / 2)) if kappa[1] > 0 else math.nan
 
 
@@ -103,5 +112,5 @@ def cumulant_ratio_z2(even_moments: Floats) -> float:
     Two peaks at +-1 come out right, Exp(1) does not (6).
     """
     moments = np.zeros(2 * len(even_moments))
-    moments[1::2] = even_moments
+    moments[1::2] = real_array(even_moments, "even_moments")
     return cumulant_ratio(moments)

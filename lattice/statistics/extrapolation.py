@@ -9,7 +9,7 @@ import numpy as np
 import scipy.special
 from einops import rearrange
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 
 MIN_CHAINS, MIN_P_VALUE = 16, 1e-3  # fewer chains give no error worth fitting with
@@ -46,7 +46,7 @@ def extrapolate_step(
     >>> round(fit.value, 12), round(fit.slopes[0], 12), fit.dof, fit.trusted
     (1.0, 1.0, 1, True)
     """
-    h, y, e = (np.asarray(x, dtype=np.float64) for x in (steps, values, errors))
+    h, y, e = (real_array(x, name) for name, x in (("steps", steps), ("values", values), ("errors", errors)))
     if order < 1:
         raise InputError(f"order of the extrapolation must be >= 1, got {order}")
     if not (h.ndim == 1 and h.shape == y.shape == e.shape):

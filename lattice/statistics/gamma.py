@@ -24,7 +24,7 @@ import numpy.typing as npt
 import scipy.fft
 from einops import rearrange
 
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array, real_number
 from lattice.errors import InputError
 from lattice.statistics.notation import format_value
 
@@ -97,6 +97,7 @@ def gamma_method(
     if centre not in ("common", "replica"):
         raise InputError(f"centre must be 'common' or 'replica', got {centre!r}")
     everything, lengths = as_replicas(data)
+    f = f and real_valued(f)
     if min(lengths) < MIN_REPLICA:
         raise EstimatorError(
             f"series too short: a replica has {min(lengths)} configurations, "
@@ -117,7 +118,10 @@ def gamma_method(
 
 
 def as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Floats, Integers]:
-    """All replicas one after the other, finite float64 (n, n_obs), and their lengths."""
+    """All replicas one after the other, finite float64 (n, n_obs), and their lengths.
+
+    Raises `InputError` for other shapes and for data that are no real numbers (complex, masked, objects).
+    """
     many = isinstance(data, list | tuple) and len(data) > 0 and np.ndim(data[0]) >= 1
     if isinstance(data, np.ndarray):
         if data.ndim not in (1, 3):
@@ -127,7 +131,7 @@ def as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Floats, 
             )
         many = data.ndim == 3
     parts: Any = data if many else [data]
-    replicas = [np.asarray(part, dtype=np.float64) for part in parts]
+    replicas = [real_array(part, "data", booleans=True) for part in parts]
     replicas = [rearrange(r, "n -> n 1") if r.ndim == 1 else r for r in replicas]
     if not replicas or any(r.ndim != 2 or r.shape[1] != replicas[0].shape[1] for r in replicas):
         raise InputError(
@@ -163,14 +167,19 @@ def _replica_bias(f: Derived, value: float, own: Floats, lengths: Integers) -> f
     sizes = np.add.reduceat(lengths, groups)
     joined = np.add.reduceat(own * lengths[:, None], groups) / sizes[:, None]
     with np.errstate(all="ignore"):
-        values = np.array([float(f(means)) for means in joined])
+        values = np.array([f(means) for means in joined])
     return (float(sizes @ values) / float(sizes.sum()) - value) / (len(groups) - 1)
+
+
+def real_valued(f: Derived) -> Derived:
+    """f, refused where what it returns is not one real number."""
+    return lambda means: real_number(f(means), "the derived quantity")
 
 
 def value_at(f: Derived, means: Floats) -> float:
     """f(means); EstimatorError where it is not finite."""
     with np.errstate(all="ignore"):
-        value = float(f(means))
+        value = f(means)
     if not math.isfinite(value):
         raise EstimatorError("the derived quantity is not finite at the measured means")
     return value

@@ -22,6 +22,7 @@ from lattice.errors import InputError
 from lattice.statistics import gamma
 from lattice.statistics.blocks import block_edges, jackknife_error
 from lattice.statistics.gamma import Derived, Estimate, EstimatorError, as_replicas, starts_of
+from lattice.statistics.rounding import rounding_of, with_rounding
 from lattice.statistics.weights import normalised_weights
 
 MIN_CHAIN_BLOCKS = 5  # blocks per chain; fewer cut too much off the autocorrelation
@@ -114,7 +115,7 @@ def _function(f: Derived | None, x: Floats) -> Derived:
     """f, or the mean of the only column of x (n, 1)."""
     if f is None:
         gamma.one_column(x)
-    return f or (lambda means: float(means[0]))
+    return gamma.real_valued(f) if f else (lambda means: float(means[0]))
 
 
 def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estimate:
@@ -125,11 +126,13 @@ def _leave_out(x: Floats, weights: Floats, edges: Integers, f: Derived) -> Estim
     value = gamma.value_at(f, centre + sums.sum(axis=0) / norms.sum())
     means = centre + (sums.sum(axis=0) - sums) / (norms.sum() - norms)[:, None]
     with np.errstate(all="ignore"):
-        left_out = np.array([float(f(m)) for m in means])
+        left_out = np.array([f(m) for m in means])
     if not np.isfinite(left_out).all():
         raise EstimatorError("the derived quantity is not finite without one of the jackknife blocks")
     error = jackknife_error(left_out)
-    if error <= 1e-13 * abs(value):
+    with np.errstate(all="ignore"):
+        least = float(rounding_of(lambda m: np.apply_along_axis(f, -1, m), centre, x))
+    if not error > max(with_rounding(0.0, abs(value)), least if math.isfinite(least) else 0.0):
         raise EstimatorError(f"no fluctuations: every jackknife block gives {value:.10g}")
     bias = (len(left_out) - 1) * float(np.mean(left_out - value))
     return Estimate(value, error, math.nan, math.nan, 0, len(x), bias, len(left_out))

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lattice.arrays import real_number
 from lattice.errors import InputError
 
 
@@ -18,8 +19,8 @@ def format_value(value: float | None, error: float | None) -> str:
     >>> format_value(2.0, 0.0), format_value(2.0, math.nan), format_value(None, None)
     ('2(0)', '2(nan)', 'nan')
     """
-    v = math.nan if value is None else float(value)
-    e = math.nan if error is None else abs(float(error))
+    v = math.nan if value is None else real_number(value, "value")
+    e = math.nan if error is None else abs(real_number(error, "error"))
     if not math.isfinite(v):
         return f"{v:g}"
     if not math.isfinite(e) or e == 0:

@@ -11,7 +11,7 @@ import numpy as np
 from einops import rearrange, reduce
 from scipy import stats
 
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, integer_array, real_array
 from lattice.errors import InputError
 
 MIN_COUNT = 5.0  # expected count per bin below which chi^2 is not chi^2: neighbouring ranks are merged
@@ -31,6 +31,16 @@ def weighted_rank(truth: Floats, draws: Floats, weights: Floats, ties: Floats) -
     >>> weighted_rank(np.array([2.5, 1.0]), draws, np.ones((2, 4)), ties=np.array([0.1, 0.9]))
     array([2, 2])
     """
+    truth, draws, weights, ties = (
+        real_array(x, name)
+        for name, x in (("truth", truth), ("draws", draws), ("weights", weights), ("ties", ties))
+    )
+    n, n_draws = draws.shape
+    if truth.shape != (n,) or ties.shape != (n,) or weights.shape != (n, n_draws + 1):
+        raise InputError(
+            f"draws {draws.shape} need truth and ties ({n},) and weights ({n}, {n_draws + 1}), got "
+            f"{truth.shape}, {ties.shape}, {weights.shape}"
+        )
     if not (np.isfinite(truth).all() and np.isfinite(draws).all()):
         raise InputError("a statistic of the fields is NaN or infinite: it has no rank")
     truth = rearrange(truth, "n -> n 1")
@@ -82,7 +92,7 @@ def uniformity(ranks: Integers, n_draws: int) -> Uniformity:
     >>> uniformity(np.arange(160) % 16, 15).p
     1.0
     """
-    ranks, n_ranks = np.asarray(ranks), n_draws + 1
+    ranks, n_ranks = integer_array(ranks, "ranks"), n_draws + 1
     n = len(ranks)
     if n < 2 * MIN_COUNT:
         raise InputError(f"{n} ranks are too few to test for uniformity; at least {2 * MIN_COUNT:.0f} fields")
@@ -134,7 +144,7 @@ def holm(p: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.5, 0.02])
     [0.03, 0.5, 0.04]
     """
-    order = np.argsort(p, kind="stable")
+    order = np.argsort(real_array(p, "p"), kind="stable")
     adjusted, largest = [0.0] * len(p), 0.0
     for place, i in enumerate(order):
         largest = max(largest, min(1.0, (len(p) - place) * float(p[i])))

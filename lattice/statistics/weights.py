@@ -24,7 +24,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_error, jackknife_labels
 from lattice.statistics.gamma import MIN_REPLICA, EstimatorError
@@ -39,7 +39,7 @@ PAIRS = ((0.5, 0.9), (0.8, 0.98))  # quantiles whose distances measure a tail
 
 def check_log_weights(log_weight: npt.ArrayLike, at_least: int = 2) -> Floats:
     """log_weight as finite float64 (n,), n >= at_least; EstimatorError counts those NaN or infinite."""
-    logw = np.asarray(log_weight, dtype=np.float64)
+    logw = real_array(log_weight, "log_weight")
     if logw.ndim != 1 or len(logw) < at_least:
         raise InputError(f"need {at_least} or more log-weights in an (n,) array, got shape {logw.shape}")
     bad = int(np.count_nonzero(~np.isfinite(logw)))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action, Phi4Form, as_phi4, check_shape
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, real_array
 from lattice.errors import InputError
 from lattice.rng import check_counters
 
@@ -30,11 +30,11 @@ def check_batch(
     action: Action, phi: Floats, seed: int, chains: Integers, trajectory: int
 ) -> tuple[Floats, NDArray[np.uint64]]:
     """Contiguous fields (n, *components, *shape) and their chain keys (n,), or `InputError`."""
-    phi = np.asarray(phi)
-    if phi.dtype != np.float64 or phi.ndim < 2 or len(phi) < 1:
-        raise InputError(f"fields must be float64 (n, *shape) with n >= 1, got {phi.dtype} {phi.shape}")
-    check_fields(action, phi.shape[1:])
-    return np.ascontiguousarray(phi), check_chains(seed, chains, trajectory, len(phi))
+    fields, given = real_array(phi, "phi"), getattr(phi, "dtype", None)
+    if given != np.float64 or fields.ndim < 2 or len(fields) < 1:
+        raise InputError(f"fields must be float64 (n, *shape) with n >= 1, got {given} {fields.shape}")
+    check_fields(action, fields.shape[1:])
+    return fields, check_chains(seed, chains, trajectory, len(fields))
 
 
 def check_phi4(

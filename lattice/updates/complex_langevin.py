@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lattice.actions.protocol import Action, says_itself
-from lattice.arrays import Complexes, Floats, Integers
+from lattice.arrays import Complexes, Floats, Integers, complex_array
 from lattice.errors import InputError
 from lattice.rng import normals, stream_id
 from lattice.updates.batch import check_chains
@@ -96,6 +96,9 @@ def complex_langevin_update(
     >>> z.shape, info.substeps.tolist(), info.escapes.tolist()
     ((3,), [10, 10, 10], [0, 0, 0])
     """
+    z, given = complex_array(z, "z"), getattr(z, "dtype", None)
+    if given != np.complex128 or z.ndim < 1:
+        raise InputError(f"complex fields must be complex128 (n, *shape), got {given} {z.shape}")
     run = _check(z, seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
     form = action.derivative if compiled and says_itself(action, "derivative") else None
     if form is None:
@@ -196,8 +199,6 @@ def _check(
     z: Complexes, seed: int, chains: Integers, trajectory: int, tau: float, step: float,
     scale: float | None, imaginary_noise: float, scheme: str, escape: float | None,
 ) -> _Run:  # fmt: skip
-    if z.dtype != np.complex128 or z.ndim < 1:
-        raise InputError(f"complex fields must be complex128 (n, *shape), got {z.dtype} {z.shape}")
     keys = check_chains(seed, chains, trajectory, len(z))
     for name, value in (("tau", tau), ("step", step), ("drift_scale", 1.0 if scale is None else scale)):
         if not (math.isfinite(value) and value > 0):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from lattice.actions.protocol import check_shape
-from lattice.arrays import Floats
+from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 
 
@@ -33,6 +33,7 @@ def measured_inverse_mass(phi: Floats) -> Floats:
     all others. Noise costs efficiency only, never exactness; use a few hundred fields. Raises `InputError`
     when a mode is empty (all fields alike).
     """
+    phi = real_array(phi, "phi")
     check_shape(phi.shape[1:])
     axes = tuple(range(1, phi.ndim))
     power: Floats = (np.abs(np.fft.fftn(phi, axes=axes)) ** 2).mean(axis=0) / phi[0].size
@@ -48,7 +49,7 @@ def measured_inverse_mass(phi: Floats) -> Floats:
 
 def check_inverse_mass(inverse_mass: Floats, shape: tuple[int, ...]) -> Floats:
     """`inverse_mass` as float64 (*shape), or `InputError`: it must be positive and even in every k_mu."""
-    values = np.ascontiguousarray(inverse_mass, dtype=np.float64)
+    values = real_array(inverse_mass, "inverse_mass")
     if values.shape != tuple(shape):
         raise InputError(f"inverse_mass must have the lattice's shape {tuple(shape)}, got {values.shape}")
     if not (np.isfinite(values).all() and values.min() > 0):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
+from lattice.errors import InputError
 from lattice.rng import normals, stream_id, uniforms
 from lattice.updates.batch import check_batch, check_chains, check_fields
 from lattice.updates.fourier import check_inverse_mass, in_real_basis, real_basis
@@ -99,6 +100,8 @@ def hmc_trajectory_torch(
 
     Same random streams, hence equal to the kernel up to rounding.
     """
+    if phi.dtype != torch.float64:
+        raise InputError(f"phi must be a float64 tensor, got {phi.dtype}")
     n, shape = len(phi), tuple(phi.shape[1:])
     check_fields(action, shape)
     check_chains(seed, chains, trajectory, n)

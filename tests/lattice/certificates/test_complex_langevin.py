@@ -22,7 +22,7 @@ from lattice.actions.u1 import OneLink
 from lattice.certificates.complex_langevin import verdict
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.observables.measure import measure
+from lattice.observables.measure import format_table, measure
 from lattice.simulation.complex_langevin import generate_complex
 from lattice.simulation.parameters import ComplexLangevin
 
@@ -132,6 +132,35 @@ def test_each_check_catches_its_own_trouble() -> None:
     heavy = verdict(ensemble_of(z * spikes, action))
     assert not check(heavy, "drift tail")["passed"]
     assert heavy["verdict"] == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("action", "shape"),
+    [
+        (ComplexGaussian(20.0), ()), (ComplexQuartic(-10.0, 1.0), ()), (OneLink(1.0), ()),
+        (ComplexPhi4(0.1, 0.02, 1.0), (2, 2)),
+    ],
+    ids=lambda x: type(x).__name__,
+)  # fmt: skip
+def test_a_real_law_is_trusted(action: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Im z is zero up to rounding, some 1e-186 with a scatter that underflows: no deviation is made of it."""
+    parameters = ComplexLangevin(n_configs=8000, n_chains=200)
+    ensemble = generate_complex(action, shape, parameters, 2, tmp_path)
+    assert largest_pull(ensemble) < 4
+    assert ensemble.attrs["certificate"]["verdict"] == "trusted", ensemble.attrs["certificate"]["reason"]
+    table = format_table({"run": measure(ensemble)})
+    assert "inf" not in table
+
+
+@pytest.mark.parametrize(("wrong", "found"), [(1e-16, False), (1e-6, True)])
+def test_a_small_imaginary_part_that_is_wrong_is_found(wrong: float, found: bool) -> None:
+    """Negative control: every z turned by an angle that is far below its scatter, but not below rounding."""
+    z = np.random.default_rng(3).normal(size=40_000) / np.sqrt(20) * (1 + 1j * wrong)
+    judged = verdict(ensemble_of(z, ComplexGaussian(20.0)))
+    assert check(judged, "Schwinger-Dyson")["passed"] != found
+    odd = np.arange(len(z)) % 2 == 1
+    starts = verdict(ensemble_of(np.where(odd, z, z.real), ComplexGaussian(20.0)))
+    assert check(starts, "starts")["passed"] != found
 
 
 def test_the_step_check() -> None:

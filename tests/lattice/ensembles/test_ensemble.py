@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,3 +118,45 @@ def test_nan_is_refused_before_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="configuration 7"):
         writer.append(0, phi=bad, chain=np.zeros(12, dtype=np.int64), trajectory=np.arange(12))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numpy_numbers_in_attrs_are_stored_and_read_back(tmp_path: Path) -> None:
+    given = {
+        "beta": np.float64(0.27), "n": np.int64(2**60), "flag": np.True_, "name": np.str_("flow"),
+        "half": np.float32(0.1), "zero_d": np.array(3), "table": np.arange(6.0).reshape(2, 3),
+        "deep": {"levels": (np.int8(1), 2.5, None, "x")},
+    }  # fmt: skip
+    made = Ensemble.from_fields(np.ones((3, 2, 2)), ACTION, attrs=given)
+    assert made.attrs["table"] == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    made.attrs["later"] = np.float64(1.5)
+    write_ensemble(made, tmp_path, {"note": np.int64(1)})
+    found = read_ensemble(tmp_path).attrs
+    assert {key: found[key] for key in made.attrs} == made.attrs
+    assert found["n"] == 2**60
+    assert found["half"] == np.float32(0.1)
+    assert found["deep"] == {"levels": [1, 2.5, None, "x"]}
+
+
+@pytest.mark.parametrize(
+    ("attrs", "words"),
+    [
+        ({"z": 1j}, r"attrs\.z is of type complex.*pass \[z\.real, z\.imag\]"),
+        ({"a": {"z": np.array([1j])}}, r"attrs\.a\.z is of type ndarray.*\[z\.real, z\.imag\]"),
+        ({"x": float("nan")}, r"attrs\.x is nan"), ({"x": [1.0, np.inf]}, r"attrs\.x\[1\] is inf"),
+        ({"x": object()}, r"attrs\.x is of type object"),
+        ({"x": {1: 2}}, r"attrs\.x has the key 1: .*pass '1'"),
+        ({"x": np.longdouble(1)}, r"attrs\.x is of type longdouble"),
+        ({"x": {1, 2}}, r"attrs\.x is of type set"),
+        ({"x": np.ma.array([1.0, 2.0], mask=[0, 1])}, r"attrs\.x is of type MaskedArray"),
+        ({"shape": [2]}, r"attrs\.shape is written by the file itself"), ({"stream": 3}, r"attrs\.stream"),
+    ],
+)  # fmt: skip
+def test_attrs_that_cannot_be_stored_are_refused_by_name(attrs: Any, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        Ensemble.from_fields(np.ones((3, 2, 2)), ACTION, attrs=attrs)
+    if "shape" not in attrs and "stream" not in attrs:  # set later, they are refused when they are written
+        made = Ensemble.from_fields(np.ones((3, 2, 2)), ACTION)
+        made.attrs.update(attrs)
+        with pytest.raises(InputError, match=words):
+            write_ensemble(made, tmp_path)
+        assert not list(tmp_path.glob("*"))
