@@ -24,7 +24,7 @@ from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import uniforms
-from lattice.statistics.notation import aligned, format_value, with_pull
+from lattice.statistics.notation import aligned, format_value, printed, with_pull
 from lattice.statistics.pulls import mean_and_error, pull
 
 CONTROL_LIMIT = 5.0
@@ -140,7 +140,7 @@ def text(result: dict[str, Any]) -> str:
         value = format_value(result["reference"][i], result["reference_error"][i])
         rows.append([name, value, *cells, f"> {n_traj}" if needed is None else str(needed), left])
     rates = np.array(result["acceptance"][1:])
-    accepted = format_value(*mean_and_error(rates)) if n_traj > 1 else f"{rates.mean() if n_traj else 1:.3f}"
+    accepted = printed(*mean_and_error(rates)) if n_traj > 1 else f"{rates.mean() if n_traj else 1:.3f}"
     against = "the ensemble" if result["against"] == "ensemble" else "the same samples with their weights"
     passed = "passed" if result["passed"] else "FAILED"
     return "\n".join([

@@ -28,7 +28,13 @@ from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers, batches, real_array
 from lattice.errors import InputError
 from lattice.statistics.blocks import jackknife_of
-from lattice.statistics.weights import check_log_weights, effective_sample_size, normalised_weights
+from lattice.statistics.weights import (
+    check_log_weights,
+    effective_sample_size,
+    ess_words,
+    normalised_weights,
+    spread_of,
+)
 
 MIN_ESS = 0.05  # fraction of the configurations that reweighting must leave, and
 MIN_EFFECTIVE = 50  # how many of them: below, the largest weight decides
@@ -76,10 +82,11 @@ def reweighted(
     log_w = np.zeros(len(shift)) if log_weight is None else check_log_weights(log_weight)
     if log_w.shape != shift.shape:
         raise InputError(f"{len(shift)} fields but {len(log_w)} log-weights")
-    ess = effective_sample_size(check_log_weights(log_w + shift))[0]
+    ess, ess_error = effective_sample_size(check_log_weights(log_w + shift))
     if ess < min_ess or ess * len(shift) < MIN_EFFECTIVE:
+        left = ess_words(ess, ess_error, spread_of(log_w + shift))
         raise InputError(
-            f"reweighting from {action} to {other} leaves ESS/N = {ess:.2g} of {len(shift)} fields; needed: "
+            f"reweighting from {action} to {other} leaves ESS/N = {left} of {len(shift)} fields; needed: "
             f"{min_ess:g} and {MIN_EFFECTIVE} fields. Go in smaller steps"
         )
 

@@ -9,10 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import ArrayLike
 
+from diffsq.exactness.weights import forward_spread
 from diffsq.plots import style
 from diffsq.plots.estimators import Curve, curve_ratio, histogram_density
 from diffsq.plots.style import BLUE, FIELD, INK, MONTE_CARLO, VERMILLION, band, panels, styled
 from lattice.arrays import Floats, real_array
+from lattice.statistics.weights import spread_of
 
 STYLES = {"raw": ("raw", style.RAW, "s", -0.18), "weighted": ("weighted (exact)", style.WEIGHTED, "o", 0.18)}
 
@@ -117,7 +119,8 @@ def log_weights(
 
     With u = log w - ln Z the two densities obey P_F(u)/P_R(u) = e^u, so the lower panel must be the
     diagonal and the histograms cross at u = 0.  Annotated: <e^u>_R and <e^-u>_F, both one if ln Z is right,
-    and ESS/N = 1/<e^u>_F.  ``ess`` maps "reverse" and "forward" to published (value, error).
+    and ESS/N = 1/<e^u>_F.  ``ess`` maps "reverse" and "forward" to published (value, error), shown with
+    e^-Var(log w) and the largest weight of one sample.
     """
     u_r, u_f = (real_array(log_w, "log_weight") - ln_z for log_w in (reverse, forward))
     low, high = np.quantile(np.concatenate([u_r, u_f]), [0.002, 0.998])
@@ -143,8 +146,14 @@ def log_weights(
 def _identities(reverse: Floats, forward: Floats, ess: Mapping[str, tuple[float, float]] | None) -> list[str]:
     one = {r"\langle e^{u}\rangle_R": np.exp(reverse), r"\langle e^{-u}\rangle_F": np.exp(-forward)}
     means = [rf"${name} = {v.mean():.3f} \pm {v.std() / np.sqrt(len(v)):.3f}$" for name, v in one.items()]
-    sizes = [rf"ESS/N {side} $= {value:.3f} \pm {error:.3f}$" for side, (value, error) in (ess or {}).items()]
-    return [line for line in ("     ".join(means), "     ".join(sizes)) if line]
+    spread = {"reverse": spread_of(reverse), "forward": forward_spread(forward)}
+    sizes = [
+        rf"ESS/N {side} $= {value:.3f} \pm {error:.3f}$  "
+        rf"[$e^{{-\mathrm{{Var}}\,\log w}}$ {spread[side]['exp_minus_var']:.3f}, "
+        f"largest weight {spread[side]['largest_weight']:.2g}]"
+        for side, (value, error) in (ess or {}).items()
+    ]
+    return ["     ".join(means), *sizes]
 
 
 def _crooks(axes: Axes, reverse: Curve, forward: Curve) -> None:

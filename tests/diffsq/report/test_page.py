@@ -14,7 +14,7 @@ from diffsq.report.page import build_report
 from diffsq.report.tables import comparison, label_of, show
 from diffsq.run_folder.pulls import pull
 from lattice.errors import InputError
-from lattice.files import write_json
+from lattice.files import read_json, write_json
 from lattice.observables.names import in_short_table
 from lattice.statistics.notation import parse_value
 
@@ -163,6 +163,15 @@ def test_missing_stages_are_named(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("plain_figures")
+def test_the_tiles_say_the_efficiency_with_errors(run: Path, page: str) -> None:
+    sampling = read_json(run / "summary.json")["sampling"]["score-ve"]
+    assert "0.7100(60)" in page  # acceptance
+    assert page.count("e^-Var(log w) ") == 2
+    for way in ("reverse", "forward"):
+        assert f"largest weight {sampling['spread'][way]['largest_weight']:.2g}" in page
+    assert re.search(r"KL/V = [\d.]+\(\d+\)(e-\d+)? per site", page)
+
+
 def test_damaged_stage_is_said_not_hidden(run: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(run, damaged, ignore=shutil.ignore_patterns("train", "summary.json", "report.html"))
