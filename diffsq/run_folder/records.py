@@ -163,7 +163,12 @@ def read_records(folder: Path) -> dict[str, Any]:
             or (record["complete"] and not isinstance(record.get("identity"), str))
         ):
             raise InputError(f"{path}: damaged record of stage {stage!r}; choose another --run folder")
-    return records
+    return {stage: r for stage, r in records.items() if r["complete"] or _begun(folder, stage)}
+
+
+def _begun(folder: Path, stage: str) -> bool:
+    """Whether an unfinished stage has made anything: without that its settings may still change."""
+    return stage not in FOLDER or any(path.is_file() for path in (folder / FOLDER[stage]).rglob("*"))
 
 
 def _version(folder: Path) -> str:

@@ -39,7 +39,7 @@ NAMES = tuple(f"{kind}{order}" for kind in ("m", "kappa") for order in ORDERS)
 WAVES = ("e^{iz}", "e^{2iz}", "e^{3iz}", "e^{4iz}")
 DYSON = "Schwinger-Dyson"
 N_BLOCKS, MIN_BLOCKS = 256, 16
-ROUNDING = 1e-12  # of quadrature
+ROUNDING = 1e-12  # of quadrature, relative to the moment of the same order
 TAUS = 20  # of 2 tau_int in a block of a Metropolis chain, at least
 
 
@@ -225,10 +225,11 @@ def estimates(
 
 def exact_numbers(action: Any) -> dict[str, list[float]]:
     """The same numbers by quadrature: name -> [re, im], zero where they are rounding."""
-    kappa = toy_cumulants(action, ORDERS[-1])
-    values = np.concatenate([toy_moments(action, ORDERS), kappa[[order - 1 for order in ORDERS]]])
+    kappa, moments = toy_cumulants(action, ORDERS[-1]), toy_moments(action, ORDERS)
+    values = np.concatenate([moments, kappa[[order - 1 for order in ORDERS]]])
+    size = np.maximum(np.abs(moments), np.abs(moments[0]) ** (np.array(ORDERS) / 2))
     pairs = np.stack([values.real, values.imag], 1)
-    pairs[np.abs(pairs) < ROUNDING] = 0.0
+    pairs[np.abs(pairs) < ROUNDING * np.tile(size, 2)[:, None]] = 0.0
     return dict(zip(NAMES, pairs.tolist()))
 
 

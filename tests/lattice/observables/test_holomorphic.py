@@ -304,3 +304,13 @@ def test_bad_input() -> None:
 
 def test_rows() -> None:
     assert [label for label, _ in parts("m2", True)] == ["Re m2", "Im m2"]
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e6])
+def test_exact_numbers_are_cut_at_rounding_relative_to_their_size(size: float) -> None:
+    """m_8 = 105/sigma0^4 is 1e-22 at sigma0 = 1e6, and no rounding of anything."""
+    exact = exact_numbers(ComplexGaussian(size * (1 + 1j)))
+    for order, factor in ((2, 1), (4, 3), (6, 15), (8, 105)):
+        wanted = factor / (size * (1 + 1j)) ** (order / 2)
+        assert complex(*exact[f"m{order}"]) == pytest.approx(wanted, rel=1e-9)
+    assert exact["m4"][0] == exact["kappa4"][0] == exact["kappa8"][1] == 0.0
