@@ -32,7 +32,7 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.observables.scalar import momentum_classes, real_modes
 from lattice.progress import Progress, counted
-from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.blocks import chain_blocks, jackknife_errors
 from lattice.statistics.notation import aligned, format_value, with_pull
 from lattice.statistics.pulls import sigmas_of
 from lattice.statistics.weights import normalised_weights
@@ -107,10 +107,10 @@ def run(
         noise = bench.noise("check/cumulants/backward", rows)
         bench.path.sample(bench.action.action, noise, bench.frames(), watch)
 
-    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, _blocks(chain))
+    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, chain_blocks(chain))
     block = slices(n_samples, min(100, n_samples // 10))
     down = _along(draw_down, counted(progress, n_samples, BATCH, "backward cumulants"), seen, f, block)
-    truth = {name: _stored(bench.ensemble, o, _blocks(bench.ensemble.chain)) for name, o in seen.items()}
+    truth = {name: _stored(bench.ensemble, o, chain_blocks(bench.ensemble.chain)) for name, o in seen.items()}
     product = bench.samples
     assert product.log_weight is not None
     weight, block = normalised_weights(product.log_weight), slices(len(product))
@@ -139,12 +139,6 @@ def run(
         "n_chains": len(np.unique(chain)), "n_samples": n_samples, "n_product": len(product),
         "observables": found,
     }  # fmt: skip
-
-
-def _blocks(chain: Integers) -> Integers:
-    """Jackknife block of each field: its chain, or one of 20 slices where there are fewer than 10 chains."""
-    labels, block = np.unique(chain, return_inverse=True)
-    return block if len(labels) >= MIN_BLOCKS else slices(len(chain), 20)
 
 
 def _along(

@@ -74,9 +74,7 @@ def _scan(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """ESS and path KL for each number and placement of levels."""
     found = []
-    train = bench.ensemble.split_chains(bench.config.training.validation_fraction)[0]
-    chosen = np.linspace(0, len(train) - 1, min(n_calibration, len(train))).astype(np.int64)
-    phi = torch.from_numpy(train.phi[chosen]).to(bench.device)
+    phi = bench.training_fields(n_calibration)
     noise = bench.noise("check/levels/calibrate", np.arange(len(phi)))
     progress.start(sum(n_levels) * len(placements), "levels")
     for placement, n in itertools.product(placements, n_levels):

@@ -37,14 +37,18 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
     """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener."""
     assert samples.log_weight is not None
-    down, up, chain = samples.log_weight, np.array(forward["model"]), np.array(forward["chain"])
+    times = forward.get("trajectory", np.arange(len(forward["model"])))
+    in_time = np.argsort(times, kind="stable")  # the jackknife over few chains cuts them in stretches
+    down, up, chain = (
+        samples.log_weight, np.array(forward["model"])[in_time], np.array(forward["chain"])[in_time]
+    )  # fmt: skip
     (z, z_error), (z_up, z_up_error) = ln_z(down), ln_z_forward(up, chain)
     (ess, error), (ess_up, error_up) = effective_sample_size(down), forward_ess(up, chain)
     kl: dict[str, Any] = {
         name: float(np.mean(forward[name])) - z for name in ("wiener", "base", "model") if name in forward
     }
     if "base" in forward:
-        difference = np.array(forward["base"]) - up
+        difference = np.array(forward["base"])[in_time] - up
         kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
     about, variance = samples.attrs["generated"], np.array(forward["increments"]).var(0)
     reverse = {"ess": ess, "ess_error": error, "kl": z - float(down.mean()), "log_weight": down.tolist()}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from diffsq.config.sections import ChainParameters
 from diffsq.exactness import moves as kernels
@@ -154,7 +153,7 @@ def check_settings(bench: Workbench, settings: ChainParameters) -> None:
         if settings.start != "hmc":
             raise InputError(f"chain.start must be hmc on another lattice than the run's own {list(own)}")
     if settings.start != "hmc":
-        found = len(bench.samples) if settings.start == "samples" else len(bench.held_out())
+        found = len(bench.samples) if settings.start == "samples" else len(bench.held_out_rows())
         if found < settings.n_chains:
             raise InputError(
                 f"chain.n_chains is {settings.n_chains}, but start {settings.start} has only {found} fields"
@@ -246,10 +245,7 @@ class _Making:
         bench, path = self.bench, self.out / "block.json"
         found = read_json(path) if path.exists() else {}
         if found.get("key") != self.key:
-            train, _ = bench.ensemble.split_chains(bench.config.training.validation_fraction)
-            n = min(self.settings.n_calibration, len(train))
-            rows = np.linspace(0, len(train) - 1, n).astype(np.int64)
-            phi = torch.from_numpy(train.phi[rows]).to(bench.device)
+            phi = bench.training_fields(self.settings.n_calibration)
             self.bar.start(len(block.steps), "block kernel")
             try:
                 noise = bench.noise("chain/block/calibrate", np.arange(len(phi)))
@@ -269,5 +265,4 @@ def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | No
     if settings.start == "samples":
         weights = bench.samples.log_weight
         return State.of(bench.samples.phi[:n], None if weights is None else weights[:n])
-    held_out = bench.held_out()
-    return State.of(held_out.phi[np.linspace(0, len(held_out) - 1, n).astype(np.int64)])
+    return State.of(bench.held_out_fields(n)[0].cpu().numpy())

@@ -52,11 +52,24 @@ class Workbench:
         """The chains that the training never saw."""
         return self.ensemble.split_chains(self.config.training.validation_fraction)[1]
 
+    def held_out_rows(self) -> Integers:
+        """Their rows of the ensemble."""
+        return self.ensemble.split_rows(self.config.training.validation_fraction)[1]
+
     def held_out_fields(self, n: int) -> tuple[Tensor, Integers]:
-        """n held-out fields spread evenly (all if there are fewer), and the chain of each."""
-        held_out = self.held_out()
-        rows = np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(np.int64)
-        return torch.from_numpy(held_out.phi[rows]).to(self.device), held_out.chain[rows]
+        """n held-out fields spread over chains and time (all if there are fewer), and the chain of each.
+
+        They are in the order of the ensemble, time by time, as errors by `lattice.statistics.blocks` want it.
+        """
+        return self._fields(n, self.held_out_rows())
+
+    def training_fields(self, n: int) -> Tensor:
+        """n training fields spread over chains and time."""
+        return self._fields(n, self.ensemble.split_rows(self.config.training.validation_fraction)[0])[0]
+
+    def _fields(self, n: int, among: Integers) -> tuple[Tensor, Integers]:
+        rows = np.sort(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
+        return torch.from_numpy(self.ensemble.phi[rows]).to(self.device), self.ensemble.chain[rows]
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""

@@ -31,7 +31,7 @@ from diffsq.sampling.zero_mode_step import ZeroModeLaw, zero_mode_law
 from lattice.errors import InputError
 from lattice.files import read_json, sha256_file, write_atomic, write_json
 
-VERSION = 3  # of the law R: raise it with any change, so that no folder mixes samples of two laws
+VERSION = 4  # of the law R: raise it with any change, so that no folder mixes samples of two laws
 
 
 class ReversePath(ReverseChain):

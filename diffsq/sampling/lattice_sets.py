@@ -107,11 +107,14 @@ class Sampling:
         """Lattice frame of each step."""
         return frames_of(self.config.seed, self.model.shape)
 
-    def fields(self, held_out: bool, n: int) -> tuple[Tensor, Integers]:
-        """n fields spread evenly over the training or held-out chains, and their chains."""
-        part = self.ensemble.split_chains(self.config.training.validation_fraction)[held_out]
-        rows = np.linspace(0, len(part) - 1, min(n, len(part))).astype(np.int64)
-        return torch.from_numpy(part.phi[rows]).to(self.levels.device), part.chain[rows]
+    def rows(self, held_out: bool, n: int) -> Integers:
+        """n rows of the ensemble spread over the training or held-out chains; more go on from these."""
+        part = self.ensemble.split_rows(self.config.training.validation_fraction)[held_out]
+        return self.ensemble.spread(n, seed=self.config.seed, stream="sample", among=part)
+
+    def fields(self, rows: Integers) -> Tensor:
+        """The configurations `rows`."""
+        return torch.from_numpy(self.ensemble.phi[rows]).to(self.levels.device)
 
     def calibrate(self) -> ReversePath:
         """The path of the regression base, its kernel measured on training fields, or read back.
@@ -129,7 +132,7 @@ class Sampling:
 
     def _calibrated(self, model: LatticeScore, n: int) -> ReversePath:
         path = ReversePath.predicted(model, self.levels)
-        phi, _ = self.fields(False, n)
+        phi = self.fields(self.rows(False, n))
         self.progress.start(path.kernel.n_levels, "reverse kernel")
         noise = self.noise("sample/calibrate", np.arange(len(phi)))
         path.calibrate(phi, noise, self.frames(), self.progress.update)
@@ -141,7 +144,8 @@ class Sampling:
         rivals = {"model": path}
         if self.model.unet is not None:
             rivals |= {"base": base, "wiener": self._calibrated(self._wiener(), N_WIENER)}
-        phi, chain = self.fields(True, self.config.sampling.n_forward)
+        rows = self.rows(True, self.config.sampling.n_forward)
+        phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
         self.progress.start(len(phi), "forward weights")
         for block, part in enumerate(torch.split(phi, BLOCK)):
@@ -154,7 +158,8 @@ class Sampling:
                 values += saved[name]
             self.progress.update(len(part))
         self.progress.close()
-        return {**results, "chain": chain.tolist()}
+        where = {name: getattr(self.ensemble, name)[rows].tolist() for name in ("chain", "trajectory")}
+        return {**results, **where}
 
     def _wiener(self) -> LatticeScore:
         """The Wiener filter alone."""

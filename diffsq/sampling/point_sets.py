@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,13 +24,14 @@ from diffsq.sampling.point_path import calibrated
 from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
+from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.files import canonical_json, read_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.rng import stream_id
 
 EXACT = "exact score"
-LAW = 4  # raise with any change of what these samplers draw
+LAW = 5  # raise with any change of what these samplers draw
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 
@@ -77,9 +77,12 @@ class PointDraws:
         )  # fmt: skip
 
     def some_points(self) -> Tensor:
-        """Training points spread evenly over the ensemble, as many as calibrate a kernel."""
-        rows = np.linspace(0, len(self.data) - 1, min(len(self.data), self.settings.n_calibration))
-        return torch.from_numpy(self.data.phi[rows.astype(np.int64)])
+        """Training points spread over chains and time, as many as calibrate a kernel."""
+        return torch.from_numpy(self.data.phi[self.rows(self.settings.n_calibration)])
+
+    def rows(self, n: int) -> Integers:
+        """n rows of the data, spread over chains and time; more go on from these."""
+        return self.data.spread(n, seed=self.seed, stream="points")
 
     def sample(self, kind: str, sde: str, out: Path) -> Ensemble:
         """The run's own sample set of a model through a process; kept if `out` holds it."""

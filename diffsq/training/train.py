@@ -38,6 +38,7 @@ def train(
         raise InputError(f"a model of one variable is {', '.join(known)}; got {name!r}")
     kind, seed = name, config.seed
     if name.startswith("part-"):
-        kind, points = config.models[-1], points[int(name.removeprefix("part-")) :: config.n_parts]
+        part = ensemble.parts(config.n_parts)[int(name.removeprefix("part-"))]
+        kind, points = config.models[-1], points[torch.from_numpy(part)]
         seed = (config.seed + stream_id(f"train/{name}")) % 2**64
     return train_points(points, config.training.model_copy(update={"kind": kind}), seed, out, progress)

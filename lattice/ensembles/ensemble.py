@@ -18,6 +18,7 @@ import numpy.typing as npt
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
+from lattice.ensembles.rows import disjoint_parts, spread_rows
 from lattice.ensembles.shards import (
     MAX_AXES,
     Shard,
@@ -107,12 +108,8 @@ class Ensemble:
             **columns_at(self, chosen), action=self.action, attrs=dict(self.attrs), identity=identity
         )
 
-    def split_chains(self, fraction: float) -> tuple[Ensemble, Ensemble]:
-        """(train, held-out): about `fraction` of the chains, at least one, held out with all they have.
-
-        Splitting by whole chains keeps autocorrelated neighbours of a training field out of the held-out set.
-        Raises InputError when there is only one chain or when fraction is not in (0, 1).
-        """
+    def split_rows(self, fraction: float) -> tuple[Integers, Integers]:
+        """The rows of the two parts of `split_chains`, which copies them; raises as that does."""
         chains = np.unique(self.chain)
         if not 0.0 < fraction < 1.0:
             raise InputError(f"the held-out fraction must be between 0 and 1, got {fraction}")
@@ -120,7 +117,26 @@ class Ensemble:
             raise InputError("an ensemble of one chain cannot be split by chains; make it with two or more")
         n_held = min(max(1, round(fraction * len(chains))), len(chains) - 1)
         held = np.isin(self.chain, chains[-n_held:])
-        return self.select(~held), self.select(held)
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def split_chains(self, fraction: float) -> tuple[Ensemble, Ensemble]:
+        """(train, held-out): about `fraction` of the chains, at least one, held out with all they have.
+
+        Splitting by whole chains keeps autocorrelated neighbours of a training field out of the held-out set.
+        Raises InputError when there is only one chain or when fraction is not in (0, 1).
+        """
+        train, held = self.split_rows(fraction)
+        return self.select(train), self.select(held)
+
+    def spread(self, n: int, *, seed: int, stream: str, among: Integers | None = None) -> Integers:
+        """At most n rows stratified by chain, far apart in time (`lattice.ensembles.rows.spread_rows`);
+        `among` these rows, or all."""
+        rows = np.arange(len(self)) if among is None else among
+        return rows[spread_rows(self.chain[rows], self.trajectory[rows], n, seed=seed, stream=stream)]
+
+    def parts(self, n: int) -> list[Integers]:
+        """The rows of n disjoint parts, independent of each other (`lattice.ensembles.rows.disjoint_parts`)."""
+        return disjoint_parts(self.chain, self.trajectory, n)
 
     def replicas(self) -> list[Integers]:
         """The indices of each chain's configurations in trajectory order, chains by their numbers."""

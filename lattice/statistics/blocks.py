@@ -11,6 +11,9 @@ from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.statistics.gamma import MIN_REPLICA, EstimatorError
 
+MIN_CHAINS = 10  # so many chains are blocks themselves
+FEW_CHAINS = 20  # blocks in all where there are fewer chains
+
 
 def jackknife_error(left_out: npt.ArrayLike) -> float:
     """Error of an estimate from its values (b,) without each of b blocks: sqrt((b-1)/b sum (x - mean)^2).
@@ -38,19 +41,41 @@ def block_edges(n: int, n_blocks: int) -> Integers:
     return np.arange(min(n_blocks, n)) * n // min(n_blocks, n)
 
 
+def chain_blocks(chain: npt.ArrayLike) -> Integers:
+    """Jackknife block (n,) of each row, 0, 1, ...: its chain, or a stretch of it where there are fewer than ten.
+
+    chain (n,): the rows of each chain are in order of time, chains in any. About twenty stretches in all, of
+    one chain each, so that few neighbours in time are in two blocks.
+
+    >>> chain_blocks(np.arange(6) % 2 + 8).tolist()  # 2 chains of 3: each row is a stretch
+    [0, 3, 1, 4, 2, 5]
+    """
+    number = np.unique(np.asarray(chain), return_inverse=True)[1]
+    lengths = np.bincount(number)
+    if len(lengths) >= MIN_CHAINS:
+        return np.asarray(number, dtype=np.int64)
+    order = np.argsort(number, kind="stable")
+    wanted = -(-FEW_CHAINS // len(lengths))
+    parts = [part for rows in np.split(order, np.cumsum(lengths)[:-1])
+             for part in np.array_split(rows, min(wanted, len(rows)))]  # fmt: skip
+    block = np.empty(len(number), dtype=np.int64)
+    for label, part in enumerate(parts):
+        block[part] = label
+    return block
+
+
 def jackknife_of(
     estimate: Callable[[Floats], float], data: Floats, n_blocks: int = 100, chain: Integers | None = None
 ) -> tuple[float, float]:
     """`estimate` of the data (n, ...) and its jackknife error.
 
-    Correlated data come with their `chain` (n,): whole chains are left out, or a twentieth of the data where
-    there are fewer than ten chains.
+    Correlated data come with their `chain` (n,), the rows of each chain in order of time: the blocks left out
+    are those of `chain_blocks`.
     """
-    labels = np.array([]) if chain is None else np.unique(chain)
-    if len(labels) >= 10:
-        blocks = [np.flatnonzero(chain == label) for label in labels]
-    else:
-        n_blocks = n_blocks if chain is None else 20
+    if chain is None:
         blocks = np.array_split(np.arange(len(data)), min(n_blocks, len(data)))
+    else:
+        label = chain_blocks(chain)
+        blocks = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
     values = np.array([estimate(np.delete(data, block, axis=0)) for block in blocks])
     return estimate(data), jackknife_error(values)

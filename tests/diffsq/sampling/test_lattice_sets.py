@@ -70,6 +70,9 @@ def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path
     assert samples.log_weight is not None
     assert found["reverse"]["log_weight"] == samples.log_weight.tolist()
     assert len(found["forward"]["log_weight"]) == 64
+    forward, held = json.loads((tmp_path / "forward.json").read_text()), ensemble.split_chains(0.125)[1]
+    assert set(np.unique(forward["chain"], return_counts=True)[1]) == {64 // len(np.unique(held.chain))}
+    assert len(set(zip(forward["chain"], forward["trajectory"]))) == 64
     assert 0 < found["reverse"]["ess"] <= 1
     assert 0 < found["acceptance"] <= 1
     assert {"wiener", "base", "model", "gain", "gain_error"} == set(found["kl"])
