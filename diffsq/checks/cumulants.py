@@ -107,7 +107,8 @@ def run(
         noise = bench.noise("check/cumulants/backward", rows)
         bench.path.sample(bench.action.action, noise, bench.frames(), watch)
 
-    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, chain_blocks(chain))
+    block = chain_blocks(chain)
+    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, block)
     block = slices(n_samples, min(100, n_samples // 10))
     down = _along(draw_down, counted(progress, n_samples, BATCH, "backward cumulants"), seen, f, block)
     truth = {name: _stored(bench.ensemble, o, chain_blocks(bench.ensemble.chain)) for name, o in seen.items()}

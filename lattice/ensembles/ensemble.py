@@ -135,7 +135,7 @@ class Ensemble:
         return rows[spread_rows(self.chain[rows], self.trajectory[rows], n, seed=seed, stream=stream)]
 
     def parts(self, n: int) -> list[Integers]:
-        """The rows of n disjoint parts, independent of each other (`lattice.ensembles.rows.disjoint_parts`)."""
+        """The rows of n disjoint, independent parts (`lattice.ensembles.rows.disjoint_parts`)."""
         return disjoint_parts(self.chain, self.trajectory, n)
 
     def replicas(self) -> list[Integers]:

@@ -42,7 +42,7 @@ def block_edges(n: int, n_blocks: int) -> Integers:
 
 
 def chain_blocks(chain: npt.ArrayLike) -> Integers:
-    """Jackknife block (n,) of each row, 0, 1, ...: its chain, or a stretch of it where there are fewer than ten.
+    """Jackknife block (n,) of each row, 0, 1, ...: its chain, or a stretch of it if there are fewer than ten.
 
     chain (n,): the rows of each chain are in order of time, chains in any. About twenty stretches in all, of
     one chain each, so that few neighbours in time are in two blocks.
