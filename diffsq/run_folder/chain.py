@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from diffsq.config.sections import ChainParameters
 from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench, first_set
+from diffsq.sampling.kept import kept
 from diffsq.sampling.lattice_path import VERSION
-from lattice.arrays import Floats
+from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent
 from lattice.requests import refuse_changes, stored_request
 from lattice.simulation import thermalise as therm
@@ -241,20 +243,25 @@ class _Making:
         return [(name, known[name]) for name in settings.moves]
 
     def calibrate(self, block: BlockPath) -> None:
-        """Fit the block kernel's tilts to training fields, or read them back from block.json."""
-        bench, path = self.bench, self.out / "block.json"
-        found = read_json(path) if path.exists() else {}
-        if found.get("key") != self.key:
-            phi = bench.training_fields(self.settings.n_calibration)
+        """Fit the block kernel's tilts to training fields, or read back what was kept of them."""
+        bench, rows = self.bench, self.bench.training_rows(self.settings.n_calibration)
+        about = {
+            **{name: self.request[name] for name in ("law", "model", "ensemble", "seed")},
+            "levels": [float(at.high) for at in block.steps],
+            "block": self.settings.block, "rows": sha256_array(rows),
+        }  # fmt: skip
+
+        def made() -> dict[str, torch.Tensor]:
             self.bar.start(len(block.steps), "block kernel")
             try:
-                noise = bench.noise("chain/block/calibrate", np.arange(len(phi)))
-                block.calibrate(phi, noise, bench.frames(), lambda: self.bar.update())
+                noise = bench.noise("chain/block/calibrate", np.arange(len(rows)))
+                block.calibrate(bench.fields(rows), noise, bench.frames(), lambda: self.bar.update())
             finally:
                 self.bar.close()
-            found = {"key": self.key, "tilts": block.tilts()}
-            write_json(path, found)
-        block.set_tilts(found["tilts"])
+            return {"tilts": torch.tensor(block.tilts(), dtype=torch.float64)}
+
+        found = kept(self.out, "block", sha256_text(canonical_json(about)), made)
+        block.set_tilts(found["tilts"].tolist())
 
 
 def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | None) -> State:

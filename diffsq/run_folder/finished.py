@@ -61,15 +61,19 @@ class Workbench:
 
         They are in the order of the ensemble, time by time, as errors by `lattice.statistics.blocks` want it.
         """
-        return self._fields(n, self.held_out_rows())
+        rows = self._spread(n, self.held_out_rows())
+        return self.fields(rows), self.ensemble.chain[rows]
 
-    def training_fields(self, n: int) -> Tensor:
-        """n training fields spread over chains and time."""
-        return self._fields(n, self.ensemble.split_rows(self.config.training.validation_fraction)[0])[0]
+    def training_rows(self, n: int) -> Integers:
+        """n rows of the training chains, spread over chains and time."""
+        return self._spread(n, self.ensemble.split_rows(self.config.training.validation_fraction)[0])
 
-    def _fields(self, n: int, among: Integers) -> tuple[Tensor, Integers]:
-        rows = np.sort(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
-        return torch.from_numpy(self.ensemble.phi[rows]).to(self.device), self.ensemble.chain[rows]
+    def fields(self, rows: Integers) -> Tensor:
+        """The configurations `rows`."""
+        return torch.from_numpy(self.ensemble.phi[rows]).to(self.device)
+
+    def _spread(self, n: int, among: Integers) -> Integers:
+        return np.sort(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
@@ -98,7 +102,8 @@ class PointBench:
     @cached_property
     def draws(self) -> PointDraws:
         """The run's samplers."""
-        return PointDraws(self.config.sampling, self.seed, self.ensemble, self.models)
+        kernels = self.folder / "checks" / "kernels"
+        return PointDraws(self.config.sampling, self.seed, self.ensemble, self.models, kernels=kernels)
 
     @property
     def is_complex(self) -> bool:

@@ -19,11 +19,12 @@ from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling import steps
-from diffsq.sampling.lattice_path import VERSION, ReversePath, load_kernel, save_kernel, with_unet
+from diffsq.sampling.lattice_kernel import Kernel
+from diffsq.sampling.lattice_path import VERSION, ReversePath, kept_kernel, with_unet
 from diffsq.sampling.levels import levels_of
 from diffsq.sampling.reverse_chain import Watch, finite, unseen
 from diffsq.sampling.streams import frames_of, noise_of
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
@@ -123,27 +124,32 @@ class Sampling:
         narrows the variance by the ratio of the two predictions.
         """
         base = LatticeScore(self.model.base, None)
-        try:
-            return ReversePath(base, load_kernel(self.out, self.levels.device, self.key))
-        except InputError:  # none yet, or not this one
-            path = self._calibrated(base, self.config.sampling.n_calibration)
-            save_kernel(self.out, path.kernel, self.key)
-            return path
+        return self.calibrated("kernel", base, self.config.sampling.n_calibration)
 
-    def _calibrated(self, model: LatticeScore, n: int) -> ReversePath:
-        path = ReversePath.predicted(model, self.levels)
-        phi = self.fields(self.rows(False, n))
-        self.progress.start(path.kernel.n_levels, "reverse kernel")
-        noise = self.noise("sample/calibrate", np.arange(len(phi)))
-        path.calibrate(phi, noise, self.frames(), self.progress.update)
-        self.progress.close()
-        return path
+    def calibrated(self, name: str, model: LatticeScore, n: int) -> ReversePath:
+        """The path of a part of the model, its kernel measured on n training fields and kept under `name`."""
+        rows = self.rows(False, n)
+        about = {
+            "law": VERSION, "name": name, "model": self.model.about["sha256"], "levels": self.levels.tolist(),
+            "ensemble": self.ensemble.identity, "rows": sha256_array(rows), "seed": self.config.seed,
+        }  # fmt: skip
+
+        def made() -> Kernel:
+            path, phi = ReversePath.predicted(model, self.levels), self.fields(rows)
+            self.progress.start(path.kernel.n_levels, "reverse kernel")
+            noise = self.noise("sample/calibrate", np.arange(len(phi)))
+            path.calibrate(phi, noise, self.frames(), self.progress.update)
+            self.progress.close()
+            return path.kernel
+
+        key = sha256_text(canonical_json(about))
+        return ReversePath(model, kept_kernel(self.out, name, key, self.levels.device, made))
 
     def forward(self, path: ReversePath, base: ReversePath) -> dict[str, Any]:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         rivals = {"model": path}
         if self.model.unet is not None:
-            rivals |= {"base": base, "wiener": self._calibrated(self._wiener(), N_WIENER)}
+            rivals |= {"base": base, "wiener": self.calibrated("kernel-wiener", self._wiener(), N_WIENER)}
         rows = self.rows(True, self.config.sampling.n_forward)
         phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}

@@ -13,7 +13,7 @@ from lattice.rng import uniforms
 def spread_rows(
     chain: npt.ArrayLike, trajectory: npt.ArrayLike, n: int, *, seed: int, stream: str
 ) -> Integers:
-    """n rows of chain, trajectory (N,), or all, stratified by chain: (min(n, N),), in the order of the choice.
+    """n rows of chain, trajectory (N,), or all, stratified by chain: (min(n, N),), in the order of choice.
 
     Every chain is used equally often, but for one more or less and for chains that are used up. The times of
     a chain follow van der Corput's sequence (J. G. van der Corput, Proc. Akad. Amsterdam 38 (1935) 813), from
