@@ -38,7 +38,7 @@ SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 @dataclass
 class PointDraws:
-    """Models by kind, the data they learned from, how they are sampled; measured kernels are kept in `kernels`."""
+    """Models by kind, the data they learned from, how they are sampled; measured `kernels` are kept there."""
 
     settings: PointSampling
     seed: int
