@@ -10,7 +10,7 @@ from places import ROOT
 
 FLOORS = {
     "lattice": (
-        ("errors", "arrays", "lazy"), ("rng",), ("files",), ("progress", "processes", "requests"),
+        ("errors", "arrays", "lazy"), ("rng",), ("files",), ("progress", "processes", "requests", "memory"),
         ("statistics", "actions"), ("exact", "ensembles"), ("observables", "updates", "certificates"),
         ("simulation",), ("scans", "interchange"), ("__init__",),
     ),

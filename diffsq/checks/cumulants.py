@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsq.analysis.point_cumulants import flows
+from diffsq.models.blocks import block_size
 from diffsq.plots.cumulants import draw_flows, draw_observables
 from diffsq.process import cumulants as along
 from diffsq.process.cumulants import MIN_BLOCKS, Curve, Tally, Watch, slices
@@ -38,7 +39,7 @@ from lattice.statistics.pulls import sigmas_of
 from lattice.statistics.weights import normalised_weights
 
 BATCH = 64
-CHUNK = 4096  # stored fields at a time
+CHUNK = 4096, 2**20  # stored fields, and sites, at a time
 GATE = 4.5
 RATIOS = {"kappa_4/kappa_2^2": 4, "kappa_6/kappa_2^3": 6}
 
@@ -162,7 +163,7 @@ def _along(
 def _stored(ensemble: Ensemble, o: Observable, block: Integers, weight: Floats | None = None) -> Tally:
     """Of the fields of an ensemble, at t = 0."""
     tally = Tally(1, int(block.max()) + 1)
-    for rows in batches(len(ensemble), CHUNK):
+    for rows in batches(len(ensemble), block_size(ensemble.shape, *CHUNK)):
         x = torch.from_numpy(np.asarray(ensemble.phi[rows], dtype=np.float64))
         seen = x if o.basis is None else x.flatten(1) @ o.basis
         tally.add(0, seen, block[rows], None if weight is None else weight[rows])

@@ -70,7 +70,7 @@ class ReversePath(ReverseChain):
 
     def calibrate(
         self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
-        chunk: int = 256,
+        chunk: int | None = None,
     ) -> None:  # fmt: skip
         """Measure the kernel on noised training fields phi (n, *shape), in place; see
         diffsq.sampling.lattice_kernel."""

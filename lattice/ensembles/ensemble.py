@@ -8,6 +8,7 @@ last (lattice.ensembles.manifest).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from lattice.ensembles.shards import (
     check_shard,
     columns_at,
     field_series,
-    joined,
+    gathered,
     read_shard,
     write_shard,
 )
 from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, sha256_file, sha256_text, write_json
+from lattice.memory import require_memory
 
 _SHARD_BYTES = 2**25
 
@@ -209,13 +211,20 @@ class EnsembleWriter:
 
     def read(self) -> Ensemble:
         """The ensemble of the shards written or verified so far, read back from the disk and checked."""
-        sound = [shard for k in sorted(self._records) if (shard := self.verified(k)) is not None]
-        if len(sound) < len(self._records) or not sound:
-            raise InputError(
-                f"{self.folder}: a shard was damaged after it was written; run the command again"
-            )
-        hashes = [self._records[k]["sha256"] for k in sorted(self._records)]
-        return _assemble(sound, self.action, {"certificate": None}, shards_identity(hashes))
+        numbers = sorted(self._records)
+
+        def sound() -> Iterator[Shard]:
+            for k in numbers:
+                if (shard := self.verified(k)) is None:
+                    raise InputError(
+                        f"{self.folder}: a shard was damaged after it was written; run the command again"
+                    )
+                yield shard
+
+        if not numbers:
+            raise InputError(f"{self.folder}: no shard was written; run the command again")
+        n, hashes = sum(self._records[k]["n"] for k in numbers), [self._records[k]["sha256"] for k in numbers]
+        return _assemble(sound(), n, self.action, {"certificate": None}, shards_identity(hashes))
 
     def finish(self, extras: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write manifest.json, last of all, and return it. `extras` are further entries (the certificate)."""
@@ -250,7 +259,8 @@ def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
     if path.is_dir():
         return _read_folder(path, expect_action)
     shard, action = _checked(path, expect_action)
-    return _assemble([shard], action, {"certificate": None}, shards_identity([sha256_file(path)]))
+    identity = shards_identity([sha256_file(path)])
+    return _assemble([shard], len(shard.phi), action, {"certificate": None}, identity)
 
 
 def _checked(path: Path, expect_action: Action | None) -> tuple[Shard, Action]:
@@ -263,7 +273,20 @@ def _checked(path: Path, expect_action: Action | None) -> tuple[Shard, Action]:
 def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
     manifest = read_manifest(folder)
     action = action_of(manifest.get("action"), folder / "manifest.json", expect_action)
-    shape, shards = manifest.get("shape"), []
+    records = manifest["shards"]
+    paths = [path for record in records if (path := folder / record["name"]).is_file()]
+    require_memory(
+        sum(path.stat().st_size for path in paths), f"{folder}: this ensemble of {len(records)} shards",
+        "read its shards one at a time, or on a machine that holds it",
+    )  # fmt: skip
+    n, identity = sum(record["n"] for record in records), shards_identity([r["sha256"] for r in records])
+    extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
+    return _assemble(_listed(folder, manifest, action), n, action, extra, identity)
+
+
+def _listed(folder: Path, manifest: dict[str, Any], action: Action) -> Iterator[Shard]:
+    """The shards of a manifest, each checked against it."""
+    shape = manifest.get("shape")
     for record in manifest["shards"]:
         path = folder / record["name"]
         if not path.is_file():
@@ -278,19 +301,16 @@ def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
         shard, _ = _checked(path, action)
         if list(shard.phi.shape[1:]) != shape:
             raise InputError(f"{path}: lattice {shard.phi.shape[1:]}, the manifest says {shape}")
-        shards.append(shard)
-    identity = shards_identity([record["sha256"] for record in manifest["shards"]])
-    extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
-    return _assemble(shards, action, extra, identity)
+        if len(shard.phi) != record["n"]:
+            raise InputError(f"{path}: {len(shard.phi)} configurations, the manifest says {record['n']}")
+        yield shard
 
 
-def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identity: str) -> Ensemble:
-    names, weighted = set(shards[0].series), shards[0].log_weight is not None
-    if any(set(s.series) != names or (s.log_weight is not None) != weighted for s in shards):
-        raise InputError(
-            "the shards of this ensemble do not hold the same series: it was put together by hand"
-        )
-    return Ensemble(**joined(shards), action=action, attrs={**shards[0].attrs, **extra}, identity=identity)
+def _assemble(
+    shards: Iterable[Shard], n: int, action: Action, extra: dict[str, Any], identity: str
+) -> Ensemble:
+    columns, attrs = gathered(shards, n)
+    return Ensemble(**columns, action=action, attrs={**attrs, **extra}, identity=identity)
 
 
 def _integers(name: str, values: npt.ArrayLike, n: int) -> Integers:
