@@ -66,7 +66,7 @@ def white(config: Any, out: Path) -> None:
 
     from lattice.ensembles.ensemble import EnsembleWriter
 
-    n, n_chains = 128, config.ensemble.n_chains
+    n, n_chains = 1024, config.ensemble.n_chains
     writer = EnsembleWriter(out, config.action, config.shape, "white", {"algorithm": {"name": "white noise"}})
     for k in range(config.ensemble.n_saved // n):
         rows = np.arange(k * n, (k + 1) * n)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from diffsq.analysis.localise import divergence_below, shares
 from diffsq.exactness.weights import forward_ess
+from diffsq.models.blocks import Rows
 from diffsq.models.momentum import shells
 from diffsq.plots.style import BLUE, INK, SERIES, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
@@ -95,7 +96,7 @@ def _kernel(bench: Workbench, name: str, levels: Tensor, rows: Integers, progres
 
     def made() -> Kernel:
         noise = bench.noise("check/levels/calibrate", np.arange(len(rows)))
-        phi = bench.fields(rows)
+        phi = Rows.of(bench.ensemble.phi, rows, bench.device)
         return calibrated(bench.model, levels, phi, noise, bench.frames(), lambda: progress.update())
 
     folder, key = bench.folder / "checks" / "levels", sha256_text(canonical_json(about))

@@ -1,7 +1,7 @@
 """How much memory each stage of a run will need, from its config, and the refusal of what cannot fit.
 
-Fields are counted as they are held: the ensemble once in every stage, the calibration fields with the three
-arrays beside them, samples once and, measured, with their Metropolis chain. What is worked on in blocks, and
+Fields are counted as they are held: the ensemble once in every stage, three arrays of the size of the
+calibration fields, samples once and, measured, with their Metropolis chain. What is worked on in blocks, and
 the programs themselves, are in `BASE`; `scripts/bench_memory.py` measures all of it.
 """
 
@@ -15,7 +15,7 @@ from lattice.memory import machine_memory, require_memory
 
 BASE = 1e9  # bytes
 NUMBER = 8  # bytes
-CALIBRATION = 4  # arrays of the size of the calibration fields
+CALIBRATION = 3  # arrays of the size of the calibration fields
 ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
 Terms = dict[str, tuple[int, float]]
 """Setting -> its value, and the bytes that one more of it takes."""

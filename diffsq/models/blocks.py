@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffsq.models.protocol import Noise
-from lattice.arrays import Integers
+from lattice.arrays import Floats, Integers
 from lattice.rng import normals
 
 
@@ -44,6 +44,11 @@ class Rows:
     phi: Tensor
     rows: Tensor
     device: torch.device
+
+    @classmethod
+    def of(cls, phi: Floats, rows: Integers, device: torch.device) -> Rows:
+        """Of arrays."""
+        return cls(torch.from_numpy(phi), torch.from_numpy(rows), device)
 
     def __len__(self) -> int:
         return len(self.rows)

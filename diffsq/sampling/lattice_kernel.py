@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from diffsq.models.blocks import block_size, drawn, slices
+from diffsq.models.blocks import Fields, block_size, drawn, slices
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.protocol import Frames, Noise
@@ -115,7 +115,7 @@ class _Step:
 def calibrated(
     model: LatticeScore,
     levels: Tensor,
-    phi: Tensor,
+    phi: Fields,
     noise: Noise,
     frames: Frames,
     done: Callable[[], None] = lambda: None,
@@ -129,8 +129,9 @@ def calibrated(
     """
     kernel, measured = Kernel.predicted(model, levels), []
     bridge, _ = parts(model, levels)
-    mixed, low = model.base.zero_mode.two_peaks(), phi
-    x, residual, h = (torch.empty_like(phi) for _ in range(3))
+    mixed = model.base.zero_mode.two_peaks()
+    low: Fields = phi
+    x, residual, h = (levels.new_empty(len(phi), *model.shape) for _ in range(3))
     seen = _Residuals(model.momenta, residual, h, chunk or block_size(model.shape, *CHUNK))
     for step in range(kernel.n_levels):
         z, d0 = seen.fill(model, levels, step, low, x, noise, frames(step))
@@ -154,7 +155,7 @@ class _Residuals:
     h_mean: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def fill(
-        self, model: LatticeScore, levels: Tensor, step: int, low: Tensor, x: Tensor, noise: Noise,
+        self, model: LatticeScore, levels: Tensor, step: int, low: Fields, x: Tensor, noise: Noise,
         frame: Symmetry,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Noise x_n = low to x_{n+1}, written to x (which low may be), and denoise it.

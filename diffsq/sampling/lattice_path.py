@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diffsq.models.blocks import Fields
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta
 from diffsq.models.protocol import Frames, Noise
@@ -69,7 +70,7 @@ class ReversePath(ReverseChain):
         return ReverseStep(mean, kernel.variance[n], kernel.tilt[n] * h, coupling, zero)
 
     def calibrate(
-        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
+        self, phi: Fields, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
         chunk: int | None = None,
     ) -> None:  # fmt: skip
         """Measure the kernel on noised training fields phi (n, *shape), in place; see

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun
+from diffsq.models.blocks import Rows
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling import steps
@@ -135,7 +136,8 @@ class Sampling:
         }  # fmt: skip
 
         def made() -> Kernel:
-            path, phi = ReversePath.predicted(model, self.levels), self.fields(rows)
+            path = ReversePath.predicted(model, self.levels)
+            phi = Rows.of(self.ensemble.phi, rows, self.levels.device)
             self.progress.start(path.kernel.n_levels, "reverse kernel")
             noise = self.noise("sample/calibrate", np.arange(len(phi)))
             path.calibrate(phi, noise, self.frames(), self.progress.update)

@@ -95,9 +95,8 @@ class Training:
         self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
     ) -> None:
         self.config, self.progress, self.device = config, progress, torch.device(device)
-        parts = map(torch.from_numpy, ensemble.split_rows(config.training.validation_fraction))
-        fields = torch.from_numpy(ensemble.phi)
-        self.phi, self.held_out = (Rows(fields, rows, self.device) for rows in parts)
+        parts = ensemble.split_rows(config.training.validation_fraction)
+        self.phi, self.held_out = (Rows.of(ensemble.phi, rows, self.device) for rows in parts)
         self.action = ensemble.action
         sizes = config.model.model_dump(exclude={"n_fit"})
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes).to(self.device)
