@@ -13,19 +13,26 @@ from collections.abc import Sequence
 from diffsq.config.config import Config, LatticeRun
 from lattice.memory import machine_memory, require_memory
 
-BASE = 1e9  # bytes
+BASE = 8e8  # bytes
 NUMBER = 8  # bytes
 CALIBRATION = 3  # arrays of the size of the calibration fields
 ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
+POINT = 220  # bytes of a point of one variable while its powers are averaged
 Terms = dict[str, tuple[int, float]]
 """Setting -> its value, and the bytes that one more of it takes."""
 
 
-def terms(config: LatticeRun, stage: str) -> Terms:
+def terms(config: Config, stage: str) -> Terms:
     """What the memory of a stage is in proportion to."""
+    if not isinstance(config, LatticeRun):
+        each = POINT if stage in ("measure", "report") else POINT / 3
+        found: Terms = {"ensemble.n_configs": (config.ensemble.n_configs, each)}
+        if config.models and stage not in ("ensemble", "train"):
+            found["sampling.n_samples"] = (config.sampling.n_samples, each)
+        return found
     field = NUMBER * math.prod(config.shape)
     n = config.ensemble.n_saved
-    found: Terms = {"ensemble.n_configs": (n, field)}
+    found = {"ensemble.n_configs": (n, float(field))}
     if stage == "train" and config.model.channels:
         each = ACTIVATIONS * math.prod(config.shape) * config.model.channels
         found["training.batch_size"] = (config.training.batch_size, each)
@@ -39,9 +46,7 @@ def terms(config: LatticeRun, stage: str) -> Terms:
 
 def check_memory(config: Config, stages: Sequence[str]) -> None:
     """`InputError` for the first of the stages that cannot fit into this machine's memory; it says what it
-    needs, what there is, and which setting, at which value, would do. One variable is not looked at."""
-    if not isinstance(config, LatticeRun):
-        return
+    needs, what there is, and which setting, at which value, would do."""
     have = machine_memory()
     for stage in stages:
         found = terms(config, stage)

@@ -33,6 +33,15 @@ def test_the_demo_needs_little(memory: Path) -> None:
     check_memory(demo(), pipeline.STAGES)
 
 
+def test_points_need_memory_for_their_powers(memory: Path) -> None:
+    config = load_config(ROOT / "configs/one_variable/toy_two_peak.yaml", ["sampling.n_samples=30000000"])
+    memory.write_text(str(int(16 * GB)))
+    check_memory(config, pipeline.STAGES)
+    memory.write_text(str(int(4 * GB)))
+    with pytest.raises(InputError, match="at sampling.n_samples = 30000000 needs"):
+        check_memory(config, ["measure"])
+
+
 @pytest.mark.parametrize(
     ("settings", "stage", "key"),
     [
