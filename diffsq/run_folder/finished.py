@@ -50,7 +50,7 @@ class Workbench:
 
     def held_out(self) -> Ensemble:
         """The chains that the training never saw."""
-        return self.ensemble.split_chains(self.config.training.validation_fraction)[1]
+        return self.ensemble.select(self.held_out_rows())
 
     def held_out_rows(self) -> Integers:
         """Their rows of the ensemble."""
