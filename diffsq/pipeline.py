@@ -12,6 +12,7 @@ from pathlib import Path
 from diffsq import stages
 from diffsq.checks.perform import check_options
 from diffsq.config.config import Config, resolved_yaml
+from diffsq.config.memory import check_memory
 from diffsq.config.version import stamped
 from diffsq.run_folder.records import (
     FOLDER,
@@ -62,6 +63,7 @@ def run(
             discard(run, restart)
         for name, options in config.checks.items():
             check_options(name, options)
+        check_memory(config, [stage for stage in stages if not _finished(run, stage)])
         for stage in FOLDER:  # before any work: a stage far down the line may hold other settings
             check_unchanged(run, stage)
         write_atomic(folder / "config.yaml", stamped(resolved_yaml(config)).encode())
@@ -83,6 +85,8 @@ def plan(
         have = run.records.get(stage)
         try:
             check_unchanged(run, stage)
+            if not _finished(run, stage):
+                check_memory(config, [stage])
             if have is None:
                 actions[stage] = "run"
             elif not have["complete"]:
@@ -97,6 +101,10 @@ def plan(
         except InputError as error:
             actions[stage] = f"refuse: {error}"
     return {stage: actions[stage] for stage in stages}
+
+
+def _finished(run: Run, stage: str) -> bool:
+    return bool(run.records.get(stage, {}).get("complete"))
 
 
 def perform(run: Run, stage: str) -> None:

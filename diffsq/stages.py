@@ -69,6 +69,7 @@ def _taken(run: Run, config: Config, source: Path) -> str:
     ensemble.attrs["certificate"] = certificate
     write_json(out / "certificate.json", certificate)
     write_ensemble(ensemble, out)
+    del ensemble  # before it is read back
     return read_ensemble(out).identity
 
 

@@ -10,7 +10,8 @@ from places import ROOT
 
 FLOORS = {
     "lattice": (
-        ("errors", "lazy"), ("arrays", "seeds"), ("rng",), ("files",), ("progress", "processes", "requests"),
+        ("errors", "lazy"), ("arrays", "seeds"), ("rng",), ("files",),
+        ("progress", "processes", "requests", "memory"),
         ("statistics", "actions"), ("exact", "ensembles"), ("observables", "updates", "certificates"),
         ("simulation",), ("scans", "interchange"), ("__init__",),
     ),

@@ -228,12 +228,11 @@ def independent_rows(ensemble: Ensemble, n: int) -> tuple[Integers, int]:
     """Rows of at most n fields, nearly independent: those of one chain at least `SPACING` tau_int apart.
 
     tau_int is the largest of M, |M| and S, by the Gamma method over all chains. Returns the rows, spread
-    evenly over what is eligible, and the spacing in saved configurations.
+    over the chains and what is eligible of them, and the spacing in saved configurations.
     """
     replicas, m = ensemble.replicas(), ensemble.series["magnetization"]
     series = (m, np.abs(m), ensemble.series["action"])
     tau = max(gamma_method([each[rows] for rows in replicas]).tau_int for each in series)
     spacing = math.ceil(SPACING * tau)
     eligible = np.concatenate([rows[::spacing] for rows in replicas])
-    chosen = np.linspace(0, len(eligible) - 1, min(n, len(eligible))).round().astype(np.int64)
-    return eligible[chosen], spacing
+    return np.sort(ensemble.spread(n, seed=0, stream="independent", among=eligible)), spacing

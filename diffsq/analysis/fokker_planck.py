@@ -60,7 +60,7 @@ def score_jacobian(model: PointModel, x: Tensor, sigma: float) -> tuple[Tensor, 
 
 
 def noised(points: Tensor, sigma: float, n: int, seed: int) -> Tensor:
-    """n points spread evenly over the data (N, d), with noise sigma: (n, d)."""
+    """At most n points of the data (N, d), evenly over their rows, with noise sigma: (n, d)."""
     rows = torch.linspace(0, len(points) - 1, min(n, len(points))).long()
     eps = normals(seed, "points/check", np.array([0]), 0, len(rows) * points.shape[1])
     return torch.from_numpy(real_array(points[rows], "points")) + sigma * torch.from_numpy(eps).reshape(

@@ -18,14 +18,18 @@ the whole. Single shares can be negative: what one shell gets wrong another may 
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from diffsq.models.blocks import drawn, slices
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.zero_mode import log_gauss
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
 from diffsq.sampling.reverse_chain import ActionFunction, end_of, rise
+
+BLOCK = 64  # fields at a time
 
 
 @torch.no_grad()
@@ -38,11 +42,11 @@ def divergence_below(
     phi (n_fields, *shape) from equilibrium; up(step) the noise of the forward paths, down(i) of the i-th
     reverse step drawn.
     """
-    own, drawn, found = -action(phi), itertools.count(), []
+    own, count, found = -action(phi), itertools.count(), []
     for level, x, increment in path.up(phi, up, frames, max(marks)):
         own = own + increment
         if level in marks:
-            y, fresh = end_of(path.down(x, lambda _: down(next(drawn)), frames, level))
+            y, fresh = end_of(path.down(x, lambda _: down(next(count)), frames, level))
             found.append(own - (fresh - action(y)))
     return torch.stack(found, 1)
 
@@ -60,21 +64,35 @@ class Shares:
 def shares(
     path: ReversePath, phi: Tensor, action: ActionFunction, noise: Noise, frames: Frames, shell: Tensor
 ) -> Shares:
-    """Shares of Var(log w) over forward paths of equilibrium fields phi (n, *shape).
+    """Shares of Var(log w) over forward paths of equilibrium fields phi (n, *shape), `BLOCK` at a time.
 
     `shell` (n_class,) is the shell of each momentum class.
     """
+    parts = []
+    for rows in slices(len(phi), BLOCK):
+        own = partial(_part, noise, rows)
+        parts.append(_terms(path, phi[rows], action, own, frames, shell))
+    log_w, a = (torch.cat(column) for column in zip(*parts, strict=True))
+    centred = log_w - log_w.mean()
+    table = torch.einsum("n,nls->ls", centred, a - a.mean(0)) / (len(phi) - 1)
+    variance = float(log_w.var())
+    return Shares(table, variance - float(table.sum()), variance)
+
+
+def _part(noise: Noise, rows: slice, step: int) -> Tensor:
+    return drawn(noise, step)[rows]
+
+
+def _terms(
+    path: ReversePath, phi: Tensor, action: ActionFunction, noise: Noise, frames: Frames, shell: Tensor
+) -> tuple[Tensor, Tensor]:
+    """log w (n,) of forward paths, and what each step and shell puts into it (n, N, n_shells)."""
     log_w, terms = -action(phi), []
     for step, low, high in rise(path.levels, phi, noise, range(path.kernel.n_levels)):
         law = path.reverse(high, step, frames(step))
         log_w = log_w + path.log_forward(low, high, step) - law.log_density(low)
         terms.append(_by_shell(path, low, high, law, step, shell))
-    log_w = log_w - path.start().log_density(high)
-    centred = log_w - log_w.mean()
-    a = torch.stack(terms, 1)  # (n, N, n_shells)
-    table = torch.einsum("n,nls->ls", centred, a - a.mean(0)) / (len(phi) - 1)
-    variance = float(log_w.var())
-    return Shares(table, variance - float(table.sum()), variance)
+    return log_w - path.start().log_density(high), torch.stack(terms, 1)
 
 
 def _by_shell(

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsq.models.blocks import block_size
 from diffsq.models.momentum import Momenta, shells
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.arrays import Floats, Integers, real_array
@@ -31,7 +32,7 @@ from lattice.updates.hmc import hmc_trajectory
 
 OBSERVABLES = ("phi2", "action_density", "abs_magnetization", "kappa4")
 RESOLVED = 3.0  # errors beyond which a bias counts as seen
-CHUNK = 1024
+CHUNK = 1024, 2**20  # fields, and sites, at a time
 
 
 def quarter_period(g: Tensor) -> float:
@@ -107,7 +108,7 @@ def measure_fields(momenta: Momenta, action: ScalarPhi4, phi: Floats) -> Floats:
     weight[torch.arange(len(index)), index] = momenta.multiplicity
     weight /= weight.sum(0)
     rows = []
-    for part in torch.split(torch.from_numpy(real_array(phi, "phi")), CHUNK):
+    for part in torch.split(torch.from_numpy(real_array(phi, "phi")), block_size(momenta.shape, *CHUNK)):
         site = part.flatten(1)
         rest = (site**2).mean(1), action.action(part) / momenta.volume, site.mean(1).abs(), (site**4).mean(1)
         rows.append(torch.cat([momenta.power(part) @ weight, torch.stack(rest, 1)], 1))

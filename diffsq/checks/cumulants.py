@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from diffsq.analysis.point_cumulants import flows
+from diffsq.models.blocks import block_size
 from diffsq.plots.cumulants import draw_flows, draw_observables
 from diffsq.process import cumulants as along
 from diffsq.process.cumulants import MIN_BLOCKS, Curve, Tally, Watch, slices
@@ -32,13 +33,13 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.observables.scalar import momentum_classes, real_modes
 from lattice.progress import Progress, counted
-from lattice.statistics.blocks import jackknife_errors
+from lattice.statistics.blocks import chain_blocks, jackknife_errors
 from lattice.statistics.notation import aligned, format_value, with_pull
 from lattice.statistics.pulls import sigmas_of
 from lattice.statistics.weights import normalised_weights
 
 BATCH = 64
-CHUNK = 4096  # stored fields at a time
+CHUNK = 4096, 2**20  # stored fields, and sites, at a time
 GATE = 4.5
 RATIOS = {"kappa_4/kappa_2^2": 4, "kappa_6/kappa_2^3": 6}
 
@@ -107,10 +108,11 @@ def run(
         noise = bench.noise("check/cumulants/backward", rows)
         bench.path.sample(bench.action.action, noise, bench.frames(), watch)
 
-    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, _blocks(chain))
+    block = chain_blocks(chain)
+    up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, block)
     block = slices(n_samples, min(100, n_samples // 10))
     down = _along(draw_down, counted(progress, n_samples, BATCH, "backward cumulants"), seen, f, block)
-    truth = {name: _stored(bench.ensemble, o, _blocks(bench.ensemble.chain)) for name, o in seen.items()}
+    truth = {name: _stored(bench.ensemble, o, chain_blocks(bench.ensemble.chain)) for name, o in seen.items()}
     product = bench.samples
     assert product.log_weight is not None
     weight, block = normalised_weights(product.log_weight), slices(len(product))
@@ -141,12 +143,6 @@ def run(
     }  # fmt: skip
 
 
-def _blocks(chain: Integers) -> Integers:
-    """Jackknife block of each field: its chain, or one of 20 slices where there are fewer than 10 chains."""
-    labels, block = np.unique(chain, return_inverse=True)
-    return block if len(labels) >= MIN_BLOCKS else slices(len(chain), 20)
-
-
 def _along(
     go: Callable[[Integers, Watch], None], parts: Iterable[Integers], seen: dict[str, Observable], f: Floats,
     block: Integers,
@@ -167,7 +163,7 @@ def _along(
 def _stored(ensemble: Ensemble, o: Observable, block: Integers, weight: Floats | None = None) -> Tally:
     """Of the fields of an ensemble, at t = 0."""
     tally = Tally(1, int(block.max()) + 1)
-    for rows in batches(len(ensemble), CHUNK):
+    for rows in batches(len(ensemble), block_size(ensemble.shape, *CHUNK)):
         x = torch.from_numpy(np.asarray(ensemble.phi[rows], dtype=np.float64))
         seen = x if o.basis is None else x.flatten(1) @ o.basis
         tally.add(0, seen, block[rows], None if weight is None else weight[rows])

@@ -17,14 +17,16 @@ from torch import Tensor
 
 from diffsq.analysis.localise import divergence_below, shares
 from diffsq.exactness.weights import forward_ess, forward_spread
+from diffsq.models.blocks import Rows
 from diffsq.models.momentum import shells
 from diffsq.plots.style import BLUE, INK, SERIES, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling.lattice_kernel import calibrated
-from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.lattice_kernel import Kernel, calibrated
+from diffsq.sampling.lattice_path import VERSION, ReversePath, kept_kernel
 from diffsq.sampling.levels import levels_of
-from lattice.arrays import Floats, batches
+from lattice.arrays import Floats, Integers, batches, sha256_array
 from lattice.errors import InputError
+from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, counted
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.notation import aligned, format_entry, format_value
@@ -74,18 +76,31 @@ def _scan(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """ESS and path KL for each number and placement of levels."""
     found = []
-    train = bench.ensemble.split_chains(bench.config.training.validation_fraction)[0]
-    chosen = np.linspace(0, len(train) - 1, min(n_calibration, len(train))).astype(np.int64)
-    phi = torch.from_numpy(train.phi[chosen]).to(bench.device)
-    noise = bench.noise("check/levels/calibrate", np.arange(len(phi)))
+    rows = bench.training_rows(n_calibration)
     progress.start(sum(n_levels) * len(placements), "levels")
     for placement, n in itertools.product(placements, n_levels):
         levels = _levels(bench, n, placement).to(bench.device)
-        kernel = calibrated(bench.model, levels, phi, noise, bench.frames(), lambda: progress.update())
-        efficiency = _efficiency(bench, ReversePath(bench.model, kernel), n_samples)
+        path = ReversePath(bench.model, _kernel(bench, f"kernel-{placement}-{n}", levels, rows, progress))
+        efficiency = _efficiency(bench, path, n_samples)
         found.append({"placement": placement, "n_levels": n, **efficiency})
     progress.close()
     return found
+
+
+def _kernel(bench: Workbench, name: str, levels: Tensor, rows: Integers, progress: Progress) -> Kernel:
+    """The kernel of these levels, measured on the configurations `rows`; kept, for a check that is killed."""
+    about = {
+        "law": VERSION, "model": bench.model.about["sha256"], "levels": levels.tolist(),
+        "ensemble": bench.ensemble.identity, "rows": sha256_array(rows), "seed": bench.seed,
+    }  # fmt: skip
+
+    def made() -> Kernel:
+        noise = bench.noise("check/levels/calibrate", np.arange(len(rows)))
+        phi = Rows.of(bench.ensemble.phi, rows, bench.device)
+        return calibrated(bench.model, levels, phi, noise, bench.frames(), lambda: progress.update())
+
+    folder, key = bench.folder / "checks" / "levels", sha256_text(canonical_json(about))
+    return kept_kernel(folder, name, key, bench.device, made)
 
 
 def _levels(bench: Workbench, n: int, placement: str) -> Tensor:

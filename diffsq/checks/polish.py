@@ -71,16 +71,16 @@ def run(
         phi = bench.samples.phi[:n_samples]
     else:
         phi = _draw(bench, method, n_samples, n_levels, progress)
-    log_weight = bench.samples.log_weight
+    log_weight, everything = bench.samples.log_weight, measured(bench.ensemble.phi)
     if reference == "weighted" and log_weight is not None:
         truth = Reference.of_weights(measured(phi), log_weight[: len(phi)])
     else:
-        truth = Reference.of_ensemble(measured(bench.ensemble.phi), bench.ensemble.chain)
+        truth = Reference.of_ensemble(everything, bench.ensemble.chain)
     seed = int(uniforms(bench.seed, "check/polish/seed", np.zeros(1, dtype=np.int64), 0, 1)[0, 0] * 2**32)
     found = heal(phi, seed, truth)
-    train, held_out = bench.ensemble.split_chains(bench.config.training.validation_fraction)
-    trained = Reference.of_ensemble(measured(train.phi), train.chain)
-    control = heal(held_out.phi, seed + 1, trained, held_out.chain)
+    train, held_out = bench.ensemble.split_rows(bench.config.training.validation_fraction)
+    trained = Reference.of_ensemble(everything[train], bench.ensemble.chain[train])
+    control = heal(bench.ensemble.phi[held_out], seed + 1, trained, bench.ensemble.chain[held_out])
     progress.close()
     rows = zip(control["bias"], control["error"], strict=True)
     worst = max(abs(x) for bias, error in rows for x in _pulls(bias, error, trained.value))

@@ -51,14 +51,18 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
     number NAME has NAME_error beside it; reverse and forward have what `spread_of` says beside their ESS.
     """
     assert samples.log_weight is not None
-    down, up, chain = samples.log_weight, np.array(forward["model"]), np.array(forward["chain"])
+    times = forward.get("trajectory", np.arange(len(forward["model"])))
+    in_time = np.argsort(times, kind="stable")  # the jackknife over few chains cuts them in stretches
+    down, up, chain = (
+        samples.log_weight, np.array(forward["model"])[in_time], np.array(forward["chain"])[in_time]
+    )  # fmt: skip
     (z, z_error), (z_up, z_up_error) = ln_z(down), ln_z_forward(up, chain)
     kl: dict[str, Any] = {}
     for name in ("wiener", "base", "model"):
         if name in forward:
-            kl |= _numbers(name, forward_kl(np.array(forward[name]), (z, z_error), chain))
+            kl |= _numbers(name, forward_kl(np.array(forward[name])[in_time], (z, z_error), chain))
     if "base" in forward:
-        difference = np.array(forward["base"]) - up
+        difference = np.array(forward["base"])[in_time] - up
         kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
     about, variance = samples.attrs["generated"], np.array(forward["increments"]).var(0)
     found = {

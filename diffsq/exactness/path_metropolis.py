@@ -28,7 +28,7 @@ from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore
 from diffsq.models.tabulated import fast
 from diffsq.process.sde import SDES
-from diffsq.sampling.point_path import PointKernel, PointPath, calibrated, forward_weights, sample_paths
+from diffsq.sampling.point_path import PointKernel, PointPath, forward_weights, sample_paths
 from diffsq.sampling.point_sets import PointDraws
 from lattice.actions.one_variable import RealQuartic, TwoPeak
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -128,7 +128,8 @@ def correct(draws: PointDraws, out: Path) -> Ensemble:
     if at >= high:
         raise InputError(f"sampling.metropolis_sigma = {at:g} must be below sigma_max = {high:.4g}")
     n, levels = draws.settings.n_metropolis, SDES["ve"](at, high).levels(draws.settings.metropolis_levels)
-    kernel = calibrated(model, levels, draws.some_points(), draws.seed, "metropolis", WIDER)
+    draws.kernels = out
+    kernel = draws.kernel("energy", model, levels, WIDER)
     data, labels = unseen_points(draws)
     chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, fast(model, n), labels)
     return draws.write(about, chain.points, out, {"noise2": chain.sigma**2, **chain.as_dict()})
@@ -141,5 +142,5 @@ def unseen_points(draws: PointDraws) -> tuple[Tensor, NDArray[np.int64] | None]:
     if isinstance(law, RealQuartic | TwoPeak):
         seed = (draws.seed + stream_id("toy/forward weights")) % 2**64
         return torch.from_numpy(draw_toy(law, n, seed)), None
-    rows = (np.arange(n) * len(data)) // n + len(data) // (2 * n)
+    rows = np.sort(draws.rows(2 * n)[-n:])  # those after the ones that calibrate, in order of time
     return torch.from_numpy(data.phi[rows]), data.chain[rows]

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffsq.models.blocks import Fields, block_size, split
+
 
 class Momenta(nn.Module):
     """Mode bookkeeping for one lattice shape.
@@ -103,16 +105,17 @@ def chebyshev(t: Tensor, n: int) -> Tensor:
     return torch.stack([torch.cos(order * torch.arccos(t)) for order in range(n)])
 
 
-def propagator(momenta: Momenta, phi: Tensor, chunk: int = 4096) -> Tensor:
+def propagator(momenta: Momenta, phi: Fields, chunk: int | None = None) -> Tensor:
     """Measured G(k) = <|phi_k|^2> per class, k = 0 included: (n, *shape) -> (n_class,).
 
-    <phi> is not subtracted. Fields are transformed `chunk` at a time.
+    <phi> is not subtracted. Fields are transformed `chunk` at a time, a number that the lattice sets.
 
     >>> p = Momenta((4, 4))
     >>> propagator(p, torch.ones(1, 4, 4)).round()  # a constant field is all zero mode, |phi_0|^2 = V
     tensor([16.,  0.,  0.,  0.,  0.,  0.])
     """
-    blocks = [momenta.power(phi[start : start + chunk]).sum(0) for start in range(0, len(phi), chunk)]
+    chunk = chunk or block_size(momenta.shape, 4096, 2**20)
+    blocks = [momenta.power(part).sum(0) for part in split(phi, chunk)]
     return torch.stack(blocks).sum(0) / len(phi)
 
 

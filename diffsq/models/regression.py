@@ -19,16 +19,17 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from diffsq.models.blocks import Fields, block_size, drawn, slices, zero_modes
 from diffsq.models.momentum import Momenta
+from diffsq.models.protocol import Noise
 from diffsq.models.site import SitePosterior
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
 
-VERSION = (
-    1  # of what the fits make of given data, tables of sites and zero mode too: raise it with any change
-)
+VERSION = 2  # of what fits make of given data, tables of sites and zero mode too: raise it with any change
 SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
 RIDGE = 1e-5
+CHUNK = 1024, 2**18  # fields, and sites, of a block at most
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
 SMOOTH_SIGMA = 0.35  # noise levels closer than this in ln sigma share their data in a fit
 ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
@@ -153,27 +154,28 @@ class RegressionBase(nn.Module):
         self.log_sigma.copy_(torch.linspace(*ends, len(self.log_sigma), dtype=torch.float64))
 
     def fit(
-        self, phi: Tensor, grad: Callable[[Tensor], Tensor], noise: Callable[[int], Tensor],
-        done: Callable[[], None] = lambda: None, chunk: int = 1024,
+        self, phi: Fields, grad: Callable[[Tensor], Tensor], noise: Noise,
+        done: Callable[[], None] = lambda: None, chunk: int | None = None,
     ) -> None:  # fmt: skip
         """Least squares at each noise level, the control variate as one more regressor.
 
         phi (n, *shape) training fields; grad(phi) = dS/dphi; noise(node) (n_fit, *shape) standard normal.
         Level i uses fields i*n_fit, ... cyclically, so that all of the ensemble is seen; `done` is called
-        after each.
+        after each. Sums run over blocks of `chunk` fields, a number that the lattice sets.
         """
-        self.zero_mode.fit(self.momenta.modes(phi)[..., 0, 0].real)
+        chunk = chunk or block_size(self.momenta.shape, *CHUNK)
+        self.zero_mode.fit(zero_modes(phi, chunk))
         matrices, sides = [], []
         for node, log_sigma in enumerate(self.log_sigma):
-            eps = noise(node)
-            rows = (torch.arange(len(eps)) + node * len(eps)) % len(phi)
-            sums = [
-                self._sums(phi[part], grad(phi[part]), part_eps, log_sigma.exp())
-                for part, part_eps in zip(torch.split(rows, chunk), torch.split(eps, chunk), strict=True)
-            ]
-            a, b = (torch.stack(terms).sum(0) for terms in zip(*sums, strict=True))
-            matrices.append(a / len(eps))
-            sides.append(b / len(eps))
+            eps = drawn(noise, node)
+            n, sums = len(eps), None
+            for part in slices(n, chunk):
+                fields = phi[(torch.arange(part.start, part.stop) + node * n) % len(phi)]
+                more = self._sums(fields, grad(fields), eps[part], log_sigma.exp())
+                sums = more if sums is None else (sums[0] + more[0], sums[1] + more[1])
+            assert sums is not None
+            matrices.append(sums[0] / n)
+            sides.append(sums[1] / n)
             done()
         a, b = torch.stack(matrices), torch.stack(sides)
         for node in range(len(self.log_sigma)):

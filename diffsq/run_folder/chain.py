@@ -22,11 +22,12 @@ from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench, first_set
+from diffsq.sampling.kept import kept
 from diffsq.sampling.lattice_path import VERSION
-from lattice.arrays import Floats
+from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent
 from lattice.requests import refuse_changes, stored_request
 from lattice.simulation import thermalise as therm
@@ -154,7 +155,7 @@ def check_settings(bench: Workbench, settings: ChainParameters) -> None:
         if settings.start != "hmc":
             raise InputError(f"chain.start must be hmc on another lattice than the run's own {list(own)}")
     if settings.start != "hmc":
-        found = len(bench.samples) if settings.start == "samples" else len(bench.held_out())
+        found = len(bench.samples) if settings.start == "samples" else len(bench.held_out_rows())
         if found < settings.n_chains:
             raise InputError(
                 f"chain.n_chains is {settings.n_chains}, but start {settings.start} has only {found} fields"
@@ -244,23 +245,25 @@ class _Making:
         return [(name, known[name]) for name in settings.moves]
 
     def calibrate(self, block: BlockPath) -> None:
-        """Fit the block kernel's tilts to training fields, or read them back from block.json."""
-        bench, path = self.bench, self.out / "block.json"
-        found = read_json(path) if path.exists() else {}
-        if found.get("key") != self.key:
-            train, _ = bench.ensemble.split_chains(bench.config.training.validation_fraction)
-            n = min(self.settings.n_calibration, len(train))
-            rows = np.linspace(0, len(train) - 1, n).astype(np.int64)
-            phi = torch.from_numpy(train.phi[rows]).to(bench.device)
+        """Fit the block kernel's tilts to training fields, or read back what was kept of them."""
+        bench, rows = self.bench, self.bench.training_rows(self.settings.n_calibration)
+        about = {
+            **{name: self.request[name] for name in ("law", "model", "ensemble", "seed")},
+            "levels": [float(at.high) for at in block.steps],
+            "block": self.settings.block, "rows": sha256_array(rows),
+        }  # fmt: skip
+
+        def made() -> dict[str, torch.Tensor]:
             self.bar.start(len(block.steps), "block kernel")
             try:
-                noise = bench.noise("chain/block/calibrate", np.arange(len(phi)))
-                block.calibrate(phi, noise, bench.frames(), lambda: self.bar.update())
+                noise = bench.noise("chain/block/calibrate", np.arange(len(rows)))
+                block.calibrate(bench.fields(rows), noise, bench.frames(), lambda: self.bar.update())
             finally:
                 self.bar.close()
-            found = {"key": self.key, "tilts": block.tilts()}
-            write_json(path, found)
-        block.set_tilts(found["tilts"])
+            return {"tilts": torch.tensor(block.tilts(), dtype=torch.float64)}
+
+        found = kept(self.out, "block", sha256_text(canonical_json(about)), made)
+        block.set_tilts(found["tilts"].tolist())
 
 
 def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | None) -> State:
@@ -271,5 +274,4 @@ def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | No
     if settings.start == "samples":
         weights = bench.samples.log_weight
         return State.of(bench.samples.phi[:n], None if weights is None else weights[:n])
-    held_out = bench.held_out()
-    return State.of(held_out.phi[np.linspace(0, len(held_out) - 1, n).astype(np.int64)])
+    return State.of(bench.held_out_fields(n)[0].cpu().numpy())

@@ -50,13 +50,30 @@ class Workbench:
 
     def held_out(self) -> Ensemble:
         """The chains that the training never saw."""
-        return self.ensemble.split_chains(self.config.training.validation_fraction)[1]
+        return self.ensemble.select(self.held_out_rows())
+
+    def held_out_rows(self) -> Integers:
+        """Their rows of the ensemble."""
+        return self.ensemble.split_rows(self.config.training.validation_fraction)[1]
 
     def held_out_fields(self, n: int) -> tuple[Tensor, Integers]:
-        """n held-out fields spread evenly (all if there are fewer), and the chain of each."""
-        held_out = self.held_out()
-        rows = np.linspace(0, len(held_out) - 1, min(n, len(held_out))).astype(np.int64)
-        return torch.from_numpy(held_out.phi[rows]).to(self.device), held_out.chain[rows]
+        """n held-out fields spread over chains and time (all if there are fewer), and the chain of each.
+
+        They are in the order of the ensemble, time by time, as errors by `lattice.statistics.blocks` want it.
+        """
+        rows = self._spread(n, self.held_out_rows())
+        return self.fields(rows), self.ensemble.chain[rows]
+
+    def training_rows(self, n: int) -> Integers:
+        """n rows of the training chains, spread over chains and time."""
+        return self._spread(n, self.ensemble.split_rows(self.config.training.validation_fraction)[0])
+
+    def fields(self, rows: Integers) -> Tensor:
+        """The configurations `rows`."""
+        return torch.from_numpy(self.ensemble.phi[rows]).to(self.device)
+
+    def _spread(self, n: int, among: Integers) -> Integers:
+        return np.sort(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
@@ -85,7 +102,8 @@ class PointBench:
     @cached_property
     def draws(self) -> PointDraws:
         """The run's samplers."""
-        return PointDraws(self.config.sampling, self.seed, self.ensemble, self.models)
+        kernels = self.folder / "checks" / "kernels"
+        return PointDraws(self.config.sampling, self.seed, self.ensemble, self.models, kernels=kernels)
 
     @property
     def is_complex(self) -> bool:

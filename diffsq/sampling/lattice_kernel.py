@@ -10,21 +10,21 @@ fitted, over all steps together, by functions smooth in k and ln sigma: every nu
 1/(2 n) nats of path KL per step, which for free numbers in every step was a third of the total.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from diffsq.models.blocks import Fields, block_size, drawn, slices
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
-from diffsq.models.zero_mode import ZeroModePosterior
-from diffsq.sampling.reverse_chain import rise
-from diffsq.sampling.zero_mode_step import fit_variance, zero_mode_law
+from diffsq.sampling.zero_mode_step import ZeroModeLaw, fit_variance, zero_mode_law
 from lattice.errors import InputError
 
+CHUNK = 256, 2**17  # fields, and sites, of a block at most
 N_K, N_SIGMA = 4, 7  # polynomials in ln(1 + k^2) and in ln sigma
 WIDER = 0.005  # posterior part of c_n(k), relative: a proposal too narrow has an unbounded weight
 
@@ -115,77 +115,125 @@ class _Step:
 def calibrated(
     model: LatticeScore,
     levels: Tensor,
-    phi: Tensor,
+    phi: Fields,
     noise: Noise,
     frames: Frames,
     done: Callable[[], None] = lambda: None,
-    chunk: int = 256,
+    chunk: int | None = None,
 ) -> Kernel:
     """The kernel of levels (N+1,), measured on training fields phi (n, *shape).
 
-    `done` is called after each step. Raises `InputError` when the model gives NaN or infinity.
+    `done` is called after each step. Sums run over blocks of `chunk` fields in order, by default a number
+    that depends on the lattice alone; three arrays like phi are held. Raises `InputError` when the model
+    gives NaN or infinity.
     """
     kernel, measured = Kernel.predicted(model, levels), []
     bridge, _ = parts(model, levels)
     mixed = model.base.zero_mode.two_peaks()
-    for step, x, x_high in rise(levels, phi, noise, range(kernel.n_levels)):
-        found = _residuals(model, levels, step, x, x_high, frames(step), chunk)
-        couple = Coupling.of(model, levels[step + 1], found[1] - found[1].mean(), frames(step))
-        measured.append(_measure(model.momenta, kernel.variance[step], bridge[step], mixed, couple, *found))
+    low: Fields = phi
+    x, residual, h = (levels.new_empty(len(phi), *model.shape) for _ in range(3))
+    seen = _Residuals(model.momenta, residual, h, chunk or block_size(model.shape, *CHUNK))
+    for step in range(kernel.n_levels):
+        z, d0 = seen.fill(model, levels, step, low, x, noise, frames(step))
+        low, sigma = x, levels[step + 1]
+        posterior = model.base.zero_mode.posterior(z, sigma.expand(len(x)))
+        couple = Coupling.of(model, sigma, seen.h[:1], frames(step))
+        law = zero_mode_law(posterior, d0, 1 - levels[step] ** 2 / sigma**2, bridge[step], mixed)
+        measured.append(_measure(seen, kernel.variance[step], bridge[step], couple, *law))
         done()
     return _smoothed(model, kernel, measured, len(phi), mixed)
 
 
-def _residuals(
-    model: LatticeScore, levels: Tensor, step: int, x: Tensor, x_high: Tensor, frame: Symmetry, chunk: int
-) -> tuple[Tensor, Tensor, ZeroModePosterior, Tensor, Tensor]:
-    """x_n minus the mean of the step, h; of the zero mode its posterior and the denoiser's value; rho."""
-    p, rho = model.momenta, 1 - levels[step] ** 2 / levels[step + 1] ** 2
-    residual, h, z, d0 = [], [], [], []
-    for low, high in zip(torch.split(x, chunk), torch.split(x_high, chunk), strict=True):
-        xk = p.modes(high)
-        d, log_variance = model.denoise(xk, levels[step + 1].expand(len(high)), frame)
-        residual.append(low - p.fields(xk + rho * (d - xk)))
-        h.append(log_variance)
-        z.append(xk[..., 0, 0].real)
-        d0.append(d[..., 0, 0].real)
-    missed = torch.cat(residual)
-    if not torch.isfinite(missed).all():
-        raise InputError(
-            f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
-        )
-    posterior = model.base.zero_mode.posterior(torch.cat(z), levels[step + 1].expand(len(x)))
-    return missed, torch.cat(h), posterior, torch.cat(d0), rho
+@dataclass
+class _Residuals:
+    """Of one step: x_n minus the mean of the step, and h minus its own mean h_mean, (n, *shape) each."""
+
+    momenta: Momenta
+    residual: Tensor
+    h: Tensor
+    chunk: int
+    h_mean: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def fill(
+        self, model: LatticeScore, levels: Tensor, step: int, low: Fields, x: Tensor, noise: Noise,
+        frame: Symmetry,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Noise x_n = low to x_{n+1}, written to x (which low may be), and denoise it.
+
+        Returns the zero modes of x_{n+1} and the denoiser's, (n,) each.
+        """
+        p, rho = self.momenta, 1 - levels[step] ** 2 / levels[step + 1] ** 2
+        width, z, d0 = (levels[step + 1] ** 2 - levels[step] ** 2).sqrt(), [], []
+        white = drawn(noise, step)
+        for rows in slices(len(low), self.chunk):
+            high = low[rows] + width * white[rows]
+            xk = p.modes(high)
+            d, self.h[rows] = model.denoise(xk, levels[step + 1].expand(len(high)), frame)
+            missed = self.residual[rows] = low[rows] - p.fields(xk + rho * (d - xk))
+            if not torch.isfinite(missed).all():
+                raise InputError(
+                    f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
+                )
+            x[rows] = high
+            z.append(xk[..., 0, 0].real)
+            d0.append(d[..., 0, 0].real)
+        (total,) = self.sums(lambda white, h: (h.sum(),), self.h.new_zeros(()))
+        self.h_mean = total / self.h.numel()
+        self.h -= self.h_mean
+        return torch.cat(z), torch.cat(d0)
+
+    def whites(self, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Residuals with the modulation e^{b h} undone, and h, a block at a time."""
+        for residual, h in zip(torch.split(self.residual, self.chunk), torch.split(self.h, self.chunk)):
+            yield residual * torch.exp(-0.5 * b * h), h
+
+    def sums(self, terms: Callable[[Tensor, Tensor], tuple[Tensor, ...]], b: Tensor) -> tuple[Tensor, ...]:
+        """The sums over the blocks of `terms` of what `whites` gives."""
+        columns = zip(*(terms(white, h) for white, h in self.whites(b)), strict=True)
+        return tuple(torch.stack(column).sum(0) for column in columns)
+
+    def power(self, b: Tensor) -> Tensor:
+        """Variance of the modes with the modulation undone: (n_class,)."""
+        (total,) = self.sums(lambda white, h: (self.momenta.power(white).sum(0),), b)
+        return total / len(self.h)
 
 
 def _measure(
-    p: Momenta, predicted: Tensor, bridge: Tensor, mixed: bool, couple: Coupling,
-    residual: Tensor, h: Tensor, posterior: ZeroModePosterior, d0: Tensor, rho: Tensor,
-) -> _Step:  # fmt: skip
-    h_mean = h.mean()
-    b, curvature, white = _fit_tilt(p, residual, h - h_mean)
-    ratio = (p.class_mean(white.abs() ** 2).mean(0) / predicted).log()
-    shift, law = zero_mode_law(posterior, d0, rho, bridge, mixed)
-    fraction, mean, variance = fit_variance(white[..., 0, 0].real - shift, law, bridge)
-    eps = p.fields(white / p.expand(predicted * ratio.exp()).sqrt())
-    response = couple(eps)
-    weight = (response**2).sum()
-    coupling = (eps * response).sum() / weight.clamp_min(1e-12)
-    zero = h.new_tensor(fraction), h.new_tensor(mean), (variance / predicted[0]).log()
-    return _Step(ratio, b, curvature, coupling, weight, h_mean, *zero)
+    seen: _Residuals, predicted: Tensor, bridge: Tensor, couple: Coupling, shift: Tensor, law: ZeroModeLaw
+) -> _Step:
+    p = seen.momenta
+    b, curvature = _fit_tilt(seen)
+    ratio = (seen.power(b) / predicted).log()
+    norm, zero_mode = p.expand(predicted * ratio.exp()).sqrt(), []
+
+    def response_of(white: Tensor, h: Tensor) -> tuple[Tensor, ...]:
+        modes = p.modes(white)
+        zero_mode.append(modes[..., 0, 0].real)
+        eps = p.fields(modes / norm)
+        response = replace(couple, h=h)(eps)
+        return (eps * response).sum(), (response**2).sum()
+
+    product, weight = seen.sums(response_of, b)
+    fraction, mean, variance = fit_variance(torch.cat(zero_mode) - shift, law, bridge)
+    zero = weight.new_tensor(fraction), weight.new_tensor(mean), (variance / predicted[0]).log()
+    return _Step(ratio, b, curvature, product / weight.clamp_min(1e-12), weight, seen.h_mean, *zero)
 
 
-def _fit_tilt(p: Momenta, residual: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Two Newton steps on the likelihood of b, mode variances refitted at each: b, curvature, white modes."""
-    b = curvature = h.new_zeros(())
+def _fit_tilt(seen: _Residuals) -> tuple[Tensor, Tensor]:
+    """Two Newton steps on the likelihood of b, mode variances refitted at each: b and the curvature."""
+    p, b = seen.momenta, seen.h.new_zeros(())
+    curvature = b
     for _ in range(2):
-        white = residual * torch.exp(-0.5 * b * h)
-        c = p.expand(p.power(white).mean(0))
-        pull, hw = p.fields(p.modes(white) / c), h * white
-        gradient = 0.5 * (hw * pull).sum() - 0.5 * h.sum()
-        curvature = 0.25 * (h * hw * pull).sum() + 0.25 * (hw * p.fields(p.modes(hw) / c)).sum()
+        c = p.expand(seen.power(b))
+
+        def slopes(white: Tensor, h: Tensor, c: Tensor = c) -> tuple[Tensor, ...]:
+            pull, hw = p.fields(p.modes(white) / c), h * white
+            second = (h * hw * pull).sum() + (hw * p.fields(p.modes(hw) / c)).sum()
+            return 0.5 * (hw * pull).sum() - 0.5 * h.sum(), 0.25 * second
+
+        gradient, curvature = seen.sums(slopes, b)
         b = b + gradient / curvature.clamp_min(1e-12)
-    return b, curvature, p.modes(residual * torch.exp(-0.5 * b * h))
+    return b, curvature
 
 
 def _smoothed(model: LatticeScore, kernel: Kernel, steps: list[_Step], n: int, mixed: bool) -> Kernel:

@@ -17,21 +17,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
+from diffsq.models.blocks import Fields
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
 from diffsq.models.zero_mode import log_gauss
+from diffsq.sampling.kept import kept, read_tensors
 from diffsq.sampling.lattice_kernel import Coupling, Kernel, calibrated
 from diffsq.sampling.reverse_chain import Law, ReverseChain
 from diffsq.sampling.zero_mode_step import ZeroModeLaw, zero_mode_law
 from lattice.errors import InputError
-from lattice.files import read_json, sha256_file, write_atomic, write_json
 
-VERSION = 3  # of the law R: raise it with any change, so that no folder mixes samples of two laws
+VERSION = 4  # of the law R: raise it with any change, so that no folder mixes samples of two laws
 
 
 class ReversePath(ReverseChain):
@@ -70,8 +70,8 @@ class ReversePath(ReverseChain):
         return ReverseStep(mean, kernel.variance[n], kernel.tilt[n] * h, coupling, zero)
 
     def calibrate(
-        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
-        chunk: int = 256,
+        self, phi: Fields, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
+        chunk: int | None = None,
     ) -> None:  # fmt: skip
         """Measure the kernel on noised training fields phi (n, *shape), in place; see
         diffsq.sampling.lattice_kernel."""
@@ -140,21 +140,16 @@ def load_path(folder: Path, model: LatticeScore) -> ReversePath:
     return with_unet(load_kernel(folder, model.base.g.device), model)
 
 
-def save_kernel(folder: Path, kernel: Kernel, key: str) -> None:
-    """Write kernel.safetensors and, last, kernel.json with its hash and the `key` of the computation."""
-    tensors = {name: t.cpu().contiguous() for name, t in vars(kernel).items()}
-    write_atomic(folder / "kernel.safetensors", save(tensors))
-    write_json(folder / "kernel.json", {"key": key, "sha256": sha256_file(folder / "kernel.safetensors")})
+def kept_kernel(
+    folder: Path, name: str, key: str, device: torch.device, make: Callable[[], Kernel]
+) -> Kernel:
+    """The kernel `name` of a folder, read back if it is sound and of this key, else made and kept there."""
+    tensors = kept(folder, name, key, lambda: vars(make()))
+    return Kernel(**{label: t.to(device) for label, t in tensors.items()})
 
 
-def load_kernel(folder: Path, device: torch.device, key: str | None = None) -> Kernel:
-    """The kernel of a folder. Raises `InputError` when there is none, it is damaged, or has another key."""
-    path, about_path = folder / "kernel.safetensors", folder / "kernel.json"
-    if not path.is_file() or not about_path.is_file():
+def load_kernel(folder: Path, device: torch.device) -> Kernel:
+    """The kernel of a samples folder. Raises `InputError` when there is none, or it is damaged."""
+    if not (folder / "kernel.json").is_file():
         raise InputError(f"{folder}: no calibrated path here; `diffsq sample` makes it (method path)")
-    about = read_json(about_path)
-    if about.get("sha256") != sha256_file(path):
-        raise InputError(f"{path}: changed since it was written (sha256 is not that of kernel.json)")
-    if key is not None and about.get("key") != key:
-        raise InputError(f"{path}: calibrated for other settings")
-    return Kernel(**{name: t.to(device) for name, t in load(path.read_bytes()).items()})
+    return Kernel(**{label: t.to(device) for label, t in read_tensors(folder, "kernel").items()})

@@ -17,15 +17,17 @@ import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun
+from diffsq.models.blocks import Rows
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.regression import RegressionBase
 from diffsq.sampling import steps
-from diffsq.sampling.lattice_path import VERSION, ReversePath, load_kernel, save_kernel, with_unet
+from diffsq.sampling.lattice_kernel import Kernel
+from diffsq.sampling.lattice_path import VERSION, ReversePath, kept_kernel, with_unet
 from diffsq.sampling.levels import levels_of
 from diffsq.sampling.reverse_chain import Watch, finite, unseen
 from diffsq.sampling.streams import frames_of, noise_of
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
@@ -109,11 +111,14 @@ class Sampling:
         """Lattice frame of each step."""
         return frames_of(self.config.seed, self.model.shape)
 
-    def fields(self, held_out: bool, n: int) -> tuple[Tensor, Integers]:
-        """n fields spread evenly over the training or held-out chains, and their chains."""
-        part = self.ensemble.split_chains(self.config.training.validation_fraction)[held_out]
-        rows = np.linspace(0, len(part) - 1, min(n, len(part))).astype(np.int64)
-        return torch.from_numpy(part.phi[rows]).to(self.levels.device), part.chain[rows]
+    def rows(self, held_out: bool, n: int) -> Integers:
+        """n rows of the ensemble spread over the training or held-out chains; more go on from these."""
+        part = self.ensemble.split_rows(self.config.training.validation_fraction)[held_out]
+        return self.ensemble.spread(n, seed=self.config.seed, stream="sample", among=part)
+
+    def fields(self, rows: Integers) -> Tensor:
+        """The configurations `rows`."""
+        return torch.from_numpy(self.ensemble.phi[rows]).to(self.levels.device)
 
     def calibrate(self) -> ReversePath:
         """The path of the regression base, its kernel measured on training fields, or read back.
@@ -122,28 +127,35 @@ class Sampling:
         narrows the variance by the ratio of the two predictions.
         """
         base = LatticeScore(self.model.base, None)
-        try:
-            return ReversePath(base, load_kernel(self.out, self.levels.device, self.key))
-        except InputError:  # none yet, or not this one
-            path = self._calibrated(base)
-            save_kernel(self.out, path.kernel, self.key)
-            return path
+        return self.calibrated("kernel", base)
 
-    def _calibrated(self, model: LatticeScore) -> ReversePath:
-        path = ReversePath.predicted(model, self.levels)
-        phi, _ = self.fields(False, self.config.sampling.n_calibration)
-        self.progress.start(path.kernel.n_levels, "reverse kernel")
-        noise = self.noise("sample/calibrate", np.arange(len(phi)))
-        path.calibrate(phi, noise, self.frames(), self.progress.update)
-        self.progress.close()
-        return path
+    def calibrated(self, name: str, model: LatticeScore) -> ReversePath:
+        """The path of a part of the model, its kernel measured on training fields and kept under `name`."""
+        rows = self.rows(False, self.config.sampling.n_calibration)
+        about = {
+            "law": VERSION, "name": name, "model": self.model.about["sha256"], "levels": self.levels.tolist(),
+            "ensemble": self.ensemble.identity, "rows": sha256_array(rows), "seed": self.config.seed,
+        }  # fmt: skip
+
+        def made() -> Kernel:
+            path = ReversePath.predicted(model, self.levels)
+            phi = Rows.of(self.ensemble.phi, rows, self.levels.device)
+            self.progress.start(path.kernel.n_levels, "reverse kernel")
+            noise = self.noise("sample/calibrate", np.arange(len(phi)))
+            path.calibrate(phi, noise, self.frames(), self.progress.update)
+            self.progress.close()
+            return path.kernel
+
+        key = sha256_text(canonical_json(about))
+        return ReversePath(model, kept_kernel(self.out, name, key, self.levels.device, made))
 
     def forward(self, path: ReversePath, base: ReversePath) -> dict[str, Any]:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         rivals = {"model": path}
         if self.model.unet is not None:
-            rivals |= {"base": base, "wiener": self._calibrated(wiener_of(self.model.base))}
-        phi, chain = self.fields(True, self.config.sampling.n_forward)
+            rivals |= {"base": base, "wiener": self.calibrated("kernel-wiener", wiener_of(self.model.base))}
+        rows = self.rows(True, self.config.sampling.n_forward)
+        phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
         key = f"{self.key}/{RIVALS}"
         self.progress.start(len(phi), "forward weights")
@@ -157,7 +169,8 @@ class Sampling:
                 values += saved[name]
             self.progress.update(len(part))
         self.progress.close()
-        return {**results, "chain": chain.tolist()}
+        where = {name: getattr(self.ensemble, name)[rows].tolist() for name in ("chain", "trajectory")}
+        return {**results, **where}
 
     def _forward_block(self, rivals: dict[str, ReversePath], phi: Tensor, block: int) -> dict[str, Any]:
         noise = self.noise("sample/forward", np.arange(block * BLOCK, block * BLOCK + len(phi)))

@@ -27,10 +27,10 @@ def levels_of(config: LatticeRun, model: LatticeScore, ensemble: Ensemble, sde: 
     """The noise levels (n_levels + 1,) of a process of a run, from zero to the model's sigma_max."""
     n, log_sigma = config.sampling.n_levels, model.base.log_sigma
     if config.sampling.placement == "adapted":
-        phi = ensemble.split_chains(config.training.validation_fraction)[0].phi
-        rows = np.linspace(0, len(phi) - 1, min(N_PLACEMENT, len(phi))).astype(np.int64)
+        train = ensemble.split_rows(config.training.validation_fraction)[0]
+        rows = ensemble.spread(N_PLACEMENT, seed=config.seed, stream="sample", among=train)
         noise = noise_of(config.seed, "sample/levels", np.arange(len(rows)), model.shape, log_sigma.device)
-        return adapted_levels(model, torch.from_numpy(phi[rows]).to(log_sigma.device), noise, n)
+        return adapted_levels(model, torch.from_numpy(ensemble.phi[rows]).to(log_sigma.device), noise, n)
     return SDES[sde](float(log_sigma[0].exp()), float(log_sigma[-1].exp())).levels(n)
 
 

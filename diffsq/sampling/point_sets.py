@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,10 +20,12 @@ from diffsq.models.tabulated import fast
 from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.sde import SDES
 from diffsq.sampling.flow import sample_points
-from diffsq.sampling.point_path import calibrated
+from diffsq.sampling.kept import Tensors, kept
+from diffsq.sampling.point_path import PointKernel, calibrated
 from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
+from lattice.arrays import Integers, sha256_array
 from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
 from lattice.files import canonical_json, read_json, sha256_text
 from lattice.progress import Progress, Silent
@@ -37,13 +38,14 @@ SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 @dataclass
 class PointDraws:
-    """Models by kind, the data they learned from, and how they are sampled."""
+    """Models by kind, the data they learned from, how they are sampled; measured `kernels` are kept there."""
 
     settings: PointSampling
     seed: int
     data: Ensemble
     models: dict[str, PointModel]
     progress: Progress = field(default_factory=Silent)
+    kernels: Path | None = None
 
     @property
     def exact(self) -> dict[str, TwoPeakScore]:
@@ -69,17 +71,44 @@ class PointDraws:
         model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], n)
         levels, kernel = self.levels(sde, n_levels), None
         if method == "path":
-            kernel = calibrated(model, levels, self.some_points(), self.seed, f"{kind}/{sde}/{n_levels}")
+            kernel = self.kernel(kind, model, levels)
         first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)
         return sample_points(
             model, levels, first * POINT_BLOCK + n, self.seed, method, self.progress, kernel=kernel,
             blocks=range(first, first - (-n // POINT_BLOCK)), watch=watch, clamped=clamped,
         )  # fmt: skip
 
-    def some_points(self) -> Tensor:
-        """Training points spread evenly over the ensemble, as many as calibrate a kernel."""
-        rows = np.linspace(0, len(self.data) - 1, min(len(self.data), self.settings.n_calibration))
-        return torch.from_numpy(self.data.phi[rows.astype(np.int64)])
+    def kernel(self, kind: str, model: PointScore, levels: Tensor, wider: float = 0.0) -> PointKernel:
+        """The kernel of the steps of a model (kind: its name), measured on training points, or kept.
+
+        wider: see `diffsq.sampling.point_path.calibrated`.
+        """
+        rows = self.rows(self.settings.n_calibration)
+        name = sha256_text(canonical_json([kind, levels.tolist(), wider]))[:16]
+
+        def made() -> Tensors:
+            points = torch.from_numpy(self.data.phi[rows])
+            return vars(calibrated(model, levels, points, self.seed, name, wider))
+
+        if self.kernels is None:
+            return PointKernel(**made())
+        weights = self.models[kind].about["sha256"] if kind in self.models else kind
+        about = [
+            LAW,
+            weights,
+            type(model).__name__,
+            levels.tolist(),
+            self.data.identity,
+            sha256_array(rows),
+            self.seed,
+            wider,
+        ]
+        key = sha256_text(canonical_json(about))
+        return PointKernel(**kept(self.kernels, f"kernel-{key[:16]}", key, made))
+
+    def rows(self, n: int) -> Integers:
+        """n rows of the data, spread over chains and time; more go on from these."""
+        return self.data.spread(n, seed=self.seed, stream="points")
 
     def sample(self, kind: str, sde: str, out: Path) -> Ensemble:
         """The run's own sample set of a model through a process; kept if `out` holds it."""
@@ -91,6 +120,7 @@ class PointDraws:
         }
         if self.is_there(about, out):
             return read_ensemble(out)
+        self.kernels = out
         settings, clamped = self.settings, list[int]()
         x = self.points(
             kind, sde, settings.method, settings.n_levels[sde], settings.n_samples, clamped=clamped

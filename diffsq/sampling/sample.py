@@ -33,8 +33,8 @@ def sample(
         )
     if isinstance(model, PointModel) and isinstance(config, PointRun):
         config.require_action(ensemble.action)
-        learned = [ensemble.phi, *(ensemble.phi[k :: config.n_parts] for k in range(config.n_parts))]
-        if model.about["points"] not in map(sha256_array, learned):
+        whole, parts = ensemble.phi, ensemble.parts(config.n_parts) if config.n_parts else []
+        if not any(model.about["points"] == sha256_array(x) for x in (whole, *(whole[p] for p in parts))):
             raise InputError("the model was not trained on this ensemble: its data have another hash")
         if process not in config.sampling.n_levels:
             raise InputError(f"sampling.n_levels has no entry for {process}")

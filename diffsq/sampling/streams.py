@@ -1,14 +1,13 @@
 """Named random streams: noise, a function of (seed, stream, index, step), and the lattice frames of steps."""
 
-import math
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from diffsq.models.protocol import Frames, Noise
+from diffsq.models.blocks import KeyedNoise
+from diffsq.models.protocol import Frames
 from diffsq.models.symmetry import Symmetry
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 
 POINT_BLOCK = 8192  # points of one index
 
@@ -16,14 +15,10 @@ POINT_BLOCK = 8192  # points of one index
 def noise_of(
     seed: int, stream: str, index: int | NDArray[np.int64], shape: tuple[int, ...],
     device: torch.device | str = "cpu",
-) -> Noise:  # fmt: skip
+) -> KeyedNoise:  # fmt: skip
     """noise(step) -> (n, *shape) standard normal for indices (n,), (*shape) for one index."""
 
-    def draw(step: int) -> torch.Tensor:
-        eps = normals(seed, stream, np.atleast_1d(index), step, math.prod(shape))
-        return torch.from_numpy(eps).reshape(*np.shape(index), *shape).to(device)
-
-    return draw
+    return KeyedNoise(seed, stream, index, tuple(shape), device)
 
 
 def frames_of(seed: int, shape: tuple[int, ...]) -> Frames:

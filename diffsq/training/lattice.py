@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffsq.config.config import LatticeRun
 from diffsq.models import lattice, regression
+from diffsq.models.blocks import KeyedNoise, Rows, largest
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import propagator
@@ -99,8 +100,8 @@ class Training:
         self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
     ) -> None:
         self.config, self.progress, self.device = config, progress, torch.device(device)
-        parts = ensemble.split_chains(config.training.validation_fraction)
-        self.phi, self.held_out = (torch.from_numpy(part.phi).to(self.device) for part in parts)
+        parts = ensemble.split_rows(config.training.validation_fraction)
+        self.phi, self.held_out = (Rows.of(ensemble.phi, rows, self.device) for rows in parts)
         self.action = ensemble.action
         sizes = config.model.model_dump(exclude={"n_fit"})
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes).to(self.device)
@@ -144,12 +145,11 @@ class Training:
                 f"this ensemble; take it well below"
             )
         base.set_gaussian(g, sde.sigma_min, sigma_max)
-        base.set_action(self.action, FIELD_MARGIN * float(self.phi.abs().max()))
+        base.set_action(self.action, FIELD_MARGIN * largest(self.phi, EVALUATE))
         self.progress.start(settings.n_sigma, "regression base")
         n_fit = min(settings.n_fit, len(self.phi))
-        base.fit(
-            self.phi, self.action.grad, lambda node: self.normals("base", node, n_fit), self.progress.update
-        )
+        noise = KeyedNoise(self.config.seed, "train/base", np.arange(n_fit), self.model.shape, self.device)
+        base.fit(self.phi, self.action.grad, noise, self.progress.update)
         self.progress.close()
 
     def fit_unet(self, unet: nn.Module) -> nn.Module:

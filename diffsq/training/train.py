@@ -37,7 +37,8 @@ def train(
         raise InputError(f"a model of one variable is {', '.join(known)}; got {name!r}")
     kind, seed = name, (config.seed + stream_id(f"train/{name}")) % 2**64  # no two models share numbers
     if name.startswith("part-"):
-        kind, data = config.models[-1], data[int(name.removeprefix("part-")) :: config.n_parts]
+        part = ensemble.parts(config.n_parts)[int(name.removeprefix("part-"))]
+        kind, data = config.models[-1], data[torch.from_numpy(part)]
     return points.train_points(data, config.training.model_copy(update={"kind": kind}), seed, out, progress)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsq.models.blocks import Fields, block_size
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import shells
 from diffsq.training.loss import Batch, gain_rate, prepare
@@ -35,10 +36,10 @@ def _batches(
         yield prepare(model, phi, grad, s, e)
 
 
-def _choose(phi: Tensor, n: int, seed: int, draw: int = 0) -> Tensor:
+def _choose(phi: Fields, n: int, seed: int, draw: int = 0) -> Tensor:
     """n fields at random, without repeats (all of them if there are fewer): nearly independent ones."""
     order = np.argsort(uniforms(seed, "validation/rows", np.array([0]), draw, len(phi))[0], kind="stable")
-    return phi[torch.from_numpy(order[:n]).to(phi.device)]
+    return phi[torch.from_numpy(order[:n])]
 
 
 def _spread(model: LatticeScore, n: int) -> Tensor:
@@ -48,14 +49,14 @@ def _spread(model: LatticeScore, n: int) -> Tensor:
     return torch.exp(low + (high - low) * position)
 
 
-def held_out_batch(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) -> Batch:
+def held_out_batch(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> Batch:
     """A fixed batch over the whole noise range, for the gain printed during training."""
-    fields = _choose(phi, N_VALIDATION, seed)
+    fields = _choose(phi, block_size(model.shape, N_VALIDATION, 2**23), seed)
     parts = list(_batches(model, fields, grad, _spread(model, len(fields)), seed, "batch", 0, 256))
     return Batch(*(torch.cat([getattr(p, name) for p in parts]) for name in Batch.__dataclass_fields__))
 
 
-def measure_gain(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) -> None:
+def measure_gain(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> None:
     """Set `model.gain`: the posterior variance per class and noise node that the U-Net explains."""
     for node, log_sigma in enumerate(model.base.log_sigma):
         fields = _choose(phi, N_GAIN, seed, node)
@@ -63,7 +64,7 @@ def measure_gain(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) ->
         model.gain[node] = torch.cat([gain_rate(model, batch)[1] for batch in batches]).mean(0)
 
 
-def validation_table(model: LatticeScore, phi: Tensor, grad: Gradient, seed: int) -> dict[str, Any]:
+def validation_table(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> dict[str, Any]:
     """Gains per noise level and shell on held-out fields phi (n, *shape), nats per field; see the module.
 
     Errors take the fields, a random choice from the held-out chains for each level, as independent.

@@ -8,6 +8,7 @@ last (lattice.ensembles.manifest).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers, integer_array, real_array, row_numbers
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
+from lattice.ensembles.rows import disjoint_parts, spread_rows
 from lattice.ensembles.shards import (
     MAX_AXES,
     Shard,
@@ -25,12 +27,13 @@ from lattice.ensembles.shards import (
     check_shard,
     columns_at,
     field_series,
-    joined,
+    gathered,
     read_shard,
     write_shard,
 )
 from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, json_data, sha256_file, sha256_text, write_json
+from lattice.memory import require_memory
 
 _SHARD_BYTES = 2**25
 OWN_ATTRS = {"schema", "shape", "boundary", "series", "action", "key", "code", "created"}
@@ -117,12 +120,8 @@ class Ensemble:
             **columns_at(self, chosen), action=self.action, attrs=dict(self.attrs), identity=identity
         )
 
-    def split_chains(self, fraction: float) -> tuple[Ensemble, Ensemble]:
-        """(train, held-out): about `fraction` of the chains, at least one, held out with all they have.
-
-        Splitting by whole chains keeps autocorrelated neighbours of a training field out of the held-out set.
-        Raises InputError when there is only one chain or when fraction is not in (0, 1).
-        """
+    def split_rows(self, fraction: float) -> tuple[Integers, Integers]:
+        """The rows of the two parts of `split_chains`, which copies them; raises as that does."""
         chains = np.unique(self.chain)
         if not 0.0 < fraction < 1.0:
             raise InputError(f"the held-out fraction must be between 0 and 1, got {fraction}")
@@ -130,7 +129,26 @@ class Ensemble:
             raise InputError("an ensemble of one chain cannot be split by chains; make it with two or more")
         n_held = min(max(1, round(fraction * len(chains))), len(chains) - 1)
         held = np.isin(self.chain, chains[-n_held:])
-        return self.select(~held), self.select(held)
+        return np.flatnonzero(~held), np.flatnonzero(held)
+
+    def split_chains(self, fraction: float) -> tuple[Ensemble, Ensemble]:
+        """(train, held-out): about `fraction` of the chains, at least one, held out with all they have.
+
+        Splitting by whole chains keeps autocorrelated neighbours of a training field out of the held-out set.
+        Raises InputError when there is only one chain or when fraction is not in (0, 1).
+        """
+        train, held = self.split_rows(fraction)
+        return self.select(train), self.select(held)
+
+    def spread(self, n: int, *, seed: int, stream: str, among: Integers | None = None) -> Integers:
+        """At most n rows stratified by chain, far apart in time (`lattice.ensembles.rows.spread_rows`);
+        `among` these rows, or all."""
+        rows = np.arange(len(self)) if among is None else among
+        return rows[spread_rows(self.chain[rows], self.trajectory[rows], n, seed=seed, stream=stream)]
+
+    def parts(self, n: int) -> list[Integers]:
+        """The rows of n disjoint, independent parts (`lattice.ensembles.rows.disjoint_parts`)."""
+        return disjoint_parts(self.chain, self.trajectory, n)
 
     def replicas(self) -> list[Integers]:
         """The indices of each chain's configurations in trajectory order, chains by their numbers."""
@@ -209,13 +227,20 @@ class EnsembleWriter:
 
     def read(self) -> Ensemble:
         """The ensemble of the shards written or verified so far, read back from the disk and checked."""
-        sound = [shard for k in sorted(self._records) if (shard := self.verified(k)) is not None]
-        if len(sound) < len(self._records) or not sound:
-            raise InputError(
-                f"{self.folder}: a shard was damaged after it was written; run the command again"
-            )
-        hashes = [self._records[k]["sha256"] for k in sorted(self._records)]
-        return _assemble(sound, self.action, {"certificate": None}, shards_identity(hashes))
+        numbers = sorted(self._records)
+
+        def sound() -> Iterator[Shard]:
+            for k in numbers:
+                if (shard := self.verified(k)) is None:
+                    raise InputError(
+                        f"{self.folder}: a shard was damaged after it was written; run the command again"
+                    )
+                yield shard
+
+        if not numbers:
+            raise InputError(f"{self.folder}: no shard was written; run the command again")
+        n, hashes = sum(self._records[k]["n"] for k in numbers), [self._records[k]["sha256"] for k in numbers]
+        return _assemble(sound(), n, self.action, {"certificate": None}, shards_identity(hashes))
 
     def finish(self, extras: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write manifest.json, last of all, and return it. `extras` are further entries (the certificate)."""
@@ -251,7 +276,8 @@ def read_ensemble(path: Path, expect_action: Action | None = None) -> Ensemble:
     if path.is_dir():
         return _read_folder(path, expect_action)
     shard, action = _checked(path, expect_action)
-    return _assemble([shard], action, {"certificate": None}, shards_identity([sha256_file(path)]))
+    identity = shards_identity([sha256_file(path)])
+    return _assemble([shard], len(shard.phi), action, {"certificate": None}, identity)
 
 
 def _checked(path: Path, expect_action: Action | None) -> tuple[Shard, Action]:
@@ -264,7 +290,20 @@ def _checked(path: Path, expect_action: Action | None) -> tuple[Shard, Action]:
 def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
     manifest = read_manifest(folder)
     action = action_of(manifest.get("action"), folder / "manifest.json", expect_action)
-    shape, shards = manifest.get("shape"), []
+    records = manifest["shards"]
+    paths = [path for record in records if (path := folder / record["name"]).is_file()]
+    require_memory(
+        sum(path.stat().st_size for path in paths), f"{folder}: this ensemble of {len(records)} shards",
+        "read its shards one at a time, or on a machine that holds it",
+    )  # fmt: skip
+    n, identity = sum(record["n"] for record in records), shards_identity([r["sha256"] for r in records])
+    extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
+    return _assemble(_listed(folder, manifest, action), n, action, extra, identity)
+
+
+def _listed(folder: Path, manifest: dict[str, Any], action: Action) -> Iterator[Shard]:
+    """The shards of a manifest, each checked against it."""
+    shape = manifest.get("shape")
     for record in manifest["shards"]:
         path = folder / record["name"]
         if not path.is_file():
@@ -279,19 +318,16 @@ def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
         shard, _ = _checked(path, action)
         if list(shard.phi.shape[1:]) != shape:
             raise InputError(f"{path}: lattice {shard.phi.shape[1:]}, the manifest says {shape}")
-        shards.append(shard)
-    identity = shards_identity([record["sha256"] for record in manifest["shards"]])
-    extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
-    return _assemble(shards, action, extra, identity)
+        if len(shard.phi) != record["n"]:
+            raise InputError(f"{path}: {len(shard.phi)} configurations, the manifest says {record['n']}")
+        yield shard
 
 
-def _assemble(shards: list[Shard], action: Action, extra: dict[str, Any], identity: str) -> Ensemble:
-    names, weighted = set(shards[0].series), shards[0].log_weight is not None
-    if any(set(s.series) != names or (s.log_weight is not None) != weighted for s in shards):
-        raise InputError(
-            "the shards of this ensemble do not hold the same series: it was put together by hand"
-        )
-    return Ensemble(**joined(shards), action=action, attrs={**shards[0].attrs, **extra}, identity=identity)
+def _assemble(
+    shards: Iterable[Shard], n: int, action: Action, extra: dict[str, Any], identity: str
+) -> Ensemble:
+    columns, attrs = gathered(shards, n)
+    return Ensemble(**columns, action=action, attrs={**attrs, **extra}, identity=identity)
 
 
 def _attrs(given: dict[str, Any]) -> dict[str, Any]:

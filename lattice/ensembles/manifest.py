@@ -55,10 +55,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not manifest.get("complete") or not isinstance(shards, list) or not shards:
         raise InputError(f"{path}: the ensemble is not complete; run the command that makes it again")
     for record in shards:
-        name, digest = (
-            (record.get("name"), record.get("sha256")) if isinstance(record, dict) else (None, None)
+        name, digest, n = (
+            (record.get(key) for key in ("name", "sha256", "n"))
+            if isinstance(record, dict)
+            else (None, None, None)
         )
-        if not (isinstance(name, str) and _SHARD_NAME.fullmatch(name) and isinstance(digest, str)):
+        known = isinstance(name, str) and _SHARD_NAME.fullmatch(name) and isinstance(digest, str)
+        if not (known and isinstance(n, int) and n > 0):
             raise InputError(f"{path}: malformed list of shards")
     return manifest
 

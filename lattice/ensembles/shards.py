@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,43 @@ def joined(parts: Sequence[Any]) -> dict[str, Any]:
     }
 
 
+def gathered(shards: Iterable[Shard], n: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of shards of n configurations in all, each let go before the next is read; attributes of
+    the first. InputError where they do not hold the same series."""
+    columns: dict[str, Any] = {}
+    attrs: dict[str, Any] = {}
+    first = 0
+    for shard in shards:
+        own = columns_at(shard, slice(None))
+        if len(shard.phi) == n:
+            return own, shard.attrs
+        if not columns:
+            columns, attrs = _room(own, n), shard.attrs
+        weighted = [each["log_weight"] is not None for each in (own, columns)]
+        if set(own["series"]) != set(columns["series"]) or weighted[0] != weighted[1]:
+            raise InputError(
+                "the shards of this ensemble do not hold the same series: it was put together by hand"
+            )
+        _fill(columns, own, slice(first, first + len(shard.phi)))
+        first += len(shard.phi)
+    return columns, attrs
+
+
+def _room(columns: Any, n: int) -> Any:
+    """Arrays of n rows like these; None stays None."""
+    if isinstance(columns, dict):
+        return {name: _room(column, n) for name, column in columns.items()}
+    return None if columns is None else np.empty((n, *columns.shape[1:]), columns.dtype)
+
+
+def _fill(columns: Any, own: Any, rows: slice) -> None:
+    for name, column in own.items():
+        if isinstance(column, dict):
+            _fill(columns[name], column, rows)
+        elif column is not None:
+            columns[name][rows] = column
+
+
 def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
     """The integrity series of fields phi (n, *components, *shape): action S, and the means over components
     and sites magnetization M and phi2 of phi and phi^2, each (n,).
@@ -142,7 +179,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
 
 def check_finite(phi: Floats, where: str = "") -> None:
     """Refuse phi (n, ...) that is not finite, naming the first bad configuration; `where` begins the line."""
-    finite = reduce(np.isfinite(phi), "n ... -> n", np.all)
+    finite = np.empty(len(phi), dtype=bool)
+    for batch in batches(phi.shape):
+        finite[batch] = reduce(np.isfinite(phi[batch]), "n ... -> n", np.all)
     if not finite.all():
         bad, first = f"{int((~finite).sum())} of {len(phi)} configurations", int(np.argmin(finite))
         raise InputError(f"{where}NaN or infinity in the fields of {bad}, first in configuration {first}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
+from lattice.memory import require_memory
 from lattice.requests import refuse_changes, stored_request
 from lattice.seeds import check_seed
 from lattice.simulation.parameters import Chains, MonteCarlo
@@ -116,6 +118,8 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
         if asked:
             as_phi4(action, f"ensemble.{key}: {getattr(p, key)} knows", f"use ensemble.{key}: {instead}")
     action.check_normalisable(recipe.shape)
+    fields = 8.0 * p.n_saved * math.prod(recipe.fields)
+    require_memory(fields, f"an ensemble of {p.n_saved} fields", "take a smaller ensemble.n_configs")
     if action.phi4 is None:
         _try_out(action, start_fields(action, recipe.shape, 2, recipe.seed))
 

@@ -11,6 +11,9 @@ from lattice.arrays import Floats, Integers, integer_array, number_array, real_a
 from lattice.errors import InputError
 from lattice.statistics.gamma import MIN_REPLICA, EstimatorError
 
+MIN_CHAINS = 10  # so many chains are blocks themselves
+FEW_CHAINS = 20  # blocks in all where there are fewer chains
+
 
 def jackknife_error(left_out: npt.ArrayLike) -> float:
     """Error of an estimate from its values (b,) without each of b blocks: sqrt((b-1)/b sum (x - mean)^2).
@@ -40,19 +43,39 @@ def block_edges(n: int, n_blocks: int) -> Integers:
 
 
 def jackknife_labels(n: int, n_blocks: int = 100, chain: Integers | None = None) -> Integers:
-    """The jackknife block (n,) of each of n data, numbered from 0.
-
-    Correlated data come with their `chain` (n,): whole chains are blocks, or a twentieth of the data where
-    there are fewer than ten chains.
+    """The jackknife block (n,) of each of n data, numbered from 0: of correlated data those of
+    `chain_blocks`, chain (n,) their chains, else as many stretches as `n_blocks`.
 
     >>> jackknife_labels(5, 2).tolist()
     [0, 0, 0, 1, 1]
     """
-    labels, own = (np.array([]), None) if chain is None else np.unique(chain, return_inverse=True)
-    if own is not None and len(labels) >= 10:
-        return np.asarray(own, dtype=np.int64)
-    parts = np.array_split(np.arange(n), min(n_blocks if chain is None else 20, n))
+    if chain is not None:
+        return chain_blocks(chain)
+    parts = np.array_split(np.arange(n), min(n_blocks, n))
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+
+def chain_blocks(chain: npt.ArrayLike) -> Integers:
+    """Jackknife block (n,) of each row, 0, 1, ...: its chain, or a stretch of it if there are fewer than ten.
+
+    chain (n,): the rows of each chain are in order of time, chains in any. About twenty stretches in all, of
+    one chain each, so that few neighbours in time are in two blocks.
+
+    >>> chain_blocks(np.arange(6) % 2 + 8).tolist()  # 2 chains of 3: each row is a stretch
+    [0, 3, 1, 4, 2, 5]
+    """
+    number = np.unique(integer_array(chain, "chain"), return_inverse=True)[1]
+    lengths = np.bincount(number)
+    if len(lengths) >= MIN_CHAINS:
+        return np.asarray(number, dtype=np.int64)
+    order = np.argsort(number, kind="stable")
+    wanted = -(-FEW_CHAINS // len(lengths))
+    parts = [part for rows in np.split(order, np.cumsum(lengths)[:-1])
+             for part in np.array_split(rows, min(wanted, len(rows)))]  # fmt: skip
+    block = np.empty(len(number), dtype=np.int64)
+    for label, part in enumerate(parts):
+        block[part] = label
+    return block
 
 
 def jackknife_of(
@@ -60,7 +83,8 @@ def jackknife_of(
 ) -> tuple[float, float]:
     """`estimate` of the data (n, ...) and its jackknife error, over the blocks of `jackknife_labels`.
 
-    Raises `InputError` for a chain that is not one integer for each of the data.
+    Correlated data come with their `chain` (n,), the rows of each chain in order of time. Raises `InputError`
+    for a chain that is not one integer for each of the data.
     """
     data, chain = number_array(data, "data"), None if chain is None else integer_array(chain, "chain")
     same_length(data=data, chain=chain)

@@ -14,7 +14,7 @@ import pytest
 from fields import free_fields
 from matplotlib.figure import Figure
 
-from diffsq.checks import calibration, perform
+from diffsq.checks import calibration, levels, perform
 from diffsq.checks.perform import MODULES, fits, read_options
 from diffsq.commands import check
 from diffsq.commands.arguments import CHECK_NAMES
@@ -101,6 +101,21 @@ def test_the_same_again_and_as_json(
     assert main(["check", "calibration", str(finished), *SMALL, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["result"] == first["result"]
+
+
+def test_kernels_of_a_check_are_kept(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured, made = levels.calibrated, list[int]()
+
+    def counted(*args: Any) -> Any:
+        made.append(1)
+        return measured(*args)
+
+    monkeypatch.setattr(levels, "calibrated", counted)
+    few: dict[str, Any] = {"n_fields": 40, "n_marks": 2, "n_levels": (4,), "n_calibration": 100}
+    for placements, n_samples, n_made in ((("ve",), 40, 1), (("ve", "vp"), 64, 2), (("ve", "vp"), 64, 2)):
+        levels.run(open_run(finished), Silent(), placements=placements, n_samples=n_samples, **few)
+        assert len(made) == n_made
+    shutil.rmtree(finished / "checks")
 
 
 def test_a_negative_verdict_is_code_1(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -15,6 +15,7 @@ from small_paths import TWO, good_path
 from small_paths import calibrated as calibrated_path
 from torch import Tensor
 
+from diffsq.models.blocks import KeyedNoise
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import Symmetry
 from diffsq.sampling.lattice_kernel import Coupling, Kernel, calibrated, shrink, smooth_fit
@@ -226,6 +227,17 @@ def test_calibration_is_bitwise_a_function_of_its_arguments() -> None:
     )
     assert all(torch.equal(getattr(first, name), getattr(again, name)) for name in vars(first))
     assert not torch.equal(first.variance, other.variance)
+
+
+def test_blocks_do_not_change_the_kernel() -> None:
+    """Calibrated in blocks of 37 fields with keyed noise, and all at once; the fields stay as they are."""
+    phi, model = strong_fields(5)[:300], strong_path().model
+    keyed, before = KeyedNoise(1, "test/blocks", np.arange(300), SHAPE), phi.clone()
+    streamed = calibrated(model, LEVELS, phi, keyed, still, chunk=37)
+    whole = calibrated(model, LEVELS, phi, lambda step: keyed(step), still, chunk=10**6)
+    assert torch.equal(phi, before)
+    for name, value in vars(whole).items():
+        assert torch.allclose(getattr(streamed, name), value, rtol=1e-7, atol=1e-10), name
 
 
 def test_free_field_keeps_the_prediction() -> None:

@@ -21,6 +21,7 @@ from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import forward_ess
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.sampling import lattice_path
 from diffsq.sampling.lattice_kernel import calibrated
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.lattice_sets import sample, wiener_of
@@ -77,6 +78,9 @@ def test_diagnostics_and_sequence(work: Path, ensemble: Ensemble, tmp_path: Path
     assert samples.log_weight is not None
     assert found["reverse"]["log_weight"] == samples.log_weight.tolist()
     assert len(found["forward"]["log_weight"]) == 64
+    forward, held = json.loads((tmp_path / "forward.json").read_text()), ensemble.split_chains(0.125)[1]
+    assert set(np.unique(forward["chain"], return_counts=True)[1]) == {64 // len(np.unique(held.chain))}
+    assert len(set(zip(forward["chain"], forward["trajectory"]))) == 64
     assert 0 < found["reverse"]["ess"] <= 1
     assert 0 < found["acceptance"] <= 1
     assert found["acceptance_error"] > 0
@@ -104,6 +108,45 @@ def test_sigkill_between_shards_and_the_same_again(work: Path, ensemble: Ensembl
     for name in ("forward.json", "sequence.h5", "kernel.safetensors"):
         a, b = tmp_path / "killed" / name, tmp_path / "straight" / name
         assert a.read_bytes() == b.read_bytes(), name
+
+
+def test_kernels_survive_a_kill_and_damage(
+    work: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between calibration and sampling: neither the kernel nor that of the Wiener filter is remade."""
+    model, made = load_model(work / "train", LatticeScore), list[int]()
+    measured = lattice_path.calibrated
+
+    def counted(*args: Any) -> Any:
+        made.append(1)
+        return measured(*args)
+
+    monkeypatch.setattr(lattice_path, "calibrated", counted)
+    killed("forward weights", 0, sample, config(), model, ensemble, tmp_path / "killed")
+    resumed = draw(work, ensemble, tmp_path / "killed")
+    assert made == []
+    straight = draw(work, ensemble, tmp_path / "straight")
+    assert len(made) == 2
+    assert np.array_equal(resumed.phi, straight.phi)
+    for name in ("forward.json", "kernel.safetensors", "kernel-wiener.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+    draw_more(work, ensemble, tmp_path / "straight", n_samples=140, n_forward=80)
+    assert len(made) == 2, "the kernel knows nothing of how many samples are drawn from it"
+    kernel = tmp_path / "straight" / "kernel.safetensors"
+    sound = kernel.read_bytes()
+    kernel.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    draw_more(work, ensemble, tmp_path / "straight")
+    assert len(made) == 3
+    assert kernel.read_bytes() == sound
+    draw_more(work, ensemble, tmp_path / "straight", n_calibration=100)
+    assert len(made) == 4, "other fields to calibrate on: another kernel; the Wiener filter has its own"
+
+
+def draw_more(work: Path, ensemble: Ensemble, out: Path, **sampling: Any) -> None:
+    """The stage again in the same folder, kernels kept, all else made anew."""
+    for path in [*out.glob("shard-*"), *out.glob("forward*"), out / "manifest.json"]:
+        path.unlink(missing_ok=True)
+    draw(work, ensemble, out, **sampling)
 
 
 @pytest.mark.parametrize("method", ["euler", "pc", "heun"])

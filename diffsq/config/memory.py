@@ -1,0 +1,59 @@
+"""How much memory each stage of a run will need, from its config, and the refusal of what cannot fit.
+
+Fields are counted as they are held: the ensemble once in every stage, three arrays of the size of the
+calibration fields, samples once and, measured, with their Metropolis chain. What is worked on in blocks, and
+the programs themselves, are in `BASE`; `scripts/bench_memory.py` measures all of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from diffsq.config.config import Config, LatticeRun
+from lattice.memory import machine_memory, require_memory
+
+BASE = 8e8  # bytes
+NUMBER = 8  # bytes
+CALIBRATION = 3  # arrays of the size of the calibration fields
+ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
+POINT = 220  # bytes of a point of one variable while its powers are averaged
+Terms = dict[str, tuple[int, float]]
+"""Setting -> its value, and the bytes that one more of it takes."""
+
+
+def terms(config: Config, stage: str) -> Terms:
+    """What the memory of a stage is in proportion to."""
+    if not isinstance(config, LatticeRun):
+        each = POINT if stage in ("measure", "report") else POINT / 3
+        found: Terms = {"ensemble.n_configs": (config.ensemble.n_configs, each)}
+        if config.models and stage not in ("ensemble", "train"):
+            found["sampling.n_samples"] = (config.sampling.n_samples, each)
+        return found
+    field = NUMBER * math.prod(config.shape)
+    n = config.ensemble.n_saved
+    found = {"ensemble.n_configs": (n, float(field))}
+    if stage == "train" and config.model.channels:
+        each = ACTIVATIONS * math.prod(config.shape) * config.model.channels
+        found["training.batch_size"] = (config.training.batch_size, each)
+    if stage in ("sample", "measure", "report"):
+        copies = 1 if stage == "sample" else 2 * len(config.processes)
+        found["sampling.n_samples"] = (config.sampling.n_samples, copies * field)
+    if stage == "sample" and config.sampling.method == "path":
+        found["sampling.n_calibration"] = (min(config.sampling.n_calibration, n), CALIBRATION * field)
+    return found
+
+
+def check_memory(config: Config, stages: Sequence[str]) -> None:
+    """`InputError` for the first of the stages that cannot fit into this machine's memory; it says what it
+    needs, what there is, and which setting, at which value, would do."""
+    have = machine_memory()
+    for stage in stages:
+        found = terms(config, stage)
+        sizes = {name: value * each for name, (value, each) in found.items()}
+        needed, largest = BASE + sum(sizes.values()), max(sizes, key=lambda name: sizes[name])
+        fits = int((have - needed + sizes[largest]) / found[largest][1])
+        advice = (
+            f"take {largest} at most {fits}" if fits > 0 else f"take smaller {', '.join(found)} or lattice"
+        )
+        require_memory(needed, f"the stage {stage} at {largest} = {found[largest][0]}", advice)
