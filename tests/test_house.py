@@ -51,6 +51,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "a part of a whole that is tested as one": {
         "lattice/observables/averages": "lattice/observables/test_measure",
+        "lattice/ensembles/columns": "lattice/ensembles/test_ensemble",
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",

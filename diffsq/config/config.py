@@ -188,7 +188,7 @@ class PointRun(Config):
     """One variable, real or complex. n_parts: models trained besides on so many disjoint parts of the data,
     whose spread is the error band of the learned effective action of a real model; 0 for none."""
 
-    law: ClassVar[dict[str, int]] = {"train": 5, "sample": 4}
+    law: ClassVar[dict[str, int]] = {"train": 5, "sample": 5}
 
     ensemble: ComplexLangevin | ExactDraws
     models: tuple[Literal["score", "energy"], ...] = ("score", "energy")

@@ -19,11 +19,12 @@ from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.sampling import steps
+from diffsq.sampling.folder import claim
 from diffsq.sampling.lattice_path import VERSION, ReversePath, load_kernel, save_kernel, with_unet
 from diffsq.sampling.levels import levels_of
 from diffsq.sampling.reverse_chain import Watch, finite, unseen
 from diffsq.sampling.streams import frames_of, noise_of
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
@@ -46,11 +47,11 @@ def sample(
 
     model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
     log-weights, kernel calibrated on the training chains, forward weights on held-out chains in forward.json.
+    More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
     finite.
     """
     check_model(model, ensemble)
-    out.mkdir(parents=True, exist_ok=True)
     settings, process = config.sampling, sde or config.sampling.sde[0]
     levels = levels_of(config, model.cpu(), ensemble, process)
     generated = {
@@ -59,8 +60,8 @@ def sample(
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
         "n_calibration": settings.n_calibration,
     }  # fmt: skip
-    numbers = {"n_samples": settings.n_samples, "n_forward": settings.n_forward}
-    key = sha256_text(canonical_json({**generated, **numbers}))
+    key = sha256_text(canonical_json(generated))
+    request = claim(out, key, {"n_samples": settings.n_samples, "n_forward": settings.n_forward})
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     model = model.to(device)
     work = Sampling(config, model, ensemble, out, key, levels.to(device), progress or Silent())
@@ -71,7 +72,7 @@ def sample(
         work.draw(writer, partial(work.path_block, path))
     else:
         work.draw(writer, partial(work.plain_block, steps.STEPS[settings.method]))
-    writer.finish({"generated": generated})
+    writer.finish({"generated": generated, "request": request})
     return writer.read()
 
 
@@ -146,9 +147,10 @@ class Sampling:
         self.progress.start(len(phi), "forward weights")
         for block, part in enumerate(torch.split(phi, BLOCK)):
             file = self.out / f"forward-{block:04d}.json"
+            key = sha256_text(f"{self.key}/{block}/{sha256_array(part.cpu().numpy())}")
             saved = read_json(file) if file.exists() else {}
-            if saved.get("key") != self.key:
-                saved = {"key": self.key, **self._forward_block(rivals, part, block)}
+            if saved.get("key") != key:
+                saved = {"key": key, **self._forward_block(rivals, part, block)}
                 write_json(file, saved)
             for name, values in results.items():
                 values += saved[name]
@@ -190,21 +192,21 @@ class Sampling:
         """Write all shards that are not there yet, and the denoising sequence of the first field."""
         n, size = self.config.sampling.n_samples, BLOCK * SHARD_BLOCKS
         self.progress.start(n, "samples")
-        for k, start in enumerate(range(0, n, size)):
-            index = np.arange(start, min(start + size, n))
-            if writer.verified(k) is not None:
-                self.progress.update(len(index))
+        for k, rows, kept in writer.spans(n, size):
+            if kept is not None:
+                self.progress.update(len(rows))
                 continue
-            parts = []
-            for first in range(start, start + len(index), BLOCK):
-                seen = Sequence(N_FRAMES, len(self.levels) - 1) if first == 0 else None
+            parts, skip = [], rows.start % BLOCK  # a block is drawn whole, whatever is wanted of it
+            for first in range(rows.start - skip, rows.stop, BLOCK):
+                seen = Sequence(N_FRAMES, len(self.levels) - 1) if first == rows.start == 0 else None
                 parts.append(block_of(np.arange(first, first + BLOCK), seen or unseen))
                 if seen is not None:
                     seen.write(self.out / "sequence.h5", self.levels.cpu().numpy())
-                self.progress.update(min(BLOCK, start + len(index) - first))
-            phi = torch.cat([p for p, _ in parts])[: len(index)].cpu().numpy()
+                self.progress.update(min(first + BLOCK, rows.stop) - max(first, rows.start))
+            own, index = slice(skip, skip + len(rows)), np.arange(rows.start, rows.stop)
+            phi = torch.cat([p for p, _ in parts])[own].cpu().numpy()
             weights = [w for _, w in parts if w is not None]
-            log_w = torch.cat(weights)[: len(index)].cpu().numpy() if weights else None
+            log_w = torch.cat(weights)[own].cpu().numpy() if weights else None
             writer.append(k, phi=phi, chain=np.zeros_like(index), trajectory=index, log_weight=log_w)
         self.progress.close()
 

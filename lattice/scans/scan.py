@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 from lattice.actions.protocol import Action
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.manifest import remove_ensemble
 from lattice.errors import InputError
 from lattice.files import code_version, read_json, remove_leftovers, run_lock, write_json
 from lattice.observables.measure import measure
@@ -32,6 +33,7 @@ from lattice.scans.crossings import QUANTITIES, binder_crossings
 from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line
 from lattice.simulation.monte_carlo import generate
 from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import GROWS
 
 POINT_SCHEMA = "diffsq-scan-point/1"
 SCAN_SCHEMA = "diffsq-scan/1"
@@ -189,15 +191,19 @@ def _stored(path: Path) -> dict[str, Any]:
     return result
 
 
+def _is_made(path: Path, request: dict[str, Any]) -> bool:
+    """Whether a result is of all that is asked for now: of more configurations it is made again."""
+    return bool(_stored(path).get("request") == json.loads(json.dumps(request)))
+
+
 def _one_point(
     point: ScanPoint, folder: Path, seed: int, keep_fields: bool, bar: Progress, team: Team | None
 ) -> dict[str, Any]:
-    fields, path = folder / "ensemble", folder / "result.json"
-    if path.exists() and (not keep_fields or (fields / "manifest.json").exists()):
+    fields, path, request = folder / "ensemble", folder / "result.json", point.request(seed)
+    if path.exists() and (not keep_fields or (fields / "manifest.json").exists()) and _is_made(path, request):
         result = _stored(path)
     else:
         remove_leftovers(folder)
-        request = point.request(seed)
         write_json(folder / "request.json", request)
         kept = folder / "seconds.json"
         spent = {"seconds": 0.0, "cpu_seconds": 0.0, **(read_json(kept) if kept.exists() else {})}
@@ -211,7 +217,7 @@ def _one_point(
         result = _result(ensemble, request, spent, keep_fields)
         write_json(path, result)
     if fields.exists() and not keep_fields:
-        shutil.rmtree(fields)
+        remove_ensemble(fields)
     return result
 
 
@@ -237,4 +243,4 @@ def _result(
 
 
 def _check_request(folder: Path, request: dict[str, Any]) -> None:
-    refuse_changes(folder, stored_request(folder), request, "this point was")
+    refuse_changes(folder, stored_request(folder), request, "this point was", grows=GROWS)

@@ -25,6 +25,13 @@ from diffsq.run_folder.records import STAGES, Run, certificate_of, open_config, 
 from lattice.errors import InputError
 from lattice.progress import Progress
 
+OWN = {"ensemble": "shard-0000.h5", "train": "score/model.json", "sample": "score-ve/forward.json"}
+
+
+def longer(run: Run) -> tuple[int, int]:
+    """The numbers that a run may be asked more of."""
+    return run.config.ensemble.n_configs, run.config.sampling.n_samples
+
 
 def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[Run, Progress], str]]:
     """Stage functions that write one file each and note that they ran."""
@@ -39,7 +46,8 @@ def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[R
             if name in records.FOLDER:
                 out = run.out(name)
                 out.mkdir(exist_ok=True)
-                (out / "data").write_text(f"{name} {run.config.seed}")
+                (out / OWN[name]).parent.mkdir(exist_ok=True)
+                (out / OWN[name]).write_text(f"{name} {run.config.seed} {longer(run)}")
                 if name == "ensemble":
                     check = {"name": "drift", "passed": certified}
                     (out / "certificate.json").write_text(
@@ -113,8 +121,8 @@ def test_a_changed_key_is_refused_with_old_and_new(
     tmp_path: Path, settings: dict[str, Any], config: Config, log: list[str]
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
-    other = changed(settings, "sampling", n_samples=32)
-    message = r"sample stage .* sampling\.n_samples was 24, now 32.*--run.*--restart sample"
+    other = changed(settings, "sampling", n_levels=5)
+    message = r"sample stage .* sampling\.n_levels was 4, now 5.*--run.*--restart sample"
     with pytest.raises(InputError, match=message):
         pipeline.run(other, tmp_path, say=quiet)
     assert "refuse" in pipeline.plan(other, tmp_path)["sample"]
@@ -127,7 +135,7 @@ def test_restart_redoes_that_stage_and_the_later_ones(
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
     log.clear()
-    pipeline.run(changed(settings, "sampling", n_samples=32), tmp_path, restart="sample", say=quiet)
+    pipeline.run(changed(settings, "sampling", n_levels=5), tmp_path, restart="sample", say=quiet)
     assert log == ["sample", "measure", "report"]
 
 
@@ -147,12 +155,12 @@ def test_a_damaged_result_is_named_not_used(
     tmp_path: Path, config: Config, log: list[str], damage: str
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
-    target = tmp_path / "ensemble" / "data"
+    target = tmp_path / "ensemble" / OWN["ensemble"]
     if damage == "edit":
         target.write_text("something else")
     else:
         target.unlink()
-    with pytest.raises(InputError, match=r"ensemble.data .*--restart ensemble"):
+    with pytest.raises(InputError, match=r"ensemble.shard-0000\.h5 .*--restart ensemble"):
         pipeline.run(config, tmp_path, say=quiet)
 
 

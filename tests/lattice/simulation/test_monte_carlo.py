@@ -46,6 +46,7 @@ def test_what_is_written(whole: Path) -> None:
     assert sorted(p.name for p in whole.iterdir()) == [
         "certificate.json",
         "manifest.json",
+        "request.json",
         "shard-0000.h5",
         "shard-0001.h5",
         "shard-0002.h5",
@@ -157,6 +158,7 @@ def test_other_parameters_are_refused_by_name(tmp_path: Path, whole: Path, finis
     assert hashes(tmp_path) == before
     if not finished:  # therm.h5 lost as well: the shards alone give the other computation away
         (tmp_path / "therm.h5").unlink()
+        (tmp_path / "request.json").unlink()
         with pytest.raises(InputError, match="other parameters"):
             generate(ACTION, SHAPE, MonteCarlo(**SMALL), 12, tmp_path)
 
