@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from diffsq.config.names import CHECK_NAMES
-from lattice.ensembles.manifest import FILES
+from diffsq.sampling.folder import FILES as SAMPLES
+from lattice.ensembles.manifest import FILES as ENSEMBLE
 from lattice.errors import InputError
 from lattice.files import set_aside, sha256_file
 
@@ -23,11 +24,10 @@ FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
 _MODEL = r"(model|validation)\.json|weights\.safetensors|metrics\.jsonl|checkpoint-\d+\.safetensors"
-_SAMPLES = rf"{FILES.pattern}|(forward(-\d+)?|diagnostics)\.json|kernel\.\w+|sequence\.h5"
 _NAMES = {
-    "ensemble": rf"ensemble/({FILES.pattern})",
+    "ensemble": rf"ensemble/({ENSEMBLE.pattern})",
     "train": rf"train/(score|energy|part-\d+)/({_MODEL})",
-    "sample": rf"samples/((score|energy)-(ve|vp)|metropolis)/({_SAMPLES})",
+    "sample": rf"samples/((score|energy)-(ve|vp)|metropolis)/({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)",
     "report": r"report\.html|overview\.png",
 }

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
+from lattice.ensembles.manifest import FILES as ENSEMBLE
 from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
 from lattice.files import write_json
 from lattice.requests import refuse_changes, stored_request
+
+FILES = re.compile(rf"{ENSEMBLE.pattern}|(forward(-\d+)?|diagnostics)\.json|kernel\.\w+|sequence\.h5")
+"""The names in such a folder that are ours."""
 
 
 def claim(out: Path, key: str, numbers: dict[str, int]) -> dict[str, Any]:
@@ -20,7 +25,7 @@ def claim(out: Path, key: str, numbers: dict[str, int]) -> dict[str, Any]:
     request = {"key": key, **numbers}
     found = stored_request(out)
     if found is None:
-        refuse_foreign(out)
+        refuse_foreign(out, FILES)
         write_json(out / "request.json", request)
     elif found.get("key") != key:
         raise InputError(

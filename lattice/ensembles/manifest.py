@@ -65,11 +65,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def refuse_foreign(folder: Path) -> None:
-    """`InputError` where a folder that holds no ensemble of ours has a file of a name that one has."""
+def refuse_foreign(folder: Path, names: re.Pattern[str] = FILES) -> None:
+    """`InputError` where a folder that holds no ensemble of ours has a file of the names that one has."""
     folder = Path(folder)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if FILES.fullmatch(path.name):
+        if names.fullmatch(path.name):
             raise InputError(
                 f"{path}: is there already and not of this ensemble; choose another folder, or move it"
             )

@@ -16,7 +16,7 @@ from lattice.actions.protocol import Action, as_phi4, check_one_variable, check_
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.ensembles.manifest import read_manifest, refuse_foreign
-from lattice.ensembles.shards import Shard
+from lattice.ensembles.shards import Shard, read_shard
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
 from lattice.requests import refuse_changes, stored_request, without
@@ -65,7 +65,7 @@ class Recipe(Generic[Params]):
         refuse_changes(out, found, self.request(), grows=GROWS)
         if (out / "manifest.json").exists() and read_manifest(out)["n"] >= self.params.n_saved:
             return read_ensemble(out, self.action)
-        if found is None and not any(out.glob("shard-*.h5")):  # shards know themselves whose they are
+        if found is None and not any(map(_is_shard, out.glob("shard-*.h5"))):  # these know whose they are
             refuse_foreign(out)
         return None
 
@@ -113,6 +113,14 @@ class Recipe(Generic[Params]):
         manifest = writer.finish({"request": self.request(), "certificate": read_json(path)})
         ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
         return ensemble
+
+
+def _is_shard(path: Path) -> bool:
+    try:
+        read_shard(path)
+    except InputError:
+        return False
+    return True
 
 
 def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
