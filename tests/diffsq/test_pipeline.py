@@ -11,55 +11,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_run import OWN, changed, fake_stages, quiet
 
 from diffsq import pipeline, stages
 from diffsq.config.config import Config, config_from_dict
-from diffsq.run_folder import records
 from diffsq.run_folder.records import STAGES, Run, certificate_of, open_config, read_records
 from lattice.errors import InputError
 from lattice.progress import Progress
-
-OWN = {"ensemble": "shard-0000.h5", "train": "score/model.json", "sample": "score-ve/forward.json"}
-
-
-def longer(run: Run) -> tuple[int, int]:
-    """The numbers that a run may be asked more of."""
-    return run.config.ensemble.n_configs, run.config.sampling.n_samples
-
-
-def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[Run, Progress], str]]:
-    """Stage functions that write one file each and note that they ran."""
-
-    def stage(name: str) -> Callable[[Run, Progress], str]:
-        def work(run: Run, progress: Progress) -> str:
-            if name == "train":
-                stages.require_certificate(run)
-            log.append(name)
-            progress.start(1, name)
-            progress.update(1)
-            if name in records.FOLDER:
-                out = run.out(name)
-                out.mkdir(exist_ok=True)
-                (out / OWN[name]).parent.mkdir(exist_ok=True)
-                (out / OWN[name]).write_text(f"{name} {run.config.seed} {longer(run)}")
-                if name == "ensemble":
-                    check = {"name": "drift", "passed": certified}
-                    (out / "certificate.json").write_text(
-                        json.dumps({"passed": certified, "checks": [check]})
-                    )
-            else:
-                (run.folder / records.PRODUCT[name]).write_text("{}")
-            return f"identity of {name}"
-
-        return work
-
-    return {name: stage(name) for name in STAGES}
 
 
 @pytest.fixture
@@ -72,14 +35,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def config(settings: dict[str, Any]) -> Config:
     return config_from_dict(settings)
-
-
-def changed(settings: dict[str, Any], section: str, **values: Any) -> Config:
-    return config_from_dict({**settings, section: {**settings.get(section, {}), **values}})
-
-
-def quiet(text: str) -> None:
-    """Say nothing."""
 
 
 def test_stages_run_in_order_and_are_then_skipped(tmp_path: Path, config: Config, log: list[str]) -> None:
