@@ -10,6 +10,7 @@ from diffsq import stages
 from diffsq.config.config import Config, config_from_dict
 from diffsq.run_folder import records
 from diffsq.run_folder.records import STAGES, Run
+from lattice.certificates.check import make_check
 from lattice.progress import Progress
 
 OWN = {"ensemble": "shard-0000.h5", "train": "score/model.json", "sample": "score-ve/forward.json"}
@@ -36,10 +37,9 @@ def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[R
                 (out / OWN[name]).parent.mkdir(exist_ok=True)
                 (out / OWN[name]).write_text(f"{name} {run.config.seed} {longer(run)}")
                 if name == "ensemble":
-                    check = {"name": "drift", "passed": certified}
-                    (out / "certificate.json").write_text(
-                        json.dumps({"passed": certified, "reason": "", "checks": [check], "tau_int": {}})
-                    )
+                    check = make_check("drift", 0.0, 1.0, "0", certified, "")
+                    content = {"passed": certified, "reason": "", "checks": [check]}
+                    (out / "certificate.json").write_text(json.dumps(content))
             else:
                 (run.folder / records.PRODUCT[name]).write_text("{}")
             return f"identity of {name} {longer(run)[0] if name == 'ensemble' else longer(run)}"

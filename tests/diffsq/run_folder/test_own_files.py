@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -280,9 +281,11 @@ def test_a_longer_ensemble_and_what_was_learned_from_the_shorter_one(
 
 
 def test_a_longer_ensemble_alone_says_what_is_out_of_date(
-    tmp_path: Path, config_file: Path, log: list[str], capsys: pytest.CaptureFixture[str], config: Config
-) -> None:
-    (tmp_path / "run/samples").mkdir(parents=True)
+    tmp_path: Path, config_file: Path, log: list[str], capsys: pytest.CaptureFixture[str], config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With advice that works, as it stands."""
+    monkeypatch.setattr(pipeline, "final_text", lambda folder: "the table")
     words = [str(config_file), "--run", str(tmp_path / "run"), "--quiet"]
     pipeline.run(config, tmp_path / "run", say=quiet)
     log.clear()
@@ -296,6 +299,11 @@ def test_a_longer_ensemble_alone_says_what_is_out_of_date(
     assert main(["report", str(tmp_path / "run")]) == 2
     assert "--restart train" in capsys.readouterr().err
     assert log == ["ensemble"]
+    advice = shlex.split(warning.split("`")[1])
+    assert advice[0] == "diffsq"
+    assert main([*advice[1:], "--quiet"]) == 0
+    assert log == ["ensemble", "train", "sample", "measure", "report"]
+    assert main(["report", str(tmp_path / "run")]) == 0
 
 
 def test_names_of_files() -> None:
