@@ -73,9 +73,14 @@ def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScor
 
 
 def finished_model(folder: Path, key: str, kind: type[Model]) -> Model | None:
-    """The model of a folder if it was made with this key, else None."""
+    """The model of a folder if it was made with this key, None where there is none; `InputError` for a model
+    made with another key, which is not replaced."""
     path = folder / "model.json"
-    return load_model(folder, kind) if path.is_file() and read_json(path).get("key") == key else None
+    if not path.is_file():
+        return None
+    if read_json(path).get("key") != key:
+        raise InputError(f"{folder}: holds a model made with other settings or data; choose another folder")
+    return load_model(folder, kind)
 
 
 def _checked(sizes: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from diffsq.config.names import CHECK_NAMES
 from diffsq.sampling.folder import FILES as SAMPLES
+from diffsq.training.train import FILES as MODEL
 from lattice.ensembles.manifest import FILES as ENSEMBLE
 from lattice.errors import InputError
 from lattice.files import set_aside, sha256_file
@@ -23,10 +24,9 @@ from lattice.files import set_aside, sha256_file
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
-_MODEL = r"(model|validation)\.json|weights\.safetensors|metrics\.jsonl|checkpoint-\d+\.safetensors"
 _NAMES = {
     "ensemble": rf"ensemble/({ENSEMBLE.pattern})",
-    "train": rf"train/(score|energy|part-\d+)/({_MODEL})",
+    "train": rf"train/(score|energy|part-\d+)/({MODEL.pattern})",
     "sample": rf"samples/((score|energy)-(ve|vp)|metropolis)/({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)",
     "report": r"report\.html|overview\.png",
@@ -98,7 +98,7 @@ def refuse_foreign(folder: Path, records: Records, stage: str) -> None:
         if own_name(stage, name) and not name.startswith("checks/"):
             raise InputError(
                 f"{folder / name}: is there already and not made by this run; move it, or choose another "
-                "folder with --run"
+                "run folder"
             )
 
 
@@ -131,7 +131,7 @@ def removal(folder: Path, records: Records, stages: tuple[str, ...]) -> Removal:
     if found.keep and not any(stage in records for stage in _NAMES):
         raise InputError(
             f"{folder}: nothing here was made by diffsq, so nothing can be discarded ({found.keep[0]} is not "
-            "its own); leave out --restart, or choose another folder with --run"
+            "its own); leave out --restart, or choose another run folder"
         )
     for name in (*found.remove, *found.aside):
         if not os.access((folder / name).parent, os.W_OK | os.X_OK):

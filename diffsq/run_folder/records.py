@@ -233,7 +233,7 @@ def read_records(folder: Path) -> dict[str, Any]:
     if any(isinstance(record, dict) and record.get("schema") == 1 for record in records.values()):
         raise InputError(
             f"{folder}: a run folder of diffsq 0.1, other files in other places; {NEW_FOLDER} "
-            f"(of a run on a lattice it can take the ensemble, with --set ensemble.source={folder}/ensemble)"
+            f"(with its ensemble: `diffsq run CONFIG --run DIR --set ensemble.source={folder}/ensemble`)"
         )
     if not _is_config_record(records.get("config", {})):
         raise InputError(f"{path}: damaged record of the config; {NEW_FOLDER}")
@@ -312,6 +312,6 @@ def refusal(run: Run, stage: str, changed: Sequence[str], fewer: str = "") -> st
     hold = f"It holds more than that: ask for {fewer} or more. " if fewer else ""
     return (
         f"{run.folder}: its {stage} stage was made with other settings: {'; '.join(changed)}. {hold}Choose "
-        "another folder with --run, or make it again from there: "
+        "another run folder, or make it again from there: "
         f"`diffsq run CONFIG --run DIR --restart {stage}`"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -12,9 +13,17 @@ from diffsq.models.points import PointModel
 from diffsq.training import lattice
 from diffsq.training.points import train_points
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
+from lattice.files import write_json
 from lattice.progress import Progress
 from lattice.rng import stream_id
+
+FILES = re.compile(
+    r"(request|model|validation)\.json|weights\.safetensors|metrics\.jsonl|checkpoint-\d+\.safetensors"
+)
+"""The names in the folder of a training that are ours."""
+_OURS = ("request.json", "model.json")
 
 
 def train(
@@ -29,6 +38,8 @@ def train(
     """
     out = Path(out)
     if isinstance(config, LatticeRun):
+        lattice.describe(config, ensemble)  # refused before the folder is taken
+        claim(out)
         return lattice.train(config, ensemble, out, progress=progress, device=device)
     assert isinstance(config, PointRun)
     config.require_action(ensemble.action)
@@ -40,4 +51,13 @@ def train(
     if name.startswith("part-"):
         kind, points = config.models[-1], points[int(name.removeprefix("part-")) :: config.n_parts]
         seed = (config.seed + stream_id(f"train/{name}")) % 2**64
+    claim(out)
     return train_points(points, config.training.model_copy(update={"kind": kind}), seed, out, progress)
+
+
+def claim(out: Path) -> None:
+    """Take a folder for a training; `InputError` where it holds files of such names that are not of one."""
+    if any(out.glob("checkpoint-*.safetensors")) or any((out / name).exists() for name in _OURS):
+        return
+    refuse_foreign(out, FILES)
+    write_json(out / _OURS[0], {"training": out.name})

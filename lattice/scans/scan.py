@@ -103,15 +103,17 @@ def run_scan(
     are split over a `team` (under which a point that fails while all are at work on it stops the scan).
     With `collect` nothing is made: what is finished is read, every other point is "failed".
 
-    Raises InputError, before any work, when two points share a name or when a point of that name was made
-    with another request (each change is named), and when `out` is in use or cannot be written. Whatever stops
-    a single point (InputError, disk, memory, arithmetic) makes it "failed".
+    Raises InputError, before any work, when scan.json is a file of somebody else, when two points share a
+    name or when a point of that name was made with another request (each change is named), and when `out` is
+    in use or cannot be written. Whatever stops a single point (InputError, disk, memory, arithmetic) makes it
+    "failed".
     """
     folder, bar = Path(out) / "scan", progress or Silent()
     names = [point.name for point in points]
     if twice := [name for k, name in enumerate(names) if name in names[:k]]:
         raise InputError(f"two points of the scan are called {twice[0]}; each needs its own name")
     with run_lock(Path(out)):
+        own_scan(folder / "scan.json")
         for point in points:
             _check_request(folder / point.name, point.request(seed))
         results: list[dict[str, Any]] = []
@@ -128,6 +130,14 @@ def run_scan(
         scan["crossings"] = [block for name in QUANTITIES for block in binder_crossings(results, name)]
         write_json(folder / "scan.json", scan)
     return scan
+
+
+def own_scan(path: Path) -> dict[str, Any]:
+    """What scan.json holds, {} without one; `InputError` where it is not that of a scan."""
+    found = read_json(path) if path.exists() else {}
+    if found and found.get("schema") != SCAN_SCHEMA:
+        raise InputError(f"{path}: is there already and not of a scan; move it, or choose another folder")
+    return found
 
 
 def make_point(
