@@ -156,6 +156,8 @@ def perform(run: Run, stage: str) -> None:
             for line in set_changed_aside(run.folder, have):
                 run.say(line)
         wanted |= {"files": have.get("files", {})}
+        if stage in FOLDER and (shorter := have.get("identity" if have["complete"] else "shorter")):
+            wanted["shorter"] = shorter  # until this is finished, what later stages were made from
         wanted["seconds"] = have["seconds"] if same or stage in FOLDER else 0.0
     run.records[stage] = wanted
     run.verified.discard(stage)

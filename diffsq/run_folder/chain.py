@@ -9,6 +9,7 @@ the same bytes as one that was not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,6 +27,7 @@ from diffsq.run_folder.finished import Workbench, first_set
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.manifest import FILES as ENSEMBLE
 from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
@@ -35,6 +37,7 @@ from lattice.simulation import thermalise as therm
 from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import Thermalisation
 
+FILES = re.compile(rf"{ENSEMBLE.pattern}|block\.json")  # the names in its folder
 GROWS = ("chain.n_steps",)  # a chain may be made longer
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
@@ -122,7 +125,7 @@ def chain(
     if (out / "manifest.json").exists() and found == json.loads(json.dumps(request)):
         return read_ensemble(out, bench.action)
     if found is None:
-        refuse_foreign(out)
+        refuse_foreign(out, FILES)
         write_json(out / "request.json", request)
     hot = making.thermalised() if settings.start == "hmc" or "hmc" in settings.moves else None
     cycle, start = making.cycle(hot), _start(bench, settings, hot)

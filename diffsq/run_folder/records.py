@@ -150,8 +150,9 @@ def check_input(run: Run, stage: str, stages: Sequence[str]) -> None:
         return
     for name in INPUTS[stage]:
         made, longer = run.records.get(name), grown(run, name)
-        if longer and name in stages:
-            why = f"its {stage} stage was made from a shorter {name} ({'; '.join(longer)})"
+        if name in stages and (longer or (made is not None and not made["complete"] and "shorter" in made)):
+            words = "; ".join(longer) or "being made longer"
+            why = f"its {stage} stage was made from a shorter {name} ({words})"
         elif made is not None and made["complete"] and have["input"].get(name) != made["identity"]:
             why = f"its {stage} stage was made with other settings, its input {name} is another one now"
         else:

@@ -260,6 +260,10 @@ def test_more_samples_continue_and_the_table_is_made_again(
         pipeline.run(changed(settings, "sampling", n_samples=64), tmp_path, ("measure",), say=quiet)
 
 
+def interrupted(*args: Any) -> str:
+    raise KeyboardInterrupt
+
+
 def test_a_longer_ensemble_and_what_was_learned_from_the_shorter_one(
     tmp_path: Path, settings: dict[str, Any], config: Config, log: list[str]
 ) -> None:
@@ -274,6 +278,14 @@ def test_a_longer_ensemble_and_what_was_learned_from_the_shorter_one(
     assert "--restart train" in pipeline.plan(more, tmp_path)["train"]
     with pytest.raises(InputError, match="ensemble stage is shorter than asked for .*`diffsq ensemble`"):
         pipeline.run(more, tmp_path, ("sample",), say=quiet)
+    genuine = stages.STAGE["ensemble"]
+    stages.STAGE["ensemble"] = interrupted
+    with pytest.raises(KeyboardInterrupt):  # `diffsq ensemble`, in the middle
+        pipeline.run(more, tmp_path, ("ensemble",), say=quiet)
+    stages.STAGE["ensemble"] = genuine
+    with pytest.raises(InputError, match="from a shorter ensemble .being made longer.*--restart train"):
+        pipeline.run(more, tmp_path, say=quiet)
+    assert log == []
     pipeline.run(more, tmp_path, restart="train", say=quiet)
     assert log == list(STAGES)
     records = read_records(tmp_path)

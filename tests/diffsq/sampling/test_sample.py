@@ -122,3 +122,19 @@ def test_a_longer_metropolis_chain_is_the_chain_of_one_go(
     assert len(np.unique(longer.phi)) < 9000  # some proposals were refused
     with pytest.raises(InputError, match="n_metropolis was 9000, now 1000: it holds more"):
         chain("a", 1000)
+
+
+def test_a_model_of_other_settings_is_not_replaced(
+    config: Config, ensemble: Ensemble, tmp_path: Path
+) -> None:
+    train(config, ensemble, tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    other = load_config("toy_double_well", (*SMALL, "training.width=4"))
+    with pytest.raises(InputError, match="holds a model made with other settings or data"):
+        train(other, ensemble, tmp_path / "m")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metrics.jsonl").write_text("mine")
+    with pytest.raises(InputError, match="metrics.jsonl: is there already"):
+        train(config, ensemble, tmp_path / "mine")
+    assert (tmp_path / "mine" / "metrics.jsonl").read_text() == "mine"
