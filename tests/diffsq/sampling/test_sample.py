@@ -124,15 +124,16 @@ def test_a_longer_metropolis_chain_is_the_chain_of_one_go(
         chain("a", 1000)
 
 
-def test_a_model_of_other_settings_is_not_replaced(
-    config: Config, ensemble: Ensemble, tmp_path: Path
-) -> None:
+def test_a_model_of_other_settings_is_kept(config: Config, ensemble: Ensemble, tmp_path: Path) -> None:
+    """Beside the one that takes its place; and no file of somebody else is touched."""
     train(config, ensemble, tmp_path / "m")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
-    other = load_config("toy_double_well", (*SMALL, "training.width=4"))
-    with pytest.raises(InputError, match="holds a model made with other settings or data"):
-        train(other, ensemble, tmp_path / "m")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
+    made = ("model.json", "weights.safetensors", "metrics.jsonl")
+    before = {name: (tmp_path / "m" / name).read_bytes() for name in made}
+    train(config, ensemble, tmp_path / "m")
+    assert not list((tmp_path / "m").glob("*.changed-*")), "the control: the same model is read"
+    train(load_config("toy_double_well", (*SMALL, "training.width=4")), ensemble, tmp_path / "m")
+    assert {name: (tmp_path / "m" / f"{name}.changed-1").read_bytes() for name in made} == before
+    assert (tmp_path / "m/model.json").read_bytes() != before["model.json"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "metrics.jsonl").write_text("mine")
     with pytest.raises(InputError, match="metrics.jsonl: is there already"):
