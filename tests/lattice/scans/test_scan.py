@@ -84,9 +84,9 @@ def test_again_does_nothing_and_more_points_join(scanned: tuple[Path, dict[str, 
 
 def test_a_changed_request_is_refused_before_any_work(scanned: tuple[Path, dict[str, Any]]) -> None:
     folder = scanned[0]
-    longer = SHORT.model_copy(update={"n_configs": 3200})
-    with pytest.raises(InputError, match="n_configs was 1600, now 3200") as caught:
-        run_scan([point(0.19), point(0.2, params=longer)], folder, 7)
+    other = SHORT.model_copy(update={"n_therm": 200})
+    with pytest.raises(InputError, match="n_therm was 100, now 200") as caught:
+        run_scan([point(0.19), point(0.2, params=other)], folder, 7)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="seed was"):
         run_scan([point(0.2)], folder, 8)
