@@ -115,18 +115,18 @@ def test_a_file_of_somebody_else_and_a_figure_that_is_gone(
     for path, text in ((picture, "mine"), (numbers, '{"mine": 1}')):
         path.write_text(text)
         with pytest.raises(InputError, match=f"{path.name}: is there already and not made by"):
-            check("calibration", finished, options)
+            perform.check("calibration", finished, options)
         assert path.read_text() == text
         path.unlink()
-    made = check("calibration", finished, options, key="k")
+    made = perform.check("calibration", finished, options, key="k")
     drawn, monkey = picture.read_bytes(), numbers.stat().st_mtime_ns
-    assert check("calibration", finished, options, key="k") == made
+    assert perform.check("calibration", finished, options, key="k") == made
     assert numbers.stat().st_mtime_ns == monkey, "the control: it is read back"
     picture.unlink()
-    check("calibration", finished, options, key="k")
+    perform.check("calibration", finished, options, key="k")
     assert picture.read_bytes() == drawn
     picture.write_text("edited")
-    check("calibration", finished, options, key="k")
+    perform.check("calibration", finished, options, key="k")
     assert picture.read_bytes() == drawn
     assert (finished / "checks" / "calibration.png.changed-1").read_text() == "edited"
 
