@@ -21,7 +21,8 @@ from diffsq.exactness.path_metropolis import correct
 from diffsq.models.files import load_model
 from diffsq.models.points import PointModel
 from diffsq.report.page import build_report
-from diffsq.run_folder.records import Run, certificate_of, hashes, versions
+from diffsq.run_folder.own_files import hashes
+from diffsq.run_folder.records import Run, certificate_of, versions
 from diffsq.run_folder.summary import summarize
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
@@ -81,7 +82,7 @@ def make_models(run: Run, progress: Progress) -> str:
     out.mkdir(exist_ok=True)
     for name in (*config.models, *(f"part-{k}" for k in range(getattr(config, "n_parts", 0)))):
         train(config, ensemble, out / name, name=name, progress=progress, device=run.device)
-    weights = {k: v for k, v in hashes(run, "train").items() if k.endswith("/weights.safetensors")}
+    weights = {k: v for k, v in hashes(run.folder, "train").items() if k.endswith("/weights.safetensors")}
     return sha256_text(canonical_json(weights))
 
 
@@ -137,6 +138,7 @@ def require_certificate(run: Run) -> None:
         ", ".join(check["name"] for check in certificate["checks"] if not check["passed"]) or "no check named"
     )
     raise InputError(
-        f"the ensemble in {run.out('ensemble')} failed its certificate ({failed}); make a longer one "
-        f"(--restart ensemble with a larger ensemble.n_therm or n_configs), or --accept-uncertified"
+        f"the ensemble in {run.out('ensemble')} failed its certificate ({failed}); make it longer with a "
+        "larger ensemble.n_configs, or again with a larger ensemble.n_therm: `diffsq run CONFIG --run DIR "
+        "--restart ensemble`; or --accept-uncertified"
     )

@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ import filelock
 from lattice.errors import InputError
 
 _MAX_JSON = 64 * 2**20
+_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of `replacing`
 
 
 @contextlib.contextmanager
@@ -84,7 +86,17 @@ def folder_error(folder: Path, error: OSError) -> InputError:
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files that a killed run left in `folder`. Call it only while holding its lock."""
     for tmp in Path(folder).glob(".*.tmp"):
-        _remove(tmp)
+        if _LEFTOVER.fullmatch(tmp.name):
+            _remove(tmp)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file that is in the way to NAME.changed-1, or the first such name that is free; the name."""
+    n = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.changed-{n}")):
+        n += 1
+    path.rename(aside)
+    return aside
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -154,9 +166,14 @@ def canonical_json(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def sha256_bytes(content: bytes) -> str:
+    """The hexadecimal sha256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256_text(text: str) -> str:
     """The hexadecimal sha256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_bytes(text.encode())
 
 
 def sha256_file(path: Path) -> str:
@@ -172,9 +189,14 @@ def sha256_file(path: Path) -> str:
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9.
 
-    Raises InputError at once when another process holds it, or when the folder cannot be written.
+    Raises InputError at once when another process holds it, when the folder cannot be written, and when a
+    file called "lock" in it has a content: it is somebody else's.
     """
     folder = Path(folder)
+    if (folder / "lock").is_file() and (folder / "lock").stat().st_size:
+        raise InputError(
+            f"{folder / 'lock'}: not diffsq's lock, it has a content; choose another folder, or move it"
+        )
     lock = filelock.FileLock(str(folder / "lock"), timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -65,6 +65,25 @@ def _until(name: str, function: Callable[..., object], *args: Any) -> None:
     function(*args)
 
 
+def killed_at(name: str, count: int, function: Callable[..., object], *args: Any, **options: Any) -> None:
+    """function(*args, **options) in a child, which must die at its count-th call of os.NAME, before that."""
+    done = child(_counted, name, count, function, *args, **options)
+    assert done.returncode == -signal.SIGKILL, done
+
+
+def _counted(name: str, count: int, function: Callable[..., object], *args: Any, **options: Any) -> None:
+    genuine, left = getattr(os, name), [count]
+
+    def killing(*args: Any, **options: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return genuine(*args, **options)
+
+    setattr(os, name, killing)
+    function(*args, **options)
+
+
 def killed_command(label: str, count: int, words: Sequence[str]) -> None:
     """The command `diffsq words` in a child, which must die at the count-th update under `label`."""
     done = child(_command, Killer(label, count), list(words))

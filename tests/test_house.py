@@ -49,6 +49,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "a part of a whole that is tested as one": {
         "lattice/observables/averages": "lattice/observables/test_measure",
+        "lattice/ensembles/columns": "lattice/ensembles/test_ensemble",
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",
@@ -64,6 +65,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/training/validation": "diffsq/training/test_lattice",
         "diffsq/analysis/point_cumulants": "physics/test_toy_run",
         "diffsq/sampling/point_sets": "physics/test_toy_run",
+        "diffsq/sampling/folder": "diffsq/sampling/test_lattice_sets",
     },
     "one word for two kinds of run, both of which are tested": {
         "diffsq/training/train": "physics/test_toy_run",

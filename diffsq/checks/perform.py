@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
+import os
 import time
 import types
 import typing
@@ -18,7 +20,15 @@ from diffsq.config.section import nearest
 from diffsq.config.yaml_file import Loader
 from diffsq.run_folder.finished import open_run
 from lattice.errors import InputError
-from lattice.files import code_version, read_json, write_atomic, write_json
+from lattice.files import (
+    code_version,
+    read_json,
+    set_aside,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+    write_json,
+)  # fmt: skip
 from lattice.progress import Progress, Silent
 
 MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
@@ -43,8 +53,10 @@ def check(
         raise InputError(f"no such check: {name}{nearest(name, CHECK_NAMES)}")
     module, options = importlib.import_module(MODULES[name]), dict(options or {})
     check_options(name, options)
-    path = folder / "checks" / f"{name}.json"
-    if key is not None and path.is_file() and (have := read_json(path)).get("key") == key:
+    path, have = folder / "checks" / f"{name}.json", own_check(folder, name)
+    picture = path.with_suffix(".png")
+    drawn = have.get("figure")
+    if key is not None and have.get("key") == key and (not drawn or _is(picture, drawn)):
         return have
     bench = open_run(folder, device)
     if not serves(name, bench):
@@ -64,11 +76,31 @@ def check(
         "text": module.text(result),
         "result": result,
     }
-    figure = module.figure(result) if hasattr(module, "figure") else None
+    image = io.BytesIO()
+    if (figure := module.figure(result) if hasattr(module, "figure") else None) is not None:
+        figure.savefig(image, format="png")
+        content["figure"] = sha256_bytes(image.getvalue())
+        if drawn and picture.exists() and not _is(picture, drawn):
+            set_aside(picture)
+    write_json(path, content)  # before the figure, which it tells to be ours
     if figure is not None:
-        write_atomic(folder / "checks" / f"{name}.png", lambda file: figure.savefig(file, format="png"))
-    write_json(path, content)
+        write_atomic(picture, image.getvalue())
     return content
+
+
+def own_check(folder: Path, name: str) -> dict[str, Any]:
+    """What checks/NAME.json holds, {} without one; `InputError` where it or NAME.png is not a check's."""
+    path = folder / "checks" / f"{name}.json"
+    picture = path.with_suffix(".png")
+    have = read_json(path) if path.is_file() else {}
+    for foreign in (path if have and have.get("check") != name else None, None if have else picture):
+        if foreign is not None and os.path.lexists(foreign):
+            raise InputError(f"{foreign}: is there already and not made by `diffsq check`; move it")
+    return have
+
+
+def _is(path: Path, digest: str) -> bool:
+    return path.is_file() and sha256_file(path) == digest
 
 
 def serves(name: str, bench: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,24 @@ def chain_command(args: argparse.Namespace) -> int:
     folder = args.run or Path("runs") / config.name
     from diffsq.run_folder.chain import chain
     from diffsq.run_folder.finished import Workbench, open_run
+    from diffsq.run_folder.records import GROWS, config_path
     from lattice.files import run_lock
     from lattice.progress import make_progress
-    from lattice.requests import refuse_changes
+    from lattice.requests import refuse_changes, without
 
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder}: no finished run here; `diffsq run {args.config}` makes it")
+    if not config_path(folder).is_file():
+        words = shlex.join(["diffsq", "run", str(args.config), "--run", str(folder)])
+        raise InputError(f"{folder}: no finished run here; `{words}` makes it")
     with run_lock(folder):
         bench = open_run(folder, pick_device(args.device))
         made, asked = (
-            {name: value for name, value in c.model_dump(mode="json").items() if name in SECTIONS}
+            without(
+                {name: x for name, x in c.model_dump(mode="json").items() if name in SECTIONS},
+                GROWS["sample"],
+            )
             for c in (bench.config, config)
         )
-        refuse_changes(folder, made, asked, "was", "")
+        refuse_changes(folder, made, asked, "was", "; choose that run's folder with --run")
         if not isinstance(bench, Workbench):
             raise InputError(f"{folder}: a run on one variable, the config is one of fields on a lattice")
         ensemble = chain(bench, config.chain, folder / "chain", make_progress(args.quiet))

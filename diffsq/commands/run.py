@@ -38,12 +38,13 @@ def stage_command(args: argparse.Namespace) -> int:
             f"--restart {args.restart} would discard what `diffsq {name}` needs; use `diffsq run`"
         )
     if args.dry_run:
-        print_plan(config, folder, pipeline.plan(config, folder, stages, args.restart))
+        files = pipeline.removals(config, folder, args.restart) if args.restart else []
+        print_plan(config, folder, pipeline.plan(config, folder, stages, args.restart), files)
         return 0
     from lattice.progress import make_progress
 
     say: Callable[[str], None] = (lambda text: None) if args.quiet else to_stderr
-    pipeline.run(
+    made = pipeline.run(
         config, folder, stages, progress=make_progress(args.quiet), device=pick_device(args.device),
         accept_uncertified=args.accept_uncertified, restart=args.restart, say=say, team=args.team,
     )  # fmt: skip
@@ -58,6 +59,11 @@ def stage_command(args: argparse.Namespace) -> int:
     elif name == "ensemble":
         from lattice.certificates.check import format_certificate
 
+        if later := records.outdated(made, name):
+            to_stderr(
+                f"diffsq: warning: {', '.join(later)} in {folder}: made from another ensemble than this one; "
+                f"{records.again(made, later[0])} makes them again"
+            )
         certificate = records.certificate_of(folder)
         print(format_certificate(certificate))
         return 0 if certificate["passed"] else 1

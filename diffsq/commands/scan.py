@@ -11,6 +11,7 @@ from typing import Any
 
 from lattice.errors import InputError
 
+OURS = {"Software": "diffsq scan"}  # in a figure, which a later scan may replace
 # What a drawing may raise; ValueError includes InputError and LinAlgError.
 _REFUSALS = (ValueError, ArithmeticError, LookupError, RuntimeError, OSError, MemoryError)
 
@@ -106,10 +107,11 @@ def _print_points(points: list[Any], folder: Path) -> None:
 
 def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list[str]]:
     """The files drawn, and why others were not: hours of computing may lie before the figures, and nothing
-    that a drawing library refuses may cost the table."""
+    that a drawing library refuses may cost the table, nor a file that is in the way."""
     from diffsq import plots
+    from lattice.files import replacing
 
-    paths, reasons, figures = [], [], {}
+    paths, reasons, figures = list[Path](), list[str](), {}
     fitted = [block for block in content["crossings"] if block["fits"]]
     for crossings in (fitted, []):  # without the crossings when they are what cannot be drawn
         try:
@@ -118,8 +120,12 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
         except _REFUSALS as error:
             reasons.append(f"figures {'with' if crossings else 'without'} crossings: {_one_line(error)}")
     for name, figure in figures.items():
+        path = folder / f"{name}.png"
         try:
-            figure.savefig(path := folder / f"{name}.png")
+            if path.is_symlink() or (path.exists() and OURS["Software"].encode() not in path.read_bytes()):
+                raise InputError(f"{path} is there already and not of a scan; move it")
+            with replacing(path) as beside:
+                figure.savefig(beside, format="png", metadata=OURS)
             paths.append(path)
         except _REFUSALS as error:
             reasons.append(f"{name}: {_one_line(error)}")

@@ -6,6 +6,7 @@ import argparse
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,10 +73,12 @@ def read(path: Path) -> Ensemble:
     return read_ensemble(path)
 
 
-def print_plan(config: Config, folder: Path, plan: dict[str, str]) -> None:
+def print_plan(config: Config, folder: Path, plan: dict[str, str], files: Sequence[str] = ()) -> None:
     from diffsq.config.config import resolved_yaml
 
     print(f"{resolved_yaml(config)}\n# would do, in {folder}:")
+    for line in files:
+        print(f"#   {line}")
     for stage, action in plan.items():
         print(f"#   {stage:<9} {action}")
 

@@ -26,18 +26,19 @@ from diffsq.exactness.weights import (
 )
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore
-from diffsq.models.tabulated import fast
+from diffsq.models.tabulated import WORTH, fast
 from diffsq.process.sde import SDES
 from diffsq.sampling.point_path import PointKernel, PointPath, forward_weights, sample_paths
 from diffsq.sampling.point_sets import PointDraws
 from lattice.actions.one_variable import RealQuartic, TwoPeak
-from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import stream_id
 from lattice.simulation.exact_draws import draw_toy
 from lattice.statistics.weights import distrusted, effective_sample_size, spread_of
 
+PROPOSED = "proposal_log_weight"
 WIDER = 0.01  # of the variances of weighted steps
 
 
@@ -95,10 +96,12 @@ class PointChain:
 def metropolis_points(
     model: PointModel, kernel: PointKernel, n: int, seed: int, data: Tensor, progress: Progress | None = None,
     proposer: PointScore | None = None, chain: NDArray[np.int64] | None = None,
+    before: tuple[Tensor, NDArray[np.float64]] | None = None,
 ) -> PointChain:  # fmt: skip
     """A chain of n points distributed as e^{-E(x, sigma_1)}, sigma_1 the kernel's lowest level above zero.
 
     data (m, d): points whose noised paths give the forward weights; chain (m,): their chains, if correlated.
+    before: points (m, d) and log-weights of the proposals (m,) of a shorter chain, which is gone on from.
     proposer: what the reverse steps take the score from, where that is not the model itself; the answer is
     exact for any. Raises `InputError` for a model without an energy or for non-finite weights.
     """
@@ -109,30 +112,57 @@ def metropolis_points(
     def energy(x: Tensor) -> Tensor:
         return model.energy(x, sigma)
 
-    proposals, log_weight = sample_paths(path, n, seed, energy, progress)
+    known, weights = before or (torch.empty(0, path.model.dim, dtype=torch.float64), np.empty(0))
+    proposals, log_weight = known, weights
+    if len(known) < n:
+        x, log_w = sample_paths(path, n, seed, energy, progress, len(known))
+        # where a proposal was accepted the chain is there: what is asked for of the old ones is in its points
+        proposals, log_weight = torch.cat([known, x]), np.concatenate([weights, log_w.numpy()])
     forward = forward_weights(path, data, seed, energy)
-    indices, accepted = independence_metropolis(log_weight.numpy(), seed)
-    return PointChain(proposals[indices], float(sigma), accepted, log_weight.numpy(), forward.numpy(), chain)
+    indices, accepted = independence_metropolis(log_weight, seed)
+    return PointChain(proposals[indices], float(sigma), accepted, log_weight, forward.numpy(), chain)
 
 
 def correct(draws: PointDraws, out: Path) -> Ensemble:
-    """The learned energy at a small noise level, sampled exactly: a sample set in the folder `out`.
+    """The learned energy at a small noise level, sampled exactly: a sample set in the folder `out`, gone on
+    from what it holds. Raises `InputError` for a noise level beyond the range learned, and as
+    `PointDraws.open`.
 
-    Kept if `out` holds it. Raises `InputError` for a noise level beyond the range learned.
+    Series: proposal_log_weight, of the path offered at each step.
     """
-    about = {"model": "energy", "set": "metropolis"}
-    if draws.is_there(about, out):
-        return read_ensemble(out)
     model, (low, high) = draws.models["energy"], draws.range
     at = draws.settings.metropolis_sigma or min(METROPOLIS_SIGMA * low, (low * high) ** 0.5)
     if at >= high:
         raise InputError(f"sampling.metropolis_sigma = {at:g} must be below sigma_max = {high:.4g}")
-    n, levels = draws.settings.n_metropolis, SDES["ve"](at, high).levels(draws.settings.metropolis_levels)
+    n, about = draws.settings.n_metropolis, {"model": "energy", "set": "metropolis"}
+    writer, request, made = draws.open(about, out, {"n_metropolis": n})
+    if made is not None:
+        return made
+    levels = SDES["ve"](at, high).levels(draws.settings.metropolis_levels)
     draws.kernels = out
     kernel = draws.kernel("energy", model, levels, WIDER)
     data, labels = unseen_points(draws)
-    chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, fast(model, n), labels)
-    return draws.write(about, chain.points, out, {"noise2": chain.sigma**2, **chain.as_dict()})
+    before = _kept(writer, n)
+    proposer = fast(model, WORTH)  # one function, whatever n: the chain may be made longer
+    chain = metropolis_points(model, kernel, n, draws.seed, data, draws.progress, proposer, labels, before)
+    points = chain.points.numpy()
+    writer.write(Ensemble.from_fields(points, draws.data.action, series={PROPOSED: chain.log_weight}))
+    found = {"noise2": chain.sigma**2, **chain.as_dict()}
+    writer.finish({"request": request, "attrs": {"about": {**about, **found}}})
+    return read_ensemble(out, draws.data.action)
+
+
+def _kept(writer: EnsembleWriter, n: int) -> tuple[Tensor, NDArray[np.float64]] | None:
+    """The points and the log-weights of the proposals of the shards that are there, up to the first gap."""
+    shards = []
+    for _, _, shard in writer.spans(n, n):
+        if shard is None:
+            break
+        shards.append(shard)
+    if not shards:
+        return None
+    weights = np.concatenate([shard.series[PROPOSED] for shard in shards])
+    return torch.from_numpy(np.concatenate([shard.phi for shard in shards])), weights
 
 
 def unseen_points(draws: PointDraws) -> tuple[Tensor, NDArray[np.int64] | None]:

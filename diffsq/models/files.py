@@ -15,7 +15,7 @@ from diffsq.models import lattice, points
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from lattice.errors import InputError
-from lattice.files import read_json, sha256_file, write_atomic, write_json
+from lattice.files import read_json, set_aside, sha256_file, write_atomic, write_json
 
 Model = TypeVar("Model", LatticeScore, PointModel)
 SCHEMA: dict[type, str] = {
@@ -73,9 +73,17 @@ def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScor
 
 
 def finished_model(folder: Path, key: str, kind: type[Model]) -> Model | None:
-    """The model of a folder if it was made with this key, else None."""
+    """The model of a folder if it was made with this key, else None; the files of a model made with another
+    key are set aside (lattice.files.set_aside): a new one will take their place."""
     path = folder / "model.json"
-    return load_model(folder, kind) if path.is_file() and read_json(path).get("key") == key else None
+    if not path.is_file():
+        return None
+    if read_json(path).get("key") == key:
+        return load_model(folder, kind)
+    for name in ("weights.safetensors", "metrics.jsonl", "validation.json", "model.json"):
+        if (folder / name).is_file():
+            set_aside(folder / name)
+    return None
 
 
 def _checked(sizes: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from diffsq.config.names import CHECK_NAMES
+from diffsq.run_folder.records import config_path
 from diffsq.training.checkpoint import read_lines
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -44,7 +45,7 @@ class RunFolder:
     @cached_property
     def config_text(self) -> str:
         """The resolved config as YAML, empty if there is none."""
-        path = self.path / "config.yaml"
+        path = config_path(self.path)
         if path.is_file():
             return path.read_text(encoding="utf-8")
         config = self.summary.get("config")
@@ -57,7 +58,7 @@ class RunFolder:
             config = yaml.safe_load(self.config_text)
         except yaml.YAMLError as error:
             raise InputError(
-                f"{self.path / 'config.yaml'}: not valid YAML ({str(error).splitlines()[0]})"
+                f"{config_path(self.path)}: not valid YAML ({str(error).splitlines()[0]})"
             ) from error
         return config if isinstance(config, dict) else {}
 

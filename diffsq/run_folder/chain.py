@@ -8,6 +8,8 @@ the same bytes as one that was not.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -26,14 +28,18 @@ from diffsq.sampling.kept import kept
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.manifest import FILES as ENSEMBLE
+from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent
-from lattice.requests import refuse_changes, stored_request
+from lattice.requests import refuse_changes, stored_request, without
 from lattice.simulation import thermalise as therm
 from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import Thermalisation
 
+FILES = re.compile(rf"{ENSEMBLE.pattern}|block\.json")  # the names in its folder
+GROWS = ("chain.n_steps",)  # a chain may be made longer
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
 WEIGHTED = "path_log_weight"  # series of a cycle that ends with an independence move
@@ -65,9 +71,7 @@ def run_chain(
     size = max(1, min(SHARD_STEPS, SHARD_BYTES // start.phi.nbytes))
     progress.start(n_steps, "chain")
     try:
-        for k, first in enumerate(range(0, n_steps, size)):
-            steps = range(first, min(first + size, n_steps))
-            kept = writer.verified(k)
+        for k, steps, kept in writer.spans(n_steps, size, lambda step: step + 1, n):
             if kept is not None:
                 weights = kept.series.get(WEIGHTED)
                 state = State.of(kept.phi[-n:], None if weights is None else weights[-n:])
@@ -107,7 +111,8 @@ def _one_shard(
 def chain(
     bench: Workbench, settings: ChainParameters, out: Path, progress: Progress | None = None
 ) -> Ensemble:
-    """Make (or go on making, or just read) the chain of a finished run in the folder `out`.
+    """Make (or go on making, or just read) the chain of a finished run in the folder `out`; with more
+    `n_steps` than it holds it is made longer.
 
     Its model, its calibrated path and its tuned ensemble parameters are used. Raises `InputError` for
     settings that do not fit each other or the run, a folder that holds another chain, and weights that are
@@ -116,15 +121,18 @@ def chain(
     check_settings(bench, settings)
     making = _Making(bench, settings, settings.shape or bench.model.shape, out, progress or Silent())
     request = making.request
-    refuse_changes(out, stored_request(out), request, "holds a chain", "; remove this folder to make it anew")
-    if not (out / "request.json").exists():
-        write_json(out / "request.json", request)
-    if (out / "manifest.json").exists():
+    found = stored_request(out)
+    refuse_changes(out, found, request, "holds a chain", "; remove this folder to make it anew", GROWS)
+    if (out / "manifest.json").exists() and found == json.loads(json.dumps(request)):
         return read_ensemble(out, bench.action)
+    if found is None:
+        refuse_foreign(out, FILES)
+        write_json(out / "request.json", request)
     hot = making.thermalised() if settings.start == "hmc" or "hmc" in settings.moves else None
     cycle, start = making.cycle(hot), _start(bench, settings, hot)
+    parameters = without(request, GROWS)["chain"]
     attrs = {
-        "algorithm": {"name": "+".join(settings.moves), "parameters": request["chain"]}, "seed": bench.seed,
+        "algorithm": {"name": "+".join(settings.moves), "parameters": parameters}, "seed": bench.seed,
         "n_therm": settings.n_therm if settings.start == "hmc" else 0, "start": settings.start,
         "model": request["model"],
     }  # fmt: skip
@@ -196,13 +204,15 @@ class _Making:
             "model": bench.model.about["sha256"],
             "kernel": sha256_file(first_set(bench.folder, bench.config) / "kernel.safetensors"),
             "ensemble": bench.ensemble.identity,
-            "samples": bench.samples.identity if settings.start == "samples" else None,
+            "samples": sha256_array(bench.samples.phi[: settings.n_chains])
+            if settings.start == "samples" else None,
             "chain": settings.model_dump(mode="json"),
         }  # fmt: skip
 
     @property
     def key(self) -> str:
-        return sha256_text(canonical_json(self.request))
+        """Of all that its numbers depend on, but for how many steps there are."""
+        return sha256_text(canonical_json(without(self.request, GROWS)))
 
     def thermalised(self) -> Thermalisation:
         """Hot, cold and domain-wall starts, HMC tuned for this lattice, clusters: made, or read back."""

@@ -7,25 +7,42 @@ folder are the mistake that no later check can see, so whatever differs is named
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
+import os
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from diffsq.config.config import Config, load_config
-from diffsq.config.version import this_version, version_of
+from diffsq.config.config import Config, load_config, resolved_yaml
+from diffsq.config.version import stamped, this_version, version_of
+from diffsq.run_folder.own_files import FOLDER as FOLDER
+from diffsq.run_folder.own_files import PRODUCT as PRODUCT
+from diffsq.run_folder.own_files import hashes, intact, removal, remove
 from lattice.errors import InputError
-from lattice.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lattice.files import (
+    canonical_json,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    sha256_text,
+    write_atomic,
+    write_json,
+)
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
-from lattice.requests import changed_values
+from lattice.requests import changed_values, refused_changes, shortened
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
-SCHEMA = dict.fromkeys(STAGES, 2) | {"sample": 3, "measure": 3}  # of a stage's meaning; 1 was version 0.1
-FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
-PRODUCT = {"measure": "summary.json", "report": "report.html"}
+SCHEMA = dict.fromkeys(STAGES, 3)  # raise when a stage's meaning changes; 1 was version 0.1, 2 0.2
+GROWS = {  # what a stage may be asked more of than it has: it goes on from there
+    "ensemble": ("ensemble.n_configs",),
+    "sample": ("sampling.n_samples", "sampling.n_forward", "sampling.n_metropolis"),
+}
+CONFIG = "config.yaml"
 INPUTS: dict[str, tuple[str, ...]] = {
     "ensemble": (),
     "train": ("ensemble",),
@@ -33,6 +50,9 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "measure": ("ensemble", "train", "sample"),
     "report": ("measure",),
 }
+
+
+NEW_FOLDER = "`diffsq run CONFIG --run DIR` makes a new one in another folder"
 
 
 @dataclass
@@ -99,16 +119,68 @@ def _source_now(run: Run, source: Path) -> str:
 def check_unchanged(run: Run, stage: str) -> None:
     """Refuse a folder whose `stage` was made with other settings, naming each changed key, old and new.
 
-    `measure` and `report` cost seconds and lose nothing: they are simply made again.
+    Numbers in `GROWS` may be larger. `measure` and `report` cost seconds and lose nothing: they are simply
+    made again.
     """
     have = run.records.get(stage)
     if have is None or stage not in FOLDER:
         return
-    changed = changed_values(have["config"], settings(run.config, stage))
+    now, grows = settings(run.config, stage), GROWS.get(stage, ())
     law = {"version": versions(run.config, stage)}
+    changed = refused_changes(have["config"], now, grows)
     changed += changed_values({"version": have.get("versions") or {}}, law)
     if changed:
-        raise InputError(refusal(run, stage, changed))
+        raise InputError(refusal(run, stage, changed, shortened(have["config"], now, grows)))
+
+
+def grown(run: Run, stage: str) -> list[str]:
+    """Which numbers of a stage in the records are larger in the config, as phrases."""
+    have = run.records.get(stage)
+    return (
+        []
+        if have is None or stage not in GROWS
+        else changed_values(have["config"], settings(run.config, stage))
+    )
+
+
+def check_input(run: Run, stage: str, stages: Sequence[str]) -> None:
+    """Refuse, before any work on `stages`, one that was made from another input than it has or will have.
+
+    Raises `InputError` also where it is an input of theirs, not to be made now and shorter than asked for.
+    """
+    have = run.records.get(stage)
+    needed = {name for wanted in stages for name in (wanted, *INPUTS[wanted])}
+    if have is None or stage not in needed or stage not in FOLDER:
+        return
+    for name in INPUTS[stage]:
+        made, longer = run.records.get(name), grown(run, name)
+        if name in stages and (longer or (made is not None and not made["complete"] and "shorter" in made)):
+            words = "; ".join(longer) or "being made longer"
+            why = f"its {stage} stage was made from a shorter {name} ({words})"
+        elif made is not None and made["complete"] and have["input"].get(name) != made["identity"]:
+            why = f"its {stage} stage was made with other settings, its input {name} is another one now"
+        else:
+            continue
+        command = f"`diffsq run CONFIG --run {shlex.quote(str(run.folder))} --restart {stage}`"
+        raise InputError(f"{run.folder}: {why}; {command} keeps the {name} and makes the rest again")
+    if stage not in stages and (longer := grown(run, stage)):
+        raise InputError(
+            f"{run.folder}: its {stage} stage is shorter than asked for ({'; '.join(longer)}); "
+            f"`diffsq {stage}` with these settings makes it longer"
+        )
+
+
+def outdated(run: Run, stage: str) -> list[str]:
+    """The stages in the records that were made from another `stage` than is there now, and those after."""
+    found: list[str] = []
+    for name in STAGES:
+        have, made = run.records.get(name), run.records[stage]
+        if have is None or name == stage:
+            continue
+        changed = stage in INPUTS[name] and have["input"].get(stage) != made.get("identity")
+        if changed or any(other in found for other in INPUTS[name]):
+            found.append(name)
+    return found
 
 
 def verify(run: Run, stage: str) -> None:
@@ -117,23 +189,46 @@ def verify(run: Run, stage: str) -> None:
         return
     for name, digest in run.records[stage]["files"].items():
         path = run.folder / name
-        if not path.is_file() or sha256_file(path) != digest:
+        if not intact(run.folder, name, digest):
             what = "was changed since it was written (sha256 differs)" if path.is_file() else "is gone"
-            raise InputError(f"{path} {what}; restore it, or make it again with --restart {stage}")
+            raise InputError(f"{path} {what}; restore it, or make it again with {again(run, stage)}")
     run.verified.add(stage)
 
 
+def is_sound(run: Run, stage: str) -> bool:
+    """Whether every file of a finished stage is the one it wrote."""
+    return all(intact(run.folder, name, digest) for name, digest in run.records[stage]["files"].items())
+
+
+def made_by(run: Run, stage: str) -> dict[str, str]:
+    """Relative path -> sha256 of the files of a stage; of checks those that the config asks for."""
+    asked = {f"checks/{name}" for name in run.config.checks}
+    found = hashes(run.folder, stage).items()
+    return {k: v for k, v in found if not k.startswith("checks/") or k.rpartition(".")[0] in asked}
+
+
+def dropped(restart: str) -> tuple[str, ...]:
+    """The stages that `--restart` discards."""
+    return STAGES[STAGES.index(restart) :]
+
+
 def discard(run: Run, stage: str) -> None:
-    """Remove what `stage` and the stages after it made, and their records."""
-    for name in STAGES[STAGES.index(stage) :]:
-        if name in FOLDER:
-            shutil.rmtree(run.out(name), ignore_errors=False) if run.out(name).exists() else None
-        else:
-            (run.folder / PRODUCT[name]).unlink(missing_ok=True)
-        run.records.pop(name, None)
-    for check in run.config.checks:
-        (run.folder / "checks" / f"{check}.json").unlink(missing_ok=True)
-    run.save_records()
+    """Remove what `stage` and the stages after it made, and their records; see `own_files.removal`.
+
+    The last stage goes first, each marked as unfinished before and forgotten after: a discard that is killed
+    leaves a run that resumes, or is discarded again.
+    """
+    found = removal(run.folder, run.records, dropped(stage))
+    for name in reversed(dropped(stage)):
+        if name in run.records:
+            run.records[name]["complete"] = False
+            run.save_records()
+            remove(run.folder, found, name)
+            del run.records[name]
+            run.save_records()
+    for line in found.lines():
+        if not line.startswith("remove"):
+            run.say(line)
 
 
 def read_records(folder: Path) -> dict[str, Any]:
@@ -142,17 +237,19 @@ def read_records(folder: Path) -> dict[str, Any]:
     records = read_json(path) if path.exists() else {}
     if any(isinstance(record, dict) and record.get("schema") == 1 for record in records.values()):
         raise InputError(
-            f"{folder}: a run folder of diffsq 0.1, other files in other places; choose another with --run "
-            f"(the ensemble of a run on a lattice can be taken: --set ensemble.source={folder}/ensemble)"
+            f"{folder}: a run folder of diffsq 0.1, other files in other places; {NEW_FOLDER} "
+            f"(with its ensemble: `diffsq run CONFIG --run DIR --set ensemble.source={folder}/ensemble`)"
         )
+    if not _is_config_record(records.get("config", {})):
+        raise InputError(f"{path}: damaged record of the config; {NEW_FOLDER}")
     schemas = [record.get("schema") for record in records.values() if isinstance(record, dict)]
     if any(isinstance(schema, int) and schema > max(SCHEMA.values()) for schema in schemas):
         raise InputError(
             f"{folder}: a run folder of a newer diffsq ({_version(folder)}), this is {this_version()}; "
-            "choose another with --run, or use that version"
+            f"{NEW_FOLDER}, or use that version"
         )
     for stage, record in records.items():
-        if (
+        if stage != "config" and (
             stage not in STAGES
             or not isinstance(record, dict)
             or not {"key", "config", "input", "seconds", "complete"} <= record.keys()
@@ -162,8 +259,12 @@ def read_records(folder: Path) -> dict[str, Any]:
             or (record["complete"] and not isinstance(record.get("files"), dict))
             or (record["complete"] and not isinstance(record.get("identity"), str))
         ):
-            raise InputError(f"{path}: damaged record of stage {stage!r}; choose another --run folder")
-    return {stage: r for stage, r in records.items() if r["complete"] or _begun(folder, stage)}
+            raise InputError(f"{path}: damaged record of stage {stage!r}; {NEW_FOLDER}")
+    return {
+        stage: r
+        for stage, r in records.items()
+        if stage == "config" or r["complete"] or _begun(folder, stage)
+    }
 
 
 def _begun(folder: Path, stage: str) -> bool:
@@ -177,14 +278,41 @@ def _version(folder: Path) -> str:
     return written or "its version is not recorded"
 
 
+def _is_config_record(record: Any) -> bool:
+    known = isinstance(record, dict) and isinstance(record.get("sha256", []), list)
+    return (
+        known and re.fullmatch(r"config\.yaml|resolved(-\d+)?\.yaml", record.get("name", CONFIG)) is not None
+    )
+
+
+def config_path(folder: Path) -> Path:
+    """The resolved config of a run folder: config.yaml, or resolved.yaml beside a user's config.yaml."""
+    return folder / str(read_records(folder).get("config", {}).get("name", CONFIG))
+
+
+def write_config(run: Run) -> None:
+    """Write the resolved config into the run folder, never over a file that is not known to be ours: as
+    config.yaml or, where that is the user's, resolved.yaml, resolved-2.yaml, ..."""
+    content = stamped(resolved_yaml(run.config)).encode()
+    known, new = list(run.records.get("config", {}).get("sha256", [])), sha256_bytes(content)
+    names = itertools.chain((CONFIG, "resolved.yaml"), (f"resolved-{k}.yaml" for k in itertools.count(2)))
+    for path in (run.folder / name for name in names):
+        ours = path.is_file() and not path.is_symlink() and sha256_file(path) in known
+        if ours or not os.path.lexists(path):
+            break
+    run.records["config"] = {"name": path.name, "sha256": [*(old for old in known[-3:] if old != new), new]}
+    run.save_records()  # before: a kill between the two must not make the file look like the user's
+    write_atomic(path, content)
+
+
 def open_config(folder: Path) -> Config:
     """The config a run folder was made with; `InputError` when it is not a run folder of this version."""
-    if not (folder / "config.yaml").is_file():
+    path = config_path(folder)
+    if not path.is_file():
         raise InputError(
             f"{folder} is not a run folder (no config.yaml in it); name the folder of a `diffsq run`"
         )
-    read_records(folder)
-    return load_config(folder / "config.yaml")
+    return load_config(path)
 
 
 def certificate_of(folder: Path) -> dict[str, Any]:
@@ -207,17 +335,18 @@ def versions(config: Config, stage: str) -> dict[str, int]:
     return of[stage](config) if stage in of else {}
 
 
-def hashes(run: Run, stage: str) -> dict[str, str]:
-    """Relative path -> sha256 of the files a stage made."""
-    if stage in PRODUCT:
-        paths = [run.folder / PRODUCT[stage]]
-    else:
-        paths = sorted(p for p in run.out(stage).rglob("*") if p.is_file() and not p.name.endswith(".tmp"))
-    return {str(p.relative_to(run.folder)): sha256_file(p) for p in paths}
+def again(run: Run, stage: str) -> str:
+    """The command that discards a stage and makes it again with the folder's own config."""
+    path = config_path(run.folder)
+    config = shlex.quote(str(path)) if path.is_file() else "CONFIG"
+    return f"`diffsq run {config} --run {shlex.quote(str(run.folder))} --restart {stage}`"
 
 
-def refusal(run: Run, stage: str, changed: Sequence[str]) -> str:
+def refusal(run: Run, stage: str, changed: Sequence[str], fewer: str = "") -> str:
+    """Why a stage cannot be gone on with, and what can be done."""
+    hold = f"It holds more than that: ask for {fewer} or more. " if fewer else ""
     return (
-        f"{run.folder}: its {stage} stage was made with other settings: {'; '.join(changed)}. Choose another "
-        f"folder with --run, or make it again from there with --restart {stage}"
+        f"{run.folder}: its {stage} stage was made with other settings: {'; '.join(changed)}. {hold}Choose "
+        "another run folder, or make it again from there: "
+        f"`diffsq run CONFIG --run DIR --restart {stage}`"
     )

@@ -38,13 +38,13 @@ Draw = Callable[[Tensor, Tensor, Noise, Watch], Tensor]
 def sample_points(
     model: PointScore, levels: Tensor, n: int, seed: int, method: str, progress: Progress | None = None,
     *, kernel: PointKernel | None = None, blocks: range | None = None, watch: Watch = unseen,
-    clamped: list[int] | None = None,
+    clamped: list[Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """n points (n, d) float64 through levels (N+1,), 0 = sigma_0 < ... < sigma_N (VESDE/VPSDE.levels).
 
     kernel: of method "path", for these levels. blocks: only these blocks of 8192 (a part of the same
     samples, for another process). watch(level, x) sees every whole block at every level above zero, then x_0
-    at level 0. clamped collects how many of each block were brought back into the data's box. Raises
+    at level 0. clamped collects which points of each block (n,) were brought back into the data's box. Raises
     `InputError` for an unknown method, bad levels, a missing kernel or non-finite samples.
 
     >>> from diffsq.models.points import PointModel
@@ -65,7 +65,7 @@ def sample_points(
         x = draw(start_law(model, levels[-1]).draw(eps), levels, noise, watch)
         mean, x = _last(model, x, levels)
         if clamped is not None:
-            clamped.append(int((mean != x).any(1)[: n - block * POINT_BLOCK].sum()))
+            clamped.append((mean != x).any(1)[: n - block * POINT_BLOCK])
         if not torch.isfinite(x).all():
             raise InputError(f"samples of block {block} are NaN or infinite; train longer or add levels")
         watch(0, x)

@@ -22,6 +22,7 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.regression import RegressionBase
 from diffsq.sampling import steps
+from diffsq.sampling.folder import claim
 from diffsq.sampling.lattice_kernel import Kernel
 from diffsq.sampling.lattice_path import VERSION, ReversePath, kept_kernel, with_unet
 from diffsq.sampling.levels import levels_of
@@ -50,11 +51,11 @@ def sample(
 
     model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
     log-weights, kernel calibrated on the training chains, forward weights on held-out chains in forward.json.
+    More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
     finite.
     """
     check_model(model, ensemble)
-    out.mkdir(parents=True, exist_ok=True)
     settings, process = config.sampling, sde or config.sampling.sde[0]
     levels = levels_of(config, model.cpu(), ensemble, process)
     generated = {
@@ -63,8 +64,8 @@ def sample(
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
         "n_calibration": settings.n_calibration,
     }  # fmt: skip
-    numbers = {"n_samples": settings.n_samples, "n_forward": settings.n_forward}
-    key = sha256_text(canonical_json({**generated, **numbers}))
+    key = sha256_text(canonical_json(generated))
+    request = claim(out, key, {"n_samples": settings.n_samples, "n_forward": settings.n_forward})
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     model = model.to(device)
     work = Sampling(config, model, ensemble, out, key, levels.to(device), progress or Silent())
@@ -75,7 +76,7 @@ def sample(
         work.draw(writer, partial(work.path_block, path))
     else:
         work.draw(writer, partial(work.plain_block, steps.STEPS[settings.method]))
-    writer.finish({"generated": generated})
+    writer.finish({"generated": generated, "request": request})
     return writer.read()
 
 
@@ -157,10 +158,10 @@ class Sampling:
         rows = self.rows(True, self.config.sampling.n_forward)
         phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
-        key = f"{self.key}/{RIVALS}"
         self.progress.start(len(phi), "forward weights")
         for block, part in enumerate(torch.split(phi, BLOCK)):
             file = self.out / f"forward-{block:04d}.json"
+            key = sha256_text(f"{self.key}/{RIVALS}/{block}/{sha256_array(part.cpu().numpy())}")
             saved = read_json(file) if file.exists() else {}
             if saved.get("key") != key:
                 saved = {"key": key, **self._forward_block(rivals, part, block)}
@@ -198,21 +199,21 @@ class Sampling:
         """Write all shards that are not there yet, and the denoising sequence of the first field."""
         n, size = self.config.sampling.n_samples, BLOCK * SHARD_BLOCKS
         self.progress.start(n, "samples")
-        for k, start in enumerate(range(0, n, size)):
-            index = np.arange(start, min(start + size, n))
-            if writer.verified(k) is not None:
-                self.progress.update(len(index))
+        for k, rows, kept in writer.spans(n, size):
+            if kept is not None:
+                self.progress.update(len(rows))
                 continue
-            parts = []
-            for first in range(start, start + len(index), BLOCK):
-                seen = Sequence(N_FRAMES, len(self.levels) - 1) if first == 0 else None
+            parts, skip = [], rows.start % BLOCK  # a block is drawn whole, whatever is wanted of it
+            for first in range(rows.start - skip, rows.stop, BLOCK):
+                seen = Sequence(N_FRAMES, len(self.levels) - 1) if first == rows.start == 0 else None
                 parts.append(block_of(np.arange(first, first + BLOCK), seen or unseen))
                 if seen is not None:
                     seen.write(self.out / "sequence.h5", self.levels.cpu().numpy())
-                self.progress.update(min(BLOCK, start + len(index) - first))
-            phi = torch.cat([p for p, _ in parts])[: len(index)].cpu().numpy()
+                self.progress.update(min(first + BLOCK, rows.stop) - max(first, rows.start))
+            own, index = slice(skip, skip + len(rows)), np.arange(rows.start, rows.stop)
+            phi = torch.cat([p for p, _ in parts])[own].cpu().numpy()
             weights = [w for _, w in parts if w is not None]
-            log_w = torch.cat(weights)[: len(index)].cpu().numpy() if weights else None
+            log_w = torch.cat(weights)[own].cpu().numpy() if weights else None
             writer.append(k, phi=phi, chain=np.zeros_like(index), trajectory=index, log_weight=log_w)
         self.progress.close()
 

@@ -137,22 +137,25 @@ def calibrated(
 
 
 def sample_paths(
-    path: PointPath, n: int, seed: int, action: ActionFunction, progress: Progress | None = None
-) -> tuple[Tensor, Tensor]:
-    """n points x_1 (n, d) at the lowest level above zero, and their exact log-weights (n,) for e^{-action}.
+    path: PointPath, n: int, seed: int, action: ActionFunction, progress: Progress | None = None,
+    start: int = 0,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Points x_1 of number start ... n - 1 at the lowest level above zero, (n - start, d), and their exact
+    log-weights (n - start,) for e^{-action}.
 
     Raises `InputError` for non-finite weights.
     """
     progress, parts, shape = progress or Silent(), [], (POINT_BLOCK, path.model.dim)
-    n_blocks, top = -(-n // POINT_BLOCK), len(path.levels) - 1
-    progress.start(n_blocks * POINT_BLOCK, "paths")
-    for block in range(n_blocks):
-        start, steps = (noise_of(seed, s, block, shape) for s in ("points/path/start", "points/path"))
-        x, log_w = path.sample(action, lambda k: start(0) if k == top else steps(k))  # noqa: B023
+    blocks, top = range(start // POINT_BLOCK, -(-n // POINT_BLOCK)), len(path.levels) - 1
+    progress.start(len(blocks) * POINT_BLOCK, "paths")
+    for block in blocks:
+        begin, steps = (noise_of(seed, s, block, shape) for s in ("points/path/start", "points/path"))
+        x, log_w = path.sample(action, lambda k: begin(0) if k == top else steps(k))  # noqa: B023
         parts.append((x, finite(log_w, "path weights", RETRAIN)))
         progress.update(POINT_BLOCK)
     progress.close()
-    return torch.cat([x for x, _ in parts])[:n], torch.cat([w for _, w in parts])[:n]
+    own = slice(start % POINT_BLOCK, n - start // POINT_BLOCK * POINT_BLOCK)
+    return torch.cat([x for x, _ in parts])[own], torch.cat([w for _, w in parts])[own]
 
 
 def forward_weights(path: PointPath, points: Tensor, seed: int, action: ActionFunction) -> Tensor:

@@ -10,29 +10,33 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffsq.config.sections import PointSampling
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore
-from diffsq.models.tabulated import fast
+from diffsq.models.tabulated import WORTH, fast
 from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.sde import SDES
 from diffsq.sampling.flow import sample_points
+from diffsq.sampling.folder import claim
 from diffsq.sampling.kept import Tensors, kept
 from diffsq.sampling.point_path import PointKernel, calibrated
 from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
 from lattice.arrays import Integers, sha256_array
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
-from lattice.files import canonical_json, read_json, sha256_text
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
+from lattice.requests import stored_request
 from lattice.rng import stream_id
 
 EXACT = "exact score"
 LAW = 5  # raise with any change of what these samplers draw
+SHARD = 2**22  # points of one file
 SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 
@@ -64,19 +68,24 @@ class PointDraws:
         return SDES[sde](*self.range).levels(n_levels)
 
     def points(
-        self, kind: str, sde: str, method: str, n_levels: int, n: int, *,
-        watch: Watch = unseen, purpose: str = "", clamped: list[int] | None = None,
+        self, kind: str, sde: str, method: str, n_levels: int, n: int, *, start: int = 0,
+        watch: Watch = unseen, purpose: str = "", clamped: list[Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
-        """n points (n, d), of other random numbers than those of any other sampler."""
-        model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], n)
+        """Points start ... n - 1, (n - start, d), of other random numbers than those of any other sampler.
+
+        clamped collects, by blocks from that of `start` on, which were brought back into the data's box.
+        """
+        worth = n if purpose else WORTH  # the run's own sets may grow: one function, whatever their number
+        model: PointScore = self.exact[EXACT] if kind == EXACT else fast(self.models[kind], worth)
         levels, kernel = self.levels(sde, n_levels), None
         if method == "path":
             kernel = self.kernel(kind, model, levels)
         first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)
         return sample_points(
             model, levels, first * POINT_BLOCK + n, self.seed, method, self.progress, kernel=kernel,
-            blocks=range(first, first - (-n // POINT_BLOCK)), watch=watch, clamped=clamped,
-        )  # fmt: skip
+            blocks=range(first + start // POINT_BLOCK, first - (-n // POINT_BLOCK)), watch=watch,
+            clamped=clamped,
+        )[start % POINT_BLOCK :]  # fmt: skip
 
     def kernel(self, kind: str, model: PointScore, levels: Tensor, wider: float = 0.0) -> PointKernel:
         """The kernel of the steps of a model (kind: its name), measured on training points, or kept.
@@ -111,38 +120,47 @@ class PointDraws:
         return self.data.spread(n, seed=self.seed, stream="points")
 
     def sample(self, kind: str, sde: str, out: Path) -> Ensemble:
-        """The run's own sample set of a model through a process; kept if `out` holds it."""
-        about = {
-            "model": kind,
-            "sde": sde,
-            "method": self.settings.method,
-            "n_levels": self.settings.n_levels[sde],
-        }
-        if self.is_there(about, out):
-            return read_ensemble(out)
-        self.kernels = out
-        settings, clamped = self.settings, list[int]()
-        x = self.points(
-            kind, sde, settings.method, settings.n_levels[sde], settings.n_samples, clamped=clamped
-        )
-        return self.write(about, x, out, {"clamped": sum(clamped)})
+        """The run's own sample set of a model through a process, those that `out` holds and the rest."""
+        settings, n = self.settings, self.settings.n_samples
+        n_levels = settings.n_levels[sde]
+        about = {"model": kind, "sde": sde, "method": settings.method, "n_levels": n_levels}
+        writer, request, made = self.open(about, out, {"n_samples": n})
+        if made is not None:
+            return made
+        self.kernels, total = out, 0
+        for k, rows, there in writer.spans(n, SHARD):
+            if there is None:
+                back = list[Tensor]()
+                x = self.points(
+                    kind, sde, settings.method, n_levels, rows.stop, start=rows.start, clamped=back
+                )
+                clamped = int(torch.cat(back)[rows.start % POINT_BLOCK :].sum())
+                index = np.arange(rows.start, rows.stop)
+                writer.append(
+                    k, phi=x.numpy(), chain=np.zeros_like(index), trajectory=index, state={"clamped": clamped}
+                )
+            else:
+                clamped = int(there.state["clamped"])
+            total += clamped
+        writer.finish({"request": request, "attrs": {"about": {**about, "clamped": total}}})
+        return read_ensemble(out, self.data.action)
 
-    def is_there(self, about: dict[str, Any], out: Path) -> bool:
-        """Whether `out` holds the finished set that `about` names, made as it would be made now."""
-        path = out / "manifest.json"
-        return path.is_file() and read_json(path).get("made_with") == self._made_with(about)
+    def open(
+        self, about: dict[str, Any], out: Path, numbers: dict[str, int]
+    ) -> tuple[EnsembleWriter, dict[str, Any], Ensemble | None]:
+        """The writer of the set that `about` names, the request for its manifest, and the set if it is there.
 
-    def write(self, about: dict[str, Any], x: Tensor, out: Path, found: dict[str, Any]) -> Ensemble:
-        """Points (n, d) as an ensemble in the folder `out`.
-
-        about: which set it is; found: what its making showed.
+        Raises `InputError` where `out` holds another one, or a larger one.
         """
-        attrs = {"algorithm": "diffusion", "seed": self.seed, "about": {**about, **found}}
-        ensemble = Ensemble.from_fields(x.numpy(), self.data.action, attrs=attrs)
-        write_ensemble(ensemble, out, {"made_with": self._made_with(about)})
-        return read_ensemble(out)
+        key = self._made_with(about)
+        request = claim(out, key, numbers)
+        attrs = {"algorithm": "diffusion", "seed": self.seed}
+        writer = EnsembleWriter(out, self.data.action, self.data.phi.shape[1:], key, attrs)
+        there = (out / "manifest.json").exists() and stored_request(out) == request
+        return writer, request, read_ensemble(out, self.data.action) if there else None
 
     def _made_with(self, about: dict[str, Any]) -> str:
-        """Hash of all that a set depends on."""
-        settings, model = self.settings.model_dump(mode="json"), self.models[about["model"]].about["sha256"]
+        """Hash of all that a set depends on, but for its size."""
+        settings = self.settings.model_dump(mode="json", exclude={"n_samples", "n_metropolis"})
+        model = self.models[about["model"]].about["sha256"]
         return sha256_text(canonical_json([LAW, about, settings, self.seed, self.data.identity, model]))

@@ -19,7 +19,8 @@ KEEP = 2
 
 
 def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str, Tensor]]) -> None:
-    """Write checkpoint-STEP.safetensors with the tensors of `parts`, then drop all but the last two."""
+    """Write checkpoint-STEP.safetensors with the tensors of `parts`, then drop all but the last two of the
+    key."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{part}/{name}": t.detach().cpu().contiguous()
@@ -28,16 +29,18 @@ def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str
     }
     about = {"step": str(step), "key": key, "sha256": _digest(tensors)}
     write_atomic(folder / f"checkpoint-{step:08d}.safetensors", save(tensors, about))
-    for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEEP]:
+    ours = [
+        path for path in sorted(folder.glob("checkpoint-*.safetensors")) if _metadata(path).get("key") == key
+    ]
+    for old in ours[:-KEEP]:
         old.unlink()
 
 
 def load_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, dict[str, Tensor]]] | None:
     """Step and tensors of the newest sound checkpoint with this key, or None."""
     for path in sorted(folder.glob("checkpoint-*.safetensors"), reverse=True):
+        metadata = _metadata(path)
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
             tensors = load(path.read_bytes())
         except SafetensorError:
             continue
@@ -49,6 +52,14 @@ def load_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, dict[str, Te
             parts.setdefault(part, {})[rest] = tensor
         return int(metadata["step"]), parts
     return None
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

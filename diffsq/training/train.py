@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -11,9 +12,17 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.training import lattice, points
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
+from lattice.files import write_json
 from lattice.progress import Progress
 from lattice.rng import stream_id
+
+FILES = re.compile(
+    r"(request|model|validation)\.json|weights\.safetensors|metrics\.jsonl|checkpoint-\d+\.safetensors"
+)
+"""The names in the folder of a training that are ours."""
+_OURS = ("request.json", "model.json")
 
 
 def train(
@@ -28,6 +37,8 @@ def train(
     """
     out = Path(out)
     if isinstance(config, LatticeRun):
+        lattice.describe(config, ensemble)  # refused before the folder is taken
+        claim(out)
         return lattice.train(config, ensemble, out, progress=progress, device=device)
     assert isinstance(config, PointRun)
     config.require_action(ensemble.action)
@@ -39,9 +50,18 @@ def train(
     if name.startswith("part-"):
         part = ensemble.parts(config.n_parts)[int(name.removeprefix("part-"))]
         kind, data = config.models[-1], data[torch.from_numpy(part)]
+    claim(out)
     return points.train_points(data, config.training.model_copy(update={"kind": kind}), seed, out, progress)
 
 
 def versions(config: Config) -> dict[str, int]:
     """The version of every law and fit that enters the models of `config`."""
     return lattice.versions() if isinstance(config, LatticeRun) else points.versions()
+
+
+def claim(out: Path) -> None:
+    """Take a folder for a training; `InputError` where it holds files of such names that are not of one."""
+    if any(out.glob("checkpoint-*.safetensors")) or any((out / name).exists() for name in _OURS):
+        return
+    refuse_foreign(out, FILES)
+    write_json(out / _OURS[0], {"training": out.name})

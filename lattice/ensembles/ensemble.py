@@ -8,7 +8,7 @@ last (lattice.ensembles.manifest).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from lattice.actions.protocol import Action
-from lattice.arrays import Floats, Integers, integer_array, real_array, row_numbers
+from lattice.arrays import Floats, Integers, real_array, row_numbers
+from lattice.ensembles.columns import floats, integers, order_in_chain
 from lattice.ensembles.manifest import action_of, new_manifest, read_manifest, shards_identity
 from lattice.ensembles.rows import disjoint_parts, spread_rows
 from lattice.ensembles.shards import (
@@ -37,6 +38,8 @@ from lattice.memory import require_memory
 
 _SHARD_BYTES = 2**25
 OWN_ATTRS = {"schema", "shape", "boundary", "series", "action", "key", "code", "created"}
+_OWN = ("manifest.json", "request.json")
+_ELSEWHERE = "choose another folder, or remove this one"
 
 
 @dataclass(eq=False)
@@ -60,10 +63,10 @@ class Ensemble:
     def __post_init__(self) -> None:
         self.phi = real_array(self.phi, "phi")
         n, weights = len(self.phi), self.log_weight
-        self.chain = _integers("chain", self.chain, n)
-        self.trajectory = _integers("trajectory", self.trajectory, n)
-        self.log_weight = None if weights is None else _floats("log_weight", weights, n, finite=False)
-        self.series = {name: _floats(name, x, n, finite=False) for name, x in self.series.items()}
+        self.chain = integers("chain", self.chain, n)
+        self.trajectory = integers("trajectory", self.trajectory, n)
+        self.log_weight = None if weights is None else floats("log_weight", weights, n, finite=False)
+        self.series = {name: floats(name, x, n, finite=False) for name, x in self.series.items()}
 
     def __len__(self) -> int:
         return len(self.phi)
@@ -101,10 +104,10 @@ class Ensemble:
         action.lattice_of(fields.shape[1:])
         check_finite(fields)
         n = len(fields)
-        chains = _integers("chain", chain if chain is not None else np.zeros(n), n)
-        times = _integers("trajectory", trajectory if trajectory is not None else _order_in_chain(chains), n)
-        weights = None if log_weight is None else _floats("log_weight", log_weight, n)
-        extra = {name: _floats(name, values, n) for name, values in (series or {}).items()}
+        chains = integers("chain", chain if chain is not None else np.zeros(n), n)
+        times = integers("trajectory", trajectory if trajectory is not None else order_in_chain(chains), n)
+        weights = None if log_weight is None else floats("log_weight", log_weight, n)
+        extra = {name: floats(name, values, n) for name, values in (series or {}).items()}
         identity = _fields_identity(fields, chains, times, weights, action)
         full = {**extra, **field_series(fields, action)}
         return cls(fields, chains, times, full, action, weights, _attrs(attrs or {}), identity)
@@ -160,8 +163,10 @@ class Ensemble:
 class EnsembleWriter:
     """Writes an ensemble shard by shard into a folder; a shard already there and sound is kept.
 
-    `key` identifies the computation (action, lattice, parameters, seed): a folder with shards of another key
-    is refused. `attrs` is JSON data stored in every shard (algorithm, seed, stream, n_therm, ...).
+    `key` identifies the computation (action, lattice, parameters, seed; not how many configurations): a
+    folder of another key is refused. `attrs` is JSON data stored in every shard (algorithm, seed, stream,
+    n_therm, ...). Shards are never changed: a longer ensemble is the same shards and further ones, and the
+    old manifest holds until the new one takes its place.
     """
 
     def __init__(
@@ -169,15 +174,22 @@ class EnsembleWriter:
     ) -> None:
         self.folder, self.action, self.shape, self.key = Path(folder), action, tuple(shape), key
         own = {"action": action.as_dict(), "key": key, "code": code_version()}
-        self._attrs = {**json_data(attrs, "attrs"), **own}
+        self.attrs = {**json_data(attrs, "attrs"), **own}
         self._records: dict[int, dict[str, Any]] = {}
+        self._lengths: dict[str, int] = {}
+        if (self.folder / "manifest.json").exists():
+            manifest = read_manifest(self.folder)
+            if manifest.get("stage_key") != key:
+                raise InputError(f"{self.folder}: holds an ensemble made with other parameters; {_ELSEWHERE}")
+            self._lengths = {record["name"]: int(record["n"]) for record in manifest["shards"]}
 
     def path(self, k: int) -> Path:
         """The file of shard k."""
         return self.folder / f"shard-{k:04d}.h5"
 
-    def verified(self, k: int) -> Shard | None:
-        """Shard k if it is there and sound, None if it is missing or damaged (it will be made again).
+    def verified(self, k: int, number: int | None = None) -> Shard | None:
+        """Shard k if it is there and sound; None (it will be made again) if it is missing, damaged, or does
+        not begin with the trajectory `number`.
 
         Raises InputError when it belongs to another computation.
         """
@@ -190,9 +202,38 @@ class EnsembleWriter:
         except InputError:
             return None
         if not ours:
-            raise InputError(f"{path}: made with other parameters; choose another folder, or remove this one")
+            raise InputError(f"{path}: made with other parameters; {_ELSEWHERE}")
+        if number is not None and number != int(shard.trajectory[0]):
+            self._records.pop(k, None)
+            return None
         self._record(k, len(shard.phi))
         return shard
+
+    def spans(
+        self, n: int, size: int, number: Callable[[int], int] = int, unit: int = 1
+    ) -> Iterator[tuple[int, range, Shard | None]]:
+        """All n units of an ensemble: shard k, its units, and the shard if it is there; if not, append it.
+
+        A unit is `unit` rows, such as one time of all chains; number(u) is the trajectory number of unit u.
+        What is there keeps its length, what is new has `size` units: a longer ensemble goes on after the last
+        shard of a shorter one. Raises InputError where there is more than asked for.
+        """
+        first = k = 0
+        while first < n:
+            kept = self.verified(k, number(first))
+            length = (
+                self._lengths.get(self.path(k).name, (size - first % size) * unit)
+                if kept is None
+                else len(kept.phi)
+            )
+            stop = first + length // unit
+            if kept is not None and stop > n:
+                raise InputError(
+                    f"{self.folder}: holds more configurations than the {n * unit} asked for; ask for more, "
+                    "or choose another folder"
+                )
+            yield k, range(first, min(stop, n)), kept
+            first, k = min(stop, n), k + 1
 
     def _record(self, k: int, n: int) -> None:
         path = self.path(k)
@@ -208,22 +249,35 @@ class EnsembleWriter:
         The series action, magnetization and phi2 are computed here. Raises InputError on fields that are not
         finite or do not fit the lattice, and when the folder is full or not writable.
         """
-        if k in self._records or self.verified(k) is not None:
+        if k in self._records or self.verified(k, int(trajectory[0])) is not None:
             return False
         path, phi = self.path(k), real_array(phi, "phi")
+        if path.exists() and not self._is_ours():
+            raise InputError(f"{path}: is there already and no shard of this ensemble; {_ELSEWHERE}")
         if phi.shape[1:] != self.shape:
             raise InputError(f"{path}: fields of shape {phi.shape[1:]} on a lattice {self.shape}")
         n = len(phi)
-        chain, trajectory = _integers("chain", chain, n), _integers("trajectory", trajectory, n)
-        log_weight = None if log_weight is None else _floats("log_weight", log_weight, n, finite=False)
+        chain, trajectory = integers("chain", chain, n), integers("trajectory", trajectory, n)
+        log_weight = None if log_weight is None else floats("log_weight", log_weight, n, finite=False)
         # dH of a trajectory that ran off, and was rejected, is not finite
-        series = {name: _floats(name, x, n, finite=False) for name, x in (series or {}).items()}
+        series = {name: floats(name, x, n, finite=False) for name, x in (series or {}).items()}
         full = {**(series or {}), **field_series(phi, self.action)}
-        shard = Shard(phi, chain, trajectory, full, log_weight, self._attrs, state or {})
+        shard = Shard(phi, chain, trajectory, full, log_weight, self.attrs, state or {})
         check_shard(shard, self.action, str(path))
         write_shard(path, shard)
         self._record(k, len(phi))
         return True
+
+    def write(self, ensemble: Ensemble) -> None:
+        """An ensemble in memory as shards of about 32 MB, those that are not there yet."""
+        size = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
+        for k, rows, kept in self.spans(len(ensemble), size, lambda row: int(ensemble.trajectory[row])):
+            if kept is None:
+                self.append(k, **columns_at(ensemble, slice(rows.start, rows.stop)))
+
+    def _is_ours(self) -> bool:
+        """Whether the folder is known to hold this ensemble, so that a damaged shard in it is one of ours."""
+        return bool(self._records) or any((self.folder / name).exists() for name in _OWN)
 
     def read(self) -> Ensemble:
         """The ensemble of the shards written or verified so far, read back from the disk and checked."""
@@ -243,7 +297,8 @@ class EnsembleWriter:
         return _assemble(sound(), n, self.action, {"certificate": None}, shards_identity(hashes))
 
     def finish(self, extras: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Write manifest.json, last of all, and return it. `extras` are further entries (the certificate)."""
+        """Write manifest.json, last of all, and return it. `extras` are further entries (the certificate;
+        attrs, those of the whole ensemble)."""
         shards = [self._records[k] for k in sorted(self._records)]
         if sorted(self._records) != list(range(len(shards))) or not shards:
             raise InputError(f"{self.folder}: shards {sorted(self._records)} are no complete sequence from 0")
@@ -253,14 +308,13 @@ class EnsembleWriter:
 
 
 def write_ensemble(ensemble: Ensemble, folder: Path, extras: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`."""
+    """Write an in-memory ensemble as shards of about 32 MB and a manifest (returned) with `extras`. Raises
+    `InputError` where the folder holds another one."""
     given = json_data(ensemble.attrs, "attrs")
     attrs = {name: value for name, value in given.items() if name not in ("certificate", "created")}
     key = sha256_text(f"fields/{ensemble.identity}")
     writer = EnsembleWriter(folder, ensemble.action, ensemble.phi.shape[1:], key, attrs)
-    step = max(1, _SHARD_BYTES // ensemble.phi[0].nbytes)
-    for k, start in enumerate(range(0, len(ensemble), step)):
-        writer.append(k, **columns_at(ensemble, slice(start, start + step)))
+    writer.write(ensemble)
     return writer.finish({"certificate": given.get("certificate"), **json_data(extras or {}, "extras")})
 
 
@@ -298,6 +352,7 @@ def _read_folder(folder: Path, expect_action: Action | None) -> Ensemble:
     )  # fmt: skip
     n, identity = sum(record["n"] for record in records), shards_identity([r["sha256"] for r in records])
     extra = {"certificate": manifest.get("certificate"), "created": manifest.get("created")}
+    extra |= manifest.get("attrs") or {}
     return _assemble(_listed(folder, manifest, action), n, action, extra, identity)
 
 
@@ -337,31 +392,6 @@ def _attrs(given: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(given.get("stream", ""), str):
         raise InputError(f"attrs.stream names random numbers, a text: got {given['stream']!r}")
     return dict(json_data(given, "attrs"))
-
-
-def _integers(name: str, values: npt.ArrayLike, n: int) -> Integers:
-    array = integer_array(values, name)
-    if array.shape != (n,):
-        raise InputError(f"{name} must be {n} integers, one per configuration, got shape {array.shape}")
-    return array
-
-
-def _floats(name: str, values: npt.ArrayLike, n: int, finite: bool = True) -> Floats:
-    array = real_array(values, name, booleans=True)
-    bad = int(np.count_nonzero(~np.isfinite(array))) if finite else 0
-    if array.shape != (n,) or bad:
-        found = f"{bad} that are not" if bad else f"shape {array.shape}"
-        words = "finite numbers" if finite else "numbers"
-        raise InputError(f"{name} must be {n} {words}, one per configuration, got {found}")
-    return array
-
-
-def _order_in_chain(chain: Integers) -> Integers:
-    times = np.empty(len(chain), dtype=np.int64)
-    for name in np.unique(chain):
-        rows = np.flatnonzero(chain == name)
-        times[rows] = np.arange(len(rows))
-    return times
 
 
 def _fields_identity(

@@ -3,7 +3,8 @@
     {"schema", "stage_key", "action", "shape", "n", "shards": [{"name", "n", "sha256"}], "identity",
      "certificate", "complete", "created", "code", ...}
 
-`identity` is the sha256 of the ordered shard hashes: equal identity, equal fields.
+`identity` is the sha256 of the ordered shard hashes: equal identity, equal fields. "attrs" is what is known
+of the whole ensemble (a shard knows what it was made with). `FILES` are the names in a folder that are ours.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lattice.errors import InputError
 from lattice.files import canonical_json, code_version, read_json, sha256_text
 
 MANIFEST_SCHEMA = "diffsq-manifest/1"
+FILES = re.compile(r"shard-\d{4,9}\.h5|(manifest|request|certificate|steps)\.json|therm\.h5")
 _SHARD_NAME = re.compile(r"shard-\d{4,9}\.h5")
 
 
@@ -64,6 +66,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if not (known and isinstance(n, int) and n > 0):
             raise InputError(f"{path}: malformed list of shards")
     return manifest
+
+
+def refuse_foreign(folder: Path, names: re.Pattern[str] = FILES) -> None:
+    """`InputError` where a folder that holds no ensemble of ours has a file of the names that one has."""
+    folder = Path(folder)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if names.fullmatch(path.name):
+            raise InputError(
+                f"{path}: is there already and not of this ensemble; choose another folder, or move it"
+            )
+
+
+def remove_ensemble(folder: Path) -> None:
+    """Remove the files of an ensemble, its manifest first, and the folder if nothing else is in it."""
+    folder = Path(folder)
+    ours = [path for path in folder.iterdir() if FILES.fullmatch(path.name)]
+    for path in sorted(ours, key=lambda path: path.name != "manifest.json"):
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def shards_identity(hashes: list[str]) -> str:

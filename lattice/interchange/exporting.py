@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,7 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
     out = Path(out)
     if not out.name.endswith(suffix):
         out = out.with_name(out.name + suffix)
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{out}: is there already; choose another name, or remove it")
     write(ensemble, out, fields)
     return [str(out)]

@@ -8,6 +8,7 @@ numbers.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def import_file(
     when `out` is not a new or empty folder.
     """
     target, seed = None if out is None else Path(out), check_seed(seed)
-    if target is not None and target.exists() and not target.is_dir():
+    if target is not None and os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
         raise InputError(f"{target}: is a file; choose a new folder")
     if target is not None and target.is_dir() and any(target.iterdir()):
         raise InputError(f"{target}: is not empty; choose a new folder")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 from lattice.actions.protocol import Action
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.manifest import remove_ensemble
 from lattice.errors import InputError
 from lattice.files import code_version, read_json, remove_leftovers, run_lock, write_json
 from lattice.observables.measure import measure
@@ -33,6 +34,7 @@ from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_
 from lattice.seeds import check_seed
 from lattice.simulation.monte_carlo import generate
 from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import GROWS
 
 POINT_SCHEMA = "diffsq-scan-point/1"
 SCAN_SCHEMA = "diffsq-scan/1"
@@ -102,15 +104,17 @@ def run_scan(
     are split over a `team` (under which a point that fails while all are at work on it stops the scan).
     With `collect` nothing is made: what is finished is read, every other point is "failed".
 
-    Raises InputError, before any work, when two points share a name or when a point of that name was made
-    with another request (each change is named), and when `out` is in use or cannot be written. Whatever stops
-    a single point (InputError, disk, memory, arithmetic) makes it "failed".
+    Raises InputError, before any work, when scan.json is a file of somebody else, when two points share a
+    name or when a point of that name was made with another request (each change is named), and when `out` is
+    in use or cannot be written. Whatever stops a single point (InputError, disk, memory, arithmetic) makes it
+    "failed".
     """
     folder, bar, seed = Path(out) / "scan", progress or Silent(), check_seed(seed)
     names = [point.name for point in points]
     if twice := [name for k, name in enumerate(names) if name in names[:k]]:
         raise InputError(f"two points of the scan are called {twice[0]}; each needs its own name")
     with run_lock(Path(out)):
+        own_scan(folder / "scan.json")
         for point in points:
             _check_request(folder / point.name, point.request(seed))
         results: list[dict[str, Any]] = []
@@ -127,6 +131,14 @@ def run_scan(
         scan["crossings"] = [block for name in QUANTITIES for block in binder_crossings(results, name)]
         write_json(folder / "scan.json", scan)
     return scan
+
+
+def own_scan(path: Path) -> dict[str, Any]:
+    """What scan.json holds, {} without one; `InputError` where it is not that of a scan."""
+    found = read_json(path) if path.exists() else {}
+    if found and found.get("schema") != SCAN_SCHEMA:
+        raise InputError(f"{path}: is there already and not of a scan; move it, or choose another folder")
+    return found
 
 
 def make_point(
@@ -190,15 +202,19 @@ def _stored(path: Path) -> dict[str, Any]:
     return result
 
 
+def _is_made(path: Path, request: dict[str, Any]) -> bool:
+    """Whether a result is of all that is asked for now: of more configurations it is made again."""
+    return bool(_stored(path).get("request") == json.loads(json.dumps(request)))
+
+
 def _one_point(
     point: ScanPoint, folder: Path, seed: int, keep_fields: bool, bar: Progress, team: Team | None
 ) -> dict[str, Any]:
-    fields, path = folder / "ensemble", folder / "result.json"
-    if path.exists() and (not keep_fields or (fields / "manifest.json").exists()):
+    fields, path, request = folder / "ensemble", folder / "result.json", point.request(seed)
+    if path.exists() and (not keep_fields or (fields / "manifest.json").exists()) and _is_made(path, request):
         result = _stored(path)
     else:
         remove_leftovers(folder)
-        request = point.request(seed)
         write_json(folder / "request.json", request)
         kept = folder / "seconds.json"
         spent = {"seconds": 0.0, "cpu_seconds": 0.0, **(read_json(kept) if kept.exists() else {})}
@@ -212,7 +228,7 @@ def _one_point(
         result = _result(ensemble, request, spent, keep_fields)
         write_json(path, result)
     if fields.exists() and not keep_fields:
-        shutil.rmtree(fields)
+        remove_ensemble(fields)
     return result
 
 
@@ -238,4 +254,4 @@ def _result(
 
 
 def _check_request(folder: Path, request: dict[str, Any]) -> None:
-    refuse_changes(folder, stored_request(folder), request, "this point was")
+    refuse_changes(folder, stored_request(folder), request, "this point was", grows=GROWS)

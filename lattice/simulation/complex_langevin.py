@@ -66,8 +66,7 @@ def generate_complex(
         return made
     run = _Run(recipe, progress or Silent())
     refuse_stiff(run.stiffness, params.step, params.scheme, params.tau)
-    if not (out / "request.json").exists():
-        write_json(out / "request.json", recipe.request())
+    recipe.begin(out)
     algorithm = {"name": "complex-langevin", "parameters": params.model_dump(mode="json")}
     writer = recipe.writer(out, algorithm, params.n_therm, 1)
     try:
@@ -106,15 +105,12 @@ class _Run:
         totals: dict[str, float] = {**dict.fromkeys(_COUNTERS, 0), "largest_drift": 0.0}
         z: Complexes | None = None
         trajectory, scale = params.n_therm, 0.0
-        per_shard = params.times_per_shard(math.prod(self.recipe.fields))
-        for k, first in enumerate(range(0, params.n_times, per_shard)):
-            n_times = min(per_shard, params.n_times - first)
-            kept = writer.verified(k)
+        for k, times, kept in self.recipe.spans(writer):
             if kept is None:
                 if z is None:
                     z, scale = self.thermalised(chains)
-                self.bar.start(params.n_saved, "configurations", first * params.n_chains)
-                z, kept = self.one_shard(writer, k, n_times, z, chains, trajectory, scale)
+                self.bar.start(params.n_saved, "configurations", times.start * params.n_chains)
+                z, kept = self.one_shard(writer, k, len(times), z, chains, trajectory, scale)
             else:
                 last = kept.phi[-params.n_chains :]
                 z = last[:, 0] + 1j * last[:, 1]
@@ -179,14 +175,16 @@ class _Run:
         return z, shard
 
     def larger_steps(self, path: Path, scale: float) -> dict[str, Any]:
-        """The averages at the larger steps, one size after the other, kept in steps.json."""
+        """The averages at the larger steps, one size after the other, kept in steps.json; those of a longer
+        run are made again, from their own starts."""
         params = self.params
-        found = read_json(path)["sizes"] if path.exists() else []
         n_times = max(1, math.ceil(params.step_fraction * params.n_times))
+        kept = read_json(path) if path.exists() else {}
+        found = kept["sizes"] if kept.get("n_times") == n_times else []
         for i, step in enumerate(params.extrapolation_steps):
             if i >= len(found):
                 found.append({"step": step, **self._averages(i, step, n_times, scale)})
-                write_json(path, {"sizes": found})
+                write_json(path, {"n_times": n_times, "sizes": found})
         return {"step": params.step, "order": params.order, "sizes": found}
 
     def _averages(self, i: int, step: float, n_times: int, scale: float) -> dict[str, Any]:

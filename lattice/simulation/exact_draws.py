@@ -12,15 +12,17 @@ from lattice.actions.one_variable import TwoPeak
 from lattice.actions.protocol import Action, check_one_variable, says_itself
 from lattice.arrays import Floats
 from lattice.certificates.check import make_check
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.manifest import read_manifest, refuse_foreign
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
-from lattice.files import write_json
+from lattice.files import canonical_json, sha256_text, write_json
 from lattice.observables.holomorphic import ORDERS, blocks_of, estimates, exact_numbers
-from lattice.requests import refuse_changes, stored_request
+from lattice.requests import refuse_changes, stored_request, without
 from lattice.rng import normals, uniforms
 from lattice.seeds import check_seed
 from lattice.simulation.parameters import ExactDraws
+from lattice.simulation.recipe import GROWS
 
 DRAW, PEAK = "toy/draw", "toy/peak"
 _BLOCK = 4096  # draws per stream: draw i is the same number however many are asked for
@@ -38,23 +40,30 @@ def generate_draws(
     request = {
         "action": action.as_dict(), "shape": [1], "seed": seed, "ensemble": params.model_dump(mode="json"),
     }  # fmt: skip
-    refuse_changes(out, stored_request(out), request)
-    if (out / "manifest.json").exists():
+    found = stored_request(out)
+    refuse_changes(out, found, request, grows=GROWS)
+    if (out / "manifest.json").exists() and read_manifest(out)["n"] >= params.n_configs:
         return read_ensemble(out, action)
+    if found is None:
+        refuse_foreign(out)
     phi = draw_toy(action, params.n_configs, seed)
     ensemble = Ensemble.from_fields(phi, action, attrs={"algorithm": "exact draws", "seed": seed})
-    found, exact = estimates(phi[:, 0], blocks_of(ensemble)), exact_numbers(action)
+    moments, exact = estimates(phi[:, 0], blocks_of(ensemble)), exact_numbers(action)
     checks = []
     for name in (f"m{order}" for order in ORDERS):
-        value, error = found[name]["value"][0], found[name]["error"][0]
+        value, error = moments[name]["value"][0], moments[name]["error"][0]
         passed = abs(value - exact[name][0]) <= 5 * error
         checks.append(make_check(name, value, error, f"{exact[name][0]:g}", passed, "against quadrature"))
     passed = all(check["passed"] for check in checks)
     reason = "" if passed else "moments differ from quadrature"
     certificate = {"passed": passed, "reason": reason, "checks": checks}
-    write_json(out / "request.json", request)
+    if found is None:
+        write_json(out / "request.json", request)
+    key = sha256_text(canonical_json(without(request, GROWS)))
+    writer = EnsembleWriter(out, action, (1,), key, dict(ensemble.attrs))
+    writer.write(ensemble)
     write_json(out / "certificate.json", certificate)
-    write_ensemble(ensemble, out, {"request": request, "certificate": certificate})
+    writer.finish({"request": request, "certificate": certificate})
     return read_ensemble(out, action)
 
 

@@ -1,14 +1,15 @@
 """Monte Carlo ensembles: thermalise, run, write shards, certify; the same call again resumes.
 
-A folder holds therm.h5 (history and state after thermalisation), shard-*.h5, certificate.json and, last,
-manifest.json. Every random number is a function of (seed, stream, chain, trajectory number), so the last
-fields of a shard and the trajectory number are all the state there is: a run that was killed anywhere and
-started again writes the same bytes as one that was not.
+A folder holds request.json, therm.h5 (history and state after thermalisation), shard-*.h5, certificate.json
+and, last, manifest.json. Every random number is a function of (seed, stream, chain, trajectory number), so
+the last fields of a shard and the trajectory number are all the state there is: a run that was killed
+anywhere and started again writes the same bytes as one that was not, and more configurations (`n_configs`)
+are further shards.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def generate(
         return made
     if team.size > params.n_chains:
         raise InputError(f"{team.size} processes but ensemble.n_chains = {params.n_chains}: start fewer")
+    recipe.begin(out)
     team.busy = True
     team.tell(recipe.request())
     run = _Run(recipe, progress or Silent(), team)
@@ -70,6 +72,10 @@ def serve(team: Team) -> None:
         recipe = Recipe(action_from_dict(request["action"]), tuple(request["shape"]), params, seed)
         run = _Run(recipe, Silent(), team)
         run.shards(run.thermalised(None)[0], None)
+
+
+Part = tuple[int, int, tuple[Floats, int] | None]
+"""A shard, its number of times, and the state that it ends with where it is there."""
 
 
 class _Run:
@@ -97,12 +103,8 @@ class _Run:
         """All shards; only process 0 has a writer."""
         params, team = self.recipe.params, self.team
         phi, trajectory = therm.phi[self.own], params.n_therm
-        step = params.times_per_shard(math.prod(self.recipe.fields))
         self.bar.start(params.n_saved, "configurations")
-        for k, first in enumerate(range(0, params.n_times, step)):
-            n_times = min(step, params.n_times - first)
-            kept = writer.verified(k) if writer else None
-            state = team.tell(kept and (kept.phi[-self.n :], int(kept.state["trajectory"])))
+        for k, n_times, state in self.parts(writer):
             if state is not None:
                 phi, trajectory = np.ascontiguousarray(state[0][self.own]), state[1]
                 self.bar.update(n_times * self.n)
@@ -112,6 +114,17 @@ class _Run:
             fields = np.stack([team.gather(row, self.n) for row in fields])
             if writer:
                 self.recipe.write(writer, k, fields, numbers, series)
+
+    def parts(self, writer: EnsembleWriter | None) -> Iterator[Part]:
+        """What process 0 finds on the disk, on every process."""
+        if writer is None:
+            while (part := self.team.tell()) is not None:
+                yield part
+            return
+        for k, times, kept in self.recipe.spans(writer):
+            state = kept and (kept.phi[-self.n :], int(kept.state["trajectory"]))
+            yield self.team.tell((k, len(times), state))
+        self.team.tell(None)
 
     def one_shard(
         self, n_times: int, settings: Settings, phi: Floats, trajectory: int

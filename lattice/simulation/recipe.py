@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -15,14 +15,17 @@ from einops import rearrange
 from lattice.actions.protocol import Action, as_phi4, check_one_variable, check_shape
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.manifest import read_manifest, refuse_foreign
+from lattice.ensembles.shards import Shard, read_shard
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
 from lattice.memory import require_memory
-from lattice.requests import refuse_changes, stored_request
+from lattice.requests import refuse_changes, stored_request, without
 from lattice.seeds import check_seed
 from lattice.simulation.parameters import Chains, MonteCarlo
 from lattice.simulation.starts import start_fields
 
+GROWS = ("ensemble.n_configs",)  # what a request may ask more of than the folder holds
 RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"
 Finder = Callable[[Path], dict[str, Any] | None]
 Params = TypeVar("Params", bound=Chains)
@@ -58,24 +61,40 @@ class Recipe(Generic[Params]):
         }  # fmt: skip
 
     def made(self, out: Path, unfinished: Finder = stored_request) -> Ensemble | None:
-        """The finished ensemble in `out`, or None where it is to be made (leftovers of a kill are removed).
+        """The finished ensemble in `out`, or None where it is to be made or made longer.
 
         unfinished: finds the request of a folder without a manifest. Raises `InputError` when the folder
-        holds an ensemble made with other settings.
+        holds an ensemble made with other settings, a longer one, or files that are not ours.
         """
-        refuse_changes(out, stored_request(out) or unfinished(out), self.request())
-        if (out / "manifest.json").exists():
+        found = stored_request(out) or unfinished(out)
+        refuse_changes(out, found, self.request(), grows=GROWS)
+        if (out / "manifest.json").exists() and read_manifest(out)["n"] >= self.params.n_saved:
             return read_ensemble(out, self.action)
-        remove_leftovers(out)
+        if found is None and not any(map(_is_shard, out.glob("shard-*.h5"))):  # these know whose they are
+            refuse_foreign(out)
         return None
 
+    def begin(self, out: Path) -> None:
+        """Claim the folder, before anything is made in it (leftovers of a kill are removed)."""
+        remove_leftovers(out)
+        if not (out / "request.json").exists():
+            write_json(out / "request.json", self.request())
+
     def writer(self, out: Path, algorithm: dict[str, Any], n_therm: int, stride: int) -> EnsembleWriter:
-        """The writer of its shards; algorithm: name and parameters."""
-        key = sha256_text(canonical_json(self.request()))
+        """The writer of its shards; algorithm: name and parameters (without n_configs, which may grow)."""
+        key = sha256_text(canonical_json(without(self.request(), GROWS)))
         about = {
-            "algorithm": algorithm, "seed": self.seed, "stream": RNG, "n_therm": n_therm, "stride": stride,
+            "algorithm": without(algorithm, ["parameters.n_configs"]), "seed": self.seed, "stream": RNG,
+            "n_therm": n_therm, "stride": stride,
         }  # fmt: skip
         return EnsembleWriter(out, self.action, self.fields, key, about)
+
+    def spans(self, writer: EnsembleWriter) -> Iterator[tuple[int, range, Shard | None]]:
+        """Its saved times shard by shard, as `EnsembleWriter.spans` gives them."""
+        params, about = self.params, writer.attrs
+        size = params.times_per_shard(math.prod(self.fields))
+        first, stride = int(about["n_therm"]), int(about["stride"])
+        return writer.spans(params.n_times, size, lambda t: first + (t + 1) * stride, params.n_chains)
 
     def write(
         self, writer: EnsembleWriter, k: int, fields: Floats, numbers: Integers, series: dict[str, Floats],
@@ -99,6 +118,14 @@ class Recipe(Generic[Params]):
         manifest = writer.finish({"request": self.request(), "certificate": read_json(path)})
         ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
         return ensemble
+
+
+def _is_shard(path: Path) -> bool:
+    try:
+        read_shard(path)
+    except InputError:
+        return False
+    return True
 
 
 def check_recipe(recipe: Recipe[MonteCarlo]) -> None:

@@ -19,10 +19,12 @@ def simulate(
 
     `MonteCarlo`: HMC and its kin for a real action; `ComplexLangevin`: z = x + iy of a holomorphic one, with
     its verdict; `ExactDraws`: independent draws of a real one-variable law. The same call again resumes, or
-    reads what is there. The certificate is in ensemble.attrs["certificate"]; a bad one is not an error here.
+    reads what is there; with more `n_configs` it goes on from there, to the ensemble of a single call. The
+    certificate, of the whole, is in ensemble.attrs["certificate"]; a bad one is not an error here.
     `team`: processes that share a Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made
-    with other settings (each is named), when it cannot be written or the disk is full, when the updates do
-    not know the action, and when it has no normalisable distribution.
+    with other settings (each is named), a longer one, or files that are not of an ensemble, when it cannot be
+    written or the disk is full, when the updates do not know the action, and when it has no normalisable
+    distribution.
 
     >>> import tempfile
     >>> from lattice.actions.one_variable import TwoPeak

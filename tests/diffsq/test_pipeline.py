@@ -11,47 +11,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_run import OWN, changed, fake_stages, quiet
 
 from diffsq import pipeline, stages
 from diffsq.config.config import Config, config_from_dict
-from diffsq.run_folder import records
 from diffsq.run_folder.records import STAGES, Run, certificate_of, open_config, read_records
 from lattice.errors import InputError
 from lattice.progress import Progress
-
-
-def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[Run, Progress], str]]:
-    """Stage functions that write one file each and note that they ran."""
-
-    def stage(name: str) -> Callable[[Run, Progress], str]:
-        def work(run: Run, progress: Progress) -> str:
-            if name == "train":
-                stages.require_certificate(run)
-            log.append(name)
-            progress.start(1, name)
-            progress.update(1)
-            if name in records.FOLDER:
-                out = run.out(name)
-                out.mkdir(exist_ok=True)
-                (out / "data").write_text(f"{name} {run.config.seed}")
-                if name == "ensemble":
-                    check = {"name": "drift", "passed": certified}
-                    (out / "certificate.json").write_text(
-                        json.dumps({"passed": certified, "checks": [check]})
-                    )
-            else:
-                (run.folder / records.PRODUCT[name]).write_text("{}")
-            return f"identity of {name}"
-
-        return work
-
-    return {name: stage(name) for name in STAGES}
 
 
 @pytest.fixture
@@ -64,14 +35,6 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def config(settings: dict[str, Any]) -> Config:
     return config_from_dict(settings)
-
-
-def changed(settings: dict[str, Any], section: str, **values: Any) -> Config:
-    return config_from_dict({**settings, section: {**settings.get(section, {}), **values}})
-
-
-def quiet(text: str) -> None:
-    """Say nothing."""
 
 
 def test_stages_run_in_order_and_are_then_skipped(tmp_path: Path, config: Config, log: list[str]) -> None:
@@ -113,8 +76,8 @@ def test_a_changed_key_is_refused_with_old_and_new(
     tmp_path: Path, settings: dict[str, Any], config: Config, log: list[str]
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
-    other = changed(settings, "sampling", n_samples=32)
-    message = r"sample stage .* sampling\.n_samples was 24, now 32.*--run.*--restart sample"
+    other = changed(settings, "sampling", n_levels=5)
+    message = r"sample stage .* sampling\.n_levels was 4, now 5.*--run.*--restart sample"
     with pytest.raises(InputError, match=message):
         pipeline.run(other, tmp_path, say=quiet)
     assert "refuse" in pipeline.plan(other, tmp_path)["sample"]
@@ -143,7 +106,7 @@ def test_restart_redoes_that_stage_and_the_later_ones(
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
     log.clear()
-    pipeline.run(changed(settings, "sampling", n_samples=32), tmp_path, restart="sample", say=quiet)
+    pipeline.run(changed(settings, "sampling", n_levels=5), tmp_path, restart="sample", say=quiet)
     assert log == ["sample", "measure", "report"]
 
 
@@ -163,12 +126,12 @@ def test_a_damaged_result_is_named_not_used(
     tmp_path: Path, config: Config, log: list[str], damage: str
 ) -> None:
     pipeline.run(config, tmp_path, say=quiet)
-    target = tmp_path / "ensemble" / "data"
+    target = tmp_path / "ensemble" / OWN["ensemble"]
     if damage == "edit":
         target.write_text("something else")
     else:
         target.unlink()
-    with pytest.raises(InputError, match=r"ensemble.data .*--restart ensemble"):
+    with pytest.raises(InputError, match=r"ensemble.shard-0000\.h5 .*--restart ensemble"):
         pipeline.run(config, tmp_path, say=quiet)
 
 

@@ -158,3 +158,18 @@ def test_code_version_names_no_machine() -> None:
     assert os.uname().nodename not in text
     assert str(Path.home()) not in text
     assert "numpy" in files.code_version()["packages"]
+
+
+def test_set_aside_never_takes_a_name(tmp_path: Path) -> None:
+    for k in (1, 2):
+        (tmp_path / "a.txt").write_text(str(k))
+        assert files.set_aside(tmp_path / "a.txt").name == f"a.txt.changed-{k}"
+    assert [(tmp_path / f"a.txt.changed-{k}").read_text() for k in (1, 2)] == ["1", "2"]
+    assert not (tmp_path / "a.txt").exists()
+
+
+def test_leftovers_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in (".a.txt.4711.tmp", ".mine.tmp"):
+        (tmp_path / name).write_text("")
+    files.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".mine.tmp"]

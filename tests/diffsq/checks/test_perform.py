@@ -118,6 +118,34 @@ def test_kernels_of_a_check_are_kept(finished: Path, monkeypatch: pytest.MonkeyP
     shutil.rmtree(finished / "checks")
 
 
+def test_a_file_of_somebody_else_and_a_figure_that_is_gone(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the key of what it depends on a check is read back, but for a figure that is gone or changed."""
+    monkeypatch.setattr(calibration, "figure", no_figure)
+    shutil.rmtree(finished / "checks", ignore_errors=True)
+    numbers, picture = finished / "checks" / "calibration.json", finished / "checks" / "calibration.png"
+    options = {"n_fields": 64, "n_draws": 7, "levels": [1, 4]}
+    (finished / "checks").mkdir()
+    for path, text in ((picture, "mine"), (numbers, '{"mine": 1}')):
+        path.write_text(text)
+        with pytest.raises(InputError, match=f"{path.name}: is there already and not made by"):
+            perform.check("calibration", finished, options)
+        assert path.read_text() == text
+        path.unlink()
+    made = perform.check("calibration", finished, options, key="k")
+    drawn, monkey = picture.read_bytes(), numbers.stat().st_mtime_ns
+    assert perform.check("calibration", finished, options, key="k") == made
+    assert numbers.stat().st_mtime_ns == monkey, "the control: it is read back"
+    picture.unlink()
+    perform.check("calibration", finished, options, key="k")
+    assert picture.read_bytes() == drawn
+    picture.write_text("edited")
+    perform.check("calibration", finished, options, key="k")
+    assert picture.read_bytes() == drawn
+    assert (finished / "checks" / "calibration.png.changed-1").read_text() == "edited"
+
+
 def test_a_negative_verdict_is_code_1(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(calibration, "ALPHA", 1.0)
     monkeypatch.setattr(calibration, "figure", no_figure)

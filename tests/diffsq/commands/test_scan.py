@@ -95,6 +95,14 @@ def test_exit_codes_tables_and_figures(
         words = ["--quiet", "--run", "published", "--set", "ensemble.n_configs=16000"]
         assert main(["ensemble", str(path), *words]) == code
         assert word in capsys.readouterr().out
+    path.write_text(yaml.safe_dump(data))
+    mine = tmp_path / "runs/few/scan/tau.png"
+    mine.write_text("mine")
+    assert main(["ensemble", str(path), "--quiet"]) == 0
+    out = capsys.readouterr().out
+    assert "not drawn: tau: InputError runs/few/scan/tau.png is there already and not of a scan" in out
+    assert mine.read_text() == "mine"
+    assert "runs/few/scan/magnetization.png" in out.splitlines()  # the control: ours is drawn anew
     bad = {"name": "bad", "shape": [4, 4], "action": {"kind": "free", "kappa": 0.3}}
     path.write_text(yaml.safe_dump({**data, "points": [*data["points"][:2], bad]}))
     assert main(["ensemble", str(path), "--quiet"]) == 1

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from killer import killed_command
+from killer import killed, killed_command
+from longer import same_numbers
 
 from diffsq.commands.chain import summary, text
 from diffsq.commands.main import main
@@ -68,8 +69,30 @@ def test_a_mixed_chain_is_an_ordinary_ensemble(bench: Workbench, tmp_path: Path)
     printed = text(result)
     assert "4 chains of 60 steps on 4x4, started from the ensemble" in printed
     assert "acceptance independence: 0." in printed
-    with pytest.raises(InputError, match=r"chain.n_steps was 60, now 70"):
-        chain(bench, settings(n_steps=70), tmp_path / "chain")
+    with pytest.raises(InputError, match=r"chain.n_steps was 60, now 50: it holds more .*chain.n_steps=60"):
+        chain(bench, settings(n_steps=50), tmp_path / "chain")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"moves": ["independence"], "start": "samples"},
+        {"moves": ["denoise", "hmc"], "block": [2, 2], "depth": 2.0, "start": "hmc"},
+    ],
+    ids=["mixed", "independence", "blocks"],
+)
+def test_more_steps_go_on_from_what_is_there(
+    bench: Workbench, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    """From 20 steps through an interruption to the 60 of one go."""
+    short = chain(bench, settings(n_steps=20, **values), tmp_path / "a")
+    killed("chain", 12, chain, bench, settings(**values), tmp_path / "a")
+    assert same_numbers(read_ensemble(tmp_path / "a", bench.action), short)
+    longer = chain(bench, settings(**values), tmp_path / "a")
+    assert same_numbers(longer, chain(bench, settings(**values), tmp_path / "b"))
+    assert not same_numbers(longer, short)
+    assert read_ensemble(tmp_path / "a", bench.action).identity == longer.identity
 
 
 def test_every_kind_of_chain_agrees_with_the_ensemble(bench: Workbench, tmp_path: Path) -> None:

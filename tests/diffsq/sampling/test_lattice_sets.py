@@ -13,6 +13,7 @@ import pytest
 import torch
 from fields import free_fields
 from killer import killed
+from longer import same_numbers
 from small_config import ACTION, SETTINGS, make_ensemble
 from small_models import equilibrium, levels_of, noise_of, phi4_model, still
 
@@ -251,3 +252,53 @@ def test_the_wiener_rival_has_a_kernel_of_its_own() -> None:
     sizes = [forward_ess(path.weigh(phi[512:], action.action, up, still)[0].numpy()) for path in paths[:2]]
     (base_ess, error), (rival_ess, its_error) = sizes
     assert base_ess - rival_ess > 4 * math.hypot(error, its_error)
+
+
+@pytest.mark.parametrize("method", ["path", "heun"])
+def test_more_samples_go_on_from_what_is_there(
+    method: str, work: Path, ensemble: Ensemble, tmp_path: Path
+) -> None:
+    """From 100, in the middle of a block and of a shard, to the 1300 of one go; forward weights too."""
+    more = {"method": method, "n_samples": 1300, "n_forward": 60}
+    short = draw(work, ensemble, tmp_path / "a", method=method, n_samples=100, n_forward=20)
+    first = (tmp_path / "a/shard-0000.h5").read_bytes()
+    model = load_model(work / "train", LatticeScore)
+    killed("samples", 19, sample, config(**more), model, ensemble, tmp_path / "a")
+    assert same_numbers(read_ensemble(tmp_path / "a"), short)
+    assert (tmp_path / "a/shard-0001.h5").exists(), "the kill came before anything was made"
+    longer = draw(work, ensemble, tmp_path / "a", **more)
+    assert same_numbers(longer, draw(work, ensemble, tmp_path / "b", **more))
+    assert not same_numbers(longer, short)
+    assert (tmp_path / "a/shard-0000.h5").read_bytes() == first
+    if method == "path":
+        forward = [json.loads((tmp_path / name / "forward.json").read_text()) for name in "ab"]
+        assert forward[0] == forward[1]
+        assert len(forward[0]["model"]) == 60
+    for fewer in ({"n_samples": 200}, {"n_forward": 20}):
+        with pytest.raises(InputError, match=r"it holds more than that; ask for n_(samples=1300|forward=60)"):
+            draw(work, ensemble, tmp_path / "a", **{**more, **fewer})
+
+
+def test_forward_weights_that_are_there_are_not_made_again(
+    work: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More samples alone: every block of forward weights is the same fields."""
+    draw(work, ensemble, tmp_path, n_samples=64, n_forward=32)
+
+    def again(*args: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("diffsq.sampling.lattice_sets.Sampling._forward_block", again)
+    assert len(draw(work, ensemble, tmp_path, n_samples=128, n_forward=32)) == 128
+    with pytest.raises(AssertionError):  # the control: other fields
+        draw(work, ensemble, tmp_path, n_samples=128, n_forward=64)
+
+
+@pytest.mark.parametrize("name", ["forward.json", "shard-0000.h5", "kernel.json"])
+def test_a_file_of_somebody_else_is_never_replaced(
+    name: str, work: Path, ensemble: Ensemble, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name}: is there already"):
+        draw(work, ensemble, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from longer import same_numbers
 
 from diffsq.analysis.point_cumulants import flows
 from diffsq.config.config import Config, load_config
+from diffsq.exactness.path_metropolis import correct
 from diffsq.models.points import PointModel
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
@@ -82,3 +84,58 @@ def test_fewer_samples_than_a_block_are_followed(
         value = np.array(entry["forward"]["value"])[0]
         data = (ensemble.phi[:1000] ** 2).mean()
         assert value[0] == pytest.approx(data, rel=1e-12)  # kappa_2 of the data themselves at level 0
+
+
+@pytest.mark.parametrize("method", ["flow", "path"])
+def test_more_points_go_on_from_what_is_there(
+    method: str, config: Config, ensemble: Ensemble, model: PointModel, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Across a block, and across the number from which tables pay; what is known of the whole is added up."""
+
+    def drawn(out: str, n: int) -> Ensemble:
+        more = (*SMALL, f"sampling.n_samples={n}", f"sampling.method={method}", "sampling.n_levels=4")
+        return sample(load_config("toy_double_well", more), model, ensemble, tmp_path / out)
+
+    monkeypatch.setattr("diffsq.sampling.point_sets.SHARD", 8000)
+    short, longer, fresh = drawn("a", 1000), drawn("a", 70_000), drawn("b", 70_000)
+    assert same_numbers(longer, fresh)
+    assert not same_numbers(longer, short)
+    assert longer.attrs["about"] == fresh.attrs["about"]
+    with pytest.raises(InputError, match="n_samples was 70000, now 1000: it holds more"):
+        drawn("a", 1000)
+
+
+def test_a_longer_metropolis_chain_is_the_chain_of_one_go(
+    config: Config, ensemble: Ensemble, model: PointModel, tmp_path: Path
+) -> None:
+    def chain(out: str, n: int) -> Ensemble:
+        more = (*SMALL, f"sampling.n_metropolis={n}", "sampling.metropolis_levels=4",
+                "sampling.n_calibration=1000")  # fmt: skip
+        settings = load_config("toy_double_well", more).sampling
+        return correct(PointDraws(settings, 1, ensemble, {"energy": model}), tmp_path / out)
+
+    chain("a", 1000)
+    longer, fresh = chain("a", 9000), chain("b", 9000)
+    assert same_numbers(longer, fresh)
+    assert longer.attrs["about"] == fresh.attrs["about"]
+    assert len(np.unique(longer.phi)) < 9000  # some proposals were refused
+    with pytest.raises(InputError, match="n_metropolis was 9000, now 1000: it holds more"):
+        chain("a", 1000)
+
+
+def test_a_model_of_other_settings_is_kept(config: Config, ensemble: Ensemble, tmp_path: Path) -> None:
+    """Beside the one that takes its place; and no file of somebody else is touched."""
+    train(config, ensemble, tmp_path / "m")
+    made = ("model.json", "weights.safetensors", "metrics.jsonl")
+    before = {name: (tmp_path / "m" / name).read_bytes() for name in made}
+    train(config, ensemble, tmp_path / "m")
+    assert not list((tmp_path / "m").glob("*.changed-*")), "the control: the same model is read"
+    train(load_config("toy_double_well", (*SMALL, "training.width=4")), ensemble, tmp_path / "m")
+    assert {name: (tmp_path / "m" / f"{name}.changed-1").read_bytes() for name in made} == before
+    assert (tmp_path / "m/model.json").read_bytes() != before["model.json"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metrics.jsonl").write_text("mine")
+    with pytest.raises(InputError, match="metrics.jsonl: is there already"):
+        train(config, ensemble, tmp_path / "mine")
+    assert (tmp_path / "mine" / "metrics.jsonl").read_text() == "mine"

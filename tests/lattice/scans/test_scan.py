@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lattice.processes import Team
 from lattice.scans import scan as scan_module
 from lattice.scans.scan import make_point, point_seed, read_point, run_scan
 from lattice.scans.table import format_scan
+from lattice.simulation.parameters import MonteCarlo
 
 
 def test_one_folder_per_point_and_no_fields(scanned: tuple[Path, dict[str, Any]]) -> None:
@@ -82,9 +84,9 @@ def test_again_does_nothing_and_more_points_join(scanned: tuple[Path, dict[str, 
 
 def test_a_changed_request_is_refused_before_any_work(scanned: tuple[Path, dict[str, Any]]) -> None:
     folder = scanned[0]
-    longer = SHORT.model_copy(update={"n_configs": 3200})
-    with pytest.raises(InputError, match="n_configs was 1600, now 3200") as caught:
-        run_scan([point(0.19), point(0.2, params=longer)], folder, 7)
+    other = SHORT.model_copy(update={"n_therm": 200})
+    with pytest.raises(InputError, match="n_therm was 100, now 200") as caught:
+        run_scan([point(0.19), point(0.2, params=other)], folder, 7)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="seed was"):
         run_scan([point(0.2)], folder, 8)
@@ -205,3 +207,30 @@ def test_ctrl_c_is_not_a_failed_point(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(KeyboardInterrupt):
         run_scan([point(0.2)], tmp_path, 1)
     assert not (tmp_path / "scan/L4_kappa0.2/result.json").exists()
+
+
+def test_more_configurations_of_a_point(tmp_path: Path) -> None:
+    """Of a point whose fields were kept they go on; the numbers are those of one go."""
+    few, more = (replace(point(0.15), params=replaced(point(0.15).params, n)) for n in (600, 1600))
+    short = run_scan([few], tmp_path / "a", 3, keep_fields=True)["points"][0]
+    mine = tmp_path / "a/scan" / few.name / "ensemble" / "notes.txt"
+    mine.write_text("mine")
+    longer = run_scan([more], tmp_path / "a", 3)["points"][0]
+    fresh = run_scan([more], tmp_path / "b", 3)["points"][0]
+    assert longer["observables"] == fresh["observables"] != short["observables"]
+    assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+    assert not (tmp_path / "b/scan" / few.name / "ensemble").exists()
+    with pytest.raises(InputError, match="n_configs was 1600, now 600: it holds more"):
+        run_scan([few], tmp_path / "a", 3)
+
+
+def replaced(params: MonteCarlo, n: int) -> MonteCarlo:
+    return params.model_copy(update={"n_configs": n})
+
+
+def test_a_scan_json_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan/scan.json").write_text('{"mine": 1}')
+    with pytest.raises(InputError, match="not of a scan"):
+        run_scan([point(0.15)], tmp_path, 3)
+    assert (tmp_path / "scan/scan.json").read_text() == '{"mine": 1}'

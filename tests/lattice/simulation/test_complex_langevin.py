@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from killer import killed
+from longer import same_numbers
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic
@@ -185,3 +186,17 @@ def test_the_gaussian_ensemble_is_trusted(tmp_path: Path) -> None:
     ensemble = generate_complex(ComplexGaussian(1 + 0.5j), (1,), parameters, 2, tmp_path / "e")
     assert ensemble.attrs["certificate"]["verdict"] == "trusted"
     assert ensemble.attrs["certificate"]["passed"] is True
+
+
+def test_more_configurations_go_on_from_what_is_there(made: tuple[Path, Ensemble], tmp_path: Path) -> None:
+    """The same verdict too: the runs at larger steps are as long as those of one go."""
+    short = make(tmp_path, n_configs=600)
+    with pytest.raises(Stop):
+        make(tmp_path, progress=Stopper("configurations", 12))
+    assert same_numbers(read_ensemble(tmp_path), short)
+    longer, (_, fresh) = make(tmp_path), made
+    assert same_numbers(longer, fresh)
+    assert longer.attrs["certificate"] == fresh.attrs["certificate"] != short.attrs["certificate"]
+    assert same_numbers(read_ensemble(tmp_path), longer)
+    with pytest.raises(InputError, match="it holds more than that"):
+        make(tmp_path, n_configs=600)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from longer import same_numbers
 
 from lattice.actions.one_variable import ComplexGaussian, RealQuartic, TwoPeak
 from lattice.errors import InputError
 from lattice.exact.one_variable import toy_cumulants, toy_moments
+from lattice.files import read_json
 from lattice.simulation.exact_draws import draw_toy, generate_draws
 from lattice.simulation.parameters import ExactDraws
 
@@ -79,3 +81,17 @@ def test_a_subclass_is_drawn_from_its_own_law() -> None:
 def test_complex_actions_have_no_draws() -> None:
     with pytest.raises(InputError, match="complex"):
         draw_toy(ComplexGaussian(1 + 1j), 10, 1)
+
+
+def test_more_draws_go_on_from_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    law, fresh = RealQuartic(1.0, 0.4), tmp_path / "fresh"
+    short = generate_draws(law, (), ExactDraws(n_configs=1500), 1, tmp_path / "e")
+    first = (tmp_path / "e" / "shard-0000.h5").read_bytes()
+    monkeypatch.setattr("lattice.ensembles.ensemble._SHARD_BYTES", 8 * 1000)  # of several files
+    longer = generate_draws(law, (), ExactDraws(n_configs=5000), 1, tmp_path / "e")
+    assert same_numbers(longer, generate_draws(law, (), ExactDraws(n_configs=5000), 1, fresh))
+    assert not same_numbers(longer, short)
+    assert longer.attrs["certificate"] == read_json(fresh / "certificate.json")
+    assert (tmp_path / "e" / "shard-0000.h5").read_bytes() == first
+    with pytest.raises(InputError, match=r"n_configs was 5000, now 1500: it holds more than that"):
+        generate_draws(law, (), ExactDraws(n_configs=1500), 1, tmp_path / "e")

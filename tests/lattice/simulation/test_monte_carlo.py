@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from killer import killed, killed_before
+from longer import same_numbers
 
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.ensembles.ensemble import read_ensemble
@@ -46,6 +47,7 @@ def test_what_is_written(whole: Path) -> None:
     assert sorted(p.name for p in whole.iterdir()) == [
         "certificate.json",
         "manifest.json",
+        "request.json",
         "shard-0000.h5",
         "shard-0001.h5",
         "shard-0002.h5",
@@ -157,6 +159,7 @@ def test_other_parameters_are_refused_by_name(tmp_path: Path, whole: Path, finis
     assert hashes(tmp_path) == before
     if not finished:  # therm.h5 lost as well: the shards alone give the other computation away
         (tmp_path / "therm.h5").unlink()
+        (tmp_path / "request.json").unlink()
         with pytest.raises(InputError, match="other parameters"):
             generate(ACTION, SHAPE, MonteCarlo(**SMALL), 12, tmp_path)
 
@@ -225,3 +228,53 @@ def test_every_algorithm_makes_a_certified_ensemble(tmp_path: Path, settings: di
         assert abs(a.value - b.value) < 4.5 * np.hypot(a.error, b.error)
     again = generate(ScalarPhi4(0.25, 0.1), (4, 4), params, 5, tmp_path / "c")
     np.testing.assert_array_equal(again.phi, e.phi)
+
+
+def test_more_configurations_go_on_from_what_is_there(tmp_path: Path, whole: Path) -> None:
+    """From 40, which end in the middle of a shard, by a kill, to the 96 of one go; not thermalised twice,
+    and at any time an ensemble that can be read."""
+    short = generate(ACTION, SHAPE, MonteCarlo(**{**SMALL, "n_configs": 40}), SEED, tmp_path)
+    before = hashes(tmp_path)
+    killed("configurations", 6, generate, ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
+    assert same_numbers(read_ensemble(tmp_path), short)
+    assert len(hashes(tmp_path)) > len(before), "the kill came before anything was made"
+    killed("thermalisation", 1, generate, ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path / "control")
+
+    def thermalised_again(*args: Any) -> None:
+        raise AssertionError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lattice.simulation.monte_carlo.thermalise", thermalised_again)
+        longer = generate(ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
+    fresh = read_ensemble(whole)
+    assert same_numbers(longer, fresh)
+    assert not same_numbers(short, fresh)
+    assert longer.attrs["certificate"] == fresh.attrs["certificate"] != short.attrs["certificate"]
+    assert before.items() <= hashes(tmp_path).items(), "a shard is never changed"
+    with pytest.raises(
+        InputError, match=r"n_configs was 96, now 40: it holds more .* ensemble\.n_configs=96"
+    ):
+        generate(ACTION, SHAPE, MonteCarlo(**{**SMALL, "n_configs": 40}), SEED, tmp_path)
+    with pytest.raises(InputError, match=r"n_chains was 8, now 16; ensemble\.n_configs was 96, now 192"):
+        generate(ACTION, SHAPE, MonteCarlo(**{**SMALL, "n_configs": 192, "n_chains": 16}), SEED, tmp_path)
+
+
+def test_a_damaged_shard_of_a_longer_ensemble_is_made_again(tmp_path: Path, whole: Path) -> None:
+    """Also where its length is unknown, as without the manifest: the shards after it are then made again."""
+    for n in (40, 96):
+        generate(ACTION, SHAPE, MonteCarlo(**{**SMALL, "n_configs": n}), SEED, tmp_path)
+    for also in ("shard-0000.h5", "manifest.json"):
+        (tmp_path / also).unlink()
+        (tmp_path / "shard-0001.h5").write_bytes(b"")
+        (tmp_path / "manifest.json").unlink(missing_ok=True)
+        again = generate(ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
+        assert same_numbers(again, read_ensemble(whole))
+        assert same_numbers(read_ensemble(tmp_path), again)
+
+
+@pytest.mark.parametrize("name", ["certificate.json", "shard-0000.h5", "therm.h5", "manifest.json"])
+def test_a_file_of_somebody_else_is_never_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=r"choose another folder|expected 'diffsq-manifest"):
+        generate(ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: '{"mine": 1}'}
