@@ -54,7 +54,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",
-        "diffsq/config/yaml_file": "diffsq/config/test_config",
         "diffsq/report/reader": "diffsq/report/test_page",
         "diffsq/report/sections": "diffsq/report/test_page",
         "diffsq/report/tables": "diffsq/report/test_page",
