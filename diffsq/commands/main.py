@@ -21,7 +21,7 @@ from diffsq.commands.arguments import build_parser
 from diffsq.commands.configs import configs_command
 from diffsq.commands.data import compare_command, export_command, import_command
 from diffsq.commands.run import report_command, stage_command
-from diffsq.commands.session import limit_threads, say_error, words
+from diffsq.commands.session import limit_threads, plain_notices, say_error, words
 from lattice.errors import InputError
 
 
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     traceback = os.environ.get("DIFFSQ_TRACEBACK") == "1"
     try:
         args = build_parser().parse_args(argv)
-        code = _together(args)
+        with plain_notices():
+            code = _together(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

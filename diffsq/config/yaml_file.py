@@ -96,8 +96,8 @@ class _Misread(yaml.constructor.ConstructorError):
 
 class Loader(yaml.SafeLoader):
     """SafeLoader for numbers as a physicist writes them: 1e-3, 1e5 and -.5 are numbers (YAML 1.1 calls them
-    text), 010, 1_000 and 1:00 are refused (YAML 1.1 reads 8, 1000 and 60), dates are text. A key written twice
-    in one mapping is refused; one that a merge `<<: *base` brings in may be written again, and wins."""
+    text); 010, 1_000 and 1:00 are refused (YAML 1.1 reads 8, 1000 and 60); dates are text. A key written
+    twice in one mapping is refused; one that a merge `<<: *base` brings in may be written again, and wins."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # here, not where it is constructed: merges have been written into the node by then

@@ -14,7 +14,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ import numpy as np
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.files import canonical_json, replacing, write_atomic
+from lattice.files import canonical_json, scratch_folder, write_atomic
 from lattice.observables import holomorphic
 from lattice.observables.scalar import definitions, primaries, two_point_series
 
@@ -136,8 +136,8 @@ def _pyerrors(ensemble: Ensemble, out: Path, fields: bool) -> None:
     pe, pe_json = _library("pyerrors"), _library("pyerrors.input.json")
     obs, undefined = _observables(pe, ensemble)
     about = {**_about(ensemble), "weighted": ensemble.log_weight is not None, "undefined": undefined}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "obs.json.gz"
+    with scratch_folder() as folder:
+        path = folder / "obs.json.gz"
         pe_json.dump_dict_to_json(obs, str(path), description=about, indent=0)
         content = json.loads(gzip.decompress(path.read_bytes()))
     for private in ("who", "host"):  # pyerrors adds the names of the user and the machine
@@ -218,8 +218,11 @@ def _arviz(ensemble: Ensemble, out: Path, fields: bool) -> None:
     coords = {"chain": np.arange(len(parts)), "draw": times[0] if common else np.arange(times.shape[1])}
     about = {k: x if isinstance(x, str) else canonical_json(x) for k, x in _about(ensemble).items()}
     dataset = xarray.Dataset(data, coords, {**about, "inference_library": "diffsq"})
-    with replacing(out) as tmp:
-        dataset.to_netcdf(tmp, group="posterior", engine="h5netcdf")
+    with scratch_folder() as folder:  # h5netcdf locks its file, which not every file system can
+        made = folder / "posterior.nc"
+        dataset.to_netcdf(made, group="posterior", engine="h5netcdf")
+        with open(made, "rb") as file:
+            write_atomic(out, lambda there: shutil.copyfileobj(file, there))
 
 
 KINDS: dict[str, tuple[str, Callable[[Ensemble, Path, bool], None]]] = {
