@@ -23,6 +23,7 @@ import numpy as np
 
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.shards import check_distinct
 from lattice.errors import InputError
 from lattice.files import canonical_json, scratch_folder, write_atomic
 from lattice.observables import holomorphic
@@ -53,7 +54,7 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
     Configurations that are one per chain are independent and become one chain. Both files carry action,
     convention, shape and identity, and no name of a user or machine. Raises InputError when the optional
     library is missing, `out` exists or cannot be written, chains are too short (pyerrors) or of unequal
-    length (arviz).
+    length (arviz), or a configuration is stored twice.
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind of export {kind!r}; known: {', '.join(KINDS)}")
@@ -65,6 +66,7 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
         out = out.with_name(out.name + suffix)
     if out.exists():
         raise InputError(f"{out}: is there already; choose another name, or remove it")
+    check_distinct(ensemble.chain, ensemble.trajectory)
     write(ensemble, out, fields)
     return [str(out)]
 
@@ -105,7 +107,7 @@ def _replicas(ensemble: Ensemble) -> list[Integers]:
 
 
 def _numbers(ensemble: Ensemble, part: Integers) -> Integers:
-    """Trajectory numbers of a replica, or 1, 2, 3, ... where they do not increase (independent draws)."""
+    """Trajectory numbers of a replica, or 1, 2, 3, ... where they do not increase: draws of many chains."""
     times = ensemble.trajectory[part]
     return times if (np.diff(times) > 0).all() else np.arange(1, len(part) + 1)
 
