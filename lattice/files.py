@@ -88,27 +88,35 @@ def folder_error(folder: Path, error: OSError) -> InputError:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder, removed when the block ends. InputError, naming where it is and TMPDIR, when that
-    place cannot be written or is full."""
+    """A temporary folder, removed when the block ends; errors as in `temporary_space`."""
+    with temporary_space(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def temporary_space() -> Iterator[None]:
+    """Around work with temporary files: InputError, naming their folder and TMPDIR, when it cannot be written
+    or is full."""
     try:
-        made = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        place = tempfile.gettempdir()
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, f"{place} cannot be written")
     except OSError as error:
         raise InputError(
             f"no temporary folder can be made ({error.strerror or error}); set TMPDIR to one that can "
             "be written"
         ) from error
-    with made as name:
-        try:
-            yield Path(name)
-        except (OSError, InputError) as error:
-            cause = error.__cause__ if isinstance(error, InputError) else error
-            full = isinstance(cause, OSError) and (cause.errno in _FULL or "No space left" in str(cause))
-            if not full:
-                raise
-            raise InputError(
-                f"{Path(name).parent}: disk full or over quota, in the folder for temporary files; free some "
-                "space there, or set TMPDIR to another folder, and run the same command again"
-            ) from error
+    try:
+        yield
+    except (OSError, InputError) as error:
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        full = isinstance(cause, OSError) and (cause.errno in _FULL or "No space left" in str(cause))
+        if not full:
+            raise
+        raise InputError(
+            f"{place}: disk full or over quota, in the folder for temporary files; free some space there, or "
+            "set TMPDIR to another folder, and run the same command again"
+        ) from error
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -51,6 +51,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     },
     "a part of a whole that is tested as one": {
         "lattice/observables/averages": "lattice/observables/test_measure",
+        "lattice/interchange/families": "lattice/interchange/test_kinds",
+        "lattice/interchange/hdf5": "lattice/interchange/test_kinds",
+        "lattice/interchange/layouts": "lattice/interchange/test_misread",
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",

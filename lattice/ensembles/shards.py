@@ -136,12 +136,27 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: truncated, damaged or not HDF5 ({reason[:160]})") from error
+        fault = hdf5_fault(error) or f"truncated, damaged or not HDF5 ({reason[:160]})"
+        raise InputError(f"{path}: {fault}") from error
+
+
+def hdf5_fault(error: Exception) -> str:
+    """What is wrong with a sound HDF5 file that cannot be opened now; "" where it is something else."""
+    text = str(error)
+    if "already open for write" in text or "consistency flags" in text:
+        return (
+            "is open for writing in another program, or was not closed by one that was killed; wait for it, "
+            "or clear the mark with `h5clear -s FILE`"
+        )
+    if "unable to lock file" in text or isinstance(error, BlockingIOError):
+        return "is locked by another program that writes it; wait until that is done, or take a copy"
+    return ""
 
 
 def check_finite(phi: Floats, where: str = "") -> None:
     """Refuse phi (n, ...) that is not finite, naming the first bad configuration; `where` begins the line."""
-    finite = reduce(np.isfinite(phi), "n ... -> n", np.all)
+    parts = [reduce(np.isfinite(phi[part]), "n ... -> n", np.all) for part in batches(phi.shape)]
+    finite = np.concatenate(parts) if parts else np.ones(0, dtype=bool)
     if not finite.all():
         bad, first = f"{int((~finite).sum())} of {len(phi)} configurations", int(np.argmin(finite))
         raise InputError(f"{where}NaN or infinity in the fields of {bad}, first in configuration {first}")

@@ -144,7 +144,8 @@ def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, fa
         out.append("nearly all configurations have one sign of M; a random sign for each would restore Z2")
     if "order of chains" in failed:
         out.append(
-            "different chains go together: the axes look like (time, chain), which should be swapped, or "
+            "different chains go together: the axes look like (time, chain), which should be swapped (layout "
+            "n,chain,lattice), or "
             "n_chains is wrong (or all chains drift alike)"
         )
     if "independence" in failed:

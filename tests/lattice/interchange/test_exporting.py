@@ -233,7 +233,7 @@ def test_a_configuration_stored_twice_is_refused_with_no_numbers_made_up(tmp_pat
 def test_chains_with_gaps_keep_their_numbers(tmp_path: Path) -> None:
     whole = chains(50, 2)
     part = whole.select(np.delete(np.arange(100), [20, 33]))
-    obs = read_obs(export_ensemble(part, "pyerrors", tmp_path / "gap")[0])["phi2"]
+    obs = read_obs(export_ensemble(part, "pyerrors", tmp_path / "gap")[0])["obsdata"]["phi2"]
     assert [len(numbers) for numbers in obs.idl.values()] == [49, 49]
     assert STRIDE * 11 not in next(iter(obs.idl.values()))
     assert obs.value == pytest.approx(measure(part)["observables"]["phi2"]["value"])
