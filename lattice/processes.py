@@ -121,6 +121,7 @@ def launched() -> bool:
 def _joined(rank: int, size: int, place: str, say: Callable[[str], None]) -> Team:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what it has to say is in the exception too
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     if dist.is_initialized():
         return Team(dist.get_rank(), dist.get_world_size())
@@ -133,7 +134,7 @@ def _joined(rank: int, size: int, place: str, say: Callable[[str], None]) -> Tea
     clock.daemon = True
     clock.start()
     try:
-        store, _, _ = next(iter(dist.rendezvous("env://", timeout=patience)))
+        store, _, _ = next(iter(rendezvous("env://", timeout=patience)))
         store.set(f"diffsq/{rank}", "here")
         store.wait([f"diffsq/{other}" for other in range(size)], patience)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)

@@ -279,6 +279,23 @@ def test_import_passes_everything_on(
     assert ("warning" in printed.err) == (accept and not passed)
 
 
+def test_import_passes_the_layout_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = fake_foreign(monkeypatch, True)
+    main(
+        [
+            "import",
+            "f.h5",
+            "--set",
+            "action.kappa=0.27",
+            "action.lam=0.022",
+            "--layout",
+            "lattice,n",
+            "--quiet",
+        ]
+    )
+    assert called["layout"] == "lattice,n"
+
+
 def test_export_prints_its_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from diffsq.commands import data
 
