@@ -119,7 +119,12 @@ def read_foreign(
 
 def _taken(raw: Any, fit: Layout) -> Floats:
     """The fields (n, *shape) of an array, a part of the configurations at a time."""
-    sites = math.prod(fit.shape)
+    sites, plain = math.prod(fit.shape), fit.order[-1] == "lattice" and fit.order != ("n", "chain", "lattice")
+    large = 8 * fit.n * sites > _IN_MEMORY
+    if large and plain and isinstance(raw, np.memmap) and raw.dtype == np.float64 and raw.flags.c_contiguous:
+        return np.asarray(raw).reshape(
+            fit.n, *fit.shape
+        )  # as it is in the file, of which it is a private map
     phi = _room((fit.n, *fit.shape))
     at, n_chains = fit.axis_of("n", raw.ndim if hasattr(raw, "ndim") else len(raw.shape)), fit.n_chains or 1
     per_chain, step = fit.n // n_chains, max(1, _PART // (8 * sites))
@@ -218,7 +223,7 @@ def _npy(path: Path, dataset: str | None, choose: Choose) -> Iterator[Found]:
     with open(path, "rb") as file:
         _check_type(str(path), _npy_header(file)[1])
     # mapping compares the header with the size of the file
-    yield np.load(path, mmap_mode="r", allow_pickle=False), None
+    yield np.load(path, mmap_mode="c", allow_pickle=False), None
 
 
 @contextlib.contextmanager
