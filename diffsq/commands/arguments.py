@@ -71,8 +71,9 @@ WORDS = {
     "import": (
         "check a foreign ensemble, and take it over",
         "Reads .npy, .npz or HDF5 fields (known by their content) whose action you declare, tests them "
-        "(Schwinger-Dyson, s, a guard against a short certified run of our own), and writes an ensemble folder. Exit code 1, and nothing "
-        "written, when the file fails the checks, unless --accept-uncertified.",
+        "(Schwinger-Dyson, s, a guard against a short certified run of our own), and writes an ensemble "
+        "folder. Exit code 1, and nothing written, when the file fails the checks, unless "
+        "--accept-uncertified.",
         "diffsq import fields.npy --set action.kappa=0.27 --set action.lam=0.022 --out runs/theirs",
     ),
     "export": (

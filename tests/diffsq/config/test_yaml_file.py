@@ -11,7 +11,7 @@ import yaml
 from diffsq.checks.perform import read_options
 from diffsq.commands.slurm import submit_scan
 from diffsq.config.config import load_config
-from diffsq.config.scan_file import load_scan
+from diffsq.config.scan_file import load_scan, scan_ranges
 from diffsq.config.yaml_file import Dumper, read_value, read_yaml
 from lattice.errors import InputError
 
@@ -57,7 +57,7 @@ def test_numbers_of_yaml_1_1_alone_are_refused_with_what_to_write(text: str, wri
 
 
 def test_every_reader_of_yaml_refuses_them(tmp_path: Path, config_file: Path) -> None:
-    """A config, `--set` of it, a points file, the options of a check, those of Slurm; in quotes none does."""
+    """A config, `--set` of it, a points file, `--scan`, the options of a check and of Slurm."""
     config_file.write_text(config_file.read_text().replace("seed: 3", "seed: 010"))
     with pytest.raises(InputError, match=r"small\.yaml line \d+: 010 is octal.* write 10 or 8"):
         load_config(config_file)
@@ -67,6 +67,10 @@ def test_every_reader_of_yaml_refuses_them(tmp_path: Path, config_file: Path) ->
     (tmp_path / "points.yaml").write_text(POINTS.replace("0.22", "0.2_2"))
     with pytest.raises(InputError, match=r"points\.yaml line 5: 0\.2_2 .*write 0\.22"):
         load_scan(tmp_path / "points.yaml", [])
+
+    with pytest.raises(InputError, match=r"--scan L: 010 is octal.* write 10 or 8"):
+        scan_ranges(["L=8,010"])
+    assert scan_ranges(["kappa=.25,2.6e-1"]) == {"kappa": [0.25, 0.26]}
 
     def run(bench: Any, progress: Any, n_fields: int = 256) -> None: ...
 
