@@ -167,6 +167,7 @@ def other_layouts(found: tuple[int, ...], fit: Layout) -> list[Layout]:
     lattices = [fit.shape]
     if len(found) == 2:
         lattices += [(length,) * d for total in found for d in (2, 3, 4) if (length := _root(total, d))]
+        lattices += [found[:1]]
     elif len(found) > 2:
         lattices += [found[:-1], found[1:]]
     for shape in dict.fromkeys(lattices):
@@ -174,13 +175,16 @@ def other_layouts(found: tuple[int, ...], fit: Layout) -> list[Layout]:
             other = _ordered(found, shape, order)
             if other is not None and other.order != fit.order and other not in out:
                 out.append(other)
-    return out
+    # of two axes alone, a lattice of one dimension says nothing new but which is which
+    transposed = ("lattice", "n") if found[0] != found[1] else ()
+    out = [other for other in out if len(other.shape) > 1 or other.order == transposed]
+    return sorted(out, key=lambda other: len(other.shape) == 1)
 
 
 def _root(total: int, d: int) -> int | None:
-    """The extent of a lattice of so many sites with d equal extents, if there is one of at least 2."""
+    """The extent of a lattice of so many sites with d equal extents, if there is one of at least 3."""
     length = round(total ** (1 / d))
-    return length if length > 1 and length**d == total else None
+    return length if length > 2 and length**d == total else None
 
 
 def words_of(fit: Layout) -> str:

@@ -106,6 +106,13 @@ def test_the_shape_alone_where_no_order_has_the_identity(tmp_path: Path) -> None
         "if the array (4, 4, 400) holds 400 configurations on 4x4, on the last axis: "
         "--layout lattice,n --set lattice.shape=[4,4]"
     ]
+    flat = import_file(saved(tmp_path, FLAT), wrong)["hints"]
+    assert flat == [
+        "if the array (400, 16) holds 400 configurations on 4x4, their sites on one axis: "
+        "--layout n,sites --set lattice.shape=[4,4]"
+    ]
+    known = import_file(saved(tmp_path, FLAT), wrong, (16,))  # of one dimension, as was said: its kappa
+    assert not any("layout" in hint for hint in known["hints"])
     usual = import_file(saved(tmp_path, PHI), wrong)  # the control: a usual array is told its kappa
     assert "Schwinger-Dyson" in failed(usual)
     assert not any("layout" in hint for hint in usual["hints"])
