@@ -204,4 +204,4 @@ def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("lattice.interchange.reading._IN_MEMORY", 0)
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(InputError, match=rf"^{tempfile.gettempdir()}: disk full.*set TMPDIR"):
-        import_file(saved(tmp_path, free_draws(400, 10)), FREE)
+        import_file(saved(tmp_path, free_draws(400, 10).astype("f4")), FREE)
