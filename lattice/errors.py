@@ -1,4 +1,4 @@
-"""The one error that a user's input can raise, and the name that was perhaps meant."""
+"""The one error that a user's input can raise, the one warning, and the name that was perhaps meant."""
 
 from __future__ import annotations
 
@@ -28,3 +28,7 @@ class InputError(ValueError):
         ...
     lattice.errors.InputError: lam must be >= 0, got -1.0
     """
+
+
+class Notice(UserWarning):
+    """What a user should know although the work goes on: one line, shown as `diffsq: warning: ...`."""

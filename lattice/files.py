@@ -17,16 +17,21 @@ import platform
 import re
 import shutil
 import subprocess
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import filelock
 
-from lattice.errors import InputError
+from lattice.errors import InputError, Notice
 
 _MAX_JSON = 64 * 2**20
 _LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of `replacing`
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# of flock where there are no locks; 524 is the kernel's own ENOTSUPP, which some servers let through
+_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, 524)
 
 
 @contextlib.contextmanager
@@ -74,13 +79,46 @@ def write_atomic(path: Path, content: bytes | Callable[[IO[bytes]], None]) -> No
 def folder_error(folder: Path, error: OSError) -> InputError:
     """The one-line InputError for an operating-system error met while writing in `folder`."""
     what = f"cannot be written: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL:
         what = "disk full or over quota while writing; free some space and run the same command again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         what = "not writable (permission denied or read-only); choose a folder you may write to"
     elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         what = "cannot be used as a folder, a file of another kind is in the way"
     return InputError(f"{folder}: {what}")
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder, removed when the block ends; errors as in `temporary_space`."""
+    with temporary_space(), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def temporary_space() -> Iterator[None]:
+    """Around work with temporary files: InputError, naming their folder and TMPDIR, when it cannot be written
+    or is full."""
+    try:
+        place = tempfile.gettempdir()
+        if not os.access(place, os.W_OK):
+            raise PermissionError(errno.EACCES, f"{place} cannot be written")
+    except OSError as error:
+        raise InputError(
+            f"no temporary folder can be made ({error.strerror or error}); set TMPDIR to one that can "
+            "be written"
+        ) from error
+    try:
+        yield
+    except (OSError, InputError) as error:
+        cause = error.__cause__ if isinstance(error, InputError) else error
+        full = isinstance(cause, OSError) and (cause.errno in _FULL or "No space left" in str(cause))
+        if not full:
+            raise
+        raise InputError(
+            f"{place}: disk full or over quota, in the folder for temporary files; free some space there, or "
+            "set TMPDIR to another folder, and run the same command again"
+        ) from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -189,7 +227,9 @@ def sha256_file(path: Path) -> str:
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9.
 
-    Raises InputError at once when another process holds it, when the folder cannot be written, and when a
+    Where the file system has no locks (some mounts of Lustre and NFS) a marker, lock.soft, holds the folder,
+    with a Notice: one that a killed process left on this machine is taken over, one from elsewhere is named.
+    Raises InputError at once when another process holds the folder, when it cannot be written, and when a
     file called "lock" in it has a content: it is somebody else's.
     """
     folder = Path(folder)
@@ -197,20 +237,56 @@ def run_lock(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder / 'lock'}: not diffsq's lock, it has a content; choose another folder, or move it"
         )
-    lock = filelock.FileLock(str(folder / "lock"), timeout=0)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise InputError(
-            f"{folder}: another process is working in this run folder; wait for it, or choose another folder"
-        ) from error
+        lock = _held(folder)
     except OSError as error:
         raise folder_error(folder, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _held(folder: Path) -> filelock.BaseFileLock:
+    lock: filelock.BaseFileLock = filelock.FileLock(folder / "lock", timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+        return lock
+    except filelock.Timeout:
+        raise InputError(
+            f"{folder}: another process is working in this run folder; wait for it, or choose another folder"
+        ) from None
+    except NotImplementedError as error:
+        reason = str(error)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        reason = error.strerror or str(error)
+    marker = folder / "lock.soft"
+    lock = filelock.SoftFileLock(marker, timeout=0.2)  # some versions take a dead one over at the second try
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InputError(
+            f"{folder}: {_holder(marker)} is working in this run folder; "
+            f"wait for it, or, if it was killed and no longer runs, remove {marker}"
+        ) from None
+    warnings.warn(
+        f"{folder}: this file system has no locks ({reason}); the marker {marker.name} holds the folder "
+        "instead, and stays there if this process is killed",
+        Notice, stacklevel=4,
+    )  # fmt: skip
+    return lock
+
+
+def _holder(marker: Path) -> str:
+    """Who wrote a marker: its first lines are a process number and the name of a machine."""
+    try:
+        lines = marker.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    return f"process {lines[0]} on {lines[1]}" if len(lines) > 1 else "another process"
 
 
 @functools.cache

@@ -10,14 +10,21 @@ others `serve` it.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from lattice.errors import InputError
 
+VARIABLES = ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT")
+WAIT = 60  # seconds for the others to come; torchrun starts all at once
+_A_MOMENT = 3.0
+_ADVICE = f"start all processes with torchrun, or to work alone: unset {' '.join(VARIABLES)}"
 _PATIENCE = datetime.timedelta(days=7)  # the others wait while process 0 does what is not split
 
 
@@ -50,7 +57,8 @@ class Team:
         padded = np.zeros((longest, *part.shape[1:]), dtype=part.dtype)
         padded[: len(part)] = part
         parts = [torch.from_numpy(np.empty_like(padded)) for _ in range(self.size)]
-        dist.all_gather(parts, torch.from_numpy(padded))
+        with _connected():
+            dist.all_gather(parts, torch.from_numpy(padded))
         shares = [Team(rank, self.size).share(n) for rank in range(self.size)]
         return np.concatenate([p.numpy()[: s.stop - s.start] for p, s in zip(parts, shares)])
 
@@ -61,7 +69,8 @@ class Team:
         import torch.distributed as dist
 
         box = [message]
-        dist.broadcast_object_list(box, src=0)
+        with _connected():
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def close(self) -> None:
@@ -71,15 +80,70 @@ class Team:
             dist.destroy_process_group()
 
 
-def team_from_environment() -> Team:
-    """The team torchrun started this process in, or a team of one."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    if not text.isdigit():
-        raise InputError(f"WORLD_SIZE must be a number of processes, got {text!r}; start with torchrun")
-    if int(text) == 1 or "RANK" not in os.environ:
-        return Team()
-    import torch.distributed as dist
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"lost the other processes of this run ({reason}); start all of them again"
+        ) from error
 
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=_PATIENCE)
-    return Team(dist.get_rank(), dist.get_world_size())
+
+def team_from_environment(say: Callable[[str], None] = lambda text: None) -> Team:
+    """The team torchrun started this process in, or a team of one.
+
+    The others are waited for, `WAIT` or the seconds in the variable DIFFSQ_WAIT; `say` tells so when it takes
+    more than a moment. Raises InputError where a variable is missing or no number, as another launcher leaves
+    them, and when the others have not come in time.
+    """
+    given = {name: os.environ.get(name, "") for name in VARIABLES}
+    size, rank = given["WORLD_SIZE"] or "1", given["RANK"]
+    if not size.isdigit() or int(size) < 1:
+        raise InputError(f"WORLD_SIZE must be a number of processes, got {size!r}; {_ADVICE}")
+    if int(size) == 1:
+        return Team()
+    if missing := [name for name, text in given.items() if not text]:
+        raise InputError(f"WORLD_SIZE={size} is set but not {', '.join(missing)}; {_ADVICE}")
+    if not rank.isdigit() or int(rank) >= int(size):
+        raise InputError(f"RANK must be 0 to {int(size) - 1} with WORLD_SIZE={size}, got {rank!r}; {_ADVICE}")
+    if not given["MASTER_PORT"].isdigit():
+        raise InputError(f"MASTER_PORT must be a number, got {given['MASTER_PORT']!r}; {_ADVICE}")
+    return _joined(int(rank), int(size), f"{given['MASTER_ADDR']}:{given['MASTER_PORT']}", say)
+
+
+def launched() -> bool:
+    """Whether torchrun itself started this process, and not variables that somebody left behind."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _joined(rank: int, size: int, place: str, say: Callable[[str], None]) -> Team:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # what it has to say is in the exception too
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    if dist.is_initialized():
+        return Team(dist.get_rank(), dist.get_world_size())
+    text = os.environ.get("DIFFSQ_WAIT", str(WAIT))
+    if not text.isdigit() or int(text) < 1:
+        raise InputError(f"DIFFSQ_WAIT must be a number of seconds, got {text!r}")
+    patience = datetime.timedelta(seconds=int(text))
+    news = f"process {rank} of {size} waits for the others at {place}, {text} s at most"
+    clock = threading.Timer(_A_MOMENT, say, (news,))
+    clock.daemon = True
+    clock.start()
+    try:
+        store, _, _ = next(iter(rendezvous("env://", timeout=patience)))
+        store.set(f"diffsq/{rank}", "here")
+        store.wait([f"diffsq/{other}" for other in range(size)], patience)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"process {rank} of {size} (RANK, WORLD_SIZE) did not find the others at {place} within {text} s "
+            f"({reason}); {_ADVICE}"
+        ) from error
+    finally:
+        clock.cancel()
+    return Team(rank, size)

@@ -16,8 +16,10 @@ machine.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -27,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lattice.arrays import integer_array
-from lattice.errors import InputError
+from lattice.errors import InputError, Notice
 from lattice.seeds import check_seed
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,14 +37,33 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """numba.njit as used everywhere here: cached, without the GIL, strict IEEE (no fastmath)."""
-    result: F = numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    return result
+    return _njit(function)
 
 
 def inlined(function: F) -> F:
     """As `compiled`, always inlined: a call left standing would keep the caller's loop from vectorising."""
-    result: F = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)(function)
+    return _njit(function, forceinline=True)
+
+
+def _njit(function: F, **options: Any) -> F:
+    options |= {"nogil": True, "error_model": "numpy"}
+    try:
+        result: F = numba.njit(cache=True, **options)(function)
+    except RuntimeError as error:  # a read-only installation, and no home folder to write to
+        if "no locator" not in str(error):
+            raise
+        _say_uncached()
+        result = numba.njit(**options)(function)
     return result
+
+
+@functools.cache
+def _say_uncached() -> None:
+    text = (
+        "compiled code cannot be kept (neither the installation nor the home folder can be written): it is "
+        "compiled anew by every process; set NUMBA_CACHE_DIR to a folder that can be written"
+    )
+    warnings.warn(text, Notice, stacklevel=2)
 
 
 M0, M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

@@ -50,10 +50,12 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "a part of a whole that is tested as one": {
         "lattice/observables/averages": "lattice/observables/test_measure",
         "lattice/ensembles/columns": "lattice/ensembles/test_ensemble",
+        "lattice/interchange/families": "lattice/interchange/test_kinds",
+        "lattice/interchange/hdf5": "lattice/interchange/test_kinds",
+        "lattice/interchange/layouts": "lattice/interchange/test_misread",
         "diffsq/config/action_section": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",
-        "diffsq/config/yaml_file": "diffsq/config/test_config",
         "diffsq/report/reader": "diffsq/report/test_page",
         "diffsq/report/sections": "diffsq/report/test_page",
         "diffsq/report/tables": "diffsq/report/test_page",

@@ -13,11 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from diffsq.config.names import CHECK_NAMES
 from diffsq.config.section import nearest
-from diffsq.config.yaml_file import Loader
+from diffsq.config.yaml_file import read_value
 from diffsq.run_folder.finished import open_run
 from lattice.errors import InputError
 from lattice.files import (
@@ -134,10 +132,7 @@ def read_options(settings: Sequence[str], run: Callable[..., Any], name: str) ->
         key, equals, text = (part.strip() for part in setting.partition("="))
         if not equals or not key:
             raise InputError(f"--set takes NAME=VALUE, such as {next(iter(known), 'n')}=...; got {setting!r}")
-        try:
-            value = yaml.load(text, Loader=Loader)
-        except yaml.YAMLError:
-            raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
+        value = read_value(text, f"--set {key}")
         kind = _check_option(key, value, run, name)
         if kind is float or typing.get_origin(kind) is tuple:
             value = float(value) if kind is float else tuple(value)

@@ -70,9 +70,10 @@ WORDS = {
     ),
     "import": (
         "check a foreign ensemble, and take it over",
-        "Reads .npy, .npz or HDF5 fields whose action you declare, tests them (Schwinger-Dyson, s, a guard "
-        "against a short certified run of our own), and writes an ensemble folder. Exit code 1, and nothing "
-        "written, when the file fails the checks, unless --accept-uncertified.",
+        "Reads .npy, .npz or HDF5 fields (known by their content) whose action you declare, tests them "
+        "(Schwinger-Dyson, s, a guard against a short certified run of our own), and writes an ensemble "
+        "folder. Exit code 1, and nothing written, when the file fails the checks, unless "
+        "--accept-uncertified.",
         "diffsq import fields.npy --set action.kappa=0.27 --set action.lam=0.022 --out runs/theirs",
     ),
     "export": (
@@ -206,13 +207,20 @@ def _compare(sub: argparse.ArgumentParser) -> None:
 
 def _import(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("file", metavar="FILE", type=Path, help=".npy, .npz or HDF5 file of fields (n, ...)")
+    sub.add_argument(
+        "--layout", metavar="ORDER",
+        help="order of the axes: n,lattice (default), lattice,n, chain,n,lattice, n,chain,lattice, or of "
+        "flat fields n,sites (last lattice axis fastest) or n,sites_f; a channel of extent 1 is `channel`",
+    )  # fmt: skip
     _set(
         sub,
         "KEY=VALUE",
         "action.kappa and action.lam, or action.convention (bare, flow, schaich-loinaz) with "
         "action.mass2 and action.coupling; lattice.shape",
     )
-    sub.add_argument("--dataset", metavar="NAME", help="which dataset of an HDF5 or .npz file")
+    sub.add_argument(
+        "--dataset", metavar="NAME", help="which dataset, or group of one for each configuration"
+    )
     sub.add_argument("--n-chains", metavar="N", type=int, help="number of chains the file holds")
     sub.add_argument("--stride", metavar="N", type=int, help="trajectories between two configurations")
     sub.add_argument("--out", metavar="DIR", type=Path, help="write the ensemble there (default: only check)")

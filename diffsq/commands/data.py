@@ -34,7 +34,7 @@ def import_command(args: argparse.Namespace) -> int:
     result = import_file(
         args.file, action, shape, dataset=args.dataset, n_chains=args.n_chains, stride=args.stride,
         out=args.out, accept_uncertified=args.accept_uncertified, seed=args.seed,
-        progress=make_progress(args.quiet),
+        progress=make_progress(args.quiet), **({"layout": args.layout} if args.layout else {}),
     )  # fmt: skip
     print(format_import(result))
     if not result["passed"] and args.accept_uncertified:

@@ -21,7 +21,7 @@ from diffsq.commands.arguments import build_parser
 from diffsq.commands.configs import configs_command
 from diffsq.commands.data import compare_command, export_command, import_command
 from diffsq.commands.run import report_command, stage_command
-from diffsq.commands.session import limit_threads, say_error, words
+from diffsq.commands.session import limit_threads, plain_notices, say_error, to_stderr, words
 from lattice.errors import InputError
 
 
@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     traceback = os.environ.get("DIFFSQ_TRACEBACK") == "1"
     try:
         args = build_parser().parse_args(argv)
-        code = _together(args)
+        with plain_notices():
+            code = _together(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -47,25 +48,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _together(args: argparse.Namespace) -> int:
-    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles.
+    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles. A
+    command that makes none joins nobody, whatever variables another launcher has left.
 
     A failing process 0 just ends: torchrun then ends the others, which may be in the middle of anything.
     """
     args.team = None
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return COMMANDS[args.command](args)
-    limit_threads(getattr(args, "threads", None))
-    from lattice.processes import team_from_environment
-    from lattice.simulation.monte_carlo import serve
+    from lattice.processes import launched, team_from_environment
 
-    args.team = team_from_environment()
+    if not _is_shared(args):
+        if launched() and os.environ.get("RANK", "0") != "0":
+            to_stderr(
+                f"diffsq: `{args.command}` is the work of one process; RANK={os.environ['RANK']} leaves it"
+            )
+            return 0
+        return COMMANDS[args.command](args)
+    args.team = team_from_environment(lambda text: to_stderr(f"diffsq: {text}"))  # before torch is imported
+    limit_threads(getattr(args, "threads", None))
     if args.team.rank:
+        from lattice.simulation.monte_carlo import serve
+
         serve(args.team)
         return 0
     code = COMMANDS[args.command](args)
     args.team.tell(None)
     args.team.close()
     return code
+
+
+def _is_shared(args: argparse.Namespace) -> bool:
+    """Whether the command makes ensembles here, which several processes can share."""
+    elsewhere = getattr(args, "submit", None) is not None or getattr(args, "collect", False)
+    return args.command in ("run", "ensemble") and not (args.dry_run or elsewhere)
 
 
 def doctor_command(args: argparse.Namespace) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lattice.errors import InputError
+from lattice.errors import InputError, Notice
 
 if TYPE_CHECKING:
     from diffsq.config.config import Config
@@ -101,3 +103,19 @@ def words(error: BaseException) -> str:
 def say_error(text: str, code: int) -> int:
     print(f"diffsq: error: {' '.join(text.split())}", file=sys.stderr)
     return code
+
+
+@contextlib.contextmanager
+def plain_notices() -> Iterator[None]:
+    """A Notice of the packages as one line on standard error; other warnings as Python shows them."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, Notice):
+                to_stderr(f"diffsq: warning: {message}")
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield

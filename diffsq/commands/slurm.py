@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from diffsq.config.yaml_file import read_value
 from lattice.errors import InputError
 from lattice.scans.scan import ScanPoint, make_point
 
@@ -52,4 +51,4 @@ def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise InputError(f"--submit takes NAME=VALUE, such as timeout_min=60, got {text!r}")
-    return name, yaml.safe_load(value)
+    return name, read_value(value, f"--submit {name}")

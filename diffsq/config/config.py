@@ -28,7 +28,7 @@ from pydantic import (
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.names import CHECK_NAMES
 from diffsq.config.presets import found
-from diffsq.config.section import Section, Seed, nearest, one_line
+from diffsq.config.section import Section, Seed, nearest, one_line, refuse_truth_values
 from diffsq.config.sections import (
     MIN_EXTENT,
     ChainParameters,
@@ -289,6 +289,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
         action = read_action(data["action"], len(shape) if isinstance(shape, list | tuple) else None)
         check_limits(action)  # also of converted couplings
     kind = run_kind(action)
+    refuse_truth_values(kind, data)
     try:
         return kind.model_validate({**data, "action": action})
     except ValidationError as error:

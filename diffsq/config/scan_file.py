@@ -20,6 +20,7 @@ Couplings in another convention are converted once, here; all results are in the
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,7 +30,7 @@ from pydantic import Field, StringConstraints, field_validator
 from diffsq.config.action_section import read_action
 from diffsq.config.config import Config, LatticeRun, load_config
 from diffsq.config.section import Section, Seed, validated
-from diffsq.config.yaml_file import apply_override, read_yaml
+from diffsq.config.yaml_file import apply_override, read_value, read_yaml
 from lattice.errors import InputError
 from lattice.simulation.parameters import MonteCarlo
 from lattice.statistics.notation import parse_value
@@ -205,18 +206,21 @@ def _values(key: str, text: str) -> list[float]:
     parts = text.split(":")
     try:
         if len(parts) == 1:
-            return [_finite(text)]
-        start, stop, n = _finite(parts[0]), _finite(parts[1]), int(parts[2])
+            return [_finite(key, text)]
+        start, stop, n = _finite(key, parts[0]), _finite(key, parts[1]), int(parts[2])
         if len(parts) > 3 or not 2 <= n <= MAX_POINTS:
             raise ValueError
+    except InputError:
+        raise
     except (ValueError, IndexError):
         raise InputError(f"--scan {key}: cannot read {text!r}; write a number or start:stop:n") from None
     # 12 digits: 0.26:0.28:3 shall contain 0.27 as anyone would write it, it is part of the point's name
     return [float(f"{start + (stop - start) * i / (n - 1):.12g}") for i in range(n)]
 
 
-def _finite(text: str) -> float:
-    number = float(text)
-    if number - number != 0.0:
+def _finite(key: str, text: str) -> float:
+    """A number, spelled as everywhere in a config."""
+    number = read_value(text, f"--scan {key}")
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ValueError
-    return number
+    return float(number)

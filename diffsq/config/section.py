@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -33,9 +33,44 @@ class Section(BaseModel):
 def validated(model: type[Model], data: Any, where: str) -> Model:
     """`data` as a `model`; InputError, one line that begins with `where`, for whatever is wrong with it."""
     try:
+        refuse_truth_values(model, data)
         return model.model_validate(data)
     except ValidationError as error:
         raise InputError(where + one_line(error, model).replace(" from the config", "")) from None
+    except InputError as error:
+        raise InputError(f"{where}{error}") from None
+
+
+def refuse_truth_values(model: type[BaseModel], data: Any, prefix: str = "") -> None:
+    """InputError where `data` has true or false (YAML also reads yes, no, on, off so) for a number or a text:
+    pydantic would take true as 1."""
+    for name, field in model.model_fields.items():
+        value = data.get(name) if isinstance(data, Mapping) else None
+        kinds = list(_kinds(field.annotation))
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        for section in sections if isinstance(value, Mapping) else []:
+            refuse_truth_values(section, value, f"{prefix}{name}.")
+        if Any in kinds or bool in kinds or sections or not _has_truth_value(value):
+            continue
+        number = int in kinds or float in kinds
+        wanted, advice = ("a number", "the number itself") if number else ("text", "it in quotes")
+        raise InputError(
+            f"{prefix}{name} must be {wanted}, got {value!r}: yes, no, on, off, true and false are "
+            f"truth values in YAML; write {advice}"
+        )
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """An annotation and all it is made of."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+def _has_truth_value(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return any(map(_has_truth_value, value)) if isinstance(value, list | tuple) else isinstance(value, bool)
 
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
@@ -57,7 +92,12 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
     if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
         return str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
     message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
-    return f"{path}: {message}, got {error['input']!r}"
+    given, advice = error["input"], ""
+    if given is None:
+        advice = " (null, as an empty value is read); give a value, or leave the key out for its default"
+    elif error["type"] == "string_type" and isinstance(given, int | float):
+        advice = f"; write '{given}' in quotes"
+    return f"{path}: {message}, got {given!r}{advice}"
 
 
 def _keys(loc: Sequence[str | int], model: type[BaseModel]) -> list[str]:

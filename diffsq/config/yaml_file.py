@@ -6,8 +6,9 @@ Nothing here knows what the keys mean; `diffsq.config` does.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -26,10 +27,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise InputError(f"--set takes key.path=value, such as lattice.shape=[32,32]; got {override!r}")
-    try:
-        value = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError:
-        raise InputError(f"--set {key}: cannot read the value {text!r} as YAML") from None
+    value = read_value(text, f"--set {key}")
     section = data
     for depth, part in enumerate(parts[:-1], start=1):
         inner = section.get(part)
@@ -39,6 +37,20 @@ def apply_override(data: dict[str, Any], override: str) -> None:
             raise InputError(f"--set {key}: {'.'.join(parts[:depth])} is a value, not a section")
         section = inner
     section[parts[-1]] = value
+
+
+def read_value(text: str, where: str) -> Any:
+    """One YAML value of the command line; InputError, which begins with `where`, for what cannot be read.
+
+    >>> read_value("[1e5, -.5, 1e-3]", "--set x")
+    [100000, -0.5, 0.001]
+    """
+    try:
+        return yaml.load(text, Loader=Loader)
+    except _Misread as error:
+        raise InputError(f"{where}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a number too long for Python
+        raise InputError(f"{where}: cannot read the value {text!r} as YAML") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -56,9 +68,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark is not None else ""
-        raise InputError(
-            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'syntax'})"
-        ) from None
+        problem = getattr(error, "problem", None) or "syntax"
+        said = problem if isinstance(error, _Misread) else f"not valid YAML ({problem})"
+        raise InputError(f"{path}{where}: {said}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid YAML ({error})") from None
     if not isinstance(data, dict):
         raise InputError(
             f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
@@ -76,24 +90,68 @@ def _nearby_files(path: Path) -> str:
     return "; `diffsq configs` lists the presets" if str(path) == path.stem else ""
 
 
+class _Misread(yaml.constructor.ConstructorError):
+    """Sound YAML that says something else than its writer means."""
+
+
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 calls it text) and refuses a key given twice."""
+    """SafeLoader for numbers as a physicist writes them: 1e-3, 1e5 and -.5 are numbers (YAML 1.1 calls them
+    text); 010, 1_000 and 1:00 are refused (YAML 1.1 reads 8, 1000 and 60); dates are text. A key written
+    twice in one mapping is refused; one that a merge `<<: *base` brings in may be written again, and wins."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # here, not where it is constructed: merges have been written into the node by then
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                several = "; merge several as <<: [*a, *b]" if key.value == "<<" else ""
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key_node.value!r} twice", key_node.start_mark
+                    None, None, f"key {key.value!r} twice{several}", key.start_mark
                 )
-            seen.add(key_node.value)
-        return mapping
+            seen.add(key.value)
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:
+        text = str(self.construct_scalar(node))
+        digits, sign = text.lstrip("+-"), "-" if text.startswith("-") else ""
+        if re.fullmatch(r"0[0-9]+", digits):
+            values = [int(digits), *([int(digits, 8)] if re.fullmatch(r"[0-7]+", digits) else [])]
+            write = " or ".join(f"{sign}{value}" for value in dict.fromkeys(values))
+            raise _misread(node, write, "octal in YAML 1.1, decimal elsewhere")
+        if digits.startswith("0o"):
+            raise _misread(node, f"{sign}{int(digits, 8)}", "octal elsewhere, text in YAML 1.1")
+        number = int(super().construct_yaml_int(node))
+        return number if re.fullmatch(r"[0-9]+|0[xb][0-9a-fA-F]+", digits) else _refuse(node, number)
+
+    def construct_yaml_float(self, node: Any) -> float | int:
+        text = str(self.construct_scalar(node))
+        if re.fullmatch(r"[-+]?[0-9]+[eE]\+?[0-9]{1,2}", text):
+            return int(Decimal(text))
+        number = float(super().construct_yaml_float(node))
+        return _refuse(node, number) if "_" in text or ":" in text else number
 
 
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
+def _refuse(node: Any, number: float) -> NoReturn:
+    how = "of base 60" if ":" in node.value else "with underscores"
+    raise _misread(node, f"{number:.15g}", f"a number {how} in YAML 1.1 alone")
+
+
+def _misread(node: Any, write: str, why: str) -> _Misread:
+    said = f"{node.value} is {why}: write {write}, or '{node.value}' in quotes if it is text"
+    return _Misread(None, None, said, node.start_mark)
+
+
+_NUMBERS = list("-+.0123456789")
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
+Loader.add_constructor("tag:yaml.org,2002:float", Loader.construct_yaml_float)
+# a date where a number is wanted is then refused as text, and is text where that is wanted
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith(":timestamp")]
+    for first, known in Loader.yaml_implicit_resolvers.items()
+}
 
 
 class Dumper(yaml.SafeDumper):
@@ -103,3 +161,10 @@ class Dumper(yaml.SafeDumper):
 Dumper.add_representer(
     list, lambda d, seq: d.represent_sequence("tag:yaml.org,2002:seq", seq, flow_style=True)
 )
+for dialect in (Loader, Dumper):  # what one reads as a number, the other writes in quotes where it is text
+    dialect.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$|^[-+]\.\d+$"),
+        _NUMBERS,
+    )
+    dialect.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(0o[0-7]+|0[0-9]+)$"), _NUMBERS)

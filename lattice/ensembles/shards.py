@@ -174,7 +174,21 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: truncated, damaged or not HDF5 ({reason[:160]})") from error
+        fault = hdf5_fault(error) or f"truncated, damaged or not HDF5 ({reason[:160]})"
+        raise InputError(f"{path}: {fault}") from error
+
+
+def hdf5_fault(error: Exception) -> str:
+    """What is wrong with a sound HDF5 file that cannot be opened now; "" where it is something else."""
+    text = str(error)
+    if "already open for write" in text or "consistency flags" in text:
+        return (
+            "is open for writing in another program, or was not closed by one that was killed; wait for it, "
+            "or clear the mark with `h5clear -s FILE`"
+        )
+    if "unable to lock file" in text or isinstance(error, BlockingIOError):
+        return "is locked by another program that writes it; wait until that is done, or take a copy"
+    return ""
 
 
 def check_finite(phi: Floats, where: str = "") -> None:
@@ -185,6 +199,26 @@ def check_finite(phi: Floats, where: str = "") -> None:
     if not finite.all():
         bad, first = f"{int((~finite).sum())} of {len(phi)} configurations", int(np.argmin(finite))
         raise InputError(f"{where}NaN or infinity in the fields of {bad}, first in configuration {first}")
+
+
+def check_distinct(chain: Integers, trajectory: Integers) -> None:
+    """Refuse a configuration stored twice: InputError naming chain (n,), trajectory (n,) and the rows.
+
+    >>> check_distinct(np.array([0, 1, 1]), np.array([7, 7, 7]))
+    Traceback (most recent call last):
+        ...
+    lattice.errors.InputError: trajectory 7 of chain 1 is stored twice, rows 1 and 2 (1 such in all): \
+leave one of each out; a chain need not be evenly spaced, but its trajectories must differ
+    """
+    order = np.lexsort((trajectory, chain))  # stable: rows of a pair stay in order
+    same = np.flatnonzero((np.diff(chain[order]) == 0) & (np.diff(trajectory[order]) == 0))
+    if len(same):
+        row, again = (int(order[same[0] + i]) for i in (0, 1))
+        raise InputError(
+            f"trajectory {int(trajectory[row])} of chain {int(chain[row])} is stored twice, rows {row} and "
+            f"{again} ({len(same)} such in all): leave one of each out; a chain need not be evenly spaced, "
+            "but its trajectories must differ"
+        )
 
 
 def check_shard(shard: Shard, action: Action, label: str) -> None:

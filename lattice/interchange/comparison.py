@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,7 @@ from lattice.certificates.identities import schwinger_dyson
 from lattice.certificates.monte_carlo import MIN_THERM_OVER_TAU
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
+from lattice.files import scratch_folder
 from lattice.interchange.identities import Rows, mean_of, series_of, zero_mode
 from lattice.progress import Progress
 from lattice.simulation.monte_carlo import generate
@@ -56,8 +55,8 @@ def own_run(action: Action, shape: tuple[int, ...], seed: int, progress: Progres
             stride=stride, n_clusters=4, cluster="wolff" if action.phi4 else "none",
             length_jitter=0.6,  # no length is then a period of the magnetisation deep in the broken phase
         )  # fmt: skip
-        with tempfile.TemporaryDirectory() as folder:
-            ensemble = generate(action, shape, params, seed, Path(folder), progress=progress)
+        with scratch_folder() as folder:
+            ensemble = generate(action, shape, params, seed, folder, progress=progress)
         if enough(ensemble) or attempt == GUARD_ATTEMPTS - 1:
             break
         n_therm, stride = _longer(ensemble.attrs["certificate"], n_therm, stride)
@@ -145,7 +144,8 @@ def hints(phi: Floats, action: Action, series: dict[str, Floats], rows: Rows, fa
         out.append("nearly all configurations have one sign of M; a random sign for each would restore Z2")
     if "order of chains" in failed:
         out.append(
-            "different chains go together: the axes look like (time, chain), which should be swapped, or "
+            "different chains go together: the axes look like (time, chain), which should be swapped (layout "
+            "n,chain,lattice), or "
             "n_chains is wrong (or all chains drift alike)"
         )
     if "independence" in failed:

@@ -15,7 +15,7 @@ import gzip
 import importlib
 import json
 import os
-import tempfile
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ import numpy as np
 
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.shards import check_distinct
 from lattice.errors import InputError
-from lattice.files import canonical_json, replacing, write_atomic
+from lattice.files import canonical_json, scratch_folder, write_atomic
 from lattice.observables import holomorphic
 from lattice.observables.scalar import definitions, primaries, two_point_series
 
@@ -54,7 +55,7 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
     Configurations that are one per chain are independent and become one chain. Both files carry action,
     convention, shape and identity, and no name of a user or machine. Raises InputError when the optional
     library is missing, `out` exists or cannot be written, chains are too short (pyerrors) or of unequal
-    length (arviz).
+    length (arviz), or a configuration is stored twice.
     """
     if kind not in KINDS:
         raise InputError(f"unknown kind of export {kind!r}; known: {', '.join(KINDS)}")
@@ -66,6 +67,7 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
         out = out.with_name(out.name + suffix)
     if os.path.lexists(out):
         raise InputError(f"{out}: is there already; choose another name, or remove it")
+    check_distinct(ensemble.chain, ensemble.trajectory)
     write(ensemble, out, fields)
     return [str(out)]
 
@@ -106,7 +108,7 @@ def _replicas(ensemble: Ensemble) -> list[Integers]:
 
 
 def _numbers(ensemble: Ensemble, part: Integers) -> Integers:
-    """Trajectory numbers of a replica, or 1, 2, 3, ... where they do not increase (independent draws)."""
+    """Trajectory numbers of a replica, or 1, 2, 3, ... where they do not increase: draws of many chains."""
     times = ensemble.trajectory[part]
     return times if (np.diff(times) > 0).all() else np.arange(1, len(part) + 1)
 
@@ -137,8 +139,8 @@ def _pyerrors(ensemble: Ensemble, out: Path, fields: bool) -> None:
     pe, pe_json = _library("pyerrors"), _library("pyerrors.input.json")
     obs, undefined = _observables(pe, ensemble)
     about = {**_about(ensemble), "weighted": ensemble.log_weight is not None, "undefined": undefined}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "obs.json.gz"
+    with scratch_folder() as folder:
+        path = folder / "obs.json.gz"
         pe_json.dump_dict_to_json(obs, str(path), description=about, indent=0)
         content = json.loads(gzip.decompress(path.read_bytes()))
     for private in ("who", "host"):  # pyerrors adds the names of the user and the machine
@@ -219,8 +221,11 @@ def _arviz(ensemble: Ensemble, out: Path, fields: bool) -> None:
     coords = {"chain": np.arange(len(parts)), "draw": times[0] if common else np.arange(times.shape[1])}
     about = {k: x if isinstance(x, str) else canonical_json(x) for k, x in _about(ensemble).items()}
     dataset = xarray.Dataset(data, coords, {**about, "inference_library": "diffsq"})
-    with replacing(out) as tmp:
-        dataset.to_netcdf(tmp, group="posterior", engine="h5netcdf")
+    with scratch_folder() as folder:  # h5netcdf locks its file, which not every file system can
+        made = folder / "posterior.nc"
+        dataset.to_netcdf(made, group="posterior", engine="h5netcdf")
+        with open(made, "rb") as file:
+            write_atomic(out, lambda there: shutil.copyfileobj(file, there))
 
 
 KINDS: dict[str, tuple[str, Callable[[Ensemble, Path, bool], None]]] = {

@@ -16,12 +16,13 @@ import numpy as np
 
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats
-from lattice.certificates.check import GATE, Check, failed_check
+from lattice.certificates.check import GATE, Check, failed_check, make_check
 from lattice.ensembles.ensemble import Ensemble, write_ensemble
 from lattice.errors import InputError
 from lattice.files import replacing, write_json
 from lattice.interchange import comparison, identities
 from lattice.interchange.identities import Rows
+from lattice.interchange.misread import layout_hints
 from lattice.interchange.reading import ForeignFields, read_foreign
 from lattice.progress import Progress
 from lattice.seeds import check_seed
@@ -31,11 +32,14 @@ from lattice.statistics.notation import aligned, printed
 def import_file(
     path: Path, action: Action, shape: tuple[int, ...] | None = None, *, dataset: str | None = None,
     n_chains: int | None = None, stride: int | None = None, out: Path | None = None,
-    accept_uncertified: bool = False, seed: int = 1, progress: Progress | None = None,
+    layout: str | None = None, accept_uncertified: bool = False, seed: int = 1,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Check the fields in `path` (.npy, .npz, HDF5: see lattice.interchange.reading) as draws from exp(-S) of
     the declared `action` in the kappa-lambda convention, and write them to the folder `out` if they pass.
 
+    layout: the order of the array's axes in words, such as "lattice,n" (lattice.interchange.layouts); None:
+    the usual (n, *shape), or what else fits `shape`, with a note.
     n_chains: the file holds that many chains of equal length, one after the other, configurations evenly
     spaced, `stride` trajectories apart; None: every configuration is taken as independent, which is checked.
     seed: of our own short run, made in a temporary folder (seconds to a minute).
@@ -43,9 +47,9 @@ def import_file(
     Returns JSON data: passed, reason, file {name, sha256, dataset, dtype, array_shape}, action, shape, n,
     n_chains, notes, hints, checks (records of lattice.certificates.check), guard (our own run: n,
     n_independent, passed, and per quantity value, error, own_value, own_error, sigmas; None where the checks
-    of the file alone have failed or the lattice is too large for a run of our own), written (bool), identity
-    (of what was written) and certificate. A file that fails is not an error: it is not written, unless
-    `accept_uncertified`, and then its certificate says that it failed.
+    of the file alone have failed, or decide because the lattice is too large for a run of our own), written
+    (bool), identity (of what was written) and certificate. A file that fails is not an error: it is not
+    written, unless `accept_uncertified`, and then its certificate says that it failed.
 
     Raises InputError for what cannot be read at all, for an action that has no normalisable distribution, and
     when `out` is not a new or empty folder.
@@ -57,7 +61,7 @@ def import_file(
         raise InputError(f"{target}: is not empty; choose a new folder")
     if stride is not None and stride < 1:
         raise InputError(f"stride must be at least 1 trajectory, got {stride}")
-    found = read_foreign(Path(path), shape, dataset, n_chains)
+    found = read_foreign(Path(path), shape, dataset, n_chains, layout)
     action.check_normalisable(found.phi.shape[1:])
     ensemble = _ensemble(found, action, stride)
     certificate, advice = _certificate(ensemble, found, seed, progress)
@@ -141,7 +145,8 @@ def _certificate(
     rows = None if _known_chains(found) is None else ensemble.replicas()
     checks = identities.content_checks(ensemble.phi, rows)
     parts: dict[str, Any] = {}
-    guard, advice = None, []
+    guard: dict[str, Any] | None = None
+    advice: list[str] = []
     if len(ensemble) < 2:
         checks.append(failed_check("own run", "certified", "one configuration cannot be compared"))
     else:
@@ -155,10 +160,12 @@ def _certificate(
         if any(not check["passed"] for check in checks):
             found.notes.append("the checks of the file alone have failed: no run of our own was made")
         else:
-            compared, guard = _compared(ensemble, series, rows, seed, progress)
+            compared, guard = _compared(ensemble, series, rows, seed, progress, found.notes)
             checks += compared
         failed = {check["name"] for check in checks if not check["passed"]}
         advice = comparison.hints(ensemble.phi, ensemble.action, series, rows, failed)
+    if {check["name"] for check in checks if not check["passed"]} & {"Schwinger-Dyson", "configurations"}:
+        advice = layout_hints(found, ensemble.action) or advice
     failures = [check["name"] for check in checks if not check["passed"]]
     identity = next((check for check in checks if check["name"] == "Schwinger-Dyson"), None)
     certificate = {
@@ -180,11 +187,21 @@ def _certificate(
 
 
 def _compared(
-    ensemble: Ensemble, series: dict[str, Floats], rows: Rows, seed: int, progress: Progress | None
+    ensemble: Ensemble,
+    series: dict[str, Floats],
+    rows: Rows,
+    seed: int,
+    progress: Progress | None,
+    notes: list[str],
 ) -> tuple[list[Check], dict[str, Any] | None]:
-    """The checks against our own run, and what is kept of it; a lattice too large for one is a failure."""
+    """The checks against our own run, and what is kept of it; a lattice too large for one is judged by the
+    identities of the file alone, which a note says."""
     if reason := comparison.too_large(ensemble.shape):
-        return [failed_check("own run", "certified", reason)], None
+        notes.append(
+            f"judged by the identities of the file alone: {reason}; slow modes that had not arrived (domain "
+            "walls) are not seen by them"
+        )
+        return [make_check("own run", None, None, "identities alone", True, reason)], None
     own = comparison.own_run(ensemble.action, ensemble.shape, seed, progress)
     checks, table = comparison.guard_checks(series, rows, own)
     kept = {key: own.attrs["certificate"][key] for key in ("n_independent", "passed", "reason")}

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lattice.arrays import Floats, Integers, real_array
+from lattice.ensembles.shards import check_distinct
 from lattice.errors import InputError
-from lattice.statistics.gamma import Derived, Estimate, EstimatorError, gamma_method
+from lattice.statistics.gamma import MIN_REPLICA, Derived, Estimate, EstimatorError, gamma_method
+from lattice.statistics.irregular import Grid, grid_of
 from lattice.statistics.jackknife import jackknife, jackknife_weighted
 from lattice.statistics.weights import normalised_weights
 
@@ -27,13 +29,18 @@ _OF_ESTIMATE = ("error", "tau_int", "tau_int_error", "bias")
 
 @dataclass(frozen=True)
 class Averages:
-    """How this ensemble is averaged: replicas (index arrays) without weights, or log weights (n,)."""
+    """How this ensemble is averaged: replicas (index arrays) without weights, or log weights (n,).
+
+    times: of replicas with gaps, or of which some are short, the trajectory numbers of each; note says so.
+    """
 
     replicas: Sequence[Integers]
     log_weight: Floats | None
     s_tau: float
     n_blocks: int
     method: Method
+    times: Sequence[Integers] | None = None
+    note: str = ""
 
     @property
     def weights(self) -> Floats | None:
@@ -50,7 +57,9 @@ class Averages:
         if self.log_weight is not None:
             return jackknife_weighted(x, self.log_weight, f, self.n_blocks)
         data = [x[index] for index in self.replicas]
-        return (jackknife if self.method == "jackknife" else gamma_method)(data, f, self.s_tau)
+        if self.method == "jackknife":
+            return jackknife(data, f, self.s_tau, times=self.times)
+        return gamma_method(data, f, self.s_tau, times=self.times)
 
     def entry(self, x: Floats, f: Derived | None, why_undefined: str = "") -> dict[str, Any]:
         """One observable; what the estimator refuses has its reason and does not stop the rest."""
@@ -81,7 +90,8 @@ class Averages:
         """The error method in words."""
         if self.log_weight is not None:
             return WEIGHTED
-        return (GAMMA if self.method == "gamma" else JACKKNIFE) + f", S_tau = {self.s_tau:g}"
+        method = (GAMMA if self.method == "gamma" else JACKKNIFE) + f", S_tau = {self.s_tau:g}"
+        return f"{method}; {self.note}" if self.note else method
 
 
 def averages(
@@ -98,6 +108,7 @@ def averages(
         raise InputError(f"method must be 'gamma' or 'jackknife', got {method!r}")
     if n == 0:
         raise InputError("the ensemble has no configurations")
+    check_distinct(np.asarray(ensemble.chain), np.asarray(ensemble.trajectory))
     everything = [np.arange(n, dtype=np.int64)]
     if ensemble.log_weight is not None:
         if ignore_weights:  # draws are independent: their order is one series
@@ -108,29 +119,31 @@ def averages(
         normalised_weights(log_weight)  # refuses NaN
         return Averages(everything, log_weight, s_tau, n_blocks, method)
     replicas = [np.asarray(index, dtype=np.int64) for index in ensemble.replicas()]
-    if all(len(index) == 1 for index in replicas):
-        replicas = everything  # one configuration per chain: independent by construction
-    else:
-        _check_spacing(ensemble, replicas)
-    return Averages(replicas, None, s_tau, n_blocks, method)
+    if all(len(index) == 1 for index in replicas):  # one configuration per chain: independent by construction
+        return Averages(everything, None, s_tau, n_blocks, method)
+    trajectory, chain = np.asarray(ensemble.trajectory), np.asarray(ensemble.chain)
+    replicas = [index[np.argsort(trajectory[index], kind="stable")] for index in replicas]
+    times = [trajectory[index] for index in replicas]
+    notes = _irregularities(grid_of(times), [int(chain[index[0]]) for index in replicas])
+    return Averages(replicas, None, s_tau, n_blocks, method, times if notes else None, "; ".join(notes))
 
 
-def _check_spacing(ensemble: Ensemble, replicas: Sequence[Integers]) -> None:
-    """Refuse gaps: rho(t) of an unevenly spaced chain belongs to no t."""
-    spacing: int | None = None
-    for index in replicas:
-        trajectory = np.asarray(ensemble.trajectory)[index]
-        steps = np.diff(trajectory)
-        if len(steps) == 0:
-            continue
-        spacing = int(steps[0]) if spacing is None else spacing
-        if spacing <= 0 or np.any(steps != spacing):
-            at = int(np.argmax(steps != spacing)) if spacing > 0 else 0
-            raise InputError(
-                f"chain {int(np.asarray(ensemble.chain)[index[0]])}: trajectory {int(trajectory[at])} is "
-                f"followed by {int(trajectory[at + 1])} where the spacing is {spacing}; tau_int needs evenly "
-                "spaced chains"
-            )
+def _irregularities(grid: Grid, chains: Sequence[int]) -> list[str]:
+    """What is uneven in these chains, and how the errors take it."""
+    notes, lengths = [], np.array([len(part) for part in grid.positions])
+    gaps = [chain for chain, part in zip(chains, grid.positions) if len(part) < part[-1] + 1]
+    if gaps:
+        notes.append(
+            f"pairs at equal distance: {len(gaps)} of {len(chains)} chains, first chain {gaps[0]}, have gaps "
+            f"or a larger spacing than {grid.unit}"
+        )
+    short = np.flatnonzero(lengths < MIN_REPLICA)
+    if 0 < len(short) < len(lengths) and lengths[short].sum() <= lengths.sum() / 4:
+        which = f"chain {chains[short[0]]} has" if len(short) == 1 else f"{len(short)} chains have"
+        notes.append(
+            f"{which} only {lengths[short].min()} configurations, whose pairs are taken with the others'"
+        )
+    return notes
 
 
 def entry_of(value: float, **known: float) -> dict[str, Any]:

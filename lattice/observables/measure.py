@@ -21,6 +21,7 @@ from lattice.observables import holomorphic, scalar
 from lattice.observables.averages import Averages, Method, averages, entry_of
 from lattice.observables.names import in_short_table
 from lattice.statistics.gamma import Derived, EstimatorError
+from lattice.statistics.irregular import grid_of
 from lattice.statistics.notation import aligned, printed
 from lattice.statistics.pulls import pull
 from lattice.statistics.rounding import rounding_of
@@ -68,8 +69,9 @@ def measure(
     error None and a "reason".
 
     ignore_weights=True measures a weighted ensemble as drawn: independent configurations, one series.
-    Raises InputError for NaN fields or weights, fields of several real components, an empty ensemble, an
-    unknown method, or unevenly spaced trajectories (tau_int would be wrong).
+    Chains with gaps, of several spacings or with few configurations keep their values; their errors are those
+    of pairs at equal distance, which "method" says. Raises InputError for NaN fields or weights, fields of
+    several real components, an empty ensemble, an unknown method, or a configuration stored twice.
     """
     shape, curves = ensemble.phi.shape[1:], None
     if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
@@ -210,6 +212,11 @@ def _ensemble_block(ensemble: Ensemble, sample: Averages, ignore_weights: bool) 
 def _tau_unit(ensemble: Ensemble, sample: Averages) -> str:
     if sample.log_weight is not None:
         return "none (weighted configurations, jackknife errors)"
+    if sample.times is not None:
+        unit = grid_of(sample.times).unit
+        return (
+            f"the smallest common spacing of the chains (1 = {unit} trajector{'y' if unit == 1 else 'ies'})"
+        )
     stride = ensemble.attrs.get("stride")
     if stride is None or ensemble.log_weight is not None:
         return "saved configurations"

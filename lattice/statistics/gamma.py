@@ -26,6 +26,7 @@ from einops import rearrange
 
 from lattice.arrays import Floats, Integers, real_array, real_number
 from lattice.errors import InputError
+from lattice.statistics.irregular import MAX_GRID, Grid, grid_of, pairs_of
 from lattice.statistics.notation import format_value
 
 Derived = Callable[[Floats], float]
@@ -70,7 +71,7 @@ class Estimate:
 
 def gamma_method(
     data: npt.ArrayLike | Sequence[npt.ArrayLike], f: Derived | None = None, s_tau: float = 2.0, *,
-    centre: Literal["common", "replica"] = "common",
+    centre: Literal["common", "replica"] = "common", times: Sequence[npt.ArrayLike] | None = None,
 ) -> Estimate:  # fmt: skip
     """Mean (f is None) or derived quantity f(means) with error and tau_int, by the Gamma method.
 
@@ -81,6 +82,11 @@ def gamma_method(
     centre="common" subtracts the mean over all replicas (as Wolff does): replicas that disagree enlarge the
     error. centre="replica" subtracts each replica's own mean, as pyerrors does (equal for one replica); many
     short replicas then bias the error low. Two or more replicas also give `Estimate.bias` (Wolff sec. 3.1).
+
+    times: of series with gaps, when the configurations of each replica were made (n_i,), whole numbers that
+    increase. Gamma(t) is then the average over pairs at equal distance (`lattice.statistics.irregular`),
+    tau_int in units of the greatest common divisor of all spacings, and short replicas are pooled with the
+    others where they hold at most a quarter of the configurations.
 
     Refused with EstimatorError: NaN or infinity; a constant series or a derived quantity without
     fluctuations; a replica of fewer than 10 configurations; an autocorrelation that has not decayed within
@@ -98,7 +104,9 @@ def gamma_method(
         raise InputError(f"centre must be 'common' or 'replica', got {centre!r}")
     everything, lengths = as_replicas(data)
     f = f and real_valued(f)
-    if min(lengths) < MIN_REPLICA:
+    grid = None if times is None else _grid(times, lengths)
+    short = int(lengths[lengths < MIN_REPLICA].sum())
+    if short > (0 if grid is None else len(everything) / 4):
         raise EstimatorError(
             f"series too short: a replica has {min(lengths)} configurations, "
             f"at least {MIN_REPLICA} are needed to see its autocorrelation"
@@ -114,7 +122,7 @@ def gamma_method(
             bias = _replica_bias(f, value, own, lengths)
     projected = (everything - (means if centre == "common" else np.repeat(own, lengths, axis=0))) @ gradient
     _check_fluctuations(projected, gradient, means, scale, derived=f is not None)
-    return _windowed(projected, lengths, value, bias, s_tau)
+    return _windowed(projected, lengths, value, bias, s_tau, grid)
 
 
 def as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Floats, Integers]:
@@ -219,30 +227,60 @@ def _check_fluctuations(
         raise EstimatorError(f"{vanish} here" if derived else "constant series within each replica")
 
 
-def _windowed(projected: Floats, lengths: Integers, value: float, bias: float, s_tau: float) -> Estimate:
-    """Automatic window (Wolff sec. 3.3), bias correction (eq. 49), error of tau_int (eq. 42)."""
-    n = len(projected)
-    gamma = autocovariance(projected, lengths, int(max(lengths)) // 2)
-    tau = np.cumsum(np.concatenate(([0.5], gamma[1:] / gamma[0])))
-    tau = np.maximum(tau, 0.5 + np.finfo(float).eps)
+def _grid(times: Sequence[npt.ArrayLike], lengths: Integers) -> Grid | None:
+    """The grid of the times, None where nothing is missing; EstimatorError where they share no spacing."""
+    grid = grid_of(times)
+    if [len(part) for part in grid.positions] != lengths.tolist():
+        raise InputError("times must be as many as the configurations, replica by replica")
+    if grid.extents.sum() > MAX_GRID * lengths.sum():
+        raise EstimatorError(
+            f"the spacings have only {grid.unit} in common, {int(grid.extents.sum())} steps for "
+            f"{int(lengths.sum())} configurations: too few pairs at equal distance"
+        )
+    return None if grid.regular and lengths.min() >= MIN_REPLICA else grid
+
+
+def _windowed(
+    projected: Floats, lengths: Integers, value: float, bias: float, s_tau: float, grid: Grid | None = None
+) -> Estimate:
+    """Automatic window (Wolff sec. 3.3), bias correction (eq. 49), error of tau_int (eq. 42).
+
+    On a grid with gaps tau_int is that of the grid, and the error counts the pairs there are.
+    """
+    n, longest = len(projected), int(max(lengths if grid is None else grid.extents))
+    share = np.ones(longest // 2)
+    if grid is None:
+        gamma = autocovariance(projected, lengths, longest // 2)
+    else:
+        pairs = pairs_of(projected, grid, longest // 2)
+        gamma, share = pairs.gamma, pairs.share
+    smallest = 0.5 + np.finfo(float).eps
+    tau = np.maximum(np.cumsum(np.concatenate(([0.5], gamma[1:] / gamma[0]))), smallest)
     w = np.arange(1, len(tau))
+    independent = np.full(len(tau), float(n)) if grid is None else pairs.independent(tau, grid)
     decay = s_tau / np.log((2 * tau[1:] + 1) / (2 * tau[1:] - 1))
-    hits = np.flatnonzero(np.exp(-w / decay) - decay / np.sqrt(w * n) < 0)
+    hits = np.flatnonzero(np.exp(-w / decay) - decay / np.sqrt(w * independent[1:]) < 0)
     if len(hits) == 0:
         raise EstimatorError(
             f"series too short: the autocorrelation has not decayed within half of the "
-            f"longest replica ({max(lengths)} configurations, tau_int > {tau[-1]:.3g})"
+            f"longest replica ({longest} configurations, tau_int > {tau[-1]:.3g})"
         )
     window = int(w[hits[0]])
     # pyerrors' form of eq. (49): the correction of Gamma(0) is taken out of tau_int and put back in the error
     tau_int = float(tau[window]) * (1 + (2 * window + 1) / n) / (1 + 1 / n)
-    if n < MIN_N_OVER_TAU * tau_int:
+    in_error = tau_int
+    if grid is not None:
+        shared = max(0.5 + float(share[1 : window + 1] @ gamma[1 : window + 1]) / float(gamma[0]), smallest)
+        in_error = shared * (1 + (1 + 2 * float(share[1 : window + 1].sum())) / n) / (1 + 1 / n)
+    if n < MIN_N_OVER_TAU * in_error:
         raise EstimatorError(
             f"series too short: N = {n} configurations, fewer than {MIN_N_OVER_TAU:g} "
-            f"tau_int with tau_int = {tau_int:.3g}"
+            f"tau_int with tau_int = {in_error:.3g}"
         )
-    error = math.sqrt(2 * tau_int * float(gamma[0]) * (1 + 1 / n) / n)
-    tau_error = 2 * float(tau[window]) * math.sqrt(abs(window + 0.5 - float(tau[window])) / n)
+    error = math.sqrt(2 * in_error * float(gamma[0]) * (1 + 1 / n) / n)
+    tau_error = (
+        2 * float(tau[window]) * math.sqrt(abs(window + 0.5 - float(tau[window])) / independent[window])
+    )
     return Estimate(value, error, tau_int, tau_error, window, n, bias)
 
 

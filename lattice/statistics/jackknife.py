@@ -33,7 +33,7 @@ MIN_EFFECTIVE = 10.0  # weighted configurations below which a jackknife error is
 
 def jackknife(
     data: npt.ArrayLike | Sequence[npt.ArrayLike], f: Derived | None = None, s_tau: float = 2.0, *,
-    block_length: int | None = None,
+    block_length: int | None = None, times: Sequence[npt.ArrayLike] | None = None,
 ) -> Estimate:  # fmt: skip
     """Mean or derived quantity with the blocked-jackknife error: the second opinion on `gamma_method`.
 
@@ -41,7 +41,9 @@ def jackknife(
     configurations long (Wolff's optimum for binning, sec. 3.3: cut correlations against few blocks), down to
     5 tau_int where a replica would have fewer than 5 blocks. Shorter replicas are blocks themselves if there
     are 20 or more: that needs no tau_int, which is nan where the Gamma method refuses it. tau_int and its
-    error are those of the Gamma method. Blocks of B leave a fraction of about tau_int/(2B) off the error.
+    error are those of the Gamma method, which takes `times`; with these, replicas that hold at most a quarter
+    of the configurations may be shorter than a block, and are one each. Blocks of B leave a fraction of about
+    tau_int/(2B) off the error.
 
     Refused with EstimatorError: NaN or infinity, no fluctuations, fewer than 5 blocks per replica and fewer
     than 20 replicas, and what the Gamma method refuses where block_length is None and replicas are few.
@@ -57,9 +59,10 @@ def jackknife(
     length, by_gamma = block_length, None
     if block_length is None:
         try:
-            by_gamma = gamma.gamma_method(data, f, s_tau)
+            by_gamma = gamma.gamma_method(data, f, s_tau, times=times)
             best = (2 * len(everything) * by_gamma.tau_int**2) ** (1 / 3)
             least = MIN_BLOCK_OVER_TAU * by_gamma.tau_int
+            shortest = shortest if times is None else _shortest_of_most(lengths)
             length = math.ceil(max(min(best, shortest // MIN_CHAIN_BLOCKS), least))
         except EstimatorError:
             if not many:
@@ -67,7 +70,8 @@ def jackknife(
     elif block_length < 1:
         raise InputError(f"block_length must be at least 1, got {block_length}")
     if length is not None and shortest >= MIN_CHAIN_BLOCKS * length:
-        edges = [s + np.arange(n // length) * n // (n // length) for s, n in zip(starts_of(lengths), lengths)]
+        counts = np.maximum(lengths // length, 1)
+        edges = [s + np.arange(k) * n // k for s, n, k in zip(starts_of(lengths), lengths, counts)]
     elif many:
         edges = [starts_of(lengths)]
     else:
@@ -82,6 +86,13 @@ def jackknife(
     return replace(
         estimate, **{key: getattr(by_gamma, key) for key in ("tau_int", "tau_int_error", "window")}
     )
+
+
+def _shortest_of_most(lengths: Integers) -> int:
+    """The length of the shortest replica once the shortest, up to a quarter of the configurations, are left
+    out."""
+    ordered = np.sort(lengths)
+    return int(ordered[np.searchsorted(np.cumsum(ordered), lengths.sum() / 4, side="right")])
 
 
 def jackknife_weighted(

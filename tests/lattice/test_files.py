@@ -17,7 +17,7 @@ import pytest
 from places import ROOT
 
 from lattice import files
-from lattice.errors import InputError
+from lattice.errors import InputError, Notice
 
 
 def child(code: str, *args: str) -> subprocess.Popen[str]:
@@ -150,6 +150,100 @@ def test_second_process_gets_one_line_and_kill_releases(tmp_path: Path) -> None:
     with files.run_lock(tmp_path):
         pass
     with files.run_lock(tmp_path):  # and is released in the ordinary way too
+        pass
+
+
+UNSUPPORTED = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, 524)
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """The file system of a mount that does not know flock."""
+
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+@pytest.mark.parametrize("number", UNSUPPORTED)
+def test_without_locks_a_marker_holds_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    (tmp_path / "lock").touch()  # of an earlier run, where there were locks
+    without_locks(monkeypatch, number)
+    held = files.run_lock(tmp_path)
+    with pytest.warns(Notice, match=r"this file system has no locks .* lock\.soft"):
+        held.__enter__()
+    assert (tmp_path / "lock.soft").exists()
+    with (
+        pytest.raises(InputError, match=f"process {os.getpid()} on .* is working") as caught,
+        files.run_lock(tmp_path),
+    ):
+        pass
+    assert f"remove {tmp_path / 'lock.soft'}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    held.__exit__(None, None, None)
+    assert not (tmp_path / "lock.soft").exists()
+
+
+def test_a_marker_of_a_killed_process_is_taken_over_here_and_named_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = "import errno, fcntl\ndef flock(*_): raise OSError(errno.ENOSYS, '')\nfcntl.flock = flock\n" + HOLD
+    holder = child(hold, str(tmp_path))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    without_locks(monkeypatch, errno.ENOSYS)
+    with pytest.raises(InputError, match=f"process {holder.pid} on"), files.run_lock(tmp_path):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.communicate(timeout=10)
+    assert (tmp_path / "lock.soft").exists()
+    with pytest.warns(Notice), files.run_lock(tmp_path):
+        pass
+    marker = tmp_path / "lock.soft"
+    marker.write_text(f"{holder.pid}\nanother-node\n")
+    with (
+        pytest.raises(InputError, match=f"process {holder.pid} on another-node .* remove"),
+        files.run_lock(tmp_path),
+    ):
+        pass
+    marker.unlink()  # what the line advises
+    with pytest.warns(Notice), files.run_lock(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_other_faults_of_a_lock_are_no_missing_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """EACCES is how some file systems say that another process holds it."""
+    without_locks(monkeypatch, number)
+    with pytest.raises(InputError), files.run_lock(tmp_path):
+        pass
+    assert not (tmp_path / "lock.soft").exists()
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for error in (
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("errno = 28, 'No space left on device'"),
+    ):
+        with pytest.raises(InputError, match=f"^{tmp_path}: disk full.*TMPDIR"), files.scratch_folder():
+            raise error
+        with (
+            pytest.raises(InputError, match=f"^{tmp_path}: disk full.*TMPDIR"),
+            files.scratch_folder() as folder,
+        ):
+            raise files.folder_error(folder, error) from error
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="^as it is$"), files.scratch_folder():
+        raise InputError("as it is")
+    with pytest.raises(OSError, match="elsewhere"), files.scratch_folder():
+        raise OSError(errno.EIO, "elsewhere")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(InputError, match="set TMPDIR"), files.scratch_folder():
         pass
 
 

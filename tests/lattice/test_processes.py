@@ -16,7 +16,7 @@ from places import ROOT
 from diffsq.commands.main import main
 from lattice.errors import InputError
 from lattice.files import sha256_file
-from lattice.processes import Team, team_from_environment
+from lattice.processes import VARIABLES, Team, team_from_environment
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -90,3 +90,65 @@ def test_alone_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(InputError, match="WORLD_SIZE"):
         team_from_environment()
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    [
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "not MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "not RANK"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "RANK must be 0 to 1"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "x"},
+            "MASTER_PORT must be a number",
+        ),
+    ],
+)
+def test_what_another_launcher_left_is_named(
+    monkeypatch: pytest.MonkeyPatch, left: dict[str, str], words: str
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, text in left.items():
+        monkeypatch.setenv(name, text)
+    with pytest.raises(InputError, match=f"{words}.*torchrun, or to work alone: unset WORLD_SIZE RANK"):
+        team_from_environment()
+
+
+def test_waiting_for_the_others_is_announced_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By process 0, to whom nobody comes, and by process 1, who finds nobody."""
+    monkeypatch.setattr("lattice.processes._A_MOMENT", 0.05)
+    for environment in team(2):
+        said: list[str] = []
+        for name, text in {**environment, "DIFFSQ_WAIT": "1"}.items():
+            monkeypatch.setenv(name, text)
+        with pytest.raises(
+            InputError, match=r"did not find the others at 127\.0\.0\.1:\d+ within 1 s"
+        ) as caught:
+            team_from_environment(said.append)
+        assert "\n" not in str(caught.value)
+        assert len(said) == 1
+        assert "waits for the others" in said[0]
+
+
+def test_only_what_makes_ensembles_joins_a_team(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def join(say: object) -> Team:
+        raise InputError("joins")
+
+    monkeypatch.setattr("lattice.processes.team_from_environment", join)
+    for name, text in team(2)[1].items():
+        monkeypatch.setenv(name, text)
+    for alone in (["configs"], [*words(tmp_path), "--dry-run"], ["measure", str(tmp_path / "none")]):
+        main(alone)
+        assert "joins" not in capsys.readouterr().err
+    for shared in (words(tmp_path), ["run", *words(tmp_path)[1:]]):
+        assert main(shared) == 2
+        assert "joins" in capsys.readouterr().err
+    assert main(["configs"]) == 0
+    assert "tiny" in capsys.readouterr().out
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # truly the second process of a torchrun
+    assert main(["configs"]) == 0
+    found = capsys.readouterr()
+    assert (found.out, "the work of one process" in found.err) == ("", True)

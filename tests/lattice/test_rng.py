@@ -1,9 +1,15 @@
 """Philox against its published vectors, the maps to uniforms and normals, and the promise about keys."""
 
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 from scipy import stats
 
 from lattice.errors import InputError
@@ -118,3 +124,35 @@ def test_largest_keys():
 def test_bad_keys(seed, index, step, message):
     with pytest.raises(InputError, match=message):
         check_counters(seed, np.array(index), step)
+
+
+def test_an_installation_that_cannot_be_written_compiles_uncached_and_says_so_once(tmp_path: Path) -> None:
+    """A copy whose __pycache__ cannot be folders, and no home: root too cannot write there."""
+    shutil.copytree(ROOT / "lattice", tmp_path / "lattice", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in [path for path in (tmp_path / "lattice").rglob("*") if path.is_dir()]:
+        (folder / "__pycache__").touch()
+    (tmp_path / "lattice" / "__pycache__").touch()
+    known = {
+        name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR")
+    }
+    load = "import numpy as np; from lattice.rng import philox, __file__\n"
+    call = "z = np.uint64(0); print(__file__, *(f'{w:08x}' for w in philox(z, z, z, z, z, z)))"
+
+    def run(code: str, **more: str) -> subprocess.CompletedProcess[str]:
+        env = {**known, "HOME": "/dev/null", "PYTHONPATH": str(tmp_path), **more}
+        return subprocess.run(
+            [sys.executable, "-B", "-c", code],
+            env=env,
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            check=True,
+        )
+
+    done = run(load + call)
+    assert done.stdout.split() == [
+        str(tmp_path / "lattice/rng.py"), "6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"
+    ]  # fmt: skip
+    assert done.stderr.count("set NUMBA_CACHE_DIR to a folder that can be written") == 1
+    assert "Traceback" not in done.stderr
+    assert run(load, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stderr == ""  # the advice works

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from diffsq import pipeline
 from diffsq.commands.arguments import STAGE_NAMES, build_parser
 from diffsq.commands.main import main
 from diffsq.run_folder.records import STAGES
+from lattice.errors import Notice
 
 ROOT = Path(__file__).resolve().parents[3]
 COMMANDS = (
@@ -168,6 +170,20 @@ def test_failures_while_working_are_one_line(
     assert fragment in error_line(capsys)
 
 
+def test_a_notice_is_one_line_and_other_warnings_are_as_ever(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn(args: Any) -> int:
+        warnings.warn("no locks here", Notice, stacklevel=1)
+        warnings.warn("something else", RuntimeWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr("diffsq.commands.main.COMMANDS", {"configs": warn})
+    with pytest.warns(RuntimeWarning, match="something else"):
+        assert main(["configs"]) == 0
+    assert capsys.readouterr().err == "diffsq: warning: no locks here\n"
+
+
 def test_a_bug_is_not_dressed_up_as_bad_input(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "run", failing(KeyError("bug")))
     with pytest.raises(KeyError):
@@ -261,6 +277,23 @@ def test_import_passes_everything_on(
     printed = capsys.readouterr()
     assert printed.out == f"passed: {passed}\n"
     assert ("warning" in printed.err) == (accept and not passed)
+
+
+def test_import_passes_the_layout_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = fake_foreign(monkeypatch, True)
+    main(
+        [
+            "import",
+            "f.h5",
+            "--set",
+            "action.kappa=0.27",
+            "action.lam=0.022",
+            "--layout",
+            "lattice,n",
+            "--quiet",
+        ]
+    )
+    assert called["layout"] == "lattice,n"
 
 
 def test_export_prints_its_files(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,9 +81,13 @@ def test_a_lattice_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(foreign_guard, "MAX_BYTES", 50_000)
     monkeypatch.setattr(foreign_guard, "own_run", lambda *args: pytest.fail("our own run was started"))
     result = import_file(saved(tmp_path, free_draws(400, 10)), FREE)
-    assert failed(result) == {"own run"}
-    assert "a run of 512 configurations on 4x4 takes 6.55e+04 bytes" in format_import(result)
+    assert result["passed"]
+    assert "identities of the file alone: a run of 512 configurations on 4x4 takes 6.55e+04" in format_import(
+        result
+    )
     assert result["guard"] is None
+    wrong = import_file(saved(tmp_path, 1.05 * free_draws(400, 10)), FREE)  # the identities do judge
+    assert "Schwinger-Dyson" in failed(wrong)
 
 
 @pytest.mark.parametrize(("n_bytes", "n"), [(2**30, 4096), (128 * 3000, 2976), (128 * 512, 512)])

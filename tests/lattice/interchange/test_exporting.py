@@ -219,6 +219,26 @@ def test_a_missing_library_is_one_line(
         export_ensemble(ensemble(), kind, tmp_path / "x")
 
 
+@pytest.mark.parametrize("kind", ["pyerrors", "arviz"])
+def test_a_configuration_stored_twice_is_refused_with_no_numbers_made_up(tmp_path: Path, kind: str) -> None:
+    twice = chains(50, 4)
+    twice.trajectory[11] = twice.trajectory[3]  # chain 3: rows 3, 7, 11, ...
+    with pytest.raises(InputError, match="trajectory 3 of chain 3 is stored twice, rows 3 and 11"):
+        export_ensemble(twice, kind, tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="trajectory 3 of chain 3 is stored twice"):
+        measure(twice)
+
+
+def test_chains_with_gaps_keep_their_numbers(tmp_path: Path) -> None:
+    whole = chains(50, 2)
+    part = whole.select(np.delete(np.arange(100), [20, 33]))
+    obs = read_obs(export_ensemble(part, "pyerrors", tmp_path / "gap")[0])["obsdata"]["phi2"]
+    assert [len(numbers) for numbers in obs.idl.values()] == [49, 49]
+    assert STRIDE * 11 not in next(iter(obs.idl.values()))
+    assert obs.value == pytest.approx(measure(part)["observables"]["phi2"]["value"])
+
+
 def test_bad_requests(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown kind of export 'root'; known: pyerrors, arviz"):
         export_ensemble(ensemble(), "root", tmp_path / "x")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import tempfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +169,39 @@ def test_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(KeyboardInterrupt):
         import_file(path, FREE, out=tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["fields.npy"]
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_a_large_lattice_is_judged_and_written_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bounded: bool
+) -> None:
+    """A file of 3.7 MB in small parts: NumPy holds far less than the file. The control holds it all."""
+    rng, cos = np.random.default_rng(5), np.cos(2 * np.pi * np.arange(48) / 48)
+    width = np.sqrt(0.5 / (1 - 2 * FREE.kappa * (cos[:, None] + cos[None, :])))
+    phi = np.fft.ifft2(width * np.fft.fft2(rng.normal(size=(200, 48, 48)))).real
+    path = saved(tmp_path, phi)
+    for name, size in (("comparison.MAX_BYTES", 10**6), ("reading._PART", 2**16)):
+        monkeypatch.setattr(f"lattice.interchange.{name}", size)
+    monkeypatch.setattr("lattice.ensembles.shards._BATCH_SITES", 2**13)
+    monkeypatch.setattr("lattice.observables.scalar._CHUNK_SITES", 2**13)
+    monkeypatch.setattr("lattice.ensembles.ensemble._SHARD_BYTES", 2**18)
+    if bounded:
+        monkeypatch.setattr("lattice.interchange.reading._IN_MEMORY", 2**16)
+    tracemalloc.start()
+    result = import_file(path, FREE, (48, 48), out=tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result["passed"], format_import(result)
+    assert any("identities of the file alone" in note for note in result["notes"])
+    assert (peak < phi.nbytes / 2) == bounded
+    np.testing.assert_array_equal(read_ensemble(tmp_path / "out").phi, phi)
+
+
+def test_a_full_folder_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lattice.interchange.reading._IN_MEMORY", 0)
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(InputError, match=rf"^{tempfile.gettempdir()}: disk full.*set TMPDIR"):
+        import_file(saved(tmp_path, free_draws(400, 10).astype("f4")), FREE)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from exact_ensembles import NAMES, Fields, free_ensemble, one_chain_each, white_ensemble
+from series import ar1
 
-from lattice.actions.phi4 import ScalarPhi4
+from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.actions.protocol import Action
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
@@ -130,19 +131,65 @@ def test_one_configuration_per_chain_is_an_independent_sample():
     assert result["observables"]["phi2"]["tau_int"] == pytest.approx(0.5, abs=0.2)
 
 
+def autocorrelated(seed, n_chains=4, length=1024):
+    """Chains of fields whose every site is an AR(1) series, the complete ensemble."""
+    x = ar1(np.random.default_rng([33, seed]), length, 0.8, (n_chains, 2, 2))
+    return one_chain_each(np.moveaxis(x, 1, 0).reshape(-1, 2, 2), n_chains, FreeScalar(0.1))
+
+
+def rows_of(whole, keep):
+    return Fields(whole.phi[keep], whole.chain[keep], whole.trajectory[keep], whole.action)
+
+
+@pytest.mark.parametrize("method", ["gamma", "jackknife"])
+@pytest.mark.parametrize(
+    ("missing", "note"),
+    [
+        ([100, 101, 2000, 4000], "pairs at equal distance: 3 of 4 chains, first chain 0"),  # 4 of 4096
+        (np.arange(3077, 4096), "chain 3 has only 5 configurations"),
+        (np.arange(1025, 2048, 2), "pairs at equal distance: 1 of 4 chains, first chain 1"),  # another stride
+        (np.arange(1, 4096, 4), "4 of 4 chains"),
+    ],
+)
+def test_chains_with_gaps_of_several_strides_and_short_ones_have_errors(missing, note, method):
+    whole = autocorrelated(1)
+    part = rows_of(whole, np.delete(np.arange(4096), missing))
+    complete, found = measure(whole, method=method), measure(part, method=method)
+    assert note in found["method"]
+    assert note not in complete["method"]
+    assert [("common spacing" in m["tau_unit"]) for m in (complete, found)] == [False, True]
+    for name in ("phi2", "abs_magnetization", "binder", "susceptibility"):
+        row, of_all = found["observables"][name], complete["observables"][name]
+        # what is missing makes the error larger, by less than the root of the numbers: neighbours know it
+        fewer = math.sqrt(4096 / len(part.phi))
+        assert 0.85 < row["error"] / of_all["error"] < 1.15 * fewer
+        assert abs(row["value"] - of_all["value"]) < 4 * of_all["error"] * math.sqrt(fewer**2 - 0.99)
+        assert row["tau_int"] == pytest.approx(of_all["tau_int"], abs=4 * of_all["tau_int_error"])
+    assert all(e is not None and e > 0 for e in found["two_point"]["G_error"])
+    assert note in format_table(found)
+
+
+def test_times_without_a_common_spacing_have_values_and_a_reason():
+    whole = autocorrelated(2)
+    whole.trajectory = whole.trajectory * 1000 + np.arange(4096) % 7 // 6
+    row = measure(whole)["observables"]["phi2"]
+    assert row["value"] == pytest.approx((whole.phi**2).mean())
+    assert row["error"] is None
+    assert "spacings have only 1 in common" in row["reason"]
+
+
 def test_bad_ensembles_are_refused():
     good = free_ensemble(7, n=40)
     with_nan = free_ensemble(7, n=40)
     with_nan.phi[5, 0, 0] = math.nan
     with pytest.raises(InputError, match="first in configuration 5"):
         measure(with_nan)
-    gap = free_ensemble(7, n=40)
-    gap.trajectory[25:30] += 3
-    with pytest.raises(InputError, match="chain 2: trajectory 4 is followed by 8 where the spacing is 1"):
-        measure(gap)
     twice = free_ensemble(7, n=40)
+    twice.trajectory[13] = twice.trajectory[16]
+    with pytest.raises(InputError, match=r"trajectory 6 of chain 1 is stored twice, rows 13 and 16 \(1 such"):
+        measure(twice)
     twice.trajectory[:] = 0
-    with pytest.raises(InputError, match="evenly spaced"):
+    with pytest.raises(InputError, match=r"trajectory 0 of chain 0 is stored twice, rows 0 and 1 \(36 such"):
         measure(twice)
     bad_weight = white_ensemble(7, n=40)
     bad_weight.log_weight[3] = math.nan
