@@ -32,7 +32,9 @@ SIZES = {"kill": 1000, "mutate": 10000, "full": 50, "race": 100}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("campaign", choices=list(SIZES))
     parser.add_argument("--n", type=int, help="kills, files, full disks or races")
     parser.add_argument("--seed", type=int, default=1)

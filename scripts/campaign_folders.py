@@ -60,9 +60,13 @@ class Bench:
         """The same command once more, undisturbed; what its products are not is a fault."""
         end = self.run(job, folder)
         if end.code not in (0, 1):
-            unit.faults.append(f"{job.name}: does not go on, exit code {end.code}: {end.said.strip()[-2000:]}")
+            unit.faults.append(
+                f"{job.name}: does not go on, exit code {end.code}: {end.said.strip()[-2000:]}"
+            )
         else:
-            unit.faults += [f"{job.name}: {line}" for line in differences(products(folder), self.wanted[job.name])]
+            unit.faults += [
+                f"{job.name}: {line}" for line in differences(products(folder), self.wanted[job.name])
+            ]
 
 
 def kill(bench: Bench, index: int, seed: int) -> Unit:
@@ -163,17 +167,26 @@ def full(bench: Bench, index: int, seed: int, mounts: bool) -> Unit:
             before = used(bench.finished[job.after]) if job.after else 0
             disk.resize(None)
             folder = bench.fresh(job, disk.folder / "run")
-            disk.resize(before + 4096 * int(rng.integers(1, (used(bench.finished[job.name]) - before) // 4096)))
+            disk.resize(
+                before + 4096 * int(rng.integers(1, (used(bench.finished[job.name]) - before) // 4096))
+            )
             end = bench.run(job, folder)
             disk.resize(None)
         else:
             folder, limit = bench.fresh(job, disk.folder / "run"), int(rng.integers(1, max(sizes)))
             hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-            end = bench.run(job, folder, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard)))
+            end = bench.run(
+                job, folder, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+            )
         unit.said = [end.said.strip()]
         if end.code not in (0, 1) or not end.said == "":
             unit.disturbed = 1
-            if end.code != 2 or not one_line(end.said) or not any(words in end.said for words in FULL) or str(disk.folder) not in end.said:
+            if (
+                end.code != 2
+                or not one_line(end.said)
+                or not any(words in end.said for words in FULL)
+                or str(disk.folder) not in end.said
+            ):
                 unit.faults.append(f"{job.name}: exit code {end.code}, said {end.said.strip()[-2000:]!r}")
         bench.finish(unit, job, folder)
     finally:

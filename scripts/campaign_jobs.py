@@ -33,7 +33,7 @@ PRELOADED = (
 LATTICE: dict[str, Any] = {
     "name": "small", "seed": 3,
     "action": {"kind": "phi4", "kappa": 0.22, "lam": 0.05}, "lattice": {"shape": [4, 4]},
-    "ensemble": {"n_configs": 1024, "n_chains": 16, "n_therm": 50, "shard_configs": 256},
+    "ensemble": {"n_configs": 1024, "n_chains": 16, "n_therm": 100, "shard_configs": 256},
     "model": {"channels": 2, "n_levels": 2, "n_sigma": 4, "n_fit": 256},
     "training": {
         "n_steps": 40, "batch_size": 8, "learning_rate": 1e-2, "warmup": 3, "checkpoint_every": 10,
@@ -266,7 +266,11 @@ def differences(found: dict[str, str], wanted: dict[str, str]) -> list[str]:
     """What is lost, left over, or of other bits, a line each."""
     lost = [f"{name} is lost" for name in wanted if name not in found]
     left = [f"{name} is left over" for name in found if name not in wanted]
-    return [*lost, *left, *(f"{name} has other bits" for name in wanted if found.get(name, wanted[name]) != wanted[name])]
+    return [
+        *lost,
+        *left,
+        *(f"{name} has other bits" for name in wanted if found.get(name, wanted[name]) != wanted[name]),
+    ]
 
 
 def one_line(said: str) -> bool:
