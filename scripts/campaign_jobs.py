@@ -253,7 +253,7 @@ def _stage(name: str, record: dict[str, Any]) -> list[Any]:
     """A stage's record without the hashes of files with times in them: all that measure and report are of."""
     timed = name in ("measure", "report")
     kept = {key: record[key] for key in ("config", "complete")} if timed else {**record}
-    return [name, {**kept, "files": sorted(record["files"])}]
+    return [name, {**kept, "files": sorted(record.get("files", ()))}]
 
 
 def _timeless(data: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lattice import errors
-from lattice.errors import InputError
+from lattice.errors import InputError, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,7 +55,7 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
     if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
         return str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
     message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
-    return f"{path}: {message}, got {error['input']!r}"
+    return f"{path}: {message}, got {shown(error['input'])}"
 
 
 def _keys(loc: Sequence[str | int], model: type[BaseModel]) -> list[str]:

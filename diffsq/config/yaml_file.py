@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from diffsq.config.presets import found, presets
-from lattice.errors import InputError, nearest
+from lattice.errors import InputError, nearest, shown
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -59,7 +59,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or 'syntax'})"
         ) from None
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        if isinstance(data, dict):
+            odd = next(key for key in data if not isinstance(key, str))
+            raise InputError(f"{path}: the keys of a config are words, not {shown(odd)}")
         raise InputError(
             f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
         )
@@ -76,8 +79,30 @@ def _nearby_files(path: Path) -> str:
     return "; `diffsq configs` lists the presets" if str(path) == path.stem else ""
 
 
+MAX_NODES = 10**6  # a scan of 10 000 points, each with every setting
+
+
 class Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-3 as a number (YAML 1.1 calls it text) and refuses a key given twice."""
+    """SafeLoader that reads 1e-3 as a number (YAML 1.1 calls it text) and refuses a key given twice.
+
+    Whatever else is wrong with a text is a YAMLError too: values that no date or number has, nesting without
+    end, and aliases that contain themselves or stand for more than `MAX_NODES` values.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _size(node, {}) > MAX_NODES:
+            raise yaml.constructor.ConstructorError(None, None, "its aliases stand for too many values")
+        return node
+
+    def get_single_data(self) -> Any:
+        try:
+            return super().get_single_data()
+        except RecursionError:
+            problem = "nested too deeply"
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            problem = " ".join(str(error).split())[:160]  # from the constructor of a number or a date
+        raise yaml.constructor.ConstructorError(None, None, problem)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
@@ -89,6 +114,19 @@ class Loader(yaml.SafeLoader):
                 )
             seen.add(key_node.value)
         return mapping
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """The number of values below a node, aliases counted each time; infinity where one contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        children = (
+            node.value if isinstance(node, yaml.SequenceNode) else [n for pair in node.value for n in pair]
+        )
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 Loader.add_implicit_resolver(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -157,4 +158,13 @@ def load_kernel(folder: Path, device: torch.device, key: str | None = None) -> K
         raise InputError(f"{path}: changed since it was written (sha256 is not that of kernel.json)")
     if key is not None and about.get("key") != key:
         raise InputError(f"{path}: calibrated for other settings")
-    return Kernel(**{name: t.to(device) for name, t in load(path.read_bytes()).items()})
+    try:
+        kernel = Kernel(**{name: t.to(device) for name, t in load(path.read_bytes()).items()})
+    except (SafetensorError, TypeError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not a reverse kernel: {reason}") from None
+    steps = {name: t.shape[:1] for name, t in vars(kernel).items()}
+    n = (kernel.levels.numel() - 1,)
+    if kernel.levels.dim() != 1 or any(found != n for name, found in steps.items() if name != "levels"):
+        raise InputError(f"{path}: not a reverse kernel: its tables are of {n[0]} steps and of others")
+    return kernel

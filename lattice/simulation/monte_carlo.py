@@ -102,7 +102,7 @@ class _Run:
         for k, first in enumerate(range(0, params.n_times, step)):
             n_times = min(step, params.n_times - first)
             kept = writer.verified(k) if writer else None
-            state = team.tell(kept and (kept.phi[-self.n :], int(kept.state["trajectory"])))
+            state = team.tell(kept and (kept.phi[-self.n :], int(kept.trajectory[-1])))
             if state is not None:
                 phi, trajectory = np.ascontiguousarray(state[0][self.own]), state[1]
                 self.bar.update(n_times * self.n)
