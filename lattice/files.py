@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ import filelock
 from lattice.errors import InputError
 
 _MAX_JSON = 64 * 2**20
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")
 
 
 @contextlib.contextmanager
@@ -82,9 +84,27 @@ def folder_error(folder: Path, error: OSError) -> InputError:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed run left in `folder`. Call it only while holding its lock."""
-    for tmp in Path(folder).glob(".*.tmp"):
-        _remove(tmp)
+    """Remove temporary files that killed processes left in `folder` and below it, but not in a folder with a
+    lock of its own, nor those of a process that lives. Call it only while holding the folder's lock."""
+    for here, folders, names in os.walk(folder):
+        for name in (*names, *folders):
+            if (found := _TEMPORARY.fullmatch(name)) and not _lives(int(found[1])):
+                _remove(Path(here) / name)
+        folders[:] = [
+            name
+            for name in folders
+            if not (_TEMPORARY.fullmatch(name) or (Path(here) / name / "lock").exists())
+        ]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -135,7 +155,8 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9.
+    """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9. What
+    killed processes left half written in it is removed (`remove_leftovers`).
 
     Raises InputError at once when another process holds it, or when the folder cannot be written.
     """
@@ -151,6 +172,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise folder_error(folder, error) from error
     try:
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()

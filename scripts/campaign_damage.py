@@ -19,16 +19,18 @@ from campaign_hdf5 import damage_hdf5
 Rng = np.random.Generator
 DEEP = 100_000
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -1e308, 1e308, float("nan"), float("inf"), "", "x",
-    "nan", "é\x00\n", "x" * 100_000, [], {}, [[]], [None], {"": None}, [1, "x", None], {"kind": "phi4"}, [1e999],
+    None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -1e308, 1e308, float("nan"), float("inf"), "",
+    "x", "nan", "é\x00\n", "x" * 100_000, [], {}, [[]], [None], {"": None}, [1, "x", None],
+    {"kind": "phi4"}, [1e999],
     [[1, 2], [3]], {"a": {"b": {"c": []}}}, "0.7(1)", ["__class__"], -0.0, [0] * 1000,
 )  # fmt: skip
 TAGS = (
     "!!python/object/apply:os.system ['touch OWNED']", "!!python/name:os.system", "!!python/object:object {}",
     "!!python/module:os", "!!binary '*'", "!!int x", "!!float x", "!!timestamp 2024-99-99", "2024-99-99",
-    "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "{? [a] : 1}", "{? {a: 1} : 1}", "&a [*a]", "&a {b: *a}", "*nowhere",
-    "'\\ud800'", '"\\ud800"', "0o7", "0x_", "1:99:99", "0b2", "9" * 5000, "-.inf", ".nan", "!!null x", "!!bool x", "!x y",
-    "1e400", "{<<: 1}", "{<<: [1]}", "{<<: {a: 1}}", "|\n  text", "!!str {a: 1}", "!!seq {a: 1}", "!!map [1]", "=", "<<",
+    "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "{? [a] : 1}", "{? {a: 1} : 1}", "&a [*a]",
+    "&a {b: *a}", "*nowhere", "'\\ud800'", '"\\ud800"', "0o7", "0x_", "1:99:99", "0b2", "9" * 5000, "-.inf",
+    ".nan", "!!null x", "!!bool x", "!x y", "1e400", "{<<: 1}", "{<<: [1]}", "{<<: {a: 1}}", "|\n  text",
+    "!!str {a: 1}", "!!seq {a: 1}", "!!map [1]", "=", "<<",
 )  # fmt: skip
 
 
@@ -162,8 +164,9 @@ def damage_yaml(path: Path, rng: Rng) -> str:
     if kind == 4:
         odd = (
             text + text, "%YAML 9.9\n---\n" + text, text + "\n---\na: 1\n", "\t" + text, "\ufeff" + text,
-            text.replace(":", ""), "- " + text, text + "\n1: 2\n", text + "\nnull: 2\n", text + "\n? [a]\n: 2\n",
-            text + "\ntrue: 2\n", "null", "[]", "'text'", "1", "<<: *a", "? a", "!!python/name:os.system", "---\n...",
+            text.replace(":", ""), "- " + text, text + "\n1: 2\n", text + "\nnull: 2\n",
+            text + "\n? [a]\n: 2\n", text + "\ntrue: 2\n", "null", "[]", "'text'", "1", "<<: *a", "? a",
+            "!!python/name:os.system", "---\n...",
         )  # fmt: skip
         path.write_text(odd[int(rng.integers(len(odd)))])
         return "odd YAML"

@@ -37,9 +37,9 @@ class Unit:
 class Bench:
     """The jobs' undisturbed folders and their products, and a place to disturb others."""
 
-    def __init__(self, names: list[str], place: Path) -> None:
+    def __init__(self, names: list[str], place: Path, other: dict[str, Any] | None = None) -> None:
         self.names, self.place = names, place
-        done = straight(names, place)
+        done = straight(names, place, other)
         self.finished = {name: folder for name, (folder, _) in done.items()}
         self.seconds = {name: seconds for name, (_, seconds) in done.items()}
         self.wanted = {name: products(folder) for name, folder in self.finished.items()}
@@ -207,6 +207,3 @@ def in_name_space(words: list[str]) -> None:
     if subprocess.run(["unshare", *flags, "true"], capture_output=True, check=False).returncode == 0:
         os.environ["CAMPAIGN_INSIDE"] = "1"
         os.execvp("unshare", ["unshare", *flags, *words])
-
-
-Campaign = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Damage to the structure of an HDF5 file: types, shapes, sizes, links and attributes that are not the schema's."""
+"""Damage to the structure of an HDF5 file: types, shapes, sizes, links, attributes unlike the schema's."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def damage_hdf5(path: Path, rng: Rng) -> str:
 def _attribute(holder: h5py.Group, name: str, rng: Rng) -> str:
     old = holder.attrs[name]
     values: list[Any] = [
-        None, 3, -1.5, np.nan, np.arange(3), np.zeros((2, 2)), "", "x", "null", "[]", "{}", "1e999", "NaN", "[" * 50_000,
-        "9" * 5000, b"\xff\xfe", np.bytes_(b"\xff"), h5py.Empty("f8"), ["a", "b"], True, np.float32(2), '{"a":' * 9000,
-        np.array([b"x"]), '"diffsq"', "[1, 2]", "[0]", "[-4]", "[4.5]", '["phi2"]', '{"kind": []}', np.complex128(1j), "[true]",
-        "[" + "4, " * 2000 + "4]", "[1000000000000]", '["action","magnetization","phi2","a/../b"]', '{"kind": "phi4"}',
+        None, 3, -1.5, np.nan, np.arange(3), np.zeros((2, 2)), "", "x", "null", "[]", "{}", "1e999", "NaN",
+        "[" * 50_000, "9" * 5000, b"\xff\xfe", np.bytes_(b"\xff"), h5py.Empty("f8"), ["a", "b"], True,
+        np.float32(2), '{"a":' * 9000, np.array([b"x"]), '"diffsq"', "[1, 2]", "[0]", "[-4]", "[4.5]",
+        '["phi2"]', '{"kind": []}', np.complex128(1j), "[true]", "[" + "4, " * 2000 + "4]", "[1000000000000]",
+        '["action","magnetization","phi2","a/../b"]', '{"kind": "phi4"}',
     ]  # fmt: skip
     value = values[int(rng.integers(len(values)))]
     if isinstance(old, str) and old[:1] in "[{" and rng.random() < 0.3:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,9 +26,10 @@ import yaml
 
 PRELOADED = (
     "diffsq.pipeline", "diffsq.commands.chain", "diffsq.commands.scan", "diffsq.commands.measure",
-    "diffsq.run_folder.chain", "diffsq.checks.likelihood", "diffsq.checks.samplers", "diffsq.plots.scan",
+    "diffsq.run_folder.chain", "diffsq.checks.likelihood", "diffsq.checks.samplers",
+    "diffsq.plots.scan", "torch._dynamo",
     "diffsq.training.lattice", "diffsq.report.page", "lattice.interchange.importing", "lattice.scans.scan",
-    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "torch.optim.swa_utils", "torch._dynamo",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "torch.optim.swa_utils",
 )  # fmt: skip
 LATTICE: dict[str, Any] = {
     "name": "small", "seed": 3,
@@ -141,12 +142,12 @@ def draw_none() -> None:
     Figure.savefig = save
 
 
-def write_configs(folder: Path) -> Path:
-    """The configs of the jobs, in `folder`."""
+def write_configs(folder: Path, other: Mapping[str, Any] | None = None) -> Path:
+    """The configs of the jobs, in `folder`; `other` settings win."""
     folder.mkdir(parents=True, exist_ok=True)
     scan = {**LATTICE, "ensemble": {**LATTICE["ensemble"], "n_configs": 512}}
     for name, data in (("lattice", LATTICE), ("point", POINT), ("scan", scan)):
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(data))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**data, **(other or {})}))
     return folder
 
 
@@ -201,9 +202,11 @@ def ended(pid: int, said: Path, kill_after: float | None = None, limit: float = 
     return End(code, seconds, said.read_text(errors="replace") if said.exists() else "")
 
 
-def straight(names: list[str], place: Path) -> dict[str, tuple[Path, float]]:
+def straight(
+    names: Sequence[str], place: Path, other: Mapping[str, Any] | None = None
+) -> dict[str, tuple[Path, float]]:
     """Every job run once without disturbance in `place`: its folder, and its seconds."""
-    configs, done = write_configs(place / "configs"), dict[str, tuple[Path, float]]()
+    configs, done = write_configs(place / "configs", other), dict[str, tuple[Path, float]]()
     wanted = [name for name in JOBS if name in {*names, *(JOBS[name].after for name in names)}]
     for name in wanted:
         folder = fresh(JOBS[name], place / "straight" / name, {k: v[0] for k, v in done.items()})

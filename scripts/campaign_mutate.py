@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,6 @@ import numpy as np
 from campaign_damage import damage
 from campaign_jobs import preload
 from campaign_readers import BOUND, READERS, Reader, make_examples, mend_hashes
-
 from matplotlib.figure import Figure
 
 from lattice.errors import InputError
@@ -77,11 +77,16 @@ class Case:
         )
 
 
+def hang(*_: Any) -> None:
+    raise Hang
+
+
 def judged(case: Case, sound: str, seen: list[str]) -> tuple[str, str]:
     """What came of a case, and words where it is a fault; `seen` fills with what was forbidden."""
     seen.clear()
     clear_peak()
     before, verdict, words = peak(), RIGHT, ""
+    signal.signal(signal.SIGPROF, hang)
     signal.setitimer(signal.ITIMER_PROF, HANG)
     try:
         found = case.reader.read(case.folder)
@@ -145,11 +150,7 @@ def work(
     os.dup2(null, 2)
     os.chdir(place)
 
-    def hang(*_: Any) -> None:
-        raise Hang
-
     Figure.savefig = save_nothing
-    signal.signal(signal.SIGPROF, hang)
     seen: list[str] = []
     watch(seen, place)
     for number in numbers:
@@ -176,10 +177,8 @@ def mutate(n: int, seed: int, place: Path, only: list[str] | None = None, to: An
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 if line["verdict"] == FAULT:
-                    print(
-                        f"FAULT {line['number']}: {line['reader']}, {line['file']}, {line['done']}: {line['words']}",
-                        flush=True,
-                    )
+                    where = f"{line['number']}: {line['reader']}, {line['file']}, {line['done']}"
+                    print(f"FAULT {where}: {line['words']}", flush=True)
             rate = (len(done) - first) / (time.monotonic() - begun)
             print(f"{len(done)}/{n}, {rate:.1f} a second", file=sys.stderr)
     return table(done)
@@ -190,7 +189,7 @@ def _copy(source: Path, folder: Path) -> Path:
     return Path(shutil.copytree(source, folder))
 
 
-def batch(numbers: range, *rest: Any) -> list[dict[str, Any]]:
+def batch(numbers: range, *rest: Any) -> Iterator[dict[str, Any]]:
     """The results of some cases by one worker, of fewer where it dies or hangs in one of them."""
     back, out = os.pipe()
     sys.stdout.flush()
@@ -202,7 +201,7 @@ def batch(numbers: range, *rest: Any) -> list[dict[str, Any]]:
         finally:
             os._exit(0)
     os.close(out)
-    lines, last, why = [], dict[str, Any](), ""
+    n, last, why = 0, dict[str, Any](), ""
     with os.fdopen(back) as pipe:
         while True:
             if not select.select([pipe], [], [], PATIENCE)[0]:
@@ -213,12 +212,13 @@ def batch(numbers: range, *rest: Any) -> list[dict[str, Any]]:
                 break
             last = json.loads(text)
             if last["verdict"] != "begun":
-                lines.append(last)
+                n += 1
+                yield last
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if last.get("verdict") == "begun":
-        lines.append({**last, "verdict": FAULT, "words": why or f"the process died of it, exit code {code}"})
-    elif len(lines) < len(numbers):
-        raise SystemExit(f"the damage itself failed at case {numbers[len(lines)]}, exit code {code}")
+        yield {**last, "verdict": FAULT, "words": why or f"the process died of it, exit code {code}"}
+    elif n < len(numbers):
+        raise SystemExit(f"the damage itself failed at case {numbers[n]}, exit code {code}")
     return lines
 
 

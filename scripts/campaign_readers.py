@@ -10,14 +10,14 @@ import functools
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from campaign_jobs import JOBS, straight
+from campaign_jobs import straight, write_configs
 
 import diffsq
 import lattice
@@ -58,6 +58,10 @@ def content(ensemble: lattice.Ensemble) -> str:
     columns = (ensemble.phi, ensemble.chain, ensemble.trajectory, ensemble.log_weight)
     series = [x for name in sorted(ensemble.series) for x in (name, ensemble.series[name])]
     return digest(*columns, *series, ensemble.action.as_dict())
+
+
+def read_folder(folder: Path) -> str:
+    return content(lattice.read_ensemble(folder))
 
 
 def weights(model: Any) -> str:
@@ -195,7 +199,7 @@ RUN = (
 READERS = {
     reader.name: reader
     for reader in (
-        Reader("ensemble", ("shard-*.h5", "manifest.json"), lambda f: content(lattice.read_ensemble(f)), forged=True),
+        Reader("ensemble", ("shard-*.h5", "manifest.json"), read_folder, forged=True),
         Reader("shard", SHARDS, lambda f: content(lattice.read_ensemble(f / "shard-0000.h5"))),
         Reader("measure", SHARDS, read_measured, weight=0.2),
         Reader("model", ("weights.safetensors", "model.json"), read_model, forged=True),
@@ -229,45 +233,64 @@ points:
 """
 
 
-def make_examples(place: Path) -> Path:
-    """A folder of every reader's sound files, by its name, in `place`/examples."""
-    out = place / "examples"
+def make_examples(place: Path, only: Sequence[str] = ()) -> Path:
+    """A folder of every reader's sound files (or of some), by its name, in `place`/examples."""
+    out, wanted = place / "examples", only or tuple(READERS)
     shutil.rmtree(out, ignore_errors=True)
-    done = {
-        name: folder
-        for name, (folder, _) in straight([n for n in JOBS if n in ("lattice", "point")], place).items()
-    }
-    run, point = done["lattice"], done["point"]
-    for name, source in {
-        "ensemble": run / "ensemble", "shard": run / "ensemble", "measure": run / "ensemble", "therm": run / "ensemble",
-        "model": run / "train/score", "points model": point / "train/energy", "checkpoint": run / "train/score",
-        "run": run, "plan": run, "report": run, "points run": point, "resume": run,
-    }.items():  # fmt: skip
-        shutil.copytree(source, out / name)
-    for name in ("config", "points", "compare", "import h5", "import npy", "import npz"):
-        (out / name).mkdir(parents=True)
-    shutil.copy(run / "config.yaml", out / "config")
-    (out / "points/points.yaml").write_text(POINTS)
-    _fill(out, run)
+    runs = _runs(place, set(wanted))
+    places = {
+        "ensemble": "ensemble", "shard": "ensemble", "measure": "ensemble", "therm": "ensemble",
+        "model": "train/score", "points model": "train/energy", "checkpoint": "train/score",
+        "run": ".", "plan": ".", "report": ".", "points run": ".", "resume": ".",
+    }  # fmt: skip
+    for name in wanted:
+        if name in places:
+            shutil.copytree(
+                runs["point" if name.startswith("points ") else "lattice"] / places[name], out / name
+            )
+        else:
+            (out / name).mkdir(parents=True)
+        _fill(name, out / name, runs["lattice"])
     return out
 
 
-def _fill(out: Path, run: Path) -> None:
-    ensemble = lattice.read_ensemble(run / "ensemble")
-    for name in ("a.json", "b.json"):
-        table = lattice.measure(lattice.read_ensemble(run / f"ensemble/shard-000{int(name == 'b.json')}.h5"))
-        (out / "compare" / name).write_text(json.dumps(table))
-    phi = ensemble.phi[::4]
-    with h5py.File(out / "import h5/fields.h5", "w") as file:
-        file["phi"], file["other"] = phi, np.arange(len(phi))
-    np.save(out / "import npy/fields.npy", phi)
-    np.savez_compressed(out / "import npz/fields.npz", phi=phi, other=np.arange(len(phi)))
-    _note_checkpoints(out / "checkpoint")
-    for name in ("manifest.json", "certificate.json", "shard-0002.h5", "shard-0003.h5"):
-        (out / "resume/ensemble" / name).unlink()
-    for folder in out.iterdir():  # what links and virtual data would like to reach
-        with h5py.File(folder / "secret.h5", "w") as file:
-            file["phi"] = np.full(phi.shape, 42.0)
+def _runs(place: Path, wanted: set[str]) -> dict[str, Path]:
+    """The finished runs that the examples are taken from; of the lattice, where no more is asked for, its
+    ensemble alone."""
+    if wanted & {"model", "points model", "checkpoint", "run", "plan", "report", "points run", "resume"}:
+        return {name: folder for name, (folder, _) in straight(["lattice", "point"], place).items()}
+    config = diffsq.load_config(write_configs(place / "configs") / "lattice.yaml")
+    run = place / "ensemble alone"
+    lattice.simulate(config.action, config.shape, config.ensemble, seed=config.seed, out=run / "ensemble")
+    (run / "config.yaml").write_text((place / "configs" / "lattice.yaml").read_text())
+    return {"lattice": run}
+
+
+def _fill(name: str, folder: Path, run: Path) -> None:
+    """What is not there yet of an example, and what links and virtual data would like to reach."""
+    phi = lattice.read_ensemble(run / "ensemble").phi[::4]
+    with h5py.File(folder / "secret.h5", "w") as file:
+        file["phi"] = np.full(phi.shape, 42.0)
+    if name == "config":
+        shutil.copy(run / "config.yaml", folder)
+    elif name == "points":
+        (folder / "points.yaml").write_text(POINTS)
+    elif name == "compare":
+        for k, table in enumerate(("a.json", "b.json")):
+            measured = lattice.measure(lattice.read_ensemble(run / f"ensemble/shard-000{k}.h5"))
+            (folder / table).write_text(json.dumps(measured))
+    elif name == "checkpoint":
+        _note_checkpoints(folder)
+    elif name == "resume":
+        for made in ("manifest.json", "certificate.json", "shard-0002.h5", "shard-0003.h5"):
+            (folder / "ensemble" / made).unlink()
+    elif name == "import h5":
+        with h5py.File(folder / "fields.h5", "w") as file:
+            file["phi"], file["other"] = phi, np.arange(len(phi))
+    elif name == "import npy":
+        np.save(folder / "fields.npy", phi)
+    elif name == "import npz":
+        np.savez_compressed(folder / "fields.npz", phi=phi, other=np.arange(len(phi)))
 
 
 def _note_checkpoints(folder: Path) -> None:

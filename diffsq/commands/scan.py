@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
     """The files drawn, and why others were not: hours of computing may lie before the figures, and nothing
     that a drawing library refuses may cost the table."""
     from diffsq import plots
+    from lattice.files import write_atomic
 
     paths, reasons, figures = [], [], {}
     fitted = [block for block in content["crossings"] if block["fits"]]
@@ -119,7 +121,8 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
             reasons.append(f"figures {'with' if crossings else 'without'} crossings: {_one_line(error)}")
     for name, figure in figures.items():
         try:
-            figure.savefig(path := folder / f"{name}.png")
+            path = folder / f"{name}.png"
+            write_atomic(path, partial(figure.savefig, format="png"))
             paths.append(path)
         except _REFUSALS as error:
             reasons.append(f"{name}: {_one_line(error)}")

@@ -58,8 +58,7 @@ def _name(step: int) -> str:
 
 
 def _ordered(image: bytes) -> bytes:
-    """The same file with its metadata sorted: the library writes them in an order of chance, and equal content
-    shall be equal bytes."""
+    """The same file with its metadata sorted: the library writes them in an order of chance."""
     size = int.from_bytes(image[:8], "little")
     header = json.loads(image[8 : 8 + size])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -91,8 +90,7 @@ def unpack_optimizer(fresh: dict[str, Any], tensors: dict[str, Tensor]) -> dict[
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a metrics file, each with its `step`, up to the first that is none: one that a kill has
-    torn, or damage."""
+    """The JSON lines of a metrics file, each with its `step`, up to the first that a kill has torn."""
     lines = []
     for text in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
