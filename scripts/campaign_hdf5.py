@@ -76,7 +76,7 @@ def _dataset(file: h5py.File, path: Path, name: str, rng: Rng) -> str:
             (0, *shape[1:]),
             (1, *shape),
         ]
-        new = shapes[int(rng.integers(len(shapes)))]
+        new = [other for other in shapes if other != shape][int(rng.integers(len(shapes) - 2))]
         file.create_dataset(name, data=np.zeros(new, dtype=data.dtype))
         return f"shape {new}"
     if kind <= 8:

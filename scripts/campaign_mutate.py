@@ -219,7 +219,6 @@ def batch(numbers: range, *rest: Any) -> Iterator[dict[str, Any]]:
         yield {**last, "verdict": FAULT, "words": why or f"the process died of it, exit code {code}"}
     elif n < len(numbers):
         raise SystemExit(f"the damage itself failed at case {numbers[n]}, exit code {code}")
-    return lines
 
 
 def table(done: list[dict[str, Any]]) -> int:

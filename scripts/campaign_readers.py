@@ -201,7 +201,7 @@ READERS = {
     for reader in (
         Reader("ensemble", ("shard-*.h5", "manifest.json"), read_folder, forged=True),
         Reader("shard", SHARDS, lambda f: content(lattice.read_ensemble(f / "shard-0000.h5"))),
-        Reader("measure", SHARDS, read_measured, weight=0.2),
+        Reader("measure", SHARDS, read_measured, weight=0.1),
         Reader("model", ("weights.safetensors", "model.json"), read_model, forged=True),
         Reader("points model", ("weights.safetensors", "model.json"), read_model, weight=0.5, forged=True),
         Reader("config", ("config.yaml",), read_config, free=("*",), weight=1.5),
@@ -214,10 +214,10 @@ READERS = {
         Reader("compare", ("a.json",), read_comparison, free=("*",)),
         Reader("checkpoint", ("checkpoint-*", "metrics.jsonl"), read_checkpoint),
         Reader("therm", ("therm.h5",), read_therm),
-        Reader("resume", ("ensemble/*",), read_resumed, weight=0.1),
-        Reader("import h5", ("fields.h5",), lambda f: read_import(f, "fields.h5"), weight=0.7),
-        Reader("import npy", ("fields.npy",), lambda f: read_import(f, "fields.npy"), weight=0.3),
-        Reader("import npz", ("fields.npz",), lambda f: read_import(f, "fields.npz"), weight=0.3),
+        Reader("resume", ("ensemble/*",), read_resumed, weight=0.05),
+        Reader("import h5", ("fields.h5",), lambda f: read_import(f, "fields.h5"), weight=0.4),
+        Reader("import npy", ("fields.npy",), lambda f: read_import(f, "fields.npy"), weight=0.2),
+        Reader("import npz", ("fields.npz",), lambda f: read_import(f, "fields.npz"), weight=0.2),
     )
 }  # fmt: skip
 POINTS = """
@@ -268,7 +268,7 @@ def _runs(place: Path, wanted: set[str]) -> dict[str, Path]:
 
 def _fill(name: str, folder: Path, run: Path) -> None:
     """What is not there yet of an example, and what links and virtual data would like to reach."""
-    phi = lattice.read_ensemble(run / "ensemble").phi[::4]
+    phi = lattice.read_ensemble(run / "ensemble").phi[::8]
     with h5py.File(folder / "secret.h5", "w") as file:
         file["phi"] = np.full(phi.shape, 42.0)
     if name == "config":
