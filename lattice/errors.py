@@ -9,6 +9,7 @@ from typing import Any
 
 LONGEST = 1000
 _SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 

@@ -90,10 +90,11 @@ def _check_size(lattice_kind: bool, sizes: dict[str, Any], tensors: dict[str, Te
     """Refuse sizes of more numbers than the file holds before any of them is allocated."""
     held = sum(t.numel() for t in tensors.values())
     if lattice_kind:
-        if (
-            math.prod(sizes["shape"]) > 64 * held
-        ):  # the tables are of classes of momenta, eight or more in one
+        # the tables are of classes of momenta, eight or more in one
+        if math.prod(sizes["shape"]) > 64 * held:
             raise ValueError(f"a lattice {sizes['shape']} has more momenta than the file has numbers")
+        if sizes["n_sigma"] > len(tensors["base.log_sigma"]):
+            raise ValueError(f"n_sigma {sizes['n_sigma']} is more than the file has levels")
         channels, n_levels = (
             sizes.get(name, default) for name, default in (("channels", 0), ("n_levels", 1))
         )

@@ -158,3 +158,16 @@ def test_code_version_names_no_machine() -> None:
     assert os.uname().nodename not in text
     assert str(Path.home()) not in text
     assert "numpy" in files.code_version()["packages"]
+
+
+def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [f".a.{dead.pid}.tmp", f"train/score/.b.{dead.pid}.tmp", f".folder.{dead.pid}.tmp/c"]
+    kept = [f".a.{os.getppid()}.tmp", ".mine.tmp", "x.7.tmp", f"point/.a.{dead.pid}.tmp", "point/lock"]
+    for name in (*gone, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    with files.run_lock(tmp_path):
+        found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {*kept, "lock"}

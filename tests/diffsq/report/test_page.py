@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,3 +200,15 @@ def test_text_from_files_is_escaped(run: Path, tmp_path: Path) -> None:
 def test_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such run folder"):
         build_report(tmp_path / "nothing")
+
+
+@pytest.mark.usefixtures("plain_figures")
+@pytest.mark.parametrize("columns", [3, [], {"training": {"observables": {"phi2": -1.5}}}, {"training": []}])
+def test_a_summary_that_says_what_no_run_does_is_refused(run: Path, tmp_path: Path, columns: Any) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged, ignore=shutil.ignore_patterns("train", "samples", "report.html"))
+    summary = json.loads((damaged / "summary.json").read_text())
+    write_json(damaged / "summary.json", {**summary, "columns": columns})
+    with pytest.raises(InputError, match="--restart measure") as caught:
+        build_report(damaged)
+    assert "\n" not in str(caught.value)
