@@ -51,9 +51,8 @@ def _attribute(holder: h5py.Group, name: str, rng: Rng) -> str:
 
 
 def _dataset(file: h5py.File, path: Path, name: str, rng: Rng) -> str:
-    data = file[name][()]
+    data, kind = file[name][()], int(rng.integers(20))
     shape = data.shape
-    kind = int(rng.integers(20))
     if kind == 0 and data.dtype.kind == "f" and data.size:
         file[name][tuple(int(rng.integers(n)) for n in shape)] = (np.nan, np.inf)[int(rng.integers(2))]
         return "not a number"

@@ -125,10 +125,15 @@ def read_thermalisation(path: Path) -> tuple[Thermalisation, dict[str, Any]]:
     starts = history["start"]
     if not isinstance(starts, list) or len(starts) != shape[1] or not all(isinstance(s, str) for s in starts):
         raise InputError(f"{path}: {shown(starts)} are no starts of {shape[1]} chains")
-    if not (np.isfinite(phi).all() and isinstance(request, dict) and settings.n_steps > 0):
+    sound = np.isfinite(phi).all() and math.isfinite(settings.length) and settings.n_steps > 0
+    if not sound or not isinstance(request, dict):
         raise InputError(f"{path}: the stored state is not finite or not complete")
     therm = Thermalisation(phi, settings, history)
-    if checksum and checksum != _checksum(therm, canonical_json(request)):
+    try:
+        changed = bool(checksum) and checksum != _checksum(therm, canonical_json(request))
+    except ValueError:  # NaN in the request, which JSON does not have
+        changed = True
+    if changed:
         raise InputError(f"{path}: changed since it was written (its sha256 is another)")
     return therm, request
 

@@ -89,6 +89,8 @@ def test_the_first_mass_of_a_free_field_is_its_own() -> None:
         ("start", '["hot"]'),
         ("start", "3"),
         ("request", "{}"),
+        ("request", '{"seed": NaN}'),
+        ("length", np.nan),
         ("length", "x"),
     ],
 )
