@@ -28,7 +28,7 @@ import filelock
 from lattice.errors import InputError, Notice
 
 _MAX_JSON = 64 * 2**20
-_LEFTOVER = re.compile(r"\..+\.\d+\.tmp")  # of `replacing`
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # of `replacing`
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # of flock where there are no locks; 524 is the kernel's own ENOTSUPP, which some servers let through
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, 524)
@@ -122,10 +122,27 @@ def temporary_space() -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files that a killed run left in `folder`. Call it only while holding its lock."""
-    for tmp in Path(folder).glob(".*.tmp"):
-        if _LEFTOVER.fullmatch(tmp.name):
-            _remove(tmp)
+    """Remove temporary files that killed processes left in `folder` and below it, but not in a folder with a
+    lock of its own, nor those of a process that lives. Call it only while holding the folder's lock."""
+    for here, folders, names in os.walk(folder):
+        for name in (*names, *folders):
+            if (found := _TEMPORARY.fullmatch(name)) and not _lives(int(found[1])):
+                _remove(Path(here) / name)
+        folders[:] = [
+            name
+            for name in folders
+            if not (_TEMPORARY.fullmatch(name) or (Path(here) / name / "lock").exists())
+        ]
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return pid != os.getpid()
 
 
 def set_aside(path: Path) -> Path:
@@ -225,7 +242,8 @@ def sha256_file(path: Path) -> str:
 
 @contextlib.contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9.
+    """Hold `folder` for this process; the operating system lets go of it when it ends, also by kill -9. What
+    killed processes left half written in it is removed (`remove_leftovers`).
 
     Where the file system has no locks (some mounts of Lustre and NFS) a marker, lock.soft, holds the folder,
     with a Notice: one that a killed process left on this machine is taken over, one from elsewhere is named.
@@ -243,6 +261,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise folder_error(folder, error) from error
     try:
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
     """The files drawn, and why others were not: hours of computing may lie before the figures, and nothing
     that a drawing library refuses may cost the table, nor a file that is in the way."""
     from diffsq import plots
-    from lattice.files import replacing
+    from lattice.files import write_atomic
 
     paths, reasons, figures = list[Path](), list[str](), {}
     fitted = [block for block in content["crossings"] if block["fits"]]
@@ -124,8 +125,7 @@ def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list
         try:
             if path.is_symlink() or (path.exists() and OURS["Software"].encode() not in path.read_bytes()):
                 raise InputError(f"{path} is there already and not of a scan; move it")
-            with replacing(path) as beside:
-                figure.savefig(beside, format="png", metadata=OURS)
+            write_atomic(path, partial(figure.savefig, format="png", metadata=OURS))
             paths.append(path)
         except _REFUSALS as error:
             reasons.append(f"{name}: {_one_line(error)}")

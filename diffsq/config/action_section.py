@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffsq.config.section import Section, nearest, validated
 from diffsq.config.yaml_file import apply_override
-from lattice.errors import InputError
+from lattice.errors import InputError, shown
 
 if TYPE_CHECKING:
     from lattice.actions.protocol import Action
@@ -33,12 +33,14 @@ def read_action(data: Any, dim: int | None) -> Action:
     from lattice.actions.kinds import action_from_dict
 
     if not isinstance(data, Mapping):
-        raise InputError(f"action is a section such as {{kind: phi4, kappa: 0.27, lam: 0.022}}, got {data!r}")
+        raise InputError(
+            f"action is a section such as {{kind: phi4, kappa: 0.27, lam: 0.022}}, got {shown(data)}"
+        )
     section = dict(data)
     convention = section.get("convention", CONVENTION)
     if convention not in (CONVENTION, *FOREIGN):
         raise InputError(
-            f"action.convention: {convention!r}{nearest(str(convention), (CONVENTION, *FOREIGN))}"
+            f"action.convention: {shown(convention)}{nearest(str(convention), (CONVENTION, *FOREIGN))}"
         )
     if convention == CONVENTION:
         for key in ("mass2", "coupling"):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from lattice import errors
-from lattice.errors import InputError
+from lattice.errors import InputError, shown
 from lattice.seeds import check_seed
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -97,7 +97,7 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
         advice = " (null, as an empty value is read); give a value, or leave the key out for its default"
     elif error["type"] == "string_type" and isinstance(given, int | float):
         advice = f"; write '{given}' in quotes"
-    return f"{path}: {message}, got {given!r}{advice}"
+    return f"{path}: {message}, got {shown(given)}{advice}"
 
 
 def _keys(loc: Sequence[str | int], model: type[BaseModel]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import yaml
 
 from diffsq.config.presets import found, presets
-from lattice.errors import InputError, nearest
+from lattice.errors import InputError, nearest, shown
 
 
 def apply_override(data: dict[str, Any], override: str) -> None:
@@ -71,9 +71,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         problem = getattr(error, "problem", None) or "syntax"
         said = problem if isinstance(error, _Misread) else f"not valid YAML ({problem})"
         raise InputError(f"{path}{where}: {said}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid YAML ({error})") from None
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        if isinstance(data, dict):
+            odd = next(key for key in data if not isinstance(key, str))
+            raise InputError(f"{path}: the keys of a config are words, not {shown(odd)}")
         raise InputError(
             f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
         )
@@ -94,10 +95,32 @@ class _Misread(yaml.constructor.ConstructorError):
     """Sound YAML that says something else than its writer means."""
 
 
+MAX_NODES = 10**6  # a scan of 10 000 points, each with every setting
+
+
 class Loader(yaml.SafeLoader):
     """SafeLoader for numbers as a physicist writes them: 1e-3, 1e5 and -.5 are numbers (YAML 1.1 calls them
     text); 010, 1_000 and 1:00 are refused (YAML 1.1 reads 8, 1000 and 60); dates are text. A key written
-    twice in one mapping is refused; one that a merge `<<: *base` brings in may be written again, and wins."""
+    twice in one mapping is refused; one that a merge `<<: *base` brings in may be written again, and wins.
+
+    Whatever else is wrong with a text is a YAMLError too: values that no date or number has, nesting without
+    end, and aliases that contain themselves or stand for more than `MAX_NODES` values.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _size(node, {}) > MAX_NODES:
+            raise yaml.constructor.ConstructorError(None, None, "its aliases stand for too many values")
+        return node
+
+    def get_single_data(self) -> Any:
+        try:
+            return super().get_single_data()
+        except RecursionError:
+            problem = "nested too deeply"
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            problem = " ".join(str(error).split())[:160]  # from the constructor of a number or a date
+        raise yaml.constructor.ConstructorError(None, None, problem)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # here, not where it is constructed: merges have been written into the node by then
@@ -132,6 +155,19 @@ class Loader(yaml.SafeLoader):
             return int(Decimal(text))
         number = float(super().construct_yaml_float(node))
         return _refuse(node, number) if "_" in text or ":" in text else number
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """The number of values below a node, aliases counted each time; infinity where one contains itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = float("inf")
+        children = (
+            node.value if isinstance(node, yaml.SequenceNode) else [n for pair in node.value for n in pair]
+        )
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _refuse(node: Any, number: float) -> NoReturn:

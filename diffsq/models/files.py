@@ -5,16 +5,20 @@ its schema, which names the kind of model and the version of its function, the s
 was trained on, and the hash of the weights.
 """
 
+import math
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from diffsq.models import lattice, points
-from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
 from diffsq.models.points import PointModel
-from lattice.errors import InputError
+from diffsq.models.unet import UNet
+from lattice.errors import InputError, shown
 from lattice.files import read_json, set_aside, sha256_file, write_atomic, write_json
 
 Model = TypeVar("Model", LatticeScore, PointModel)
@@ -54,19 +58,23 @@ def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScor
         raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")
     about = read_json(about_path)
     schema, known = about.get("schema"), {SCHEMA[k]: k for k in SCHEMA if kind in (None, k)}
-    if schema not in known:
-        raise InputError(f"{about_path}: schema is {schema!r}, expected {' or '.join(map(repr, known))}")
+    if not isinstance(schema, str) or schema not in known:
+        raise InputError(f"{about_path}: schema is {shown(schema)}, expected {' or '.join(map(repr, known))}")
     absent = [name for name in ("sizes", "sha256") if name not in about]
     if absent:
         raise InputError(f"{about_path}: no {', '.join(absent)} in it; the file was edited")
     if sha256_file(path) != about["sha256"]:
         raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
     try:
-        sizes = _checked(about["sizes"])
-        model = LatticeScore.unfitted(**sizes) if known[schema] is LatticeScore else PointModel(**sizes)
-        model.load_state_dict(load(path.read_bytes()))
-    except (TypeError, ValueError, IndexError, ArithmeticError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        sizes, tensors = _checked(about["sizes"]), load(path.read_bytes())
+        lattice_kind = known[schema] is LatticeScore
+        _check_size(lattice_kind, sizes, tensors)
+        model = LatticeScore.unfitted(**sizes) if lattice_kind else PointModel(**sizes)
+        model.load_state_dict(tensors)
+    except (
+        TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError, SafetensorError,
+    ) as error:  # fmt: skip
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: weights do not fit the model described in model.json: {reason}") from None
     model.about = about
     return model.eval().requires_grad_(False)
@@ -86,11 +94,40 @@ def finished_model(folder: Path, key: str, kind: type[Model]) -> Model | None:
     return None
 
 
+def _check_size(lattice_kind: bool, sizes: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse sizes of more numbers than the file holds before any of them is allocated."""
+    held = sum(t.numel() for t in tensors.values())
+    if lattice_kind:
+        # the tables are of classes of momenta, eight or more in one
+        if math.prod(sizes["shape"]) > 64 * held:
+            raise ValueError(f"a lattice {sizes['shape']} has more momenta than the file has numbers")
+        if sizes["n_sigma"] > len(tensors["base.log_sigma"]):
+            raise ValueError(f"n_sigma {sizes['n_sigma']} is more than the file has levels")
+        channels, n_levels = (
+            sizes.get(name, default) for name, default in (("channels", 0), ("n_levels", 1))
+        )
+        with torch.device("meta"):
+            network: nn.Module | None = (
+                UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels and n_levels <= 16 else None
+            )
+        needed = sizes["n_sigma"] + sum(p.numel() for p in (network.parameters() if network else ()))
+        known = n_levels <= 16
+    else:
+        known = sizes["dim"] <= 64 and sizes["depth"] <= 64
+        with torch.device("meta"):
+            needed = sum(t.numel() for t in PointModel(**sizes).state_dict().values()) if known else 0
+    if not known or needed > held:
+        raise ValueError(f"sizes {shown(sizes)} ask for more numbers than the {held} of the file")
+
+
 def _checked(sizes: Any) -> dict[str, Any]:
     """Sizes as they were written: whole numbers, lists of them, and words."""
     if not isinstance(sizes, dict):
         raise ValueError("sizes are not a table; the file was edited")
     flat = [n for value in sizes.values() for n in (value if isinstance(value, list) else [value])]
-    if not all(isinstance(n, str) or isinstance(n, int) and 0 <= n <= MAX_SIZE for n in flat):
-        raise ValueError(f"sizes {sizes} are not integers up to {MAX_SIZE}; the file was edited")
+    if not all(
+        isinstance(n, str) or isinstance(n, int) and not isinstance(n, bool) and 0 <= n <= MAX_SIZE
+        for n in flat
+    ):
+        raise ValueError(f"sizes {shown(sizes)} are not integers up to {MAX_SIZE}; the file was edited")
     return sizes

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from diffsq.report.reader import Absent, NotRun, RunFolder
+from diffsq.report.reader import DAMAGE, Absent, NotRun, RunFolder
 from diffsq.report.sections import FIRST, SECTIONS, build_sections, check_sections, overview
 from diffsq.report.tables import (
     column_labels,
@@ -88,11 +88,20 @@ def build_report(run_dir: str | Path) -> Path:
         raise InputError(f"{run_dir}: no such run folder")
     path = run_dir / "report.html"
     run = RunFolder(run_dir)
-    with contextlib.suppress(Absent):
-        picture = io.BytesIO()
-        overview(run).savefig(picture, format="png", dpi=110)
-        write_atomic(run_dir / "overview.png", picture.getvalue())
-    write_atomic(path, render(run).encode("utf-8"))
+    try:
+        with contextlib.suppress(Absent):
+            picture = io.BytesIO()
+            overview(run).savefig(picture, format="png", dpi=110)
+            write_atomic(run_dir / "overview.png", picture.getvalue())
+        page = render(run).encode("utf-8", errors="replace")
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(
+            f"{run_dir}: its config.yaml or a JSON file in it says what no run does ({type(error).__name__} "
+            f"{error}); `diffsq run` with --restart measure makes its results again"
+        ) from error
+    write_atomic(path, page)
     return path
 
 

@@ -11,17 +11,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import yaml
 
 from diffsq.config.names import CHECK_NAMES
+from diffsq.config.yaml_file import Loader
 from diffsq.run_folder.records import config_path
 from diffsq.training.checkpoint import read_lines
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.shards import dataset, opened
 from lattice.errors import InputError
 from lattice.files import read_json
+
+DAMAGE = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What work with a file raises that is well formed and says what no run does."""
 
 
 class Absent(Exception):
@@ -47,7 +50,7 @@ class RunFolder:
         """The resolved config as YAML, empty if there is none."""
         path = config_path(self.path)
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8", errors="replace")
         config = self.summary.get("config")
         return yaml.safe_dump(config, sort_keys=False) if config else ""
 
@@ -55,7 +58,7 @@ class RunFolder:
     def config(self) -> dict[str, Any]:
         """The resolved config, {} if there is none."""
         try:
-            config = yaml.safe_load(self.config_text)
+            config = yaml.load(self.config_text, Loader=Loader)
         except yaml.YAMLError as error:
             raise InputError(
                 f"{config_path(self.path)}: not valid YAML ({str(error).splitlines()[0]})"
@@ -157,14 +160,5 @@ class RunFolder:
 
     def _hdf5(self, stage: str, name: str, datasets: tuple[str, ...]) -> tuple[list[Floats], dict[str, Any]]:
         path = self._file(stage, name)
-        try:
-            with h5py.File(path, "r", locking="best-effort") as file:
-                data = []
-                for key in datasets:
-                    # a link may point outside the run folder: read only what lies in this file
-                    if not isinstance(file.get(key, getlink=True), h5py.HardLink):
-                        raise InputError(f"{path}: no dataset {key!r}")
-                    data.append(np.asarray(file[key][...], dtype=np.float64))
-                return data, dict(file.attrs)
-        except OSError as error:
-            raise InputError(f"{path}: not a readable HDF5 file ({error})") from error
+        with opened(path) as file:
+            return [dataset(file, path, key) for key in datasets], dict(file.attrs)

@@ -17,7 +17,7 @@ from diffsq.analysis.fokker_planck import drift_of, log_density_map
 from diffsq.checks.perform import MODULES
 from diffsq.plots import complex_langevin, complex_plane
 from diffsq.plots.training import losses
-from diffsq.report.reader import Absent, NotRun, RunFolder
+from diffsq.report.reader import DAMAGE, Absent, NotRun, RunFolder
 from diffsq.report.tables import comparison, pretty
 from diffsq.run_folder.finished import PointBench, open_run
 from diffsq.run_folder.summary import TRAINING
@@ -321,15 +321,15 @@ def section(run: RunFolder, key: str, title: str, draw: Draw) -> Section | None:
     """A figure of the page, the reason why there is none, or None where it belongs to another kind of run."""
     try:
         figure = draw(run)
+        picture, width = plots.to_svg(figure, key), round(82 * figure.get_figwidth())
+        warning = "; ".join(run.diagnostics.get("warnings", [])) if key == "weights" else ""
     except Foreign:
         return None
     except Absent as missing:
         return Section(key, title, note=str(missing))
-    except (InputError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
+    except DAMAGE as error:
         # a page with one figure missing and the reason in its place is worth more than no page
         return Section(key, title, note=f"not drawn: {_reason(error)}", problem=True)
-    picture, width = plots.to_svg(figure, key), round(82 * figure.get_figwidth())
-    warning = "; ".join(run.diagnostics.get("warnings", [])) if key == "weights" else ""
     return Section(key, title, picture, width, warning, problem=bool(warning))
 
 

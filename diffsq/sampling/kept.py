@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -41,4 +42,8 @@ def read_tensors(folder: Path, name: str, key: str | None = None) -> Tensors:
         raise InputError(f"{path}: changed since it was written (sha256 is not that of {about_path.name})")
     if key is not None and about.get("key") != key:
         raise InputError(f"{path}: made with other settings")
-    return load(path.read_bytes())
+    try:
+        return load(path.read_bytes())
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not a file of tensors: {reason}") from None

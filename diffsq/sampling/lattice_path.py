@@ -152,4 +152,13 @@ def load_kernel(folder: Path, device: torch.device) -> Kernel:
     """The kernel of a samples folder. Raises `InputError` when there is none, or it is damaged."""
     if not (folder / "kernel.json").is_file():
         raise InputError(f"{folder}: no calibrated path here; `diffsq sample` makes it (method path)")
-    return Kernel(**{label: t.to(device) for label, t in read_tensors(folder, "kernel").items()})
+    path = folder / "kernel.safetensors"
+    try:
+        kernel = Kernel(**{label: t.to(device) for label, t in read_tensors(folder, "kernel").items()})
+    except TypeError as error:
+        raise InputError(f"{path}: not a reverse kernel: {error}") from None
+    steps = {name: t.shape[:1] for name, t in vars(kernel).items()}
+    n = (kernel.levels.numel() - 1,)
+    if kernel.levels.dim() != 1 or any(found != n for name, found in steps.items() if name != "levels"):
+        raise InputError(f"{path}: not a reverse kernel: its tables are of {n[0]} steps and of others")
+    return kernel

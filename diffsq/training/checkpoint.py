@@ -28,7 +28,7 @@ def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str
         for name, t in ts.items()
     }
     about = {"step": str(step), "key": key, "sha256": _digest(tensors)}
-    write_atomic(folder / f"checkpoint-{step:08d}.safetensors", save(tensors, about))
+    write_atomic(folder / _name(step), _ordered(save(tensors, about)))
     ours = [
         path for path in sorted(folder.glob("checkpoint-*.safetensors")) if _metadata(path).get("key") == key
     ]
@@ -42,15 +42,17 @@ def load_checkpoint(folder: Path, key: str) -> tuple[int, dict[str, dict[str, Te
         metadata = _metadata(path)
         try:
             tensors = load(path.read_bytes())
-        except SafetensorError:
-            continue
-        if metadata.get("key") != key or metadata.get("sha256") != _digest(tensors):
+            sound = metadata.get("key") == key and metadata.get("sha256") == _digest(tensors)
+            sound = sound and path.name == _name(step := int(metadata["step"]))
+        except (SafetensorError, OSError, ValueError, TypeError, KeyError, RuntimeError):
+            continue  # damaged: an older one, or the first step, gives the same bits
+        if not sound:
             continue
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts.setdefault(part, {})[rest] = tensor
-        return int(metadata["step"]), parts
+        return step, parts
     return None
 
 
@@ -60,6 +62,19 @@ def _metadata(path: Path) -> dict[str, str]:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError):
         return {}
+
+
+def _name(step: int) -> str:
+    return f"checkpoint-{step:08d}.safetensors"
+
+
+def _ordered(image: bytes) -> bytes:
+    """The same file with its metadata sorted: the library writes them in an order of chance."""
+    size = int.from_bytes(image[:8], "little")
+    header = json.loads(image[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(size)
+    return len(text).to_bytes(8, "little") + text + image[8 + size :]
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -86,11 +101,14 @@ def unpack_optimizer(fresh: dict[str, Any], tensors: dict[str, Tensor]) -> dict[
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines of a metrics file; a torn last line is dropped."""
+    """The JSON lines of a metrics file, each with its `step`, up to the first that a kill has torn."""
     lines = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text("utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines

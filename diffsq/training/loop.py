@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from diffsq.config.sections import PointTraining, TrainingConfig
 from diffsq.training import checkpoint
 from lattice.errors import InputError
-from lattice.files import write_atomic
+from lattice.files import folder_error, write_atomic
 from lattice.progress import Progress
 
 BETAS = (0.9, 0.99)  # of Adam
@@ -128,8 +128,11 @@ class Loop:
         checkpoint.save_checkpoint(self.out, self.step, self.key, parts)
 
     def _log(self, **values: float) -> None:
-        with open(self.out / "metrics.jsonl", "a") as file:
-            file.write(json.dumps({"step": self.step, **values}) + "\n")
+        try:
+            with open(self.out / "metrics.jsonl", "a") as file:
+                file.write(json.dumps({"step": self.step, **values}) + "\n")
+        except OSError as error:
+            raise folder_error(self.out, error) from error
 
     def _rewind_log(self) -> None:
         path = self.out / "metrics.jsonl"

@@ -12,7 +12,7 @@ from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQu
 from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
 from lattice.actions.protocol import CONVENTION, Action, couplings_of
 from lattice.actions.u1 import OneLink
-from lattice.errors import InputError, nearest
+from lattice.errors import InputError, nearest, shown
 
 KINDS: dict[str, type[Action]] = {
     kind.kind: kind
@@ -38,7 +38,7 @@ def action_from_dict(d: Mapping[str, Any]) -> Action:
     kind = d.get("kind", "phi4")
     if not isinstance(kind, str) or kind not in KINDS:
         raise InputError(
-            f"unknown action.kind {kind!r}{nearest(str(kind), KINDS)}; known: {', '.join(KINDS)}"
+            f"unknown action.kind {shown(kind)}{nearest(str(kind), KINDS)}; known: {', '.join(KINDS)}"
         )
     couplings = {f.name: f.default is MISSING for f in couplings_of(KINDS[kind])}
     for key in d:
@@ -54,6 +54,6 @@ def action_from_dict(d: Mapping[str, Any]) -> Action:
         ("field", "x+iy", "or none"),
     ):
         if d.get(key, allowed) != allowed:
-            raise InputError(f"action.{key} must be {allowed!r}, got {d[key]!r}; {advice}")
+            raise InputError(f"action.{key} must be {allowed!r}, got {shown(d[key])}; {advice}")
     action = KINDS[kind](**{name: d[name] for name in couplings if name in d})
     return Complexified(action) if "field" in d else action

@@ -10,10 +10,11 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from lattice.errors import InputError
+from lattice.errors import InputError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,16 +185,16 @@ def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
         ...
     lattice.errors.InputError: action.lam must be >= 0, got -1
     """
-    number = float(value) if type(value) is not bool and isinstance(value, numbers.Real) else math.nan
-    if not math.isfinite(number):
-        raise InputError(f"action.{name} must be a finite number, got {value!r}")
-    if not within.low <= number <= within.high:
+    real = type(value) is not bool and isinstance(value, numbers.Real)
+    if not real or not -math.inf < value < math.inf or abs(value) > sys.float_info.max:
+        raise InputError(f"action.{name} must be a finite number, got {shown(value)}")
+    if not within.low <= value <= within.high:
         ends = [f">= {within.low:g}"] * (within.low > -math.inf) + [f"<= {within.high:g}"] * (
             within.high < math.inf
         )
         why = f" ({within.why})" if within.why else ""
         raise InputError(f"action.{name} must be {' and '.join(ends)}{why}, got {value}")
-    return number
+    return float(value)
 
 
 def complex_coupling(name: str, value: Any) -> complex:
@@ -207,7 +208,7 @@ def complex_coupling(name: str, value: Any) -> complex:
     if isinstance(parts, list | tuple) and len(parts) == 2:
         return complex(*(real_coupling(name, part) for part in parts))
     if isinstance(parts, list | tuple):
-        raise InputError(f"action.{name} must be a number or the pair [re, im], got {value!r}")
+        raise InputError(f"action.{name} must be a number or the pair [re, im], got {shown(value)}")
     return complex(real_coupling(name, parts))
 
 

@@ -31,7 +31,7 @@ from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
 from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
 from lattice.ensembles.shards import Shard
-from lattice.errors import InputError
+from lattice.errors import InputError, shown
 from lattice.files import read_json, write_json
 from lattice.progress import Progress, Silent
 from lattice.rng import normals
@@ -114,10 +114,11 @@ class _Run:
             else:
                 last = kept.phi[-params.n_chains :]
                 z = last[:, 0] + 1j * last[:, 1]
-            trajectory, scale = int(kept.state["trajectory"]), float(kept.state["drift_scale"])
+            state = _checked(kept.state, writer.path(k))
+            trajectory, scale = int(kept.trajectory[-1]), float(state["drift_scale"])
             for name in _COUNTERS:
-                totals[name] += int(kept.state[name])
-            totals["largest_drift"] = max(totals["largest_drift"], float(kept.state["largest_drift"]))
+                totals[name] += int(state[name])
+            totals["largest_drift"] = max(totals["largest_drift"], float(state["largest_drift"]))
         self.bar.close()
         return totals, scale
 
@@ -204,6 +205,17 @@ class _Run:
         finally:
             self.bar.close()
         return {"averages": {name: list(mean_and_error(x)) for name, x in total.items()}}
+
+
+def _checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What the chains go on from; `InputError` where a number of it is missing or none."""
+    for name in (*_COUNTERS, "drift_scale", "largest_drift"):
+        value = state.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise InputError(
+                f"{path}: its state is damaged ({name} is {shown(value)}); remove it, and run again"
+            )
+    return state
 
 
 def start_fields(

@@ -122,7 +122,7 @@ class _Run:
                 yield part
             return
         for k, times, kept in self.recipe.spans(writer):
-            state = kept and (kept.phi[-self.n :], int(kept.state["trajectory"]))
+            state = kept and (kept.phi[-self.n :], int(kept.trajectory[-1]))
             yield self.team.tell((k, len(times), state))
         self.team.tell(None)
 

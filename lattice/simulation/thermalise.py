@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from einops import rearrange
 from lattice.actions.protocol import Action, as_phi4
 from lattice.arrays import Floats
 from lattice.ensembles.shards import dataset, opened
-from lattice.errors import InputError
+from lattice.errors import InputError, shown
 from lattice.exact.scalar import free_propagator
 from lattice.files import canonical_json, write_atomic
 from lattice.processes import Team
@@ -122,6 +123,7 @@ def write_thermalisation(path: Path, therm: Thermalisation, request: dict[str, A
         file.attrs["start"] = canonical_json(therm.history["start"])
         file.attrs["length"], file.attrs["n_steps"] = therm.settings.length, therm.settings.n_steps
         file.attrs["request"] = canonical_json(request)
+        file.attrs["sha256"] = _checksum(therm, canonical_json(request))
         file.flush()
         image = bytes(file.id.get_file_image())
     write_atomic(path, image)
@@ -135,6 +137,7 @@ def read_thermalisation(path: Path) -> tuple[Thermalisation, dict[str, Any]]:
             raise InputError(f"{path}: schema is {file.attrs.get('schema')!r}, expected {SCHEMA!r}")
         history: dict[str, Any] = {name: dataset(file, path, name, (None, None)) for name in HISTORY}
         history["start"] = json.loads(file.attrs["start"])
+        checksum = file.attrs.get("sha256", "")
         phi = dataset(file, path, "state/phi")
         modes = dataset(file, path, "state/inverse_mass") if "inverse_mass" in file["state"] else None
         settings = Settings(float(file.attrs["length"]), int(file.attrs["n_steps"]), modes)
@@ -142,8 +145,27 @@ def read_thermalisation(path: Path) -> tuple[Thermalisation, dict[str, Any]]:
     shape = history["dH"].shape
     if any(history[name].shape != shape for name in HISTORY) or len(phi) != shape[1]:
         raise InputError(f"{path}: histories and fields do not fit each other")
-    if len(history["start"]) != shape[1]:
-        raise InputError(f"{path}: {len(history['start'])} starts for {shape[1]} chains")
-    if not (np.isfinite(phi).all() and isinstance(request, dict) and settings.n_steps > 0):
+    starts = history["start"]
+    if not isinstance(starts, list) or len(starts) != shape[1] or not all(isinstance(s, str) for s in starts):
+        raise InputError(f"{path}: {shown(starts)} are no starts of {shape[1]} chains")
+    sound = np.isfinite(phi).all() and math.isfinite(settings.length) and settings.n_steps > 0
+    if not sound or not isinstance(request, dict):
         raise InputError(f"{path}: the stored state is not finite or not complete")
-    return Thermalisation(phi, settings, history), request
+    therm = Thermalisation(phi, settings, history)
+    try:
+        changed = bool(checksum) and checksum != _checksum(therm, canonical_json(request))
+    except ValueError:  # NaN in the request, which JSON does not have
+        changed = True
+    if changed:
+        raise InputError(f"{path}: changed since it was written (its sha256 is another)")
+    return therm, request
+
+
+def _checksum(therm: Thermalisation, request: str) -> str:
+    """Of all that goes on from here: attributes of HDF5 have no checksum of their own."""
+    settings = therm.settings
+    digest = hashlib.sha256(canonical_json([request, settings.length, settings.n_steps]).encode())
+    for array in (therm.phi, settings.inverse_mass, *(therm.history[name] for name in HISTORY)):
+        if array is not None:
+            digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+    return digest.hexdigest()

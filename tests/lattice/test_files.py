@@ -262,8 +262,14 @@ def test_set_aside_never_takes_a_name(tmp_path: Path) -> None:
     assert not (tmp_path / "a.txt").exists()
 
 
-def test_leftovers_are_known_by_their_names(tmp_path: Path) -> None:
-    for name in (".a.txt.4711.tmp", ".mine.tmp"):
+def test_leftovers_of_the_dead_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [f".a.{dead.pid}.tmp", f"train/score/.b.{dead.pid}.tmp", f".folder.{dead.pid}.tmp/c"]
+    kept = [f".a.{os.getppid()}.tmp", ".mine.tmp", "x.7.tmp", f"point/.a.{dead.pid}.tmp", "point/lock"]
+    for name in (*gone, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    files.remove_leftovers(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [".mine.tmp"]
+    with files.run_lock(tmp_path):
+        found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {*kept, "lock"}

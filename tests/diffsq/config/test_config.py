@@ -173,3 +173,46 @@ def test_every_config_of_the_project_loads_and_says_what_was_seen(path: Path) ->
         assert config.name == path.stem
         assert config.reference is None or config.active_reference() is not None
     assert path.stem == "tiny" or "# Last seen: 2 cores" in text
+
+
+LAUGHS = "\n".join(
+    ["a0: &a0 [x, x]", *(f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" for k in range(1, 30))]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LAUGHS, "too many values"),
+        (LAUGHS + "\nchecks: *a29", "too many values"),
+        ("name: &a [*a]", "too many values"),
+        ("name: &a {b: *a}", "too many values"),
+        ("x: " + "[" * 100_000, "nested too deeply"),
+        ("x: " + "{a: " * 100_000, "nested too deeply"),
+        ("x: 2024-99-99", "not valid YAML"),
+        ("seed: !!int x", "not valid YAML"),
+        ("seed: " + "9" * 5000, "not valid YAML"),
+        ("seed: !!python/object/apply:os.system ['touch OWNED']", "not valid YAML"),
+        ("1: 2", "keys of a config are words, not 1"),
+        ("? [a]\n: 2", "not valid YAML"),
+    ],
+)
+def test_yaml_that_is_none_or_a_bomb_gets_one_line(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    found = refusal(tmp_path / "x.yaml")
+    assert words in found
+    assert len(found) < 1100
+    assert not Path("OWNED").exists()
+
+
+def test_aliases_are_fine_while_they_stand_for_little(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text(
+        "name: x\naction: {kappa: &k 0.2, lam: *k}\nlattice: {shape: [4, 4]}\nensemble: {}\n"
+    )
+    assert load_config(tmp_path / "x.yaml").action.lam == 0.2
+
+
+@pytest.mark.parametrize("value", ["10" * 300, "[" + "0, " * 999 + "0]"])
+def test_a_value_beyond_all_bounds_is_shown_in_short(tmp_path: Path, config_file: Path, value: str) -> None:
+    for key in ("action.kappa", "name", "action.kind"):
+        assert len(refusal(config_file, f"{key}={value}")) < 600

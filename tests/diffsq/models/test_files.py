@@ -133,3 +133,23 @@ def test_points_make_the_same_trip(kind: str, tmp_path: Path) -> None:
         edit(tmp_path, sizes=sizes)
         with pytest.raises(InputError, match="do not fit"):
             load_model(tmp_path)
+
+
+@pytest.mark.parametrize("schema", [[], {}, None, 3, ["diffsq-lattice/3"]])
+def test_a_schema_that_is_no_text_is_refused(folder: Path, schema: Any) -> None:
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": schema}))
+    with pytest.raises(InputError, match="schema is"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"shape": [4096, 4096]}, {"channels": 4096}, {"n_levels": 4096}, {"n_sigma": 4096}]
+)
+def test_sizes_larger_than_the_file_are_refused_before_anything_is_allocated(
+    folder: Path, sizes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LatticeScore, "unfitted", lambda **_: pytest.fail("allocated"))
+    edit(folder, sizes={**SIZES, **sizes})
+    with pytest.raises(InputError, match="more .*than the"):
+        load_model(folder)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_damaged_stage_is_said_not_hidden(run: Path, tmp_path: Path) -> None:
     page = build_report(damaged).read_text(encoding="utf-8")
     assert "not drawn: " in page
     assert "shard-0000.h5" in page
-    assert "sequence.h5: not a readable HDF5 file" in page
+    assert "sequence.h5: truncated, damaged or not HDF5" in page
 
 
 def test_sampler_without_weights_is_no_problem(tmp_path: Path) -> None:
@@ -208,3 +209,15 @@ def test_text_from_files_is_escaped(run: Path, tmp_path: Path) -> None:
 def test_no_folder_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such run folder"):
         build_report(tmp_path / "nothing")
+
+
+@pytest.mark.usefixtures("plain_figures")
+@pytest.mark.parametrize("columns", [3, {"training": {"observables": {"phi2": -1.5}}}, {"training": []}])
+def test_a_summary_that_says_what_no_run_does_is_refused(run: Path, tmp_path: Path, columns: Any) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged, ignore=shutil.ignore_patterns("train", "samples", "report.html"))
+    summary = json.loads((damaged / "summary.json").read_text())
+    write_json(damaged / "summary.json", {**summary, "columns": columns})
+    with pytest.raises(InputError, match="--restart measure") as caught:
+        build_report(damaged)
+    assert "\n" not in str(caught.value)

@@ -77,3 +77,30 @@ def test_a_torn_metrics_line_is_dropped(tmp_path: Path) -> None:
     assert read_lines(path) == []
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
     assert read_lines(path) == [{"step": 1}, {"step": 2}]
+
+
+def test_the_same_state_is_the_same_bytes(tmp_path: Path) -> None:
+    for k in range(6):  # the library orders the metadata by chance
+        save_checkpoint(tmp_path / str(k), 20, "key", parts(1))
+    assert len({path.read_bytes() for path in tmp_path.glob("*/checkpoint-*")}) == 1
+    save_checkpoint(tmp_path / "other", 20, "key", parts(2))
+    assert len({path.read_bytes() for path in tmp_path.glob("*/checkpoint-*")}) == 2
+
+
+@pytest.mark.parametrize(("old", "new"), [(b'"step":"40"', b'"step":"41"'), (b'"step":"40"', b'"step":"x0"'),
+                                          (b'"step":', b'"stop":')])  # fmt: skip
+def test_a_step_that_is_not_that_of_its_file_is_noticed(tmp_path: Path, old: bytes, new: bytes) -> None:
+    for step in (20, 40):
+        save_checkpoint(tmp_path, step, "key", parts(step))
+    newest = tmp_path / "checkpoint-00000040.safetensors"
+    assert old in newest.read_bytes()
+    newest.write_bytes(newest.read_bytes().replace(old, new))
+    found = load_checkpoint(tmp_path, "key")
+    assert found is not None
+    assert found[0] == 20
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe", b"3", b"[]", b'{"loss": 1}', b'{"step": "x"}', b"[" * 100_000])
+def test_metrics_end_at_the_first_line_that_is_none(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
+    assert read_lines(tmp_path / "metrics.jsonl") == [{"step": 1}]

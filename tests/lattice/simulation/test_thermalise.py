@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -78,3 +79,32 @@ def test_the_first_mass_of_a_free_field_is_its_own() -> None:
     assert near is not None
     assert near[0, 0] / near[3, 3] == pytest.approx((8 + (np.pi / 6) ** 2) / (np.pi / 6) ** 2)
     assert first_inverse_mass(ACTION, SHAPE, MonteCarlo()) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("length", 1.25),
+        ("n_steps", 77),
+        ("start", '["hot"]'),
+        ("start", "3"),
+        ("request", "{}"),
+        ("request", '{"seed": NaN}'),
+        ("length", np.nan),
+        ("length", "x"),
+    ],
+)
+def test_a_changed_setting_is_noticed(therm: Thermalisation, tmp_path: Path, name: str, value: Any) -> None:
+    path = tmp_path / "therm.h5"
+    write_thermalisation(path, therm, RECIPE.request())
+    with h5py.File(path, "a") as file:
+        file.attrs[name] = value
+    with pytest.raises(InputError, match=r"therm\.h5"):
+        read_thermalisation(path)
+
+
+def test_a_file_from_before_the_checksum_is_read(therm: Thermalisation, tmp_path: Path) -> None:
+    write_thermalisation(tmp_path / "therm.h5", therm, RECIPE.request())
+    with h5py.File(tmp_path / "therm.h5", "a") as file:
+        del file.attrs["sha256"]
+    assert len(read_thermalisation(tmp_path / "therm.h5")[0].phi) == 16
