@@ -10,7 +10,6 @@ import numpy as np
 
 import diffsq
 import lattice
-from lattice.statistics.weights import ess_words, spread_of
 
 config = diffsq.load_config("tiny", ["action.kappa=0.26", "ensemble.n_configs=8192", "model.channels=0"])
 action = lattice.ScalarPhi4(kappa=0.26, lam=0.022)
@@ -27,13 +26,10 @@ model = diffsq.train(config, ensemble, "runs/tutorial_2/train")
 # %% [markdown]
 # Sampling runs the noise backwards, from independent momentum modes to fields in 20 steps. Each field keeps
 # the weight of its whole path, log w = −S(φ) + log F − log R with the densities F of noising and R of
-# denoising, and with it the sample is exact.
+# denoising, and with it the sample is exact; the table says how many samples the weights leave.
 
 # %%
 samples = diffsq.sample(config, model, ensemble, "runs/tutorial_2/samples")
-log_weight = samples.log_weight
-ess = ess_words(*lattice.effective_sample_size(log_weight), spread_of(log_weight))
-print(f"{len(samples)} fields, ESS/N = {ess}")
 tables = {
     "Monte Carlo": lattice.measure(ensemble),
     "raw": lattice.measure(samples, ignore_weights=True),
