@@ -34,7 +34,7 @@ def equilibrium_stiffness(
     n = max(2, min(N_CHAINS, N_SITES // max(1, math.prod(z.shape[1:]))))
     z, chains = z[:n], chains[:n]
     lam, size = stiffness(action, z), math.inf
-    for k in range(ROUNDS):
+    for k in range(ROUNDS if np.isfinite(lam).all() else 0):
         rate, before = max(typical(lam), 1e-12), size
         size = float(np.median(np.abs(lam)))
         if FALLING * before < size < before / FALLING:
@@ -47,14 +47,16 @@ def equilibrium_stiffness(
             )  # fmt: skip
         except Runaway:
             break
-        lam = stiffness(action, z)
+        if not np.isfinite(now := stiffness(action, z)).all():
+            break
+        lam = now
     return lam
 
 
 def refuse_stiff(lam: NDArray[Any], step: float, scheme: Literal["heun", "euler"], tau: float) -> None:
     """`TooStiff`, with the settings that work, where complex Langevin steps are unstable at stiffness lam."""
     heun = scheme == "heun"
-    if not unstable(lam, step, heun):
+    if not (np.isfinite(lam).all() and unstable(lam, step, heun)):
         return
     size = typical(lam)
     good, time = two_digits(ACCURATE / size), two_digits(RELAXED / size)
