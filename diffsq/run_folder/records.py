@@ -154,14 +154,15 @@ def check_input(run: Run, stage: str, stages: Sequence[str]) -> None:
         return
     for name in INPUTS[stage]:
         made, longer = run.records.get(name), grown(run, name)
+        command = f"`diffsq run CONFIG --run {shlex.quote(str(run.folder))} --restart {stage}`"
         if name in stages and (longer or (made is not None and not made["complete"] and "shorter" in made)):
             words = "; ".join(longer) or "being made longer"
             why = f"its {stage} stage was made from a shorter {name} ({words})"
         elif made is not None and made["complete"] and have["input"].get(name) != made["identity"]:
             why = f"its {stage} stage was made with other settings, its input {name} is another one now"
+            command = again(run, stage)
         else:
             continue
-        command = f"`diffsq run CONFIG --run {shlex.quote(str(run.folder))} --restart {stage}`"
         raise InputError(f"{run.folder}: {why}; {command} keeps the {name} and makes the rest again")
     if stage not in stages and (longer := grown(run, stage)):
         raise InputError(
