@@ -28,7 +28,8 @@ from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
 from diffsq.training.train import train
 from lattice.certificates.monte_carlo import certify
-from lattice.ensembles.ensemble import read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from lattice.actions.protocol import Action
     from lattice.actions.u1 import OneLink
     from lattice.ensembles.combine import combine
-    from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+    from lattice.ensembles.ensemble import Ensemble, read_ensemble
+    from lattice.ensembles.writer import write_ensemble
     from lattice.errors import InputError
     from lattice.interchange.exporting import export_ensemble
     from lattice.interchange.importing import import_file
@@ -54,7 +55,8 @@ __getattr__ = lazy(
         "lattice.actions.protocol": "Action",
         "lattice.actions.u1": "OneLink",
         "lattice.ensembles.combine": "combine",
-        "lattice.ensembles.ensemble": "Ensemble read_ensemble write_ensemble",
+        "lattice.ensembles.ensemble": "Ensemble read_ensemble",
+        "lattice.ensembles.writer": "write_ensemble",
         "lattice.errors": "InputError",
         "lattice.interchange.exporting": "export_ensemble",
         "lattice.interchange.importing": "import_file",

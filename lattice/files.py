@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,7 +24,9 @@ import filelock
 from lattice.errors import InputError, Notice
 
 _MAX_JSON = 64 * 2**20
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # of `replacing`
+_TEMPORARY = re.compile(
+    r"\..+\.(\d+)\.diffsq\.tmp"
+)  # of `replacing`; so called that no file of the user's is one
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # of flock where there are no locks; 524 is the kernel's own ENOTSUPP, which some servers let through
 _NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, 524)
@@ -41,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Missing parent folders are made. Where the block fails, what was written is removed and an older `path`
     stays as it was; an error of the operating system becomes an InputError naming the folder.
     """
-    tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    tmp = path.with_name(f".{path.name}.{os.getpid()}.diffsq.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield tmp
@@ -306,39 +304,6 @@ def _holder(marker: Path) -> str:
     except (OSError, UnicodeDecodeError):
         lines = []
     return f"process {lines[0]} on {lines[1]}" if len(lines) > 1 else "another process"
-
-
-@functools.cache
-def code_version() -> dict[str, Any]:
-    """Version of this package, git commit and dirty flag when run from a checkout, versions underneath."""
-    versions = {name: _installed(name) for name in ("numpy", "torch", "numba", "h5py")}
-    packages = {"python": platform.python_version(), **versions}
-    return {"diffsq": _installed("diffsq"), **_git_state(), "packages": packages}
-
-
-def _installed(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _git_state() -> dict[str, Any]:
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return {"git": None, "dirty": None}
-
-    def git(*args: str) -> str:
-        command = ["git", "-C", str(root), *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-
-    try:
-        return {
-            "git": git("rev-parse", "HEAD"),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {"git": None, "dirty": None}
 
 
 def _remove(path: Path) -> None:

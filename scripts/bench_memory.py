@@ -64,7 +64,7 @@ def white(config: Any, out: Path) -> None:
     """An ensemble of white noise in the folder `out`, time by time as a simulation writes it."""
     import numpy as np
 
-    from lattice.ensembles.ensemble import EnsembleWriter
+    from lattice.ensembles.writer import EnsembleWriter
 
     n, n_chains = 1024, config.ensemble.n_chains
     writer = EnsembleWriter(out, config.action, config.shape, "white", {"algorithm": {"name": "white noise"}})

@@ -112,7 +112,7 @@ def preload() -> None:
     """Import all that the jobs need, once, and nothing that starts a thread."""
     import torch
 
-    from lattice.files import code_version
+    from lattice.provenance import code_version
 
     torch.set_num_threads(1)
     for name in PRELOADED:

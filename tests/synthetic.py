@@ -13,7 +13,8 @@ import numpy as np
 
 from diffsq.run_folder.pulls import rows_of
 from lattice.actions.phi4 import FreeScalar
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.files import write_json
 from lattice.observables.measure import measure
 from lattice.statistics.weights import spread_of

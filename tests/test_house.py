@@ -50,6 +50,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "a part of a whole that is tested as one": {
         "lattice/observables/averages": "lattice/observables/test_measure",
         "lattice/ensembles/columns": "lattice/ensembles/test_ensemble",
+        "lattice/ensembles/writer": "lattice/ensembles/test_ensemble",
         "lattice/interchange/families": "lattice/interchange/test_kinds",
         "lattice/interchange/hdf5": "lattice/interchange/test_kinds",
         "lattice/interchange/layouts": "lattice/interchange/test_misread",

@@ -10,7 +10,7 @@ from places import ROOT
 
 FLOORS = {
     "lattice": (
-        ("errors", "lazy"), ("arrays", "seeds"), ("rng",), ("files",),
+        ("errors", "lazy"), ("arrays", "seeds"), ("rng", "provenance"), ("files",),
         ("progress", "processes", "requests", "memory"),
         ("statistics", "actions"), ("exact", "ensembles"), ("observables", "updates", "certificates"),
         ("simulation",), ("scans", "interchange"), ("__init__",),

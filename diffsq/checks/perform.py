@@ -19,7 +19,6 @@ from diffsq.config.yaml_file import read_value
 from diffsq.run_folder.finished import open_run
 from lattice.errors import InputError
 from lattice.files import (
-    code_version,
     read_json,
     set_aside,
     sha256_bytes,
@@ -28,6 +27,7 @@ from lattice.files import (
     write_json,
 )  # fmt: skip
 from lattice.progress import Progress, Silent
+from lattice.provenance import code_version
 
 MODULES = {name: f"diffsq.checks.{name.replace('-', '_')}" for name in CHECK_NAMES}
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from lattice.errors import InputError
-from lattice.files import code_version
+from lattice.provenance import code_version
 
 MIN_FREE_GB = 1.0
 

@@ -31,7 +31,8 @@ from diffsq.process.sde import SDES
 from diffsq.sampling.point_path import PointKernel, PointPath, forward_weights, sample_paths
 from diffsq.sampling.point_sets import PointDraws
 from lattice.actions.one_variable import RealQuartic, TwoPeak
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.progress import Progress
 from lattice.rng import stream_id

@@ -27,9 +27,10 @@ from diffsq.run_folder.finished import Workbench, first_set
 from diffsq.sampling.kept import kept
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.ensembles.manifest import FILES as ENSEMBLE
 from lattice.ensembles.manifest import refuse_foreign
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
 from lattice.progress import Progress, Silent

@@ -32,7 +32,7 @@ _NAMES = {
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",
     "report": r"report\.html|overview\.png",
 }
-_LEFTOVER = re.compile(r"(.*/)?\.(?P<name>[^/]+)\.\d+\.tmp")  # of lattice.files.replacing
+_LEFTOVER = re.compile(r"(.*/)?\.(?P<name>[^/]+)\.\d+\.diffsq\.tmp")  # of lattice.files.replacing
 
 
 @dataclass
@@ -57,7 +57,7 @@ def own_name(stage: str, name: str) -> bool:
 
     >>> own_name("ensemble", "ensemble/shard-0000.h5"), own_name("ensemble", "ensemble/notes.txt")
     (True, False)
-    >>> own_name("sample", "samples/score-ve/.shard-0003.h5.4711.tmp")
+    >>> own_name("sample", "samples/score-ve/.shard-0003.h5.4711.diffsq.tmp")
     True
     """
     if match := _LEFTOVER.fullmatch(name):

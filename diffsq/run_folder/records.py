@@ -50,8 +50,6 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "measure": ("ensemble", "train", "sample"),
     "report": ("measure",),
 }
-
-
 NEW_FOLDER = "`diffsq run CONFIG --run DIR` makes a new one in another folder"
 
 
@@ -136,11 +134,9 @@ def check_unchanged(run: Run, stage: str) -> None:
 def grown(run: Run, stage: str) -> list[str]:
     """Which numbers of a stage in the records are larger in the config, as phrases."""
     have = run.records.get(stage)
-    return (
-        []
-        if have is None or stage not in GROWS
-        else changed_values(have["config"], settings(run.config, stage))
-    )
+    if have is None or stage not in GROWS:
+        return []
+    return changed_values(have["config"], settings(run.config, stage))
 
 
 def check_input(run: Run, stage: str, stages: Sequence[str]) -> None:

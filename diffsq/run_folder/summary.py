@@ -21,8 +21,9 @@ from diffsq.run_folder.records import certificate_of
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
-from lattice.files import code_version, read_json
+from lattice.files import read_json
 from lattice.observables.measure import measure
+from lattice.provenance import code_version
 from lattice.statistics.notation import aligned, format_value, parse_value
 from lattice.statistics.weights import ess_words
 

@@ -29,7 +29,8 @@ from diffsq.sampling.levels import levels_of
 from diffsq.sampling.reverse_chain import Watch, finite, unseen
 from diffsq.sampling.streams import frames_of, noise_of
 from lattice.arrays import Floats, Integers, sha256_array
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_text, write_atomic, write_json
 from lattice.progress import Progress, Silent

@@ -28,7 +28,8 @@ from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
 from lattice.arrays import Integers, sha256_array
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.requests import stored_request

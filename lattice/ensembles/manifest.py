@@ -17,7 +17,8 @@ from typing import Any
 from lattice.actions.kinds import KINDS, action_from_dict
 from lattice.actions.protocol import Action
 from lattice.errors import InputError
-from lattice.files import canonical_json, code_version, read_json, sha256_text
+from lattice.files import canonical_json, read_json, sha256_text
+from lattice.provenance import code_version
 
 MANIFEST_SCHEMA = "diffsq-manifest/1"
 FILES = re.compile(r"shard-\d{4,9}\.h5|(manifest|request|certificate|steps)\.json|therm\.h5")

@@ -17,7 +17,8 @@ import numpy as np
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, Check, failed_check, make_check
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.files import replacing, write_json
 from lattice.interchange import comparison, identities

@@ -24,10 +24,11 @@ from lattice.actions.protocol import Action
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.manifest import remove_ensemble
 from lattice.errors import InputError
-from lattice.files import code_version, read_json, remove_leftovers, run_lock, write_json
+from lattice.files import read_json, remove_leftovers, run_lock, write_json
 from lattice.observables.measure import measure
 from lattice.processes import Team
 from lattice.progress import Clock, Labelled, Progress, Silent
+from lattice.provenance import code_version
 from lattice.requests import refuse_changes, stored_request
 from lattice.scans.crossings import QUANTITIES, binder_crossings
 from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line

@@ -29,8 +29,9 @@ from lattice.actions.protocol import Action, check_one_variable, check_shape
 from lattice.arrays import Complexes, Floats, Integers, integer_array
 from lattice.certificates.complex_langevin import verdict
 from lattice.certificates.drift import chain_averages
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
+from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import Shard
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError, shown
 from lattice.files import read_json, write_json
 from lattice.progress import Progress, Silent

@@ -12,8 +12,9 @@ from lattice.actions.one_variable import TwoPeak
 from lattice.actions.protocol import Action, check_one_variable, says_itself
 from lattice.arrays import Floats
 from lattice.certificates.check import make_check
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.ensembles.manifest import read_manifest, refuse_foreign
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.files import canonical_json, sha256_text, write_json

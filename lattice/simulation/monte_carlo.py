@@ -19,7 +19,8 @@ from lattice.actions.kinds import action_from_dict
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers, integer_array
 from lattice.certificates.monte_carlo import certify
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.processes import Team
 from lattice.progress import Progress, Silent

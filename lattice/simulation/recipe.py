@@ -14,9 +14,10 @@ from einops import rearrange
 
 from lattice.actions.protocol import Action, as_phi4, check_one_variable, check_shape
 from lattice.arrays import Floats, Integers
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.ensembles.manifest import read_manifest, refuse_foreign
 from lattice.ensembles.shards import Shard, read_shard
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, remove_leftovers, sha256_text, write_json
 from lattice.memory import require_memory

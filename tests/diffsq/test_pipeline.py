@@ -225,7 +225,8 @@ def write_foreign(folder: Path, *, seed: int = 1, passed: bool | None = True, n:
     """Exact draws of the free field in an ensemble folder, with a certificate that says `passed`."""
     from lattice.actions.phi4 import FreeScalar
     from lattice.certificates.monte_carlo import certify
-    from lattice.ensembles.ensemble import Ensemble, write_ensemble
+    from lattice.ensembles.ensemble import Ensemble
+    from lattice.ensembles.writer import write_ensemble
 
     rng = np.random.default_rng(seed)
     cos = np.cos(2 * np.pi * np.arange(8) / 8)

@@ -26,8 +26,9 @@ from lattice.actions.u1 import OneLink
 from lattice.arrays import complex_array, integer_array, number_array, real_array, real_number, row_numbers
 from lattice.certificates import drift
 from lattice.certificates.identities import schwinger_dyson, wall_density
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter
+from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import field_series
+from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.exact.one_variable import toy_cumulants, toy_moments
 from lattice.exact.scalar import one_site_moments

@@ -9,7 +9,8 @@ import pytest
 
 import lattice.memory
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.memory import machine_memory, require_memory
 

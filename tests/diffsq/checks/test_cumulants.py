@@ -19,7 +19,8 @@ from diffsq.run_folder.finished import Workbench, open_run
 from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import FreeScalar
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator
 from lattice.observables.scalar import primaries

@@ -22,7 +22,8 @@ from diffsq.commands.main import main
 from diffsq.config.config import config_from_dict, resolved_yaml
 from diffsq.run_folder.finished import open_run
 from lattice.actions.phi4 import FreeScalar
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.progress import Silent
 

@@ -11,7 +11,8 @@ from synthetic import weighted_sample as sample
 
 from diffsq.commands.main import main
 from lattice.actions.phi4 import FreeScalar
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import write_ensemble
 
 
 @pytest.fixture

@@ -95,13 +95,13 @@ def test_restart_keeps_what_is_not_recorded_and_names_it(
     for name in mine:
         write(folder, name)
     write(folder, f"samples/{OWN['sample']}", "edited")
-    write(folder, "ensemble/.shard-0007.h5.4711.tmp", "torn")
+    write(folder, "ensemble/.shard-0007.h5.4711.diffsq.tmp", "torn")
     before = everything(folder)
     words = ["run", str(config_file), "--run", str(folder), "--quiet", "--restart", "ensemble"]
     assert main([*words, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     for line in (
-        "#   remove ensemble/shard-0000.h5", "#   remove ensemble/.shard-0007.h5.4711.tmp",
+        "#   remove ensemble/shard-0000.h5", "#   remove ensemble/.shard-0007.h5.4711.diffsq.tmp",
         "#   remove train/score/model.json", "#   remove report.html",
         "#   keep ensemble/notes.txt (not recorded)",
         "#   set aside samples/score-ve/forward.json (changed since it was written)",
@@ -116,7 +116,7 @@ def test_restart_keeps_what_is_not_recorded_and_names_it(
     after = everything(folder)
     assert {name: after[name] for name in mine} == dict.fromkeys(mine, "mine")
     assert after["samples/score-ve/forward.json.changed-1"] == "edited"
-    assert "ensemble/.shard-0007.h5.4711.tmp" not in after
+    assert "ensemble/.shard-0007.h5.4711.diffsq.tmp" not in after
     for name in mine:
         assert f"keep {name} (not recorded)" in said
     recorded = {name for stage in STAGES for name in read_records(folder)[stage]["files"]}

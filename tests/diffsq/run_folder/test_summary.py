@@ -14,7 +14,8 @@ from diffsq.config.config import config_from_dict
 from diffsq.run_folder import summary as summaries
 from lattice.actions.one_variable import TwoPeak
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.ensembles.ensemble import Ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.files import write_json
 
 CHECKS = ("samplers", "limits", "cumulants", "learned-action")

@@ -28,7 +28,8 @@ from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.lattice_sets import sample, wiener_of
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.statistics.pulls import mean_and_error
 

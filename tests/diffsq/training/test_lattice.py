@@ -20,7 +20,8 @@ from diffsq.models.symmetry import Symmetry
 from diffsq.training.lattice import describe, train
 from diffsq.training.loss import Batch, path_kl_rate
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.progress import Silent
 from lattice.rng import normals

@@ -11,7 +11,8 @@ import torch
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexQuartic
 from lattice.actions.u1 import OneLink
-from lattice.ensembles.ensemble import Ensemble, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.observables.measure import measure
 

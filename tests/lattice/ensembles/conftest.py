@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stored import ensemble
 
-from lattice.ensembles.ensemble import write_ensemble
+from lattice.ensembles.writer import write_ensemble
 
 
 @pytest.fixture

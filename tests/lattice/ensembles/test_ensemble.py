@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from stored import ACTION, ensemble, fields
 
-from lattice.ensembles.ensemble import Ensemble, EnsembleWriter, read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
+from lattice.ensembles.writer import EnsembleWriter, write_ensemble
 from lattice.errors import InputError
 
 

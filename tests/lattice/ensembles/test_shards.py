@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from stored import ensemble, fields, refused
 
-from lattice.ensembles.ensemble import read_ensemble, write_ensemble
+from lattice.ensembles.ensemble import read_ensemble
+from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.files import sha256_file
 
