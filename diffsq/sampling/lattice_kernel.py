@@ -175,8 +175,8 @@ class _Residuals:
                     f"the denoiser is not finite at sigma = {float(levels[step + 1]):.4g}; retrain the model"
                 )
             x[rows] = high
-            z.append(xk[..., 0, 0].real)
-            d0.append(d[..., 0, 0].real)
+            z.append(xk[..., 0, 0].real.clone())  # a view would keep the whole block
+            d0.append(d[..., 0, 0].real.clone())
         (total,) = self.sums(lambda white, h: (h.sum(),), self.h.new_zeros(()))
         self.h_mean = total / self.h.numel()
         self.h -= self.h_mean
@@ -208,7 +208,7 @@ def _measure(
 
     def response_of(white: Tensor, h: Tensor) -> tuple[Tensor, ...]:
         modes = p.modes(white)
-        zero_mode.append(modes[..., 0, 0].real)
+        zero_mode.append(modes[..., 0, 0].real.clone())
         eps = p.fields(modes / norm)
         response = replace(couple, h=h)(eps)
         return (eps * response).sum(), (response**2).sum()
