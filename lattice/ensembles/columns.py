@@ -35,3 +35,23 @@ def order_in_chain(chain: Integers) -> Integers:
         rows = np.flatnonzero(chain == name)
         times[rows] = np.arange(len(rows))
     return times
+
+
+def check_distinct(chain: Integers, trajectory: Integers) -> None:
+    """Refuse a configuration stored twice: InputError naming chain (n,), trajectory (n,) and the rows.
+
+    >>> check_distinct(np.array([0, 1, 1]), np.array([7, 7, 7]))
+    Traceback (most recent call last):
+        ...
+    lattice.errors.InputError: trajectory 7 of chain 1 is stored twice, rows 1 and 2 (1 such in all): \
+leave one of each out; a chain need not be evenly spaced, but its trajectories must differ
+    """
+    order = np.lexsort((trajectory, chain))  # stable: rows of a pair stay in order
+    same = np.flatnonzero((np.diff(chain[order]) == 0) & (np.diff(trajectory[order]) == 0))
+    if len(same):
+        row, again = (int(order[same[0] + i]) for i in (0, 1))
+        raise InputError(
+            f"trajectory {int(trajectory[row])} of chain {int(chain[row])} is stored twice, rows {row} and "
+            f"{again} ({len(same)} such in all): leave one of each out; a chain need not be evenly spaced, "
+            "but its trajectories must differ"
+        )

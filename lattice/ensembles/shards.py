@@ -201,26 +201,6 @@ def check_finite(phi: Floats, where: str = "") -> None:
         raise InputError(f"{where}NaN or infinity in the fields of {bad}, first in configuration {first}")
 
 
-def check_distinct(chain: Integers, trajectory: Integers) -> None:
-    """Refuse a configuration stored twice: InputError naming chain (n,), trajectory (n,) and the rows.
-
-    >>> check_distinct(np.array([0, 1, 1]), np.array([7, 7, 7]))
-    Traceback (most recent call last):
-        ...
-    lattice.errors.InputError: trajectory 7 of chain 1 is stored twice, rows 1 and 2 (1 such in all): \
-leave one of each out; a chain need not be evenly spaced, but its trajectories must differ
-    """
-    order = np.lexsort((trajectory, chain))  # stable: rows of a pair stay in order
-    same = np.flatnonzero((np.diff(chain[order]) == 0) & (np.diff(trajectory[order]) == 0))
-    if len(same):
-        row, again = (int(order[same[0] + i]) for i in (0, 1))
-        raise InputError(
-            f"trajectory {int(trajectory[row])} of chain {int(chain[row])} is stored twice, rows {row} and "
-            f"{again} ({len(same)} such in all): leave one of each out; a chain need not be evenly spaced, "
-            "but its trajectories must differ"
-        )
-
-
 def check_shard(shard: Shard, action: Action, label: str) -> None:
     """Check finite fields, and the stored series against them (relative 1e-9). `label` names the shard."""
     check_finite(shard.phi, f"{label}: ")

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from lattice.arrays import Floats, Integers
+from lattice.ensembles.columns import check_distinct
 from lattice.ensembles.ensemble import Ensemble
-from lattice.ensembles.shards import check_distinct
 from lattice.errors import InputError
 from lattice.files import canonical_json, scratch_folder, write_atomic
 from lattice.observables import holomorphic

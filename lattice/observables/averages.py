@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from lattice.arrays import Floats, Integers, real_array
-from lattice.ensembles.shards import check_distinct
+from lattice.ensembles.columns import check_distinct
 from lattice.errors import InputError
 from lattice.statistics.gamma import MIN_REPLICA, Derived, Estimate, EstimatorError, gamma_method
 from lattice.statistics.irregular import Grid, grid_of
