@@ -21,6 +21,7 @@ from diffsq.run_folder.records import (
     INPUTS,
     STAGES,
     Run,
+    begun,
     check_input,
     check_unchanged,
     discard,
@@ -156,7 +157,7 @@ def perform(run: Run, stage: str) -> None:
             verify(run, stage)
             run.say(f"{stage}: finished earlier ({have['seconds']:.0f} s), unchanged")
             return
-        if stage in FOLDER and not same:
+        if stage in FOLDER and not same and begun(run, stage):
             _check_continues(run, stage, wanted)
         if have["complete"] and stage in FOLDER:
             verify(run, stage)

@@ -121,7 +121,7 @@ def check_unchanged(run: Run, stage: str) -> None:
     made again.
     """
     have = run.records.get(stage)
-    if have is None or stage not in FOLDER:
+    if have is None or stage not in FOLDER or not begun(run, stage):
         return
     now, grows = settings(run.config, stage), GROWS.get(stage, ())
     law = {"version": versions(run.config, stage)}
@@ -257,16 +257,13 @@ def read_records(folder: Path) -> dict[str, Any]:
             or (record["complete"] and not isinstance(record.get("identity"), str))
         ):
             raise InputError(f"{path}: damaged record of stage {stage!r}; {NEW_FOLDER}")
-    return {
-        stage: r
-        for stage, r in records.items()
-        if stage == "config" or r["complete"] or _begun(folder, stage)
-    }
+    return records
 
 
-def _begun(folder: Path, stage: str) -> bool:
-    """Whether an unfinished stage has made anything: without that its settings may still change."""
-    return stage not in FOLDER or any(path.is_file() for path in (folder / FOLDER[stage]).rglob("*"))
+def begun(run: Run, stage: str) -> bool:
+    """Whether a stage in the records has made anything: without that its settings may still change."""
+    have = run.records[stage]
+    return have["complete"] or stage not in FOLDER or any(p.is_file() for p in run.out(stage).rglob("*"))
 
 
 def _version(folder: Path) -> str:
