@@ -28,6 +28,11 @@ def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str
     }
     about = {"step": str(step), "key": key, "sha256": _digest(tensors)}
     write_atomic(folder / _name(step), _ordered(save(tensors, about)))
+    drop_old(folder)
+
+
+def drop_old(folder: Path) -> None:
+    """Remove all checkpoints but the last two; a kill may have come between a save and this."""
     for old in sorted(folder.glob("checkpoint-*.safetensors"))[:-KEEP]:
         old.unlink()
 
