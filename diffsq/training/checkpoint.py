@@ -29,10 +29,13 @@ def save_checkpoint(folder: Path, step: int, key: str, parts: dict[str, dict[str
     }
     about = {"step": str(step), "key": key, "sha256": _digest(tensors)}
     write_atomic(folder / _name(step), _ordered(save(tensors, about)))
-    ours = [
-        path for path in sorted(folder.glob("checkpoint-*.safetensors")) if _metadata(path).get("key") == key
-    ]
-    for old in ours[:-KEEP]:
+    drop_old(folder, key)
+
+
+def drop_old(folder: Path, key: str) -> None:
+    """Remove all checkpoints of this key but the last two; a kill may have come between a save and this."""
+    paths = sorted(folder.glob("checkpoint-*.safetensors"))
+    for old in [path for path in paths if _metadata(path).get("key") == key][:-KEEP]:
         old.unlink()
 
 

@@ -46,6 +46,7 @@ class Loop:
         self.settings, self.out, self.key, self.progress = settings, out, key, progress
         self.warmup, self.log_every, self.data, self.clip = warmup, log_every, data, clip
         self.saved = checkpoint.load_checkpoint(out, key)
+        checkpoint.drop_old(out, key)
         self.step = 0
 
     def restore(self, model: nn.Module) -> bool:

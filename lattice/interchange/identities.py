@@ -43,7 +43,7 @@ def series_of(phi: Floats, action: Action) -> dict[str, Floats]:
     """
     table = primaries(phi, action)
     m2, m4 = table["m2"], table["m4"]
-    mean2, mean4 = float(m2.mean()), float(m4.mean())
+    mean2, mean4 = m2.mean(), m4.mean()  # of fields that all vanish the ratio is NaN
     with np.errstate(all="ignore"):
         ratio = mean4 / (3 * mean2**2)
         binder = 1 - ratio * (1 + (m4 / mean4 - 1) - 2 * (m2 / mean2 - 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsq.training import checkpoint
-from diffsq.training.checkpoint import load_checkpoint, read_lines, save_checkpoint
+from diffsq.training.checkpoint import drop_old, load_checkpoint, read_lines, save_checkpoint
 
 
 def parts(value: float) -> dict[str, dict[str, Tensor]]:
@@ -104,3 +104,15 @@ def test_a_step_that_is_not_that_of_its_file_is_noticed(tmp_path: Path, old: byt
 def test_metrics_end_at_the_first_line_that_is_none(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + line + b'\n{"step": 3}\n')
     assert read_lines(tmp_path / "metrics.jsonl") == [{"step": 1}]
+
+
+def test_what_a_kill_kept_from_being_dropped_is_dropped_later(tmp_path: Path) -> None:
+    for step in (20, 40, 60):
+        save_checkpoint(tmp_path / str(step), step, "key", parts(step))
+        (tmp_path / str(step) / f"checkpoint-{step:08d}.safetensors").rename(
+            tmp_path / f"checkpoint-{step:08d}.safetensors"
+        )
+    drop_old(tmp_path, "another")
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 3
+    drop_old(tmp_path, "key")
+    assert [path.name[-14:-12] for path in sorted(tmp_path.glob("checkpoint-*"))] == ["40", "60"]
