@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from diffsq.config.config import Config, LatticeRun
 from lattice.memory import machine_memory, require_memory
 
-BASE = 8e8  # bytes
+BASE = 1.1e9  # bytes
 NUMBER = 8  # bytes
 CALIBRATION = 3  # arrays of the size of the calibration fields
 ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
