@@ -65,7 +65,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/run_folder/finished": "diffsq/checks/test_perform",
         "diffsq/training/loop": "diffsq/training/test_points",
         "diffsq/training/last_layer": "diffsq/training/test_points",
-        "diffsq/training/validation": "diffsq/training/test_lattice",
         "diffsq/analysis/point_cumulants": "physics/test_toy_run",
         "diffsq/sampling/point_sets": "physics/test_toy_run",
         "diffsq/sampling/folder": "diffsq/sampling/test_lattice_sets",

@@ -69,7 +69,7 @@ def sample(
     request = claim(out, key, {"n_samples": settings.n_samples, "n_forward": settings.n_forward})
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     model = model.to(device)
-    work = Sampling(config, model, ensemble, out, key, levels.to(device), progress or Silent())
+    work = Sampling(config, model, ensemble, out, key, process, levels.to(device), progress or Silent())
     if settings.method == "path":
         base = work.calibrate()
         path = with_unet(base.kernel, model)
@@ -102,11 +102,13 @@ class Sampling:
     ensemble: Ensemble
     out: Path
     key: str
+    process: str
     levels: Tensor
     progress: Progress
 
     def noise(self, stream: str, index: Integers) -> Noise:
-        """Standard normal fields of the samples `index` in a stream, a function of the step."""
+        """Standard normal fields of the samples `index` in a stream of the process, by the step."""
+        stream = f"{stream}/{self.process}"
         return noise_of(self.config.seed, stream, index, self.model.shape, self.levels.device)
 
     def frames(self) -> Frames:

@@ -29,7 +29,9 @@ def levels_of(config: LatticeRun, model: LatticeScore, ensemble: Ensemble, sde: 
     if config.sampling.placement == "adapted":
         train = ensemble.split_rows(config.training.validation_fraction)[0]
         rows = ensemble.spread(N_PLACEMENT, seed=config.seed, stream="sample", among=train)
-        noise = noise_of(config.seed, "sample/levels", np.arange(len(rows)), model.shape, log_sigma.device)
+        noise = noise_of(
+            config.seed, f"sample/levels/{sde}", np.arange(len(rows)), model.shape, log_sigma.device
+        )
         return adapted_levels(model, torch.from_numpy(ensemble.phi[rows]).to(log_sigma.device), noise, n)
     return SDES[sde](float(log_sigma[0].exp()), float(log_sigma[-1].exp())).levels(n)
 

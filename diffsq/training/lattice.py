@@ -22,12 +22,14 @@ from diffsq.models.symmetry import Symmetry
 from diffsq.training.checkpoint import read_lines
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
-from diffsq.training.validation import held_out_batch, measure_gain, validation_table
+from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
+from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text, write_json
 from lattice.progress import Progress, Silent
 from lattice.rng import normals, uniforms
+from lattice.statistics.blocks import jackknife_of
 
 LAW = 1  # of the training for given settings and data: raise it with any change of what is learned
 EVALUATE = 64  # fields per network call outside training
@@ -101,7 +103,8 @@ class Training:
     ) -> None:
         self.config, self.progress, self.device = config, progress, torch.device(device)
         parts = ensemble.split_rows(config.training.validation_fraction)
-        self.phi, self.held_out = (Rows.of(ensemble.phi, rows, self.device) for rows in parts)
+        self.phi = Rows.of(ensemble.phi, parts[0], self.device)
+        self.held_out = HeldOut.of(ensemble, parts[1], config.seed, self.device)
         self.action = ensemble.action
         sizes = config.model.model_dump(exclude={"n_fit"})
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes).to(self.device)
@@ -155,10 +158,10 @@ class Training:
     def fit_unet(self, unet: nn.Module) -> nn.Module:
         """Score matching from the newest checkpoint on: the average of the network."""
         settings = self.config.training
-        validation = held_out_batch(self.model, self.held_out, self.action.grad, self.config.seed)
+        validation, block = held_out_batch(self.model, self.held_out, self.action.grad, self.config.seed)
 
         def validate(average: nn.Module) -> dict[str, float]:
-            gain, error = self._gain(average, validation)
+            gain, error = self._gain(average, validation, block)
             self.progress.update(0, gain=gain)
             return {"val_gain": gain, "val_gain_error": error}
 
@@ -185,16 +188,16 @@ class Training:
         sigma = torch.exp(low + (high - low) * position)
         return prepare(self.model, self.phi[rows], self.action.grad, sigma, self.normals("noise", step, n))
 
-    def _gain(self, unet: nn.Module, batch: Batch) -> tuple[float, float]:
-        """Path KL that these weights gain over the base, nats per field, and its error."""
+    def _gain(self, unet: nn.Module, batch: Batch, block: Integers) -> tuple[float, float]:
+        """Path KL that these weights gain over the base, nats per field, and its error over the blocks."""
         current, self.model.unet = self.model.unet, unet  # type: ignore[assignment]
         rates = [
             gain_rate(self.model, batch.part(slice(i, i + EVALUATE)))[0].sum((-1, -2))
             for i in range(0, len(batch.x), EVALUATE)
         ]
         self.model.unet = current
-        gains = self.model.log_range * torch.cat(rates)
-        return float(gains.mean()), float(gains.std() / math.sqrt(len(gains)))
+        gains = (self.model.log_range * torch.cat(rates)).double().cpu().numpy()
+        return jackknife_of(lambda x: float(x.mean()), gains, chain=block)
 
 
 def initialise(unet: nn.Module, uniform: Tensor) -> None:

@@ -4,24 +4,54 @@ The path KL itself contains the unknown posterior mean; the *difference* of two 
 so gains are measured and totals come from the sampler's forward weights.
 """
 
-import math
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
-from diffsq.models.blocks import Fields, block_size
+from diffsq.models.blocks import Fields, Rows, block_size
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import shells
 from diffsq.training.loss import Batch, gain_rate, prepare
+from lattice.arrays import Floats, Integers
+from lattice.ensembles.ensemble import Ensemble
 from lattice.rng import normals, uniforms
+from lattice.statistics.blocks import chain_blocks, jackknife_errors
 
 N_VALIDATION = 2048
 N_LEVELS, PER_LEVEL = 24, 256
 N_GAIN = 512
 Gradient = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Fields in an order any stretch of which is spread over chains and time, and the jackknife block (n,) of
+    each."""
+
+    fields: Fields
+    block: Integers
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, rows: Integers, seed: int, device: torch.device) -> HeldOut:
+        """The configurations `rows` of an ensemble."""
+        rows = ensemble.spread(len(rows), seed=seed, stream="validation", among=rows)
+        in_time = np.argsort(ensemble.trajectory[rows], kind="stable")
+        block = np.empty(len(rows), dtype=np.int64)
+        block[in_time] = chain_blocks(ensemble.chain[rows[in_time]])
+        return cls(Rows.of(ensemble.phi, rows, device), block)
+
+    def take(self, n: int, draw: int = 0) -> tuple[Tensor, Integers]:
+        """The next n fields of the order, all if there are fewer, and their blocks."""
+        size = len(self.block)
+        index = (draw * n + np.arange(min(n, size))) % size
+        return self.fields[torch.from_numpy(index)], self.block[index]
 
 
 def _batches(
@@ -37,7 +67,7 @@ def _batches(
 
 
 def _choose(phi: Fields, n: int, seed: int, draw: int = 0) -> Tensor:
-    """n fields at random, without repeats (all of them if there are fewer): nearly independent ones."""
+    """n fields at random, without repeats (all of them if there are fewer)."""
     order = np.argsort(uniforms(seed, "validation/rows", np.array([0]), draw, len(phi))[0], kind="stable")
     return phi[torch.from_numpy(order[:n])]
 
@@ -49,11 +79,14 @@ def _spread(model: LatticeScore, n: int) -> Tensor:
     return torch.exp(low + (high - low) * position)
 
 
-def held_out_batch(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> Batch:
-    """A fixed batch over the whole noise range, for the gain printed during training."""
-    fields = _choose(phi, block_size(model.shape, N_VALIDATION, 2**23), seed)
+def held_out_batch(
+    model: LatticeScore, held_out: HeldOut, grad: Gradient, seed: int
+) -> tuple[Batch, Integers]:
+    """A fixed batch over the whole noise range, for the gain printed during training, and its blocks."""
+    fields, block = held_out.take(block_size(model.shape, N_VALIDATION, 2**23))
     parts = list(_batches(model, fields, grad, _spread(model, len(fields)), seed, "batch", 0, 256))
-    return Batch(*(torch.cat([getattr(p, name) for p in parts]) for name in Batch.__dataclass_fields__))
+    whole = (torch.cat([getattr(p, name) for p in parts]) for name in Batch.__dataclass_fields__)
+    return Batch(*whole), block
 
 
 def measure_gain(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> None:
@@ -64,26 +97,39 @@ def measure_gain(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) ->
         model.gain[node] = torch.cat([gain_rate(model, batch)[1] for batch in batches]).mean(0)
 
 
-def validation_table(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> dict[str, Any]:
-    """Gains per noise level and shell on held-out fields phi (n, *shape), nats per field; see the module.
+def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, seed: int) -> dict[str, Any]:
+    """Gains per noise level and shell on held-out fields, nats per field; see the module.
 
-    Errors take the fields, a random choice from the held-out chains for each level, as independent.
+    Every level has fields of its own. Errors are jackknife errors over the blocks of `held_out`, its chains,
+    which levels share.
     """
     index, labels = shells(model.momenta)
     sigma, width = _spread(model, N_LEVELS), model.log_range / N_LEVELS
-    means, errors = [], []
+    sums = np.zeros((N_LEVELS, int(held_out.block.max()) + 1, 2, len(labels)))
+    counts = np.zeros(sums.shape[:2])
     for level, s in enumerate(sigma):
-        batches = _batches(model, _choose(phi, PER_LEVEL, seed, level), grad, s, seed, "table", level)
+        fields, block = held_out.take(PER_LEVEL, level)
+        batches = _batches(model, fields, grad, s, seed, "table", level)
         rates = torch.cat([_rates(model, batch, index, len(labels)) for batch in batches], 1) * width
-        means.append(rates.mean(1))
-        errors.append(rates.sum(2).std(1) / math.sqrt(rates.shape[1]))
-    gains, error = torch.stack(means), torch.stack(errors)
-    total, total_error = gains.sum((0, 2)), (error**2).sum(0).sqrt()
+        np.add.at(sums[level], block, rearrange(rates, "gain n shell -> n gain shell").cpu().numpy())
+        np.add.at(counts[level], block, 1.0)
+    gains, left_out = _jackknife(sums, counts)
+    error, total = jackknife_errors(left_out, axis=1), gains.sum((0, 2))
+    total_error = jackknife_errors(left_out.sum((0, 3)))
     table: dict[str, Any] = {"sigma": sigma.tolist(), "shells": labels, "total": {}}
     for i, name in enumerate(("base", "unet")):
         table |= {f"gain_{name}": gains[:, i].tolist(), f"gain_{name}_error": error[:, i].tolist()}
         table["total"] |= {name: float(total[i]), f"{name}_error": float(total_error[i])}
     return table
+
+
+def _jackknife(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+    """Means (level, ...) from the sums (level, block, ...) of so many, and those without each block."""
+    n = counts.reshape(*counts.shape, *[1] * (sums.ndim - 2))
+    every, all_n = sums.sum(1, keepdims=True), n.sum(1, keepdims=True)
+    mean = every / all_n
+    rest = np.where(all_n > n, (every - sums) / np.maximum(all_n - n, 1.0), mean)
+    return mean[:, 0], rest
 
 
 def _rates(model: LatticeScore, batch: Batch, index: Tensor, n_shells: int) -> Tensor:

@@ -18,7 +18,8 @@ from lattice.scans.scan import ScanPoint, run_scan
 from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.stochastic_quantization import stochastic_quantization
 
-DEFINES = {"sample/frame"}  # the frames of the steps are part of the sampler's law: all paths have the same
+# the frames of the steps are part of the sampler's law, and so is which configurations are chosen
+DEFINES = {"sample/frame", "rows/sample", "rows/checks", "rows/points", "rows/validation"}
 PAIRED = {
     "exactness/metropolis",  # the acceptance, and the chain that has it
     "points/check",  # models and noise levels are compared on the same points
@@ -32,7 +33,7 @@ lattice: {shape: [4, 4]}
 ensemble: {n_configs: 2048, n_chains: 16, n_therm: 100}
 model: {channels: 0, n_levels: 1, n_sigma: 8, n_fit: 1024}
 training: {n_steps: 0}
-sampling: {n_samples: 256, n_levels: 6, n_forward: 32, n_calibration: 512}
+sampling: {n_samples: 256, n_levels: 6, n_forward: 32, n_calibration: 512, sde: [ve, vp]}
 """
 POINTS = """
 name: points
