@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffsq.sampling.sample import sample
     from diffsq.training.train import train
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "Config", "LatticeScore", "PointModel", "ReversePath", "VESDE", "VPSDE", "build_report", "check",

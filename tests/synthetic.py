@@ -221,6 +221,7 @@ def synthetic_run(folder: Path) -> Path:
     resampled = samples.select(
         rng.choice(N, N, p=np.exp(samples.log_weight) / np.exp(samples.log_weight).sum())
     )
+    resampled.trajectory = np.arange(N, dtype=np.int64)
     columns = {
         "training": measure(monte_carlo),
         "raw": measure(samples, ignore_weights=True),

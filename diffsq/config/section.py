@@ -11,6 +11,7 @@ from lattice import errors
 from lattice.errors import InputError, shown
 from lattice.seeds import check_seed
 
+EMPTY = " (null, as an empty value is read); give a value, or leave the key out for its default"
 Model = TypeVar("Model", bound=BaseModel)
 Seed = Annotated[int, BeforeValidator(check_seed)]
 
@@ -90,13 +91,14 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
         return f"{path} is missing from the config"
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
-        return str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
+        words = str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
+        return words + (EMPTY if error["input"] is None else "")
     message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
     given, advice = error["input"], ""
     if given is None:
-        advice = " (null, as an empty value is read); give a value, or leave the key out for its default"
+        advice = EMPTY
     elif error["type"] == "string_type" and isinstance(given, int | float):
-        advice = f"; write '{given}' in quotes"
+        advice = f"; write '{shown(given)}' in quotes"
     return f"{path}: {message}, got {shown(given)}{advice}"
 
 

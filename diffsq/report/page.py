@@ -99,7 +99,7 @@ def build_report(run_dir: str | Path) -> Path:
     except DAMAGE as error:
         raise InputError(
             f"{run_dir}: its config.yaml or a JSON file in it says what no run does ({type(error).__name__} "
-            f"{error}); `diffsq run` with --restart measure makes its results again"
+            f"{error}); `diffsq run CONFIG --run DIR --restart measure` makes its results again"
         ) from error
     write_atomic(path, page)
     return path

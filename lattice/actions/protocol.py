@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-import sys
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -185,16 +184,19 @@ def real_coupling(name: str, value: Any, within: Range = ANY) -> float:
         ...
     lattice.errors.InputError: action.lam must be >= 0, got -1
     """
-    real = type(value) is not bool and isinstance(value, numbers.Real)
-    if not real or not -math.inf < value < math.inf or abs(value) > sys.float_info.max:
+    try:
+        number = float(value) if type(value) is not bool and isinstance(value, numbers.Real) else math.nan
+    except OverflowError:  # of a whole number
+        number = math.inf
+    if not math.isfinite(number):
         raise InputError(f"action.{name} must be a finite number, got {shown(value)}")
-    if not within.low <= value <= within.high:
+    if not within.low <= number <= within.high:
         ends = [f">= {within.low:g}"] * (within.low > -math.inf) + [f"<= {within.high:g}"] * (
             within.high < math.inf
         )
         why = f" ({within.why})" if within.why else ""
         raise InputError(f"action.{name} must be {' and '.join(ends)}{why}, got {value}")
-    return float(value)
+    return number
 
 
 def complex_coupling(name: str, value: Any) -> complex:

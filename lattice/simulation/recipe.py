@@ -68,6 +68,9 @@ class Recipe(Generic[Params]):
         holds an ensemble made with other settings, a longer one, or files that are not ours.
         """
         found = stored_request(out) or unfinished(out)
+        if found is not None and not any(map(_was_made, out.iterdir())):  # a request alone may still change
+            (out / "request.json").unlink()
+            found = None
         refuse_changes(out, found, self.request(), grows=GROWS)
         if (out / "manifest.json").exists() and read_manifest(out)["n"] >= self.params.n_saved:
             return read_ensemble(out, self.action)
@@ -119,6 +122,10 @@ class Recipe(Generic[Params]):
         manifest = writer.finish({"request": self.request(), "certificate": read_json(path)})
         ensemble.attrs.update(certificate=manifest["certificate"], created=manifest["created"])
         return ensemble
+
+
+def _was_made(path: Path) -> bool:
+    return path.suffix == ".h5" or path.name == "manifest.json"
 
 
 def _is_shard(path: Path) -> bool:

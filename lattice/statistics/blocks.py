@@ -50,6 +50,8 @@ def jackknife_labels(n: int, n_blocks: int = 100, chain: Integers | None = None)
     [0, 0, 0, 1, 1]
     """
     if chain is not None:
+        if len(chain) != n:
+            raise InputError(f"chain must name the chain of each of {n} data, got {len(chain)}")
         return chain_blocks(chain)
     parts = np.array_split(np.arange(n), min(n_blocks, n))
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts])

@@ -61,7 +61,7 @@ def test_what_is_lost_left_over_or_changed_is_seen(tmp_path: Path) -> None:
     assert jobs.differences(made(a_json='{"x": 1}', b_h5="bitt"), sound) == ["b.h5 has other bits"]
     assert jobs.differences(made(b_h5="bits", _b_h5_7_tmp=""), sound) == [
         "a.json is lost",
-        ".b.h5.7.diffsq.tmp is left over",
+        ".b.h5.7.tmp is left over",
     ]
 
 

@@ -81,9 +81,9 @@ TRAINED = (-1.0580, 0.97877, 0.94162)
 @pytest.mark.parametrize(
     ("made", "versions", "known", "tolerance"),
     [
-        (lambda _: denoised(0), (3, 1, lattice.VERSION, regression.VERSION), BASE, 1e-6),
-        (lambda _: denoised(4), (3, 1, lattice.VERSION, regression.VERSION), NETWORK, 1e-4),
-        (lambda _: path_numbers(), (3, lattice_path.VERSION), PATH, 1e-6),
+        (lambda _: denoised(0), (3, 2, lattice.VERSION, regression.VERSION), BASE, 1e-6),
+        (lambda _: denoised(4), (3, 2, lattice.VERSION, regression.VERSION), NETWORK, 1e-4),
+        (lambda _: path_numbers(), (4, lattice_path.VERSION), PATH, 1e-6),
         (lambda _: point_numbers(), (1, points.VERSION), POINTS, 1e-5),
         (lambda _: drawn_points(), (5, point_sets.LAW), DRAWN, 1e-6),
         (trained_points, (6, point_training.LAW), TRAINED, 1e-3),

@@ -18,6 +18,11 @@ from lattice.errors import InputError
 STAGES = ("run", "ensemble", "train", "sample")
 PRINTED_BY = {  # who prints the messages of a file in which an option stands alone
     "lattice/ensembles/combine.py": ("measure",),
+    "lattice/interchange/identities.py": ("import",),
+    "lattice/interchange/layouts.py": ("import",),
+    "lattice/interchange/misread.py": ("import",),
+    "lattice/interchange/importing.py": ("import",),
+    "lattice/interchange/reading.py": ("import",),
     "diffsq/commands/chain.py": ("chain",),
     "diffsq/commands/measure.py": ("measure",),
     "diffsq/commands/run.py": ("ensemble",),  # options of a scan, and --restart
@@ -81,7 +86,7 @@ def faults(name: str, text: str) -> Iterator[str]:
 
 SOURCES = [path for package in ("lattice", "diffsq") for path in sorted((ROOT / package).rglob("*.py"))]
 ELSEWHERE = {  # no messages: the words of the command line itself, colours, and words for git
-    "diffsq/commands/arguments.py", "diffsq/plots/style.py", "lattice/files.py",
+    "diffsq/commands/arguments.py", "diffsq/plots/style.py", "lattice/provenance.py",
 }  # fmt: skip
 
 

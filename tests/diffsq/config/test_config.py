@@ -189,7 +189,6 @@ LAUGHS = "\n".join(
         ("name: &a {b: *a}", "too many values"),
         ("x: " + "[" * 100_000, "nested too deeply"),
         ("x: " + "{a: " * 100_000, "nested too deeply"),
-        ("x: 2024-99-99", "not valid YAML"),
         ("seed: !!int x", "not valid YAML"),
         ("seed: " + "9" * 5000, "not valid YAML"),
         ("seed: !!python/object/apply:os.system ['touch OWNED']", "not valid YAML"),

@@ -132,23 +132,14 @@ def test_kernels_survive_a_kill_and_damage(
     assert np.array_equal(resumed.phi, straight.phi)
     for name in ("forward.json", "kernel.safetensors", "kernel-wiener.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
-    draw_more(work, ensemble, tmp_path / "straight", n_samples=140, n_forward=80)
+    draw(work, ensemble, tmp_path / "straight", n_samples=140, n_forward=80)
     assert len(made) == 2, "the kernel knows nothing of how many samples are drawn from it"
     kernel = tmp_path / "straight" / "kernel.safetensors"
     sound = kernel.read_bytes()
     kernel.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-    draw_more(work, ensemble, tmp_path / "straight")
+    draw(work, ensemble, tmp_path / "straight", n_samples=150, n_forward=80)
     assert len(made) == 3
     assert kernel.read_bytes() == sound
-    draw_more(work, ensemble, tmp_path / "straight", n_calibration=100)
-    assert len(made) == 5, "other fields to calibrate on: other kernels"
-
-
-def draw_more(work: Path, ensemble: Ensemble, out: Path, **sampling: Any) -> None:
-    """The stage again in the same folder, kernels kept, all else made anew."""
-    for path in [*out.glob("shard-*"), *out.glob("forward*"), out / "manifest.json", out / "request.json"]:
-        path.unlink(missing_ok=True)
-    draw(work, ensemble, out, **sampling)
 
 
 @pytest.mark.parametrize("method", ["euler", "pc", "heun"])

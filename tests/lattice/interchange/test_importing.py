@@ -184,7 +184,7 @@ def test_a_large_lattice_is_judged_and_written_in_parts(
         monkeypatch.setattr(f"lattice.interchange.{name}", size)
     monkeypatch.setattr("lattice.ensembles.shards._BATCH_SITES", 2**13)
     monkeypatch.setattr("lattice.observables.scalar._CHUNK_SITES", 2**13)
-    monkeypatch.setattr("lattice.ensembles.ensemble._SHARD_BYTES", 2**18)
+    monkeypatch.setattr("lattice.ensembles.writer._SHARD_BYTES", 2**18)
     if bounded:
         monkeypatch.setattr("lattice.interchange.reading._IN_MEMORY", 2**16)
     tracemalloc.start()

@@ -106,7 +106,7 @@ def test_a_damaged_shard_is_made_again(made: tuple[Path, Ensemble], tmp_path: Pa
     with pytest.raises(Stop):
         make(tmp_path / "e", Stopper("step 0.05", 1))
     (tmp_path / "e" / "shard-0002.h5").write_bytes(b"\0" * 100)
-    (tmp_path / "e" / ".shard-0003.h5.1.diffsq.tmp").write_bytes(b"torn")
+    (tmp_path / "e" / ".shard-0003.h5.99999999.diffsq.tmp").write_bytes(b"torn")
     make(tmp_path / "e")
     same_files(folder, tmp_path / "e")
 

@@ -87,7 +87,7 @@ def test_more_draws_go_on_from_what_is_there(tmp_path: Path, monkeypatch: pytest
     law, fresh = RealQuartic(1.0, 0.4), tmp_path / "fresh"
     short = generate_draws(law, (), ExactDraws(n_configs=1500), 1, tmp_path / "e")
     first = (tmp_path / "e" / "shard-0000.h5").read_bytes()
-    monkeypatch.setattr("lattice.ensembles.ensemble._SHARD_BYTES", 8 * 1000)  # of several files
+    monkeypatch.setattr("lattice.ensembles.writer._SHARD_BYTES", 8 * 1000)  # of several files
     longer = generate_draws(law, (), ExactDraws(n_configs=5000), 1, tmp_path / "e")
     assert same_numbers(longer, generate_draws(law, (), ExactDraws(n_configs=5000), 1, fresh))
     assert not same_numbers(longer, short)

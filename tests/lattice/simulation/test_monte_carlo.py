@@ -125,7 +125,7 @@ def test_damaged_or_lost_files_of_an_unfinished_run_are_made_again(tmp_path: Pat
     (tmp_path / "shard-0001.h5").write_bytes((whole / "shard-0001.h5").read_bytes()[:-1000])
     (tmp_path / "shard-0000.h5").unlink()
     (tmp_path / "therm.h5").write_bytes(b"")
-    (tmp_path / ".shard-0002.h5.77.diffsq.tmp").write_bytes(b"half")
+    (tmp_path / ".shard-0002.h5.99999999.diffsq.tmp").write_bytes(b"half")
     generate(ACTION, SHAPE, MonteCarlo(**SMALL), SEED, tmp_path)
     assert hashes(tmp_path) == hashes(whole)
     assert not list(tmp_path.glob(".*"))

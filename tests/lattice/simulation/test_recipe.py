@@ -46,6 +46,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_an_unfinished_folder_is_known_by_its_request(tmp_path: Path) -> None:
     recipe = Recipe(ScalarPhi4(0.2, 0.1), (4,), MonteCarlo(**PARAMS), 5)
     write_json(tmp_path / "request.json", {**recipe.request(), "seed": 6})
+    assert recipe.made(tmp_path) is None, "nothing was made for it yet: it may still change"
+    write_json(tmp_path / "request.json", {**recipe.request(), "seed": 6})
+    (tmp_path / "therm.h5").write_bytes(b"")
     with pytest.raises(InputError, match="made with other settings: seed was 6, now 5"):
         recipe.made(tmp_path)
 

@@ -82,7 +82,7 @@ def test_bias_of_an_interacting_site():
         ({"n_chains": 15}, "n_chains must be >= 16"),
         ({"tau_run": 0.0}, "tau_run must be"),
         ({"shape": (0, 2)}, "lattice shape"),
-        ({"steps": (0.1, 0.2, 5.0)}, "ran away"),
+        ({"steps": (0.1, 0.2, 5.0)}, "runs away at step 5"),
     ],
 )
 def test_driver_refuses(change, message):
