@@ -54,7 +54,10 @@ def read_value(text: str, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """One YAML mapping, of a file or a preset; `InputError` when missing, unreadable, or with a key twice."""
+    """One YAML mapping, of a file or a preset; `InputError` when missing, unreadable, or with a key twice.
+
+    Keys x-... are left out: a place for what is merged elsewhere, `x-base: &a {...}`, `action: {<<: *a}`.
+    """
     path = found(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -78,7 +81,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: a config is a mapping (name, action, lattice, ...), not {type(data).__name__}"
         )
-    return data
+    return {key: value for key, value in data.items() if not key.startswith("x-")}
 
 
 def _nearby_files(path: Path) -> str:

@@ -96,7 +96,7 @@ def build_report(run_dir: str | Path) -> Path:
         page = render(run).encode("utf-8", errors="replace")
     except InputError:
         raise
-    except DAMAGE as error:
+    except (*DAMAGE, jinja2.UndefinedError) as error:
         raise InputError(
             f"{run_dir}: its config.yaml or a JSON file in it says what no run does ({type(error).__name__} "
             f"{error}); `diffsq run CONFIG --run DIR --restart measure` makes its results again"

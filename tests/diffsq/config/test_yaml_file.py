@@ -150,3 +150,9 @@ def test_what_is_written_reads_back_as_what_it_was() -> None:
         True,
     ):
         assert read_value(yaml.dump({"x": value}, Dumper=Dumper), "") == {"x": value}
+
+
+def test_what_is_merged_may_stand_under_a_key_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("x-base: &a {kappa: 0.2, lam: 0.02}\naction: {<<: *a, kappa: 0.22}\n")
+    assert read_yaml(path) == {"action": {"kappa": 0.22, "lam": 0.02}}

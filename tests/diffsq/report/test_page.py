@@ -221,3 +221,15 @@ def test_a_summary_that_says_what_no_run_does_is_refused(run: Path, tmp_path: Pa
     with pytest.raises(InputError, match="--restart measure") as caught:
         build_report(damaged)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("plain_figures")
+def test_a_certificate_with_a_number_gone_is_refused(run: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(run, damaged, ignore=shutil.ignore_patterns("train", "samples", "report.html"))
+    path = damaged / "ensemble" / "certificate.json"
+    certificate = json.loads(path.read_text())
+    del certificate["checks"][1]["value"]
+    write_json(path, certificate)
+    with pytest.raises(InputError, match="a JSON file in it says what no run does"):
+        build_report(damaged)
