@@ -66,6 +66,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         known = isinstance(name, str) and _SHARD_NAME.fullmatch(name) and isinstance(digest, str)
         if not (known and isinstance(n, int) and n > 0):
             raise InputError(f"{path}: malformed list of shards")
+    if not isinstance(manifest.get("attrs", {}), dict):
+        raise InputError(f"{path}: malformed attrs")
     return manifest
 
 

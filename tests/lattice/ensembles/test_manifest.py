@@ -39,6 +39,7 @@ def test_manifest_is_checked(folder: Path, shard: Path) -> None:
         ({"shards": [{"name": "shard-0000.h5", "n": 12, "sha256": "0" * 64}]}, "changed since"),
         ({"shape": [6, 4]}, "lattice"),
         ({"action": None}, "action is missing"),
+        ({"attrs": [[1, 2], [3]]}, "malformed attrs"),
         ({"action": {"kind": "phi4", "convention": "bare", "kappa": 0.27, "lam": 0.022}}, "convention"),
     ):
         write_json(folder / "manifest.json", {**manifest, **change})
