@@ -112,7 +112,8 @@ def run(
     up = _along(noise_up, counted(progress, len(phi), BATCH, "forward cumulants"), seen, f, block)
     block = slices(n_samples, min(100, n_samples // 10))
     down = _along(draw_down, counted(progress, n_samples, BATCH, "backward cumulants"), seen, f, block)
-    truth = {name: _stored(bench.ensemble, o, chain_blocks(bench.ensemble.chain)) for name, o in seen.items()}
+    block = chain_blocks(bench.ensemble.chain, bench.ensemble.trajectory)
+    truth = {name: _stored(bench.ensemble, o, block) for name, o in seen.items()}
     product = bench.samples
     assert product.log_weight is not None
     weight, block = normalised_weights(product.log_weight), slices(len(product))

@@ -75,10 +75,12 @@ def run(
     if reference == "weighted" and log_weight is not None:
         truth = Reference.of_weights(measured(phi), log_weight[: len(phi)])
     else:
-        truth = Reference.of_ensemble(everything, bench.ensemble.chain)
+        order = bench.ensemble.in_time()
+        truth = Reference.of_ensemble(everything[order], bench.ensemble.chain[order])
     seed = int(uniforms(bench.seed, "check/polish/seed", np.zeros(1, dtype=np.int64), 0, 1)[0, 0] * 2**32)
     found = heal(phi, seed, truth)
-    train, held_out = bench.ensemble.split_rows(bench.config.training.validation_fraction)
+    parts = bench.ensemble.split_rows(bench.config.training.validation_fraction)
+    train, held_out = (bench.ensemble.in_time(part) for part in parts)
     trained = Reference.of_ensemble(everything[train], bench.ensemble.chain[train])
     control = heal(bench.ensemble.phi[held_out], seed + 1, trained, bench.ensemble.chain[held_out])
     progress.close()

@@ -173,5 +173,5 @@ def unseen_points(draws: PointDraws) -> tuple[Tensor, NDArray[np.int64] | None]:
     if isinstance(law, RealQuartic | TwoPeak):
         seed = (draws.seed + stream_id("toy/forward weights")) % 2**64
         return torch.from_numpy(draw_toy(law, n, seed)), None
-    rows = np.sort(draws.rows(2 * n)[-n:])  # those after the ones that calibrate, in order of time
+    rows = data.in_time(draws.rows(2 * n)[-n:])  # those after the ones that calibrate, in order of time
     return torch.from_numpy(data.phi[rows]), data.chain[rows]

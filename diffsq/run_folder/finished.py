@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +58,7 @@ class Workbench:
     def held_out_fields(self, n: int) -> tuple[Tensor, Integers]:
         """n held-out fields spread over chains and time (all if there are fewer), and the chain of each.
 
-        They are in the order of the ensemble, time by time, as errors by `lattice.statistics.blocks` want it.
+        They are time by time, as errors by `lattice.statistics.blocks` want it.
         """
         rows = self._spread(n, self.held_out_rows())
         return self.fields(rows), self.ensemble.chain[rows]
@@ -73,7 +72,7 @@ class Workbench:
         return torch.from_numpy(self.ensemble.phi[rows]).to(self.device)
 
     def _spread(self, n: int, among: Integers) -> Integers:
-        return np.sort(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
+        return self.ensemble.in_time(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""

@@ -42,9 +42,7 @@ class HeldOut:
     def of(cls, ensemble: Ensemble, rows: Integers, seed: int, device: torch.device) -> HeldOut:
         """The configurations `rows` of an ensemble."""
         rows = ensemble.spread(len(rows), seed=seed, stream="validation", among=rows)
-        in_time = np.argsort(ensemble.trajectory[rows], kind="stable")
-        block = np.empty(len(rows), dtype=np.int64)
-        block[in_time] = chain_blocks(ensemble.chain[rows[in_time]])
+        block = chain_blocks(ensemble.chain[rows], ensemble.trajectory[rows])
         return cls(Rows.of(ensemble.phi, rows, device), block)
 
     def take(self, n: int, draw: int = 0) -> tuple[Tensor, Integers]:

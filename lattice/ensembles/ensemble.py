@@ -145,6 +145,11 @@ class Ensemble:
         rows = np.arange(len(self)) if among is None else among
         return rows[spread_rows(self.chain[rows], self.trajectory[rows], n, seed=seed, stream=stream)]
 
+    def in_time(self, rows: Integers | None = None) -> Integers:
+        """These rows, or all, time by time, as jackknife blocks of few chains want them, however stored."""
+        rows = np.arange(len(self)) if rows is None else rows
+        return rows[np.lexsort((self.chain[rows], self.trajectory[rows]))]
+
     def parts(self, n: int) -> list[Integers]:
         """The rows of n disjoint, independent parts (`lattice.ensembles.rows.disjoint_parts`)."""
         return disjoint_parts(self.chain, self.trajectory, n)

@@ -57,11 +57,11 @@ def jackknife_labels(n: int, n_blocks: int = 100, chain: Integers | None = None)
     return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
 
 
-def chain_blocks(chain: npt.ArrayLike) -> Integers:
+def chain_blocks(chain: npt.ArrayLike, time: npt.ArrayLike | None = None) -> Integers:
     """Jackknife block (n,) of each row, 0, 1, ...: its chain, or a stretch of it if there are fewer than ten.
 
-    chain (n,): the rows of each chain are in order of time, chains in any. About twenty stretches in all, of
-    one chain each, so that few neighbours in time are in two blocks.
+    chain (n,): the rows of each chain are in order of time, or have this time (n,). About twenty stretches in
+    all, of one chain each, so that few neighbours in time are in two blocks.
 
     >>> chain_blocks(np.arange(6) % 2 + 8).tolist()  # 2 chains of 3: each row is a stretch
     [0, 3, 1, 4, 2, 5]
@@ -70,7 +70,7 @@ def chain_blocks(chain: npt.ArrayLike) -> Integers:
     lengths = np.bincount(number)
     if len(lengths) >= MIN_CHAINS:
         return np.asarray(number, dtype=np.int64)
-    order = np.argsort(number, kind="stable")
+    order = np.argsort(number, kind="stable") if time is None else np.lexsort((np.asarray(time), number))
     wanted = -(-FEW_CHAINS // len(lengths))
     parts = [part for rows in np.split(order, np.cumsum(lengths)[:-1])
              for part in np.array_split(rows, min(wanted, len(rows)))]  # fmt: skip

@@ -55,10 +55,13 @@ class Pairs:
     density: float
 
     def independent(self, tau: Floats, grid: Grid) -> Floats:
-        """For how many points of a complete series those at hand count, where its tau_int is tau: as many as
-        there are on the grid if several lie within tau, and fewer where a pair is all there is."""
+        """For how many points of a complete series those at hand count, where its tau_int is tau (n_t,) with
+        the window t: as many as the grid has where they lie, stretches that are missing not counted, if
+        several lie within tau, and fewer where a pair is all there is."""
         n = sum(map(len, grid.positions))
-        return np.minimum(float(grid.extents.sum()), 2 * tau * n * self.density)
+        near = np.cumsum(np.append(0.0, self.share[1 : len(tau)])) / np.maximum(np.arange(len(tau)), 1)
+        points = np.minimum(float(grid.extents.sum()), n / np.maximum(near, self.density))
+        return np.minimum(points, 2 * tau * n * self.density)
 
 
 def grid_of(times: Sequence[npt.ArrayLike]) -> Grid:

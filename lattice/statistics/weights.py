@@ -5,11 +5,13 @@ error is too small where the sums hang on weights so rare that they were not dra
 2048 samples the ESS missed by over three of them in 8 % of runs. A Gaussian ln w, which ln w of a field is in
 a large volume, has Cov(w^j, w^k) = (e^{jkv} - 1) <w^j> <w^k> without a rare weight being seen, hence
 
-    N error^2 = sum_jk a_j a_k (e^{jkv} - 1) + 2 b sum_k a_k k v + b^2 v.
+    N error^2 = (b + sum_k a_k k)^2 v + sum_jk a_j a_k (e^{jkv} - 1 - jkv).
 
-v is that of the tail that counts, above for powers k > 0 and below for k < 0: of the Gaussians through the
-median and the outer decile of ln w, and through the quantiles at one fifth and one fiftieth, the narrower, as
-weights that are bounded have no tail to miss. The larger of the two errors is quoted.
+The first term vanishes for ESS and path KL, whatever the law, and so must be one: v there is the smallest of
+all and of Var(ln w). Otherwise v is that of the tail that counts, above for powers k > 0 and below for k < 0:
+of the Gaussians through the median and the outer decile of ln w, and through the quantiles at one fifth and
+one fiftieth, the narrower, as weights that are bounded have no tail to miss. The larger of the two errors is
+quoted.
 
 When N is too small: the second moment of w comes from ln w about 2 v above its mean, its relative variance is
 (e^{4v} - 1)/N (as N >> e^{KL} for a first moment: Chatterjee, Diaconis, Ann. Appl. Probab. 28 (2018) 1099).
@@ -82,7 +84,8 @@ def log_moments(
     """sum_k a_k ln <w^k> + b <ln w> and its error (the module has both sources); powers {k: a_k}, mean b.
 
     log_weight (n,), n >= 2; chain (n,) of correlated ones: whole chains are then left out of the jackknife,
-    and the Gaussian error counts n Var(ln w)/(n error^2 of <ln w>) independent samples, at most n.
+    and the Gaussian error counts Var(x)/error^2 of <x> independent samples, at most n: x = ln w for what is
+    linear in it, its square, which decorrelates faster, for the rest.
 
     >>> round(log_moments(np.log([1.0, 3.0, 1.0, 3.0]), {1: 1.0})[0], 6)      # ln <w> = ln 2
     0.693147
@@ -101,8 +104,7 @@ def log_moments(
         total = float(part.sum())
         value += factor * (top + math.log(total / len(own)))
         left_out = left_out + factor * (top + np.log(np.maximum(total - part, SMALLEST) / rest))
-    of_mean = jackknife_error(first)
-    n = min(len(own), float(own.var()) / of_mean**2) if of_mean > 0 else len(own)
+    n = _independent(own, labels), _independent((own - own.mean()) ** 2, labels)
     error = max(jackknife_error(left_out), _gaussian_error(own, powers, mean, n))
     return value + shift * (mean + sum(k * factor for k, factor in powers.items())), error
 
@@ -116,19 +118,30 @@ def tails(log_weight: npt.ArrayLike) -> tuple[float, float]:
     return variances[0], variances[1]
 
 
-def _gaussian_error(log_weight: Floats, powers: Mapping[int, float], mean: float, n: float) -> float:
+def _independent(x: Floats, labels: Integers) -> float:
+    """For how many independent numbers x (n,) count in their mean, by the jackknife: at most n."""
+    sums = np.bincount(labels, x)
+    error = jackknife_error((sums.sum() - sums) / (len(x) - np.bincount(labels)))
+    return min(len(x), float(x.var()) / error**2) if error > 0 else len(x)
+
+
+def _gaussian_error(
+    log_weight: Floats, powers: Mapping[int, float], mean: float, n: tuple[float, float]
+) -> float:
+    """n: what counts as independent in the mean of ln w, and in that of its square, as in all beyond."""
     below, above = tails(log_weight)
     v = {k: above if k > 0 else below for k in powers}
     with np.errstate(over="ignore"):
-        pairs = sum(
-            a * b * float(np.expm1(j * k * math.sqrt(v[j] * v[k])))
-            for j, a in powers.items()
-            for k, b in powers.items()
+        terms = (
+            (a * b, j * k * math.sqrt(v[j] * v[k])) for j, a in powers.items() for k, b in powers.items()
         )
-    variance = pairs + 2 * mean * sum(k * a * v[k] for k, a in powers.items()) + mean**2 * (above + below) / 2
+        beyond = sum(a * (float(np.expm1(x)) - x) for a, x in terms)
+    slope = mean + sum(k * a for k, a in powers.items())
+    linear = slope**2 * min([float(log_weight.var()), *v.values()])
+    variance = linear / n[0] + max(beyond, 0.0) / n[1]
     # beyond that no average of e^{k ln w} lies: between those of no fluctuations and of a Gaussian
     most = max(1.0, sum(abs(a) * k * k * v[k] / 2 for k, a in powers.items()))
-    return min(math.sqrt(max(variance, 0.0) / n), most) if math.isfinite(variance) else most
+    return min(math.sqrt(variance), most) if math.isfinite(variance) else most
 
 
 def spread_of(log_weight: npt.ArrayLike, chain: Integers | None = None) -> dict[str, float]:

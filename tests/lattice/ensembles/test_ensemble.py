@@ -161,3 +161,13 @@ def test_attrs_that_cannot_be_stored_are_refused_by_name(attrs: Any, words: str,
         with pytest.raises(InputError, match=words):
             write_ensemble(made, tmp_path)
         assert not list(tmp_path.glob("*"))
+
+
+def test_rows_in_time_however_they_are_stored():
+    order = np.random.default_rng(3).permutation(24)
+    chain, time = np.arange(24) % 3, np.arange(24) // 3
+    phi = fields(24)
+    stored = Ensemble.from_fields(phi[order], ACTION, chain=chain[order], trajectory=time[order])
+    assert (stored.phi[stored.in_time()] == phi).all()
+    some = np.flatnonzero(stored.chain == 1)
+    assert stored.trajectory[stored.in_time(some)].tolist() == list(range(8))

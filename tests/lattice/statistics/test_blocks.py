@@ -7,7 +7,13 @@ import pytest
 from series import ar1
 
 from lattice.errors import InputError
-from lattice.statistics.blocks import block_edges, jackknife_error, jackknife_errors, jackknife_of
+from lattice.statistics.blocks import (
+    block_edges,
+    chain_blocks,
+    jackknife_error,
+    jackknife_errors,
+    jackknife_of,
+)
 from lattice.statistics.gamma import EstimatorError
 
 
@@ -35,6 +41,17 @@ def test_errors_of_a_ratio_are_the_spread_of_repetitions():
         values.append(found[0])
         errors.append(found[1])
     assert np.std(values) == pytest.approx(np.mean(errors), rel=4 / math.sqrt(600))
+
+
+def test_stretches_are_of_time_however_the_rows_are_stored():
+    """Rows in random order: with their time the blocks are those of the ordered rows, without it they are not
+    (the error of a mean was then 0.55 of the right one at tau_int = 3)."""
+    order = np.random.default_rng(20).permutation(3 * 40)
+    chain, time = np.arange(120) % 3, np.arange(120) // 3
+    ordered = chain_blocks(chain)
+    assert (chain_blocks(chain, time) == ordered).all()
+    assert (chain_blocks(chain[order], time[order]) == ordered[order]).all()
+    assert (chain_blocks(chain[order]) != ordered[order]).any()
 
 
 def test_correlated_data_need_their_chains():

@@ -112,6 +112,20 @@ def test_pairs_are_counted_one_by_one():
     assert grid_of([[0, 3], [1]]).regular
 
 
+def test_a_stretch_that_is_missing_counts_for_nothing():
+    """tau_int of two quarters of a series is as well known as N says; of a random half as all of it is."""
+    rng, half = np.random.default_rng(64), np.arange(1000)
+    for times, points in (
+        (np.concatenate([half, 3000 + half]), 2000),
+        (np.flatnonzero(rng.random(4000) < 0.5), 4000),
+        (2 * np.arange(2000), 2000),  # a grid of its own, with nothing missing
+    ):
+        grid = grid_of([times])
+        pairs = pairs_of(rng.normal(size=len(times)), grid, 100)
+        counted = pairs.independent(np.full(100, 5.0), grid)[10:]
+        assert counted == pytest.approx(np.full(90, points), rel=0.1)
+
+
 def test_times_that_are_none():
     x = np.random.default_rng(64).normal(size=100)
     for times in ([np.arange(99)], [np.arange(100)[::-1]], [np.zeros(100, int)], [np.arange(100.0)], [[]]):
