@@ -79,7 +79,8 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
         "per_level": {"sigma": about["levels"][1:], "variance": variance.tolist()},
     }  # fmt: skip
     lines = warnings(found, len(samples), math.prod(samples.shape), about.get("n_calibration"))
-    return {**found, "warnings": [*lines, *distrusted(down)]}
+    lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]
+    return {**found, "warnings": lines}
 
 
 def _numbers(name: str, pair: tuple[float, float]) -> dict[str, float]:

@@ -6,6 +6,7 @@ proposal with thin tails can show a fine reverse ESS for a long time; the forwar
 """
 
 import math
+import zlib
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,11 +76,13 @@ def independence_metropolis(log_weight: Floats, seed: int) -> tuple[NDArray[np.i
     """The independence-Metropolis chain of proposals with log-weights (n,), accepted with min(1, w'/w).
 
     Returns indices (n,) of the state after each proposal, starting in proposal 0, and accepted (n,), the
-    first True. All proposals must come from one law; the random number of proposal i depends on (seed, i)
-    only. Tierney, Ann. Stat. 22 (1994) 1701.
+    first True. All proposals must come from one law; the random number of proposal i depends on seed, i and
+    the first weight only: other sets of proposals have others, a longer set the same.
+    Tierney, Ann. Stat. 22 (1994) 1701.
     """
     log_weight = check_log_weights(log_weight)
-    log_u = np.log(uniforms(seed, "exactness/metropolis", np.array([0]), 0, len(log_weight))[0])
+    own = np.array([zlib.crc32(log_weight[:1].tobytes())])
+    log_u = np.log(uniforms(seed, "exactness/metropolis", own, 0, len(log_weight))[0])
     indices = np.zeros(len(log_weight), dtype=np.int64)
     accepted = np.ones(len(log_weight), dtype=bool)
     for i in range(1, len(log_weight)):

@@ -38,14 +38,15 @@ Draw = Callable[[Tensor, Tensor, Noise, Watch], Tensor]
 def sample_points(
     model: PointScore, levels: Tensor, n: int, seed: int, method: str, progress: Progress | None = None,
     *, kernel: PointKernel | None = None, blocks: range | None = None, watch: Watch = unseen,
-    clamped: list[Tensor] | None = None,
+    clamped: list[Tensor] | None = None, name: str = "",
 ) -> Tensor:  # fmt: skip
     """n points (n, d) float64 through levels (N+1,), 0 = sigma_0 < ... < sigma_N (VESDE/VPSDE.levels).
 
     kernel: of method "path", for these levels. blocks: only these blocks of 8192 (a part of the same
     samples, for another process). watch(level, x) sees every whole block at every level above zero, then x_0
-    at level 0. clamped collects which points of each block (n,) were brought back into the data's box. Raises
-    `InputError` for an unknown method, bad levels, a missing kernel or non-finite samples.
+    at level 0. clamped collects which points of each block (n,) were brought back into the data's box. name:
+    of the sampler, which has random numbers of its own. Raises `InputError` for an unknown method, bad
+    levels, a missing kernel or non-finite samples.
 
     >>> from diffsq.models.points import PointModel
     >>> levels = torch.tensor([0.0, 0.1, 1.0, 10.0])
@@ -60,8 +61,8 @@ def sample_points(
     chosen = range(-(-n // POINT_BLOCK)) if blocks is None else blocks
     progress.start(len(chosen) * POINT_BLOCK, "points")
     for block in chosen:
-        eps = noise_of(seed, "points/start", block, shape)(0)
-        noise = noise_of(seed, "points/sample", block, shape)
+        eps = noise_of(seed, f"points/start{name}", block, shape)(0)
+        noise = noise_of(seed, f"points/sample{name}", block, shape)
         x = draw(start_law(model, levels[-1]).draw(eps), levels, noise, watch)
         mean, x = _last(model, x, levels)
         if clamped is not None:

@@ -1,6 +1,6 @@
 """Points drawn by the models of a run: which random numbers belong to which sampler, and the sets on disk.
 
-Every combination of model, process, method and number of levels has blocks of random numbers of its own, so
+Every combination of model, process, method and number of levels has random numbers of its own, so
 that no two samplers of a run share their fluctuations.
 """
 
@@ -33,12 +33,10 @@ from lattice.ensembles.writer import EnsembleWriter
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.requests import stored_request
-from lattice.rng import stream_id
 
 EXACT = "exact score"
 LAW = 5  # raise with any change of what these samplers draw
 SHARD = 2**22  # points of one file
-SETS = 2**12  # blocks of random numbers reserved for each sampler: 3.4e7 points
 
 
 @dataclass
@@ -81,11 +79,10 @@ class PointDraws:
         levels, kernel = self.levels(sde, n_levels), None
         if method == "path":
             kernel = self.kernel(kind, model, levels)
-        first = SETS * (stream_id(f"{purpose}{kind}/{sde}/{method}/{n_levels}") % 2**18)
         return sample_points(
-            model, levels, first * POINT_BLOCK + n, self.seed, method, self.progress, kernel=kernel,
-            blocks=range(first + start // POINT_BLOCK, first - (-n // POINT_BLOCK)), watch=watch,
-            clamped=clamped,
+            model, levels, n, self.seed, method, self.progress, kernel=kernel,
+            blocks=range(start // POINT_BLOCK, -(-n // POINT_BLOCK)), watch=watch, clamped=clamped,
+            name=f"/{purpose}{kind}/{sde}/{method}/{n_levels}",
         )[start % POINT_BLOCK :]  # fmt: skip
 
     def kernel(self, kind: str, model: PointScore, levels: Tensor, wider: float = 0.0) -> PointKernel:
