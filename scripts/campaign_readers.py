@@ -311,7 +311,7 @@ def _note_checkpoints(folder: Path) -> None:
 def mend_hashes(path: Path) -> None:
     """Make the JSON file beside a damaged one say its hash, as one would who forges it."""
     if path.suffix == ".safetensors":
-        about = path.with_name("model.json" if path.stem == "weights" else "kernel.json")
+        about = path.with_name("model.json" if path.stem == "weights" else f"{path.stem}.json")
         about.write_text(json.dumps({**read_json(about), "sha256": sha256_file(path)}))
     elif path.suffix == ".h5" and (manifest := path.with_name("manifest.json")).exists():
         data = read_json(manifest)
