@@ -44,13 +44,8 @@ def test_draws_are_those_of_the_law(tmp_path: Path) -> None:
     np.testing.assert_array_equal(drawn.phi, draw_toy(law, 1000, 3))
 
 
-def test_shards_that_a_kill_left_beyond_what_is_asked_are_named(tmp_path):
-    from lattice.actions.phi4 import ScalarPhi4
-    from lattice.errors import InputError
-    from lattice.simulation.parameters import MonteCarlo
-    from lattice.simulation.simulate import simulate
-
-    def make(n):
+def test_shards_that_a_kill_left_beyond_what_is_asked_are_named(tmp_path: Path) -> None:
+    def make(n: int) -> Any:
         asked = MonteCarlo(n_configs=n, n_chains=16, n_therm=20, shard_configs=320)
         return simulate(ScalarPhi4(0.25, 0.022), (4, 4), asked, seed=5, out=tmp_path / "k")
 
