@@ -77,7 +77,8 @@ def integer_array(values: Any, what: str) -> Integers:
         raise InputError(f"{what} must be integers, got {found}: pass integers, such as np.arange(n)")
     if kind == "f":
         with np.errstate(invalid="ignore"):
-            bad = ~((array == np.rint(array)) & (np.abs(array) <= EXACT))
+            # float16 would make EXACT infinite
+            bad = ~((array == np.rint(array)) & (np.abs(array) <= np.float64(EXACT)))
         if bad.any():
             first, name = array[bad].flat[0], _name(what)
             raise InputError(

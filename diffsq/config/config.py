@@ -101,7 +101,7 @@ class Config(Section):
             return {}
         if not isinstance(checks, Mapping):
             raise InputError(f"checks is a mapping NAME: {{option: value}}, got {checks!r}")
-        for name in checks:
+        for name in map(str, checks):
             if name not in CHECK_NAMES:
                 raise InputError(f"checks.{name}: no such check{nearest(name, CHECK_NAMES)}")
         return {name: options or {} for name, options in checks.items() if options is not False}

@@ -90,8 +90,8 @@ class EnsembleWriter:
             stop = first + length // unit
             if kept is not None and stop > n:
                 raise InputError(
-                    f"{self.folder}: holds more configurations than the {n * unit} asked for; ask for more, "
-                    "or choose another folder"
+                    f"{self.folder}: holds more configurations than the {n * unit} asked for; ask for "
+                    f"{stop * unit} or more, or choose another folder"
                 )
             yield k, range(first, min(stop, n)), kept
             first, k = min(stop, n), k + 1

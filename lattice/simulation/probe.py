@@ -59,9 +59,11 @@ def refuse_stiff(lam: NDArray[Any], step: float, scheme: Literal["heun", "euler"
     if not (np.isfinite(lam).all() and unstable(lam, step, heun)):
         return
     size = typical(lam)
-    good, time = two_digits(ACCURATE / size), two_digits(RELAXED / size)
+    stable = largest_step(lam, step, heun)
+    # an oscillating drift is unstable early: the larger steps of the extrapolation must be stable too
+    good, time = two_digits(min(ACCURATE / size, stable / 12.0)), two_digits(RELAXED / size)
     also = f" and ensemble.tau: {time:g}" if tau > 10 * time else ""
     raise TooStiff(
         f"complex Langevin runs away: a drift as stiff as this (|S''| = {size:.2g}) needs steps below "
-        f"{largest_step(lam, step, heun):.2g}, not {step:g}; use ensemble.step: {good:g}{also}"
+        f"{stable:.2g}, not {step:g}; use ensemble.step: {good:g}{also}"
     )

@@ -146,6 +146,8 @@ def as_replicas(data: npt.ArrayLike | Sequence[npt.ArrayLike]) -> tuple[Floats, 
             "data: every replica must be (n_i,) or (n_i, n_obs) with the same n_obs; got shapes "
             + ", ".join(str(r.shape) for r in replicas[:8])
         )
+    if any(len(r) == 0 for r in replicas):
+        raise InputError("data: a replica has no configurations; leave it out")
     everything = np.concatenate(replicas)
     bad = int(np.count_nonzero(~np.isfinite(everything)))
     if bad:

@@ -286,3 +286,8 @@ def test_conversions_copy_no_more_than_they_must() -> None:
     assert complex_array([1], "z").dtype == np.complex128
     assert number_array([1j], "z").dtype == np.complex128
     assert number_array([1], "z").dtype == np.float64
+
+
+def test_an_infinity_of_half_precision_is_no_integer() -> None:
+    with pytest.raises(InputError, match="must be integers, got inf"):
+        integer_array(np.array([np.inf], np.float16), "chain")

@@ -215,3 +215,16 @@ def test_aliases_are_fine_while_they_stand_for_little(tmp_path: Path) -> None:
 def test_a_value_beyond_all_bounds_is_shown_in_short(tmp_path: Path, config_file: Path, value: str) -> None:
     for key in ("action.kappa", "name", "action.kind"):
         assert len(refusal(config_file, f"{key}={value}")) < 600
+
+
+@pytest.mark.parametrize("name", [1, True, None])
+def test_a_check_that_is_no_word_is_refused(name: Any) -> None:
+    with pytest.raises(InputError, match="no such check"):
+        config_from_dict(
+            {
+                "name": "x",
+                "action": {"kind": "phi4", "kappa": 0.25, "lam": 0.022},
+                "lattice": {"shape": [8, 8]},
+                "checks": {name: {}},
+            }
+        )

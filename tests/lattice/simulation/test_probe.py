@@ -95,3 +95,11 @@ def test_hmc_that_accepts_nothing_is_noticed(tmp_path: Path) -> None:
     n_steps = int(number(str(refused.value), r"ensemble\.n_steps"))
     made = simulate(action, (4, 4), MonteCarlo(**settings, n_steps=n_steps), seed=1, out=tmp_path / "a")
     assert made.series["accepted"].mean() > 0.3
+
+
+@pytest.mark.parametrize("sigma", [1 + 300j, 1 + 20j])
+def test_advice_for_an_oscillating_drift_leaves_room_for_the_larger_steps(sigma: complex) -> None:
+    lam = np.full(16, sigma)
+    with pytest.raises(TooStiff) as caught:
+        refuse_stiff(lam, 0.05, "heun", 1.0)
+    refuse_stiff(lam, 12 * number(str(caught.value), "ensemble.step"), "heun", 1.0)

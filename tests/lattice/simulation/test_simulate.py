@@ -42,3 +42,17 @@ def test_draws_are_those_of_the_law(tmp_path: Path) -> None:
     law = TwoPeak(1.0, 0.25)
     drawn = simulate(law, (), ExactDraws(n_configs=1000), seed=3, out=tmp_path)
     np.testing.assert_array_equal(drawn.phi, draw_toy(law, 1000, 3))
+
+
+def test_shards_that_a_kill_left_beyond_what_is_asked_are_named(tmp_path: Path) -> None:
+    def make(n: int) -> Any:
+        asked = MonteCarlo(n_configs=n, n_chains=16, n_therm=20, shard_configs=320)
+        return simulate(ScalarPhi4(0.25, 0.022), (4, 4), asked, seed=5, out=tmp_path / "k")
+
+    make(320)
+    old = (tmp_path / "k/manifest.json").read_text()
+    make(640)
+    (tmp_path / "k/manifest.json").write_text(old)  # as kill -9 leaves it
+    with pytest.raises(InputError, match="ask for 640 or more"):
+        make(480)
+    assert len(make(640)) == 640

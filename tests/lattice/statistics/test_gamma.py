@@ -267,3 +267,9 @@ class TestRefusals:
         estimate = gamma_method(x)
         assert estimate.tau_int == pytest.approx(0.5, abs=0.01)
         assert estimate.error >= 0.99 * x.std() / math.sqrt(len(x))
+
+
+@pytest.mark.parametrize("data", [[[]], [[1.0] * 20, []]])
+def test_a_replica_without_configurations_is_refused(data):
+    with pytest.raises(InputError, match="no configurations; leave it out"):
+        gamma_method(data)
