@@ -220,7 +220,11 @@ def plain(c: complex) -> complex | float:
 
 
 def field_values(phi: Tensor) -> Tensor:
-    """phi itself; InputError for a tensor of integers, whose powers wrap around."""
+    """phi itself; InputError for what is no tensor, and for integers, whose powers wrap around."""
+    if not hasattr(phi, "new_empty"):
+        raise InputError(
+            f"fields of an action are tensors, not {type(phi).__name__}: pass torch.from_numpy(phi)"
+        )
     if not getattr(phi.dtype, "is_floating_point", True) and not phi.dtype.is_complex:
         raise InputError(f"phi is a tensor of {phi.dtype}, whose powers overflow: pass phi.double()")
     return phi

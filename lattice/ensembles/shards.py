@@ -207,6 +207,10 @@ def check_shard(shard: Shard, action: Action, label: str) -> None:
     if shard.log_weight is not None and not np.isfinite(shard.log_weight).all():
         first = int(np.argmin(np.isfinite(shard.log_weight)))
         raise InputError(f"{label}: log_weight of configuration {first} is not finite")
+    for name in shard.series.keys() - {"dH"}:  # that of a trajectory that ran off, and was rejected, is not
+        if not np.isfinite(shard.series[name]).all():
+            first = int(np.argmin(np.isfinite(shard.series[name])))
+            raise InputError(f"{label}: series {name} of configuration {first} is not finite")
     fresh = field_series(shard.phi, action)
     # sums of V terms of either sign round relative to the sum of their sizes, not to their small total
     action_size = np.abs(fresh["action"]) + shard.phi[0].size * fresh["phi2"]
@@ -291,7 +295,7 @@ def dataset(
     if data.ndim != len(shape) or any(want not in (None, got) for got, want in zip(data.shape, shape)):
         expected = ", ".join("n" if extent is None else str(extent) for extent in shape)
         raise InputError(f"{where} has shape {data.shape}, expected ({expected})")
-    if data.shape[0] < 1:
+    if data.ndim < 1 or data.shape[0] < 1:
         raise InputError(f"{where} holds no configuration")
     if data.compression is not None or data.scaleoffset is not None:
         raise InputError(f"{where} is compressed; the schema stores plain numbers")

@@ -94,6 +94,17 @@ class Averages:
         return f"{method}; {self.note}" if self.note else method
 
 
+def usual_method(ensemble: Ensemble) -> Method:
+    """ "gamma", but "jackknife" over blocks of chains for many that are all too short to show a tau_int."""
+    lengths = [len(index) for index in ensemble.replicas()]
+    short = (
+        ensemble.log_weight is None
+        and len(lengths) >= 2 * MIN_REPLICA
+        and 1 < max(lengths, default=0) < MIN_REPLICA
+    )
+    return "jackknife" if short else "gamma"
+
+
 def averages(
     ensemble: Ensemble, s_tau: float, n_blocks: int, ignore_weights: bool, method: Method
 ) -> Averages:

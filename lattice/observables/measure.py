@@ -18,7 +18,7 @@ from einops import rearrange
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.observables import holomorphic, scalar
-from lattice.observables.averages import Averages, Method, averages, entry_of
+from lattice.observables.averages import Averages, Method, averages, entry_of, usual_method
 from lattice.observables.names import in_short_table
 from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.irregular import grid_of
@@ -62,7 +62,7 @@ def measure(
 
     method: "gamma" or "jackknife" without weights, each a second opinion on the other. None is "gamma" on a
     real lattice and for fewer than 16 Markov chains, otherwise "jackknife" over blocks of whole chains or of
-    independent draws, which knows no tau_int.
+    independent draws, which knows no tau_int; many chains too short for the Gamma method have it too.
     two_point=False leaves G(k) and C(t) out ("two_point" is then None). ess is (sum w)^2/(N sum w^2), and
     with it what `lattice.statistics.weights` says beside it and warns of. bias is
     the O(1/N) bias of the value, which is not corrected for it. What an estimator refuses keeps its value,
@@ -80,7 +80,7 @@ def measure(
         observables, how = _holomorphic(ensemble, sample)
         modes: dict[str, list[int]] = {}
     else:
-        sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or "gamma")
+        sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or usual_method(ensemble))
         table = scalar.primaries(ensemble.phi, ensemble.action)
         known = scalar.definitions(shape, ensemble.action.even)
         observables = {

@@ -48,6 +48,7 @@ from lattice.updates.complex_langevin import (
     largest_drift,
     wrapped,
 )
+from lattice.updates.stiffness import LEADING, typical
 
 START = "complex_langevin/start"
 SCALE = 3.0  # drift scale over the median of |K|
@@ -183,11 +184,20 @@ class _Run:
         n_times = max(1, math.ceil(params.step_fraction * params.n_times))
         kept = read_json(path) if path.exists() else {}
         found = kept["sizes"] if kept.get("n_times") == n_times else []
-        for i, step in enumerate(params.extrapolation_steps):
+        for i, step in enumerate(self.sizes()):
             if i >= len(found):
                 found.append({"step": step, **self._averages(i, step, n_times, scale)})
                 write_json(path, {"n_times": n_times, "sizes": found})
         return {"step": params.step, "order": params.order, "sizes": found}
+
+    def sizes(self) -> tuple[float, ...]:
+        """The larger steps: as asked for, else 4, 8 and 12 times the step, or less where such large ones are
+        beyond the leading error of the scheme."""
+        params, rate = self.params, typical(self.stiffness) * self.params.step
+        largest = LEADING / rate if np.isfinite(rate) and rate > 0 else math.inf
+        if params.step_sizes is not None or largest >= 12.0:
+            return params.extrapolation_steps
+        return tuple(round(max(4.0, largest) * params.step * part, 12) for part in (1 / 3, 2 / 3, 1.0))
 
     def _averages(self, i: int, step: float, n_times: int, scale: float) -> dict[str, Any]:
         n = self.params.n_chains

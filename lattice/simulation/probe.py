@@ -16,7 +16,7 @@ from lattice.updates.stiffness import ACCURATE, largest_step, stiffness, two_dig
 
 N_CHAINS, N_SITES = 16, 4096  # of the probe, at most
 ROUNDS, TIMES, FALLING = 20, 20.0, 0.9  # a round takes 20/|lambda|; they end when |lambda| no longer falls
-RELAXED = 2.0  # advised Langevin time between configurations, in units of 1/|lambda|
+RELAXED = 2.0  # advised Langevin time between configurations, in units of 1/Re lambda: that decays
 
 
 class TooStiff(InputError):
@@ -60,8 +60,10 @@ def refuse_stiff(lam: NDArray[Any], step: float, scheme: Literal["heun", "euler"
         return
     size = typical(lam)
     stable = largest_step(lam, step, heun)
+    falling = np.real(lam)[np.real(lam) > 0]
+    decay = float(np.median(falling)) if falling.size else size
     # an oscillating drift is unstable early: the larger steps of the extrapolation must be stable too
-    good, time = two_digits(min(ACCURATE / size, stable / 12.0)), two_digits(RELAXED / size)
+    good, time = two_digits(min(ACCURATE / size, stable / 12.0)), two_digits(RELAXED / decay)
     also = f" and ensemble.tau: {time:g}" if tau > 10 * time else ""
     raise TooStiff(
         f"complex Langevin runs away: a drift as stiff as this (|S''| = {size:.2g}) needs steps below "

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action
 
-ACCURATE = 0.03  # h |lambda| of a step whose larger ones, 12 times as large, still are of its leading order
+LEADING = 0.36  # h |lambda| up to which the error of averages is that of the leading order
+ACCURATE = LEADING / 12.0  # of a step whose larger ones, 12 times as large, still are
 
 
 def stiffness(action: Action, phi: NDArray[Any]) -> NDArray[Any]:

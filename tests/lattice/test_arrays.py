@@ -291,3 +291,9 @@ def test_conversions_copy_no_more_than_they_must() -> None:
 def test_an_infinity_of_half_precision_is_no_integer() -> None:
     with pytest.raises(InputError, match="must be integers, got inf"):
         integer_array(np.array([np.inf], np.float16), "chain")
+
+
+def test_fields_of_an_action_are_tensors() -> None:
+    for call in (ACTION.action, ACTION.grad):
+        with pytest.raises(InputError, match=r"not ndarray: pass torch.from_numpy\(phi\)"):
+            call(PHI)  # type: ignore[arg-type]

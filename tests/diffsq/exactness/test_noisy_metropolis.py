@@ -57,7 +57,7 @@ def test_fresh_noise_between_two_states() -> None:
 
 def test_kept_noise_bends_the_law() -> None:
     """Proposals from the target N(0, 1), noise in log q of variance a x^2: variance 1/(1 - a)."""
-    n, a = 40000, 0.3
+    n, a = 160_000, 0.3
     z = normals(7, "test/kept", np.array([0, 1]), 0, n)
     x, eta = z[0], math.sqrt(a) * np.abs(z[0]) * z[1]
     for log_w, variance in ((np.zeros(n), 1.0), (eta, 1 / (1 - a))):

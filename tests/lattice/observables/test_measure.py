@@ -256,3 +256,14 @@ def test_several_components_are_refused():
     for use in (measure, two_point):
         with pytest.raises(InputError, match="one component, real or complex; those of Planar have 2"):
             use(ensemble)
+
+
+def test_many_chains_too_short_for_the_gamma_method_have_errors_over_chains():
+    whole = white_ensemble(3, n=600)
+    pairs = Fields(whole.phi, np.arange(600) // 2, np.arange(600) % 2, whole.action)
+    whole = Fields(whole.phi, np.arange(600), np.zeros(600, dtype=int), whole.action)
+    found, known = (measure(x, two_point=False)["observables"]["phi2"] for x in (pairs, whole))
+    assert found["error"] == pytest.approx(known["error"], rel=0.3)
+    assert found["value"] == known["value"]
+    few = Fields(whole.phi[:6], np.arange(6) // 2, np.arange(6) % 2, whole.action)
+    assert measure(few, two_point=False)["observables"]["phi2"]["error"] is None

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic
 from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
 from lattice.actions.u1 import OneLink
 from lattice.errors import InputError
+from lattice.progress import Silent
+from lattice.simulation.complex_langevin import _Run
 from lattice.simulation.parameters import ComplexLangevin, MonteCarlo
 from lattice.simulation.probe import TooStiff, equilibrium_stiffness, refuse_stiff
+from lattice.simulation.recipe import Recipe
 from lattice.simulation.simulate import simulate
 from lattice.simulation.stochastic_quantization import stochastic_quantization
 
@@ -103,3 +107,22 @@ def test_advice_for_an_oscillating_drift_leaves_room_for_the_larger_steps(sigma:
     with pytest.raises(TooStiff) as caught:
         refuse_stiff(lam, 0.05, "heun", 1.0)
     refuse_stiff(lam, 12 * number(str(caught.value), "ensemble.step"), "heun", 1.0)
+
+
+def test_larger_steps_stay_within_the_leading_order() -> None:
+    """Of sigma_0 = 20 the default step is h |lambda| = 0.1: 12 times that is no expansion in h."""
+    loose, stiff = (
+        _Run(Recipe(Complexified(ComplexGaussian(s)), (1,), ComplexLangevin(n_chains=16), 1), Silent())
+        for s in (1.0, 20.0)
+    )
+    assert loose.sizes() == loose.params.extrapolation_steps
+    assert stiff.params.step < min(stiff.sizes()) < max(stiff.sizes()) <= 4 * stiff.params.step
+
+
+def test_the_advised_time_is_that_of_the_decay() -> None:
+    """lambda = 1 + 1000 i turns fast and relaxes slowly: 2/Re lambda is within the time there is."""
+    with pytest.raises(TooStiff) as refused:
+        refuse_stiff(np.array([1 + 1000j]), 0.005, "heun", 1.0)
+    assert "ensemble.tau" not in str(refused.value)
+    with pytest.raises(TooStiff, match="ensemble.tau"):
+        refuse_stiff(np.array([1000 + 1000j]), 0.005, "heun", 1.0)
