@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import yaml
+
+if TYPE_CHECKING:
+    from diffsq.config.config import Config
 
 # One thread per worker: workers with many threads each only slow one another down.
 torch.set_num_threads(1)
@@ -30,6 +33,26 @@ def settings() -> dict[str, Any]:
         "training": {"n_steps": 10},
         "sampling": {"n_samples": 24, "n_levels": 4},
     }
+
+
+@pytest.fixture
+def config(settings: dict[str, Any]) -> Config:
+    """The same, validated."""
+    from diffsq.config.config import config_from_dict
+
+    return config_from_dict(settings)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages of a run replaced by fakes (`fake_run.fake_stages`), which note here that they ran."""
+    from fake_run import fake_stages
+
+    from diffsq import stages
+
+    ran: list[str] = []
+    monkeypatch.setattr(stages, "STAGE", fake_stages(ran))
+    return ran
 
 
 @pytest.fixture

@@ -126,7 +126,8 @@ class Loader(yaml.SafeLoader):
         raise yaml.constructor.ConstructorError(None, None, problem)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        # here, not where it is constructed: merges have been written into the node by then
+        """One mapping as written; a YAMLError for a key twice. (Where mappings are constructed, merges are
+        among their keys.)"""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:

@@ -137,7 +137,8 @@ def _tail_check(tail: dict[str, list[float]]) -> tuple[Check, bool]:
     passed = exponent + 2 * error > MIN_EXPONENT
     sure = any(a + 3 * e < MIN_EXPONENT for _, a, e in rows)
     kind = "no power law" if passed else "a power law: the drift does not fall off exponentially"
-    detail = f"P(|K| > k) ~ k^-{exponent:.1f} in the {m:.0f} largest drifts, {kind}"
+    law = f"P(|K| > k) ~ k^-{exponent:.1f} in the" if exponent < 1e6 else "one drift for all of the"
+    detail = f"{law} {m:.0f} largest drifts, {kind}"
     return _check("drift tail", exponent, error, MIN_EXPONENT, passed, detail), sure and not passed
 
 

@@ -79,7 +79,10 @@ def drift_tail(drift: Floats) -> dict[str, list[float]]:
     for m in DEPTHS:
         if m > max(DEPTHS[0], drift.size // 100) or m >= drift.size:
             break
-        mean = float(np.mean(np.log(values[:m] / values[m])))
+        if values[m] > 0:
+            mean = float(np.mean(np.log(values[:m] / values[m])))
+        else:  # a drift that vanishes everywhere has no tail, one that rises from zero the longest
+            mean = math.inf if values[0] > 0 else 0.0
         exponent = 1.0 / max(mean, 1e-12)
         independent = len(np.unique(chain[:m]))
         for key, x in zip(out, (m, values[m], exponent, exponent / math.sqrt(independent)), strict=True):

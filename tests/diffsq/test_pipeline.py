@@ -25,18 +25,6 @@ from lattice.errors import InputError
 from lattice.progress import Progress
 
 
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    ran: list[str] = []
-    monkeypatch.setattr(stages, "STAGE", fake_stages(ran))
-    return ran
-
-
-@pytest.fixture
-def config(settings: dict[str, Any]) -> Config:
-    return config_from_dict(settings)
-
-
 def test_stages_run_in_order_and_are_then_skipped(tmp_path: Path, config: Config, log: list[str]) -> None:
     run = pipeline.run(config, tmp_path / "run", say=quiet)
     assert log == list(STAGES)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from random_keys import recorded
+from small_config import RUN
 
 import diffsq
 from diffsq.config.sections import ChainParameters
@@ -25,16 +26,6 @@ PAIRED = {
     "points/check",  # models and noise levels are compared on the same points
     "points/start",  # the check cumulants draws the run's own set again, to watch it on its way
 }
-LATTICE = """
-name: small
-seed: 3
-action: {kind: phi4, kappa: 0.25, lam: 0.022}
-lattice: {shape: [4, 4]}
-ensemble: {n_configs: 2048, n_chains: 16, n_therm: 100}
-model: {channels: 0, n_levels: 1, n_sigma: 8, n_fit: 1024}
-training: {n_steps: 0}
-sampling: {n_samples: 256, n_levels: 6, n_forward: 32, n_calibration: 512, sde: [ve, vp]}
-"""
 POINTS = """
 name: points
 seed: 3
@@ -50,9 +41,13 @@ n_parts: 2
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     folder = tmp_path_factory.mktemp("keys")
-    (folder / "small.yaml").write_text(LATTICE)
+    (folder / "small.yaml").write_text(RUN)
     with recorded() as keys:
-        diffsq.run(diffsq.load_config(folder / "small.yaml"), folder / "run", say=lambda line: None)
+        diffsq.run(
+            diffsq.load_config(folder / "small.yaml", ["sampling.sde=[ve,vp]"]),
+            folder / "run",
+            say=lambda line: None,
+        )
     assert len({stream_id(name) for name in keys.streams}) == len(keys.streams) > 8
     assert not keys.repeated.keys() - DEFINES - PAIRED
     return open_run(folder / "run")

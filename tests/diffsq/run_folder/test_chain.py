@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from killer import killed, killed_command
 from longer import same_numbers
+from small_config import RUN
 
 from diffsq.commands.chain import summary, text
 from diffsq.commands.main import main
@@ -21,16 +22,6 @@ from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.observables.measure import measure
 
-RUN = """
-name: small
-seed: 3
-action: {kind: phi4, kappa: 0.25, lam: 0.022}
-lattice: {shape: [4, 4]}
-ensemble: {n_configs: 2048, n_chains: 16, n_therm: 100}
-model: {channels: 0, n_levels: 1, n_sigma: 8, n_fit: 1024}
-training: {n_steps: 0}
-sampling: {n_samples: 256, n_levels: 6, n_forward: 32, n_calibration: 512}
-"""
 MIXED = {"moves": ["denoise", "hmc", "wolff", "independence"], "depth": 1.0, "n_chains": 4, "n_steps": 60,
          "n_therm": 40, "start": "ensemble", "n_calibration": 64}  # fmt: skip
 

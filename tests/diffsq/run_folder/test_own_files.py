@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fake_run import OWN, changed, fake_stages, quiet
+from fake_run import OWN, changed, quiet
 from killer import killed_at
 
 from diffsq import pipeline, stages
@@ -19,18 +19,6 @@ from diffsq.config.config import Config, config_from_dict, load_config
 from diffsq.run_folder.own_files import own_name, removal
 from diffsq.run_folder.records import STAGES, config_path, open_config, read_records
 from lattice.errors import InputError
-
-
-@pytest.fixture
-def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    ran: list[str] = []
-    monkeypatch.setattr(stages, "STAGE", fake_stages(ran))
-    return ran
-
-
-@pytest.fixture
-def config(settings: dict[str, Any]) -> Config:
-    return config_from_dict(settings)
 
 
 def everything(folder: Path) -> dict[str, str]:

@@ -49,3 +49,10 @@ def test_the_histogram_is_a_density() -> None:
     use = density > 20 / (drift.size * np.diff(edges))
     assert (np.abs(density - expected)[use] < 5 * error[use] + 0.02 * expected[use]).all()
     assert np.sum(density * np.diff(edges)) == pytest.approx(0.999, abs=2e-3)
+
+
+def test_a_drift_that_vanishes_has_no_tail_and_one_that_rises_from_zero_a_long_one() -> None:
+    drift = np.zeros((400, 500))
+    assert min(drift_tail(drift)["exponent"]) > 1e6
+    drift[0, :5] = 1.0
+    assert drift_tail(drift)["exponent"][0] == 0.0
