@@ -16,7 +16,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffsq.models.momentum import Momenta
-from diffsq.models.regression import RegressionBase, bounded
+from diffsq.models.features import bounded
+from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import IDENTITY, Symmetry, shared
 from diffsq.models.unet import UNet
 
@@ -93,23 +94,21 @@ class LatticeScore(nn.Module):
         out: Tensor = symmetry.inverse(self.unet(symmetry(h), self.condition(u, sigma)))
         return out
 
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-        """D(x, sigma) in momentum space, and the log-variance of the site posterior.
-
-        xk (n, *half) complex128 modes of x, sigma (n,) -> (n, *half) complex128, (n, *shape) float64.
-        """
+    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
+        """D(x, sigma) in momentum space: xk (n, *half) complex128 modes of x, sigma (n,) -> like xk."""
         one = shared(sigma)
         w, c = (self.momenta.expand(q) for q in self.base.wiener(one))
-        u = self.base.normalised(xk, one)
-        correction, log_variance = self.base(xk, u, one)
+        correction = self.base(xk, one)
         if self.unet is not None:
+            u = self.base.normalised(xk, one)
             local = self.network(self.momenta.fields(xk), u, correction, sigma, frame)
             correction = correction + self.momenta.modes(local.double())
-        return w * xk + c.sqrt() * correction, log_variance
+        found: Tensor = w * xk + c.sqrt() * correction
+        return found
 
     def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""
-        d, _ = self.denoise(self.momenta.modes(x), sigma, frame)
+        d = self.denoise(self.momenta.modes(x), sigma, frame)
         return (self.momenta.fields(d) - x) / rearrange(sigma, "n -> n 1 1") ** 2
 
     def posterior_variance(self, sigma: Tensor) -> Tensor:

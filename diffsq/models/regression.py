@@ -1,15 +1,18 @@
-"""The closed-form part of the denoiser: Wiener filter plus a regression on bounded odd functions of it.
+"""The closed-form part of the denoiser: Wiener filter plus a regression on bounded functions of it.
 
 For x = phi + sigma eps the best linear denoiser is W x per momentum mode, W = G/(G + sigma^2), with posterior
 variance C = W sigma^2. What it misses is fitted, per momentum class and noise level, by least squares:
 
-    D(k) = W x + sqrt(C) sum_j a_j(k, sigma) f_j(k),     f_j odd, bounded functions of the normalised y = W x.
+    D(k) = W x + sqrt(C) c(k),    c(k) = sum_j a_j(k, sigma) f_j(k),     f_j of diffsq.models.features.
 
 The regression target needs no clean denoising signal alone. By Tweedie's formula and the target-score
 identity (De Bortoli et al. 2402.08667) both (phi - x)/sigma^2 and -dS/dphi average, given x, to the score;
 their difference z = (phi - x)/sigma^2 + dS/dphi averages to zero and is used as a control variate: for a
 free field it removes the noise of the target altogether, at kappa_c it removes 50-99.9 % of its variance,
 mode by mode.
+
+A base with `sector` describes the fluctuations of one sign of M alone, phi sign(M) - <|M|>: where P(M) has two
+sharp peaks no odd denoiser is smooth between them.
 """
 
 import math
@@ -20,49 +23,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffsq.models.blocks import Fields, block_size, drawn, slices, zero_modes
+from diffsq.models.features import N_SITE, ODD, SECTOR, Features, Filters
 from diffsq.models.momentum import Momenta
+from diffsq.models.normal_kernel import normal_sums
 from diffsq.models.protocol import Noise
-from diffsq.models.site import SitePosterior
+from diffsq.models.site import N_CELLS, SitePosterior, SiteTable
+from diffsq.models.spline import cardinal
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
 
-VERSION = 2  # of what fits make of given data, tables of sites and zero mode too: raise it with any change
-SATURATION = 3.0  # features are flat beyond this many standard deviations of y: thin tails cost forward ESS
-RIDGE = 1e-5
+VERSION = 3  # of what fits make of given data, tables of sites and zero mode too: raise it with any change
+RIDGE = 1e-6
 CHUNK = 1024, 2**18  # fields, and sites, of a block at most
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
 SMOOTH_SIGMA = 0.35  # noise levels closer than this in ln sigma share their data in a fit
 ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
-
-
-def neighbour_mean(u: Tensor) -> Tensor:
-    """Average of a site (weight 1/2) and its four neighbours (1/8 each)."""
-    ring = u.roll(1, -1) + u.roll(-1, -1) + u.roll(1, -2) + u.roll(-1, -2)
-    return 0.5 * u + 0.125 * ring
-
-
-def bounded(u: Tensor, scale: float) -> Tensor:
-    """scale * tanh(u/scale): the identity for |u| << scale.
-
-    >>> bounded(torch.tensor([0.01, 100.0]), 3.0)
-    tensor([0.0100, 3.0000])
-    """
-    return scale * torch.tanh(u / scale)
-
-
-def local_features(u: Tensor) -> Tensor:
-    """Odd bounded functions of the normalised field u, local and modulated by its zero mode.
-
-    (n, L0, L1) -> (n, n_feature, L0, L1).
-    """
-    v = bounded(u, SATURATION)
-    m = bounded(u.mean((-1, -2), keepdim=True), SATURATION)
-    s = neighbour_mean(neighbour_mean(v))
-    v2, m2 = v * v, m * m
-    alone = [v, v * v2, v * v2 * v2]
-    with_zero_mode = [v * m2, v * m2 * m2, v * v2 * m2, m * v2]
-    with_neighbours = [s * v2, s * s * v, s * s * s, v * neighbour_mean(neighbour_mean(v2))]
-    return torch.stack([*alone, *with_zero_mode, *with_neighbours, neighbour_mean(v * v2)], -3)
 
 
 class RegressionBase(nn.Module):
@@ -70,16 +45,16 @@ class RegressionBase(nn.Module):
 
     `coefficients` (n_sigma, n_class, n_feature); `explained` (n_sigma, n_class): the part of the Wiener
     posterior variance C, as a fraction, that the regression explains; `beta` (n_sigma, n_class): weight of
-    the control variate sqrt(C) z in a variance-reduced training target. Tables are
-    interpolated in ln sigma, and zero until `fit`: the bare Wiener filter.
+    the control variate sqrt(C) z in a variance-reduced training target. Tables are cubic splines in
+    ln sigma, and zero until `fit`: the bare Wiener filter. `centre`: <|M|> of a sector, else 0.
     """
 
-    n_feature = 16
-
-    def __init__(self, momenta: Momenta, n_sigma: int) -> None:
+    def __init__(self, momenta: Momenta, n_sigma: int, sector: bool = False) -> None:
         super().__init__()
-        self.momenta = momenta
-        self.zero_mode = ZeroModeDenoiser()
+        self.momenta, self.sector = momenta, sector
+        self.terms = SECTOR if sector else ODD
+        self.n_feature = len(self.terms) + N_SITE + 1
+        self.zero_mode = ZeroModeDenoiser(symmetric=not sector)
         self.site = SitePosterior(n_sigma)
         n_class = momenta.n_class
         self.g = nn.Buffer(torch.zeros(n_class, dtype=torch.float64))
@@ -87,6 +62,7 @@ class RegressionBase(nn.Module):
         self.coefficients = nn.Buffer(torch.zeros(n_sigma, n_class, self.n_feature, dtype=torch.float64))
         self.explained = nn.Buffer(torch.zeros(n_sigma, n_class, dtype=torch.float64))
         self.beta = nn.Buffer(torch.zeros(n_sigma, n_class, dtype=torch.float64))
+        self.centre = nn.Buffer(torch.zeros((), dtype=torch.float64))
 
     def wiener(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """Filter W and posterior variance C per class: sigma (n,) -> (n, n_class) each."""
@@ -94,48 +70,64 @@ class RegressionBase(nn.Module):
         return w, w * sigma[:, None] ** 2
 
     def at(self, table: Tensor, sigma: Tensor) -> Tensor:
-        """Table (n_sigma, ...) interpolated linearly in ln sigma, constant beyond both ends: (n, ...)."""
-        position = sigma.log().clamp(self.log_sigma[0], self.log_sigma[-1])
-        right = torch.searchsorted(self.log_sigma, position).clamp(1, len(self.log_sigma) - 1)
-        left = right - 1
-        t = (position - self.log_sigma[left]) / (self.log_sigma[right] - self.log_sigma[left])
-        t = t.reshape(-1, *[1] * (table.dim() - 1))
-        return torch.lerp(table[left], table[right], t)
+        """Table (n_sigma, ...) as a cubic spline in ln sigma, constant beyond both ends: (n, ...)."""
+        low, high = self.log_sigma[0], self.log_sigma[-1]
+        place = ((sigma.log() - low) / (high - low)).clamp(0, 1) * (len(self.log_sigma) - 1)
+        return (cardinal(place, len(self.log_sigma)) @ table.flatten(1)).reshape(-1, *table.shape[1:])
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """Standard deviation of W x at a site: (n,) -> (n,)."""
+        w, _ = self.wiener(sigma)
+        return ((self.momenta.multiplicity * w * self.g).sum(-1) / self.momenta.volume).sqrt()
+
+    def filters(self, sigma: Tensor, dtype: torch.dtype = torch.float32) -> Filters:
+        """What makes features of noisy fields at sigma (n,) or, for all samples alike, (1,)."""
+        p = self.momenta
+        w, c = self.wiener(sigma)
+        mean_c = (p.multiplicity * c).sum(1, keepdim=True) / p.volume
+        posterior = p.expand(c / mean_c)
+        bubble = p.modes(p.fields(posterior + 0j) ** 2).real
+        kernels = {"posterior": posterior, "bubble": bubble / bubble[:, :1, :1]}
+        normal = 1 / self.scale(sigma)[:, None, None]
+        return Filters(
+            p, self.terms, p.expand(w).to(dtype), normal.to(dtype),
+            {name: kernel.to(dtype) for name, kernel in kernels.items()}, self._site(sigma, dtype),
+            float(self.centre) if self.sector else 0.0,
+        )  # fmt: skip
+
+    def _site(self, sigma: Tensor, dtype: torch.dtype) -> SiteTable | None:
+        if not self.site.known:
+            return None
+        scale = self.site.scale(sigma)
+        own, pull = 1 / (scale * sigma**2), self.site.coupling / scale
+        cell = N_CELLS / float(self.site.reach)
+        return SiteTable(self.at(self.site.table, sigma).to(dtype), own.to(dtype), pull.to(dtype), cell)
+
+    def shift(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """What the table of the zero mode z (n,) adds to the Wiener filter, in units of sqrt(C): (n,)."""
+        w, c = self.wiener(sigma)
+        found: Tensor = (self.zero_mode(z, sigma) - w[:, 0] * z) / c[:, 0].sqrt()
+        return found
+
+    def features(self, xk: Tensor, sigma: Tensor) -> Tensor:
+        """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only."""
+        f = Features(self.filters(sigma), xk.to(torch.complex64)).stack()
+        own = torch.zeros_like(f[:, :1])
+        own[..., 0, 0] = self.shift(xk[..., 0, 0].real, sigma)[:, None]
+        return torch.cat([f, own], 1)
+
+    def forward(self, xk: Tensor, sigma: Tensor) -> Tensor:
+        """Correction c(k) in units of sqrt(C), momentum space: xk (n, *half) complex128 -> like xk."""
+        a = self.momenta.expand(self.at(self.coefficients, sigma).transpose(1, 2))
+        f = Features(self.filters(sigma), xk.to(torch.complex64))
+        c = f.combine(a[:, :-1].float()).to(xk.dtype)
+        c[..., 0, 0] += a[:, -1, 0, 0] * self.shift(xk[..., 0, 0].real, sigma)
+        return c
 
     def normalised(self, xk: Tensor, sigma: Tensor) -> Tensor:
         """u = W x / std(W x) in position space, float32: (n, *half) -> (n, *shape)."""
         w, _ = self.wiener(sigma)
-        scale = (self.momenta.multiplicity * w * self.g).sum(-1, keepdim=True) / self.momenta.volume
-        return self.momenta.fields(xk * self.momenta.expand(w / scale.sqrt())).float()
-
-    def features(self, xk: Tensor, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """All features in momentum space, complex64: (n, n_feature, *half). The last acts on k = 0 only.
-
-        Also the log-variance of the site posterior, (n, *shape) float64.
-        """
-        p = self.momenta
-        w, c = self.wiener(sigma)
-        z = xk[..., 0, 0].real
-        shift = (self.zero_mode(z, sigma) - w[:, 0] * z) / c[:, 0].sqrt()
-        site, log_variance = self.site(p.fields(xk), p.fields(p.expand(w) * xk), sigma, self.position(sigma))
-        f = p.modes(torch.cat([local_features(u), site], 1))
-        own = torch.zeros_like(f[:, :1])
-        own[..., 0, 0] = shift[:, None]
-        return torch.cat([f, own], 1), log_variance.double()
-
-    def forward(self, xk: Tensor, u: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Correction sum_j a_j f_j in units of sqrt(C), momentum space: -> (n, *half) complex128.
-
-        Also the log-variance of the site posterior.
-        """
-        f, log_variance = self.features(xk, u, sigma)
-        a = self.momenta.expand(self.at(self.coefficients, sigma).transpose(1, 2).float())
-        return (a * f).sum(1).to(xk.dtype), log_variance
-
-    def position(self, sigma: Tensor) -> Tensor:
-        """Place of sigma (n,) among the nodes, 0 to n_sigma - 1, linear in ln sigma, clamped."""
-        low, high = self.log_sigma[0], self.log_sigma[-1]
-        return ((sigma.log() - low) / (high - low)).clamp(0, 1) * (len(self.log_sigma) - 1)
+        return self.momenta.fields(xk * self.momenta.expand(w / self.scale(sigma)[:, None])).float()
 
     def set_action(self, action: Action, field_max: float) -> None:
         """Tables of the site posterior of a phi^4 action, fields beyond `field_max` are not resolved; without
@@ -153,6 +145,12 @@ class RegressionBase(nn.Module):
         ends = (math.log(sigma_min), math.log(sigma_max))
         self.log_sigma.copy_(torch.linspace(*ends, len(self.log_sigma), dtype=torch.float64))
 
+    def of_sector(self, phi: Tensor) -> Tensor:
+        """phi (n, *shape) as this base sees it: in a sector phi sign(M) - <|M|>, else phi."""
+        if not self.sector:
+            return phi
+        return phi * torch.where(phi.mean((-1, -2), keepdim=True) < 0, -1.0, 1.0) - self.centre
+
     def fit(
         self, phi: Fields, grad: Callable[[Tensor], Tensor], noise: Noise,
         done: Callable[[], None] = lambda: None, chunk: int | None = None,
@@ -164,28 +162,30 @@ class RegressionBase(nn.Module):
         after each. Sums run over blocks of `chunk` fields, a number that the lattice sets.
         """
         chunk = chunk or block_size(self.momenta.shape, *CHUNK)
-        self.zero_mode.fit(zero_modes(phi, chunk))
-        matrices, sides = [], []
+        self.fit_zero_mode(phi, chunk)
+        sums = []
         for node, log_sigma in enumerate(self.log_sigma):
-            eps = drawn(noise, node)
-            n, sums = len(eps), None
+            eps, total = drawn(noise, node), torch.zeros(1, dtype=torch.float64, device=self.g.device)
+            n = len(eps)
             for part in slices(n, chunk):
-                fields = phi[(torch.arange(part.start, part.stop) + node * n) % len(phi)]
-                more = self._sums(fields, grad(fields), eps[part], log_sigma.exp())
-                sums = more if sums is None else (sums[0] + more[0], sums[1] + more[1])
-            assert sums is not None
-            matrices.append(sums[0] / n)
-            sides.append(sums[1] / n)
+                fields = self.of_sector(phi[(torch.arange(part.start, part.stop) + node * n) % len(phi)])
+                total = total + self._sums(fields, grad(fields + self.centre), eps[part], log_sigma.exp())
+            sums.append(total / n)
             done()
-        a, b = torch.stack(matrices), torch.stack(sides)
+        found = torch.stack(sums)
         for node in range(len(self.log_sigma)):
             away = (self.log_sigma - self.log_sigma[node]).abs()
             # never one-sided, which would bias the couplings that the score knows at the smallest sigma
             width = min(SMOOTH_SIGMA, float(torch.minimum(away[0], away[-1])) + 1e-3)
             weight = (1 - away / width).clamp_min(0)
-            weight = weight / weight.sum()
-            near_a, near_b = (torch.einsum("s,s...->...", weight, sums) for sums in (a, b))
-            self._solve(node, near_a, near_b, a[node], b[node])
+            self._solve(node, torch.einsum("s,s...->...", weight / weight.sum(), found), found[node])
+
+    def fit_zero_mode(self, phi: Fields, chunk: int) -> None:
+        """The table of the zero mode, from those of the training fields."""
+        z = zero_modes(phi, chunk)
+        if self.sector:
+            z = z.abs() - math.sqrt(self.momenta.volume) * self.centre
+        self.zero_mode.fit(z)
 
     def target(self, phik: Tensor, gradk: Tensor, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """What the correction has to predict, (phi - W x)/sqrt(C), and its control variate sqrt(C) z.
@@ -196,51 +196,43 @@ class RegressionBase(nn.Module):
         z = (phik - xk) / rearrange(sigma, "n -> n 1 1") ** 2 + gradk
         return (phik - w * xk) / c.sqrt(), z * c.sqrt()
 
-    def _sums(self, phi: Tensor, grad: Tensor, eps: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """Normal matrix and right-hand side per class, summed over the chunk; regressors (features, z)."""
-        p = self.momenta
-        s = sigma[None]
+    def _sums(self, phi: Tensor, grad: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+        """Normal matrix of (features, z, target - z) per class, summed over the chunk: (n_class, n, n)."""
+        p, s = self.momenta, sigma[None]
         xk = p.modes(phi + sigma * eps)
         target, z = self.target(p.modes(phi), p.modes(grad), xk, s)
-        own, _ = self.features(xk, self.normalised(xk, s), s)
-        # double: features are alike, and what a free field leaves of target - z must be nothing
-        f = torch.cat([own.to(z.dtype), z[:, None]], 1)
-        # complex modes as real samples, twice as many
-        x, t = (
-            rearrange(torch.view_as_real(q), "n i k0 k1 re -> (k0 k1) i (n re)") for q in (f, target[:, None])
-        )
+        # what a free field leaves of target - z must be nothing: taken before the precision is lowered
+        rest = torch.stack([z, target - z], 1).to(torch.complex64)
+        x = torch.view_as_real(torch.cat([self.features(xk, s), rest], 1).flatten(2))
+        index, weight = p.index.flatten(), p.weight.flatten()
+        if x.device.type == "cpu":
+            found = normal_sums(x.numpy(), index.numpy(), weight.numpy(), p.n_class)
+            return torch.from_numpy(found) / p.multiplicity[:, None, None]
+        rows = rearrange(x, "n i k re -> k i (n re)").double()
+        return p.class_mean(rearrange(rows @ rows.mT, "(k0 k1) i j -> i j k0 k1", k1=p.index.shape[1])).movedim(-1, 0)
 
-        def by_class(q: Tensor) -> Tensor:
-            half = rearrange(q, "(k0 k1) i j -> i j k0 k1", k1=p.index.shape[-1])
-            return rearrange(p.class_mean(half), "i j k -> k i j")
-
-        return by_class(x @ x.mT), by_class(x @ t.mT)[..., 0]
-
-    def _solve(self, node: int, a: Tensor, b: Tensor, a_here: Tensor, b_here: Tensor) -> None:
+    def _solve(self, node: int, near: Tensor, here: Tensor) -> None:
         """Coefficients of a node: of k = 0 on its own, of all other modes as polynomials in ln(1 + k^2).
 
-        The weight of a mode in the joint fit is its weight in the path KL, W(k).
+        near, here: sums of `_sums` around and at the node. The weight of a mode in the joint fit is its
+        weight in the path KL, W(k). The control variate's coefficient is fitted as its deviation from 1, its
+        value for a free field: exact there.
         """
-        p = self.momenta
+        p, a, b = self.momenta, near[:, :-1, :-1], near[:, :-1, -1]
         w, _ = self.wiener(self.log_sigma[node].exp()[None])
         t = p.chebyshev(N_SMOOTH_K)[:, 1:]
         power = p.multiplicity[1:] * w[0, 1:]
         big_a = torch.einsum("k,pk,qk,kij->piqj", power, t, t, a[1:])
         big_b = torch.einsum("k,pk,ki->pi", power, t, b[1:])
         n = big_b.numel()
-        solution = torch.empty_like(b)
-        # the control variate's coefficient as its deviation from 1, its value for a free field: exact there
-        joint = least_squares(big_a.reshape(n, n), (big_b - big_a[:, :, 0, -1]).flatten())
-        joint = joint.reshape(big_b.shape)
-        joint[0, -1] += 1
-        solution[1:] = torch.einsum("pk,pi->ki", t, joint)
-        solution[0] = least_squares(a[0], b[0] - a[0, :, -1])
-        solution[0, -1] += 1
-        coefficients = solution[:, :-1]
-        fitted = torch.einsum("ki,kij,kj->k", coefficients, a_here[:, :-1, :-1], coefficients)
+        joint = least_squares(big_a.reshape(n, n), big_b.flatten()).reshape(big_b.shape)
+        solution = torch.cat([least_squares(a[0], b[0])[None], torch.einsum("pk,pi->ki", t, joint)])
+        coefficients, matrix = solution[:, :-1], here[:, :-2, :-2]
         self.coefficients[node] = coefficients
-        self.beta[node] = solution[:, -1]
-        self.explained[node] = 2 * (coefficients * b_here[:, :-1]).sum(1) - fitted
+        self.beta[node] = 1 + solution[:, -1]
+        side = here[:, :-2, -2] + here[:, :-2, -1]  # of the target itself
+        fitted = torch.einsum("ki,kij,kj->k", coefficients, matrix, coefficients)
+        self.explained[node] = 2 * (coefficients * side).sum(1) - fitted
 
 
 def least_squares(a: Tensor, b: Tensor) -> Tensor:

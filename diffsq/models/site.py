@@ -5,28 +5,34 @@ Given x = phi + sigma eps, the field at one site with its neighbours at the valu
     p(phi) ~ exp[-a phi^2 - lam phi^4 + h phi],    h = x/sigma^2 + 2 kappa sum_nb mu,
     a = 1 - 2 lam + 1/(2 sigma^2) - 1/2 (2 kappa)^2 n_nb v,
 
-v the variance that the neighbours keep (their fluctuation of h, integrated out as Gaussian). Its mean m(h)
-and variance are one-dimensional integrals, tabulated; from the Wiener filter mu = W x, m(h) is iterated
-towards a fixed point. Where the quartic term is strong (lam = 1/2) this is what the posterior mean looks
-like at small sigma, and log Var is its local width, with no free parameter. h is clamped: all is bounded.
+v the variance that the neighbours keep (their fluctuation of h, integrated out as Gaussian). Its mean m(h) is
+a one-dimensional integral and dm/dh its variance: both are tabulated, and cubic between the points. From the
+Wiener filter mu = W x, m(h) is iterated towards a fixed point. Where the quartic term is strong (lam = 1/2)
+this is what the posterior mean looks like at small sigma, with no free parameter.
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-N_POINTS = 1025  # of h in the tables
+from diffsq.models import site_kernel
+
+N_CELLS = 256  # of h > 0 in the tables
 N_QUADRATURE = 2001
 N_ITERATIONS = 3
 
 
 class SitePosterior(nn.Module):
-    """Mean and log-variance of the site posterior, tabulated at `n_sigma` noise levels; zero until `fit`."""
+    """Mean of the site posterior, tabulated at `n_sigma` noise levels; zero until `fit`.
+
+    table (n_sigma, N_CELLS + 1, 4): coefficients of the cubics in each cell, as a function of y = h/scale >= 0;
+    beyond, in the last one, m is constant.
+    """
 
     def __init__(self, n_sigma: int) -> None:
         super().__init__()
-        self.mean, self.log_variance = (
-            nn.Buffer(torch.zeros(n_sigma, N_POINTS, dtype=torch.float64)) for _ in range(2)
-        )
+        self.table = nn.Buffer(torch.zeros(n_sigma, N_CELLS + 1, 4, dtype=torch.float64))
         self.coupling, self.stiffness, self.field_max = (
             nn.Buffer(torch.tensor(value, dtype=torch.float64)) for value in (0.0, 1.0, 0.0)
         )
@@ -41,57 +47,80 @@ class SitePosterior(nn.Module):
         self.field_max.fill_(field_max)
         phi = 2 * field_max * torch.linspace(-1, 1, N_QUADRATURE, dtype=sigma.dtype, device=sigma.device)
         a = 1 - 2 * lam + 0.5 / sigma**2 - 0.5 * (2 * kappa) ** 2 * 4 * spread
-        y = self._reach() * torch.linspace(-1, 1, N_POINTS, dtype=sigma.dtype, device=sigma.device)
-        for node, (quadratic, scale) in enumerate(zip(a, self._scale(sigma), strict=True)):
+        y = self.reach * torch.linspace(0, 1, N_CELLS + 1, dtype=sigma.dtype, device=sigma.device)
+        step = self.reach / N_CELLS
+        for node, (quadratic, scale) in enumerate(zip(a, self.scale(sigma), strict=True)):
             p = torch.softmax(scale * y[:, None] * phi - quadratic * phi**2 - lam * phi**4, 1)
             mean = (p * phi).sum(1)
-            self.mean[node] = mean
-            self.log_variance[node] = (p * (phi - mean[:, None]) ** 2).sum(1).clamp_min(1e-12).log()
+            slope = scale * step * (p * (phi - mean[:, None]) ** 2).sum(1)  # per cell
+            rise, left, right = mean.diff(), slope[:-1], slope[1:]
+            cubic = (mean[:-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise)
+            self.table[node, :-1] = torch.stack(cubic, -1)
+            self.table[node, -1, 0] = mean[-1]
 
-    def _scale(self, sigma: Tensor) -> Tensor:
+    @property
+    def known(self) -> bool:
+        """Whether there are tables."""
+        return float(self.field_max) > 0
+
+    def scale(self, sigma: Tensor) -> Tensor:
         """Unit of h. In y = h/scale, a weighted mean of x and the neighbours, m hardly moves with sigma.
 
         At fixed h it goes like sigma^2, and interpolating it between noise levels would be off by per cents.
         """
         return 1 / sigma**2 + self.stiffness
 
-    def _reach(self) -> Tensor:
+    @property
+    def reach(self) -> Tensor:
         """The largest y of the tables: largest field and four sigma of noise, weighted, at any sigma."""
-        return self.field_max + 2 / self.stiffness.sqrt()
+        return (self.field_max + 2 / self.stiffness.sqrt()).clamp_min(1e-300)
 
-    def forward(self, x: Tensor, mu: Tensor, sigma: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Noisy x and first guess mu (n, L0, L1), sigma (n,) or (1,), its position among the nodes.
 
-        Returns the bounded features mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the iteration, (n, 3, L0, L1), and
-        the log-variance of each site (n, L0, L1), float32 like all features.
-        """
-        low = position.long().clamp(0, len(self.mean) - 2)
-        part = position - low
-        y_step = self._reach() / (0.5 * (N_POINTS - 1))
-        scale = (1 / (y_step * self._scale(sigma))).float()[:, None, None]
-        mean, log_variance = (
-            torch.lerp(table[low], table[low + 1], part[:, None]).float().flatten()
-            for table in (self.mean, self.log_variance)
-        )
-        first_entry = N_POINTS * torch.arange(len(low), device=x.device)[:, None, None]
-        own = (x / sigma[:, None, None] ** 2).float() * scale
-        pull = self.coupling.float() * scale
-        mu = mu.float().clamp(-float(self.field_max), float(self.field_max))
-        seen = [mu]
+@dataclass
+class SiteTable:
+    """The tables at one noise level, or one for each sample: cubics (m, N_CELLS + 1, 4), m = 1 or n.
+
+    own, pull (m,): y = own x + pull sum_nb mu; cell: 1/(width of a cell).
+    """
+
+    cubics: Tensor
+    own: Tensor
+    pull: Tensor
+    cell: float
+
+    def look_up(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """m and dm/dy at y (n, L0, L1). NaN stays NaN."""
+        place = (y.abs() * self.cell).clamp_(max=N_CELLS)
+        left = place.long().clamp_(0, N_CELLS)
+        t = place - left
+        if len(self.cubics) > 1:
+            left = left + (N_CELLS + 1) * torch.arange(len(y), device=y.device)[:, None, None]
+        found = self.cubics.flatten(0, 1).index_select(0, left.flatten()).reshape(*y.shape, 4)
+        c0, c1, c2, c3 = found.unbind(-1)
+        value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+        slope = torch.addcmul(c1, t, torch.addcmul(2 * c2, t, c3, value=3)) * self.cell
+        return torch.copysign(value, y), slope
+
+    def iterate(self, x: Tensor, mu: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """mu_1 ... mu_3 and dm/dy of each, from noisy x and the first guess mu (n, L0, L1)."""
+        if x.device.type == "cpu" and len(self.cubics) == 1 and not (x.requires_grad or mu.requires_grad):
+            return self._compiled(x, mu)
+        own, pull = (q[:, None, None] for q in (self.own, self.pull))
+        first, means, slopes = own * x, list[Tensor](), list[Tensor]()
         for _ in range(N_ITERATIONS):
-            last = seen[-1]
-            near = last.roll(1, -1) + last.roll(-1, -1) + last.roll(1, -2) + last.roll(-1, -2)
-            h = torch.addcmul(own, pull, near)  # in table steps; the mean is odd to the last bit
-            place = (h.abs() + 0.5 * (N_POINTS - 1)).clamp_(max=N_POINTS - 1)
-            left = place.nan_to_num(0.0).long().clamp_(max=N_POINTS - 2)
-            rest = place - left  # NaN stays NaN here, for those who look for it
-            left = (left + first_entry).flatten()
-            seen.append(torch.copysign(look_up(mean, left, rest), h))
-        width = look_up(log_variance, left, rest)
-        return torch.stack([seen[3] - mu, seen[3] - seen[2], seen[2] - seen[1]], 1), width
+            mu, slope = self.look_up(torch.addcmul(first, pull, neighbours(mu)))
+            means.append(mu)
+            slopes.append(slope)
+        return means, slopes
+
+    def _compiled(self, x: Tensor, mu: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        means, slopes = (x.new_empty(N_ITERATIONS, *x.shape) for _ in range(2))
+        numbers = (self.own.item(), self.pull.item(), self.cell)
+        arrays = (q.contiguous().numpy() for q in (x, mu, self.cubics[0]))
+        site_kernel.iterate(*arrays, *(x.numpy().dtype.type(q) for q in numbers), means.numpy(), slopes.numpy())
+        return list(means), list(slopes)
 
 
-def look_up(table: Tensor, left: Tensor, part: Tensor) -> Tensor:
-    """Linear interpolation: table (m,), left flat indices, part (n, L0, L1) the fraction of the way on."""
-    low, high = table.index_select(0, left), table.index_select(0, left + 1)
-    return torch.lerp(low, high, part.flatten()).reshape(part.shape)
+def neighbours(u: Tensor) -> Tensor:
+    """Sum over the four neighbours."""
+    return u.roll(1, -1) + u.roll(-1, -1) + u.roll(1, -2) + u.roll(-1, -2)

@@ -23,14 +23,15 @@ EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
 
 
 class ZeroModeDenoiser(nn.Module):
-    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the symmetrised histogram of z in the training
-    ensemble.
+    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the histogram of z in the training ensemble.
 
-    Bins of width h are smoothed to Gaussians of variance h^2, for which the posterior mean is closed-form.
+    `symmetric`: of z and -z. Bins of width h are smoothed to Gaussians of variance h^2, for which the
+    posterior mean is closed-form.
     """
 
-    def __init__(self, n_bins: int = 200) -> None:
+    def __init__(self, n_bins: int = 200, symmetric: bool = True) -> None:
         super().__init__()
+        self.symmetric = symmetric
         self.centre = nn.Buffer(torch.zeros(n_bins, dtype=torch.float64))
         self.log_p = nn.Buffer(torch.zeros(n_bins, dtype=torch.float64))
         self.width2 = nn.Buffer(torch.ones((), dtype=torch.float64))
@@ -40,7 +41,8 @@ class ZeroModeDenoiser(nn.Module):
         n_bins = len(self.centre)
         top = BEYOND * float(z.abs().max())
         width = 2 * top / n_bins
-        counts = torch.histc(torch.cat([z, -z]).double(), n_bins, -top, top) + EMPTY_BIN
+        seen = torch.cat([z, -z]) if self.symmetric else z
+        counts = torch.histc(seen.double(), n_bins, -top, top) + EMPTY_BIN
         self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
         self.log_p.copy_(torch.log(counts / counts.sum()))
         self.width2.fill_(width**2)
@@ -61,6 +63,13 @@ class ZeroModeDenoiser(nn.Module):
         """Noisy z (n,), sigma (n,) -> posterior mean (n,)."""
         p, inside, _ = self._components(z, sigma)
         return (p * inside).sum(1)
+
+    def slope(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """d/dz of the posterior mean, the posterior variance over sigma^2: (n,)."""
+        p, inside, within = self._components(z, sigma)
+        mean = (p * inside).sum(1, keepdim=True)
+        variance: Tensor = (p * (inside - mean) ** 2).sum(1) + within
+        return variance / sigma**2
 
     def posterior(self, z: Tensor, sigma: Tensor) -> "ZeroModePosterior":
         """Posterior of the clean zero mode given noisy z (n,), sigma (n,), split by its sign."""

@@ -55,6 +55,10 @@ class VESDE:
         """g(t) = sqrt(d sigma^2/dt)."""
         return self.sigma(t) * math.sqrt(2 * math.log(self.sigma_max / self.sigma_min))
 
+    def speed(self, t: Tensor) -> Tensor:
+        """d sigma/dt."""
+        return self.sigma(t) * math.log(self.sigma_max / self.sigma_min)
+
     def levels(self, n_levels: int) -> Tensor:
         """0 = sigma_0 < sigma_1 = sigma_min < ... < sigma_N = sigma_max, geometric above 0: (n_levels + 1,).
 
@@ -115,6 +119,11 @@ class VPSDE:
     def diffusion(self, t: Tensor) -> Tensor:
         """g(t) = sqrt(beta(t))."""
         return self.beta(t).sqrt()
+
+    def speed(self, t: Tensor) -> Tensor:
+        """d sigma/dt."""
+        sigma = self.sigma(t)
+        return 0.5 * self.beta(t) * (1 + sigma**2) / sigma
 
     def levels(self, n_levels: int) -> Tensor:
         """0 = sigma_0 < sigma_1 = sigma_min < ... < sigma_N = sigma_max, uniform in t: (n_levels + 1,)."""

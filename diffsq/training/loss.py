@@ -48,7 +48,7 @@ def prepare(
     xk = p.modes(x)
     u = base.normalised(xk, sigma)
     one = sigma[:1] if sigma.stride(0) == 0 else sigma  # one level for all: its tables are made once
-    correction, _ = base(xk, u, one)
+    correction = base(xk, one)
     target, z = base.target(p.modes(phi), p.modes(grad(phi)), xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
     w, _ = base.wiener(sigma)

@@ -1,0 +1,37 @@
+"""The velocity of a closed-form score in normal coordinates, with the trace of its Jacobian."""
+
+import torch
+from torch import Tensor
+
+from diffsq.models.features import Features, Trace
+from diffsq.models.regression import RegressionBase
+
+
+class Velocity:
+    """rate(k) c(k) of a base at one noise level sigma (), for any samples, rate (n_class,).
+
+    y (n, *half) are the normal coordinates, x(k) = sqrt(G + sigma^2) y(k); features are made in `dtype`.
+    """
+
+    def __init__(
+        self, base: RegressionBase, sigma: Tensor, rate: Tensor, dtype: torch.dtype = torch.float32
+    ) -> None:
+        p, self.base, self.sigma = base.momenta, base, sigma[None]
+        self.complex = torch.complex64 if dtype == torch.float32 else torch.complex128
+        self.root = p.expand((base.g + sigma**2).sqrt())
+        r = p.expand((rate[:, None] * base.at(base.coefficients, self.sigma)[0]).T)
+        self.filters = base.filters(self.sigma, dtype)
+        self.r = r[None, :-1].to(dtype)
+        self.trace = Trace.of(base.filters(self.sigma, torch.float64), self.root, r[:-1])
+        self.wiener, variance = (q[0, 0] for q in base.wiener(self.sigma))
+        self.zero, self.zero_slope = r[-1, 0, 0], r[-1, 0, 0] * self.root[0, 0] / variance.sqrt()
+
+    def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """rate c at y, complex128, and sum_k d/dy(k) of it, (n,) float64."""
+        xk = self.root * y
+        f = Features(self.filters, xk.to(self.complex))
+        c = f.combine(self.r).to(y.dtype)
+        z, zero_mode = xk[..., 0, 0].real, self.base.zero_mode
+        c[..., 0, 0] += self.zero * self.base.shift(z, self.sigma)
+        own = self.zero_slope * (zero_mode.slope(z, self.sigma) - self.wiener)
+        return c, self.trace(f) + own

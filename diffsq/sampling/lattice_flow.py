@@ -1,0 +1,223 @@
+r"""The probability flow of a closed-form score: fields with their exact density, by one differential equation.
+
+Between sigma = 0 and sigma_max (Song et al. 2011.13456, eq. 13; Chen et al. 1806.07366 for the density), with
+D = W x + sqrt(C) c and one angle per momentum,
+
+    y(k) = x(k)/sqrt(G + sigma^2),    theta_k = arctan(sigma/sqrt(G)),    dy(k)/dtheta_k = -c(k),
+    log q(phi) = log N(y_N; 0, 1) - sum_k (1/2) ln G - int sum_k dtheta_k dc(k)/dy(k),      y_N ~ N(0, 1),
+
+exact for a Gaussian theory in a single step; the trace is closed-form (diffsq.models.features). Below the
+smallest sigma that the model knows, sigma_1, the true correction vanishes like sigma (the score has a limit
+there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0.
+
+Integrated by the method of Adams and Bashforth of order 4 in the time of the process (ln sigma for VE), one
+evaluation a step, its first steps and those below sigma_1 by Runge and Kutta's; Hairer, Norsett, Wanner,
+Solving Ordinary Differential Equations I, sections II.1 and III.1. y, log q and their sums are float64.
+
+Where P(M) has two sharp peaks the flow is that of one sector: fluctuations about <|M|>, then a random sign, so
+that w = e^{-S}/(q_+/2). The few that end on the other side, M < 0, are reflected. A field is then reached on
+two paths, of which each counts for a fixed share of e^{-S}, so that weights are exact: 1 - 10^-3 and 10^-3.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffsq.models.regression import RegressionBase
+from diffsq.models.velocity import Velocity
+from diffsq.process.sde import SDES
+from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
+from lattice.errors import InputError
+
+VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
+ADAMS = (55 / 24, -59 / 24, 37 / 24, -9 / 24)
+MIN_STEPS = 4
+ASTRAY = 1e-3  # share of a field that belongs to paths which ended on the other side
+
+State = tuple[Tensor, Tensor]
+"""y (n, *half) complex128 and the integral of the trace so far, (n,)."""
+
+
+@dataclass
+class Leg:
+    """A stretch of the flow in equal steps: velocities at its 2 N + 1 half steps, made when asked for."""
+
+    n_steps: int
+    length: float
+    at: Callable[[float], Velocity]
+
+    def __post_init__(self) -> None:
+        self.made: dict[int, Velocity] = {}
+
+    def slope(self, half: int, y: Tensor) -> State:
+        """d(y, trace) upwards at a half step."""
+        if half not in self.made:
+            self.made[half] = self.at(half * self.length / (2 * self.n_steps))
+        c, trace = self.made[half](y)
+        return -c, trace
+
+
+def moved(state: State, h: float, slopes: list[tuple[float, State]]) -> State:
+    """state + h sum of weight slope."""
+    y, total = state
+    for weight, (dy, dtrace) in slopes:
+        y, total = y + h * weight * dy, total + h * weight * dtrace
+    return y, total
+
+
+def runge_kutta(leg: Leg, half: int, way: int, state: State, first: State) -> State:
+    """One step of order 4 from a half step in direction `way`, its first slope given."""
+    h = way * leg.length / leg.n_steps
+    k2 = leg.slope(half + way, moved(state, h, [(0.5, first)])[0])
+    k3 = leg.slope(half + way, moved(state, h, [(0.5, k2)])[0])
+    k4 = leg.slope(half + 2 * way, moved(state, h, [(1.0, k3)])[0])
+    return moved(state, h, [(1 / 6, first), (1 / 3, k2), (1 / 3, k3), (1 / 6, k4)])
+
+
+def transport(leg: Leg, way: int, state: State) -> Iterator[tuple[int, State]]:
+    """The states after each step through a leg, way = 1 up or -1 down, and their number from its lower end."""
+    n, slopes = leg.n_steps, list[State]()
+    h = way * leg.length / n
+    for step in range(n):
+        place = step if way > 0 else n - step
+        slopes = [leg.slope(2 * place, state[0]), *slopes[:3]]
+        if len(slopes) < len(ADAMS):
+            state = runge_kutta(leg, 2 * place, way, state, slopes[0])
+        else:
+            state = moved(state, h, list(zip(ADAMS, slopes, strict=True)))
+        yield place + way, state
+
+
+class LatticeFlow:
+    """The flow of a closed-form base through `n_steps` steps of a process above sigma_1; fields float64.
+
+    A base with `sector` makes fields of one sign, then draws the sign; features are made in `dtype`. Raises
+    `InputError` for fewer than MIN_STEPS steps.
+    """
+
+    def __init__(
+        self, base: RegressionBase, n_steps: int, process: str = "ve", dtype: torch.dtype = torch.float32
+    ) -> None:
+        if n_steps < MIN_STEPS:
+            raise InputError(
+                f"the flow's integrator of order 4 needs at least {MIN_STEPS} levels, got {n_steps}"
+            )
+        self.base, self.momenta, self.dtype, self.n_steps = base, base.momenta, dtype, n_steps
+        low, high = (float(base.log_sigma[i].exp()) for i in (0, -1))
+        self.process, self.sde = process, SDES[process](low, high)
+        self.first = float(self.sde.time(torch.tensor(low, dtype=torch.float64)))
+        self.below, self.above = Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below), Leg(n_steps, 1 - self.first, self._above)
+
+    def refined(self) -> "LatticeFlow":
+        """The same flow in half steps."""
+        return LatticeFlow(self.base, 2 * self.n_steps, self.process, self.dtype)
+
+    @property
+    def levels(self) -> Tensor:
+        """0, and sigma at the ends of the steps above it, (n_steps + 2,)."""
+        times = self.first + torch.linspace(0, 1, self.n_steps + 1, dtype=torch.float64) * self.above.length
+        return torch.cat([times.new_zeros(1), self.sde.sigma(times)])
+
+    def _rate(self, sigma: Tensor) -> Tensor:
+        """d theta_k / d sigma per class."""
+        return self.base.g.sqrt() / (self.base.g + sigma**2)
+
+    def _above(self, time: float) -> Velocity:
+        t = torch.tensor(self.first + time, dtype=torch.float64, device=self.base.g.device)
+        sigma = self.sde.sigma(t)
+        return Velocity(self.base, sigma, self._rate(sigma) * self.sde.speed(t), self.dtype)
+
+    def _below(self, part: float) -> Velocity:
+        low = self.base.log_sigma[0].exp()
+        return Velocity(self.base, low, self._rate(part * low) * low * part, self.dtype)
+
+    def log_base(self, y: Tensor) -> Tensor:
+        """log N(y; 0, 1) less that of the volume that x = sqrt(G) y makes, y (n, *half): (n,)."""
+        p = self.momenta
+        log_det = (p.multiplicity * self.base.g.log()).sum() + p.volume * math.log(2 * math.pi)
+        return -0.5 * (p.total(y.abs() ** 2) + log_det)
+
+    @torch.no_grad()
+    def down(self, noise: Tensor, watch: Watch = unseen) -> tuple[Tensor, Tensor]:
+        """x_0 (n, *shape), centred and before any sign, and log q of it (n,), from white noise (n, *shape).
+
+        Raises `InputError` for densities that are not finite.
+        """
+        p, base, start = self.momenta, self.base, self.momenta.modes(noise)
+        for step, (y, change) in self._carried(start, -1):
+            if watch is not unseen:
+                sigma = self.levels[step]
+                watch(step, p.fields(y * p.expand((base.g + sigma**2).sqrt())) + base.centre)
+        log_q = self.log_base(start) + change
+        self._require_finite(log_q, start, -1)
+        return p.fields(y * p.expand(base.g.sqrt())), log_q
+
+    @torch.no_grad()
+    def up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """White noise (n, *shape), and log q (n,) of centred fields x_0 (n, *shape).
+
+        Raises `InputError` for densities that are not finite.
+        """
+        p = self.momenta
+        start = p.modes(x) / p.expand(self.base.g.sqrt())
+        for _, (y, change) in self._carried(start, 1):
+            pass
+        log_q = self.log_base(y) - change
+        self._require_finite(log_q, start, 1)
+        return p.fields(y), log_q
+
+    def _carried(self, y: Tensor, way: int) -> Iterator[tuple[int, State]]:
+        """The states at the levels, way = 1 up from level 0 or -1 down from the last."""
+        state = y, torch.zeros(len(y), dtype=torch.float64, device=y.device)
+        yield (0 if way > 0 else self.n_steps + 1), state
+        for leg in (self.below, self.above)[::way]:
+            for step, state in transport(leg, way, state):
+                if leg is self.above:
+                    yield step + 1, state
+                elif step in (0, leg.n_steps):
+                    yield (0 if step == 0 else 1), state
+
+    def _require_finite(self, log_q: Tensor, start: Tensor, way: int) -> None:
+        """One look at the end of a flow; the level is found by going through it again."""
+        bad = ~torch.isfinite(log_q)
+        if not bool(bad.any()):
+            return
+        first = int(bad.nonzero()[0])
+        for step, (y, change) in self._carried(start[first : first + 1], way):
+            if not (torch.isfinite(torch.view_as_real(y)).all() and torch.isfinite(change).all()):
+                break
+        raise InputError(
+            f"log q of {int(bad.sum())} of {len(bad)} samples is NaN or infinite, first of number {first} at "
+            f"level {step}, sigma = {float(self.levels[step]):.4g}; retrain the model"
+        )
+
+    def sample(
+        self, action: ActionFunction, noise: Tensor, sign: Tensor, watch: Watch = unseen
+    ) -> tuple[Tensor, Tensor]:
+        """Fields (n, *shape) and log w = -S - log q (n,), from white noise (n, *shape).
+
+        sign (n,), +1 or -1, is used by a sector alone.
+        """
+        x, log_q = self.down(noise, watch)
+        if not self.base.sector:
+            return x, -action(x) - log_q
+        phi = x + self.base.centre
+        astray = phi.mean((-1, -2)) < 0
+        phi = torch.where(astray[:, None, None], -phi, phi)
+        log_w = -action(phi) - log_q + math.log(2) + self._astray(astray)
+        return phi * sign[:, None, None], log_w
+
+    def log_weight(self, phi: Tensor, action: ActionFunction) -> Tensor:
+        """log w (n,) of given fields (n, *shape), which a sector takes as coming from their own sign."""
+        x = self.base.of_sector(phi)
+        log_w = -action(phi) - self.up(x)[1]
+        return log_w + math.log(2) + self._astray(torch.zeros_like(log_w) > 0) if self.base.sector else log_w
+
+    @staticmethod
+    def _astray(astray: Tensor) -> Tensor:
+        """log of the share of e^{-S} that a path counts for: fields are reached on two, from both signs."""
+        return torch.where(astray, math.log(ASTRAY), math.log1p(-ASTRAY)).double()
