@@ -17,7 +17,7 @@ from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
-from diffsq.sampling.lattice_path import ReversePath, load_path
+from diffsq.sampling.lattice_path import ReversePath, path_of
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.streams import frames_of, noise_of
@@ -191,5 +191,7 @@ def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Wo
     check_model(model, ensemble, place)
     model = model.to(device)
     first = first_set(folder, config)
-    path, action = load_path(first, model), ensemble.action
-    return Workbench(folder, config, action, model, path, ensemble, read_ensemble(first, action), device)
+    action = ensemble.action
+    samples = read_ensemble(first, action)
+    path = path_of(samples, model, device)
+    return Workbench(folder, config, action, model, path, ensemble, samples, device)
