@@ -113,7 +113,7 @@ class ReverseStep(Law):
         return self.momenta.log_normal(residual, c) + own
 
 
-def path_of(samples: Ensemble, model: LatticeScore, device: torch.device) -> ReversePath:
+def path_from(samples: Ensemble, model: LatticeScore, device: torch.device) -> ReversePath:
     """The path that drew `samples`; `model`, on `device`, must be the one that they were made with.
 
     Raises `InputError` for samples of another method than "path", or of another version of its law.

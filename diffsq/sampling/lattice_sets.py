@@ -111,9 +111,9 @@ class Sampling:
         """Lattice frame of each step."""
         return frames_of(self.config.seed, self.model.shape)
 
-    def rows(self, held_out: bool, n: int) -> Integers:
-        """n rows of the ensemble spread over the training or held-out chains; more go on from these."""
-        part = self.ensemble.split_rows(self.config.training.validation_fraction)[held_out]
+    def rows(self, n: int) -> Integers:
+        """n rows of the ensemble spread over the held-out chains; more go on from these."""
+        part = self.ensemble.split_rows(self.config.training.validation_fraction)[1]
         return self.ensemble.spread(n, seed=self.config.seed, stream="sample", among=part)
 
     def fields(self, rows: Integers) -> Tensor:
@@ -129,7 +129,7 @@ class Sampling:
                 "base": ReversePath(LatticeScore(base, None), self.levels),
                 "wiener": ReversePath(wiener_of(base), self.levels),
             }
-        rows = self.rows(True, self.config.sampling.n_forward)
+        rows = self.rows(self.config.sampling.n_forward)
         phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
         self.progress.start(len(phi), "forward weights")

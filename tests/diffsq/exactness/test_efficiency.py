@@ -69,7 +69,7 @@ CAUSES = {
     ],
 )
 def test_the_advice_fits_the_cause(found: dict[str, Any], volume: int, causes: list[str]) -> None:
-    _, *advice = warnings(found, 1000, volume, 8192)
+    _, *advice = warnings(found, 1000, volume)
     assert len(advice) == len(causes)
     for line, cause in zip(advice, causes, strict=True):
         assert all(part in line for part in CAUSES[cause]), (cause, line)

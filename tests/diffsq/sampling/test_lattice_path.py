@@ -14,8 +14,11 @@ from torch import Tensor
 from diffsq.exactness.weights import ln_z
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import Symmetry
-from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.lattice_path import VERSION, ReversePath, path_from
+from diffsq.sampling.reverse_chain import rise
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator, one_site_moments
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import effective_sample_size
@@ -174,3 +177,45 @@ def test_weights_are_even() -> None:
     mirror, same = path.sample(action.action, lambda s: -noise(s), FRAMES.__getitem__)
     assert torch.allclose(mirror, -x, atol=1e-5)
     assert torch.allclose(same, log_w, atol=1e-4)
+
+
+# --- the variances of the steps ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kappa", [0.24, 0.30])
+def test_stated_variances_are_those_of_fresh_fields(kappa: float) -> None:
+    """In the symmetric and in the broken phase: residuals of noised fields that the fit never saw."""
+    action, shape, n = ScalarPhi4(kappa, 0.022), (4, 4), 4096
+    path = path_of(phi4_model(action, equilibrium(action, shape, n)), 6)
+    x, noise, p = equilibrium(action, shape, n, 6), noise_of("test/fresh", n, shape), path.momenta
+    for step, low, high in rise(path.levels, x, noise, range(path.n_levels)):
+        law = path.reverse(high, step, still(step))
+        power = p.class_mean(law.residual(low).abs() ** 2).mean(0) / law.variance
+        error = (2 / (n * p.multiplicity)).sqrt()
+        assert ((power - 1)[1:].abs() < 0.03 + 4 * error[1:]).all()
+        whole = ((power - 1) * p.multiplicity)[1:].sum() / p.volume
+        assert abs(float(whole)) < 0.015
+        assert abs(float(whole) - 0.05) > 0.015  # negative control: 5 % wider
+        zero, z = law.zero, law.residual(low)[..., 0, 0].real
+        variance = (1 - zero.q) * (zero.variance + zero.q * zero.shift**2) + zero.q * zero.minor
+        off = (z - zero.q * zero.shift) ** 2 / variance - 1
+        gate = 0.03 + 4 * float(off.std()) / math.sqrt(n)
+        assert abs(float(off.mean())) < gate
+        assert abs(float((1 + off).mean()) / 1.3 - 1) > gate  # negative control: 30 % wider
+
+
+def test_samples_tell_their_path() -> None:
+    path = good_path()
+    made = {"sampler": "path", "law": VERSION, "levels": path.levels.tolist()}
+
+    def samples(**changes: object) -> Ensemble:
+        attrs = {"generated": {**made, **changes}}
+        return Ensemble.from_fields(np.zeros((2, *SHAPE)), TWO, attrs=attrs)
+
+    same = path_from(samples(), path.model, torch.device("cpu"))
+    assert torch.equal(same.levels, path.levels)
+    assert torch.equal(same.variance, path.variance)
+    with pytest.raises(InputError, match="of method euler have no path"):
+        path_from(samples(sampler="euler"), path.model, torch.device("cpu"))
+    with pytest.raises(InputError, match=f"of version 4 of the path, this is {VERSION}; sample again"):
+        path_from(samples(law=4), path.model, torch.device("cpu"))
