@@ -43,7 +43,7 @@ def work(stage: str, options: argparse.Namespace, found: Any) -> None:
     settings = [
         f"lattice.shape=[{options.extent},{options.extent}]", f"ensemble.n_configs={options.configs}",
         "model.channels=0", "model.n_sigma=4", "model.n_fit=512", "sampling.n_levels=2",
-        f"sampling.n_samples={options.samples}", "sampling.n_forward=64", "sampling.n_calibration=8192",
+        f"sampling.n_samples={options.samples}", "sampling.n_forward=64",
         *([f"ensemble.source={options.run / 'white'}"] if options.white else []), *options.set,
     ]  # fmt: skip
     config = load_config("demo", settings)

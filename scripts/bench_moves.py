@@ -93,7 +93,7 @@ def main() -> None:
     for folder in args.runs:
         bench = open_run(folder)
         own, path, frames = bench.model.shape, bench.path, bench.frames()
-        levels = path.kernel.levels
+        levels = path.levels
         depths = [nearest_level(levels, sigma) for sigma in args.depths]
         sizes = [(size, size) for size in args.sizes] if folder == args.runs[0] else []
         for shape in dict.fromkeys([own, *sizes]):
@@ -116,8 +116,6 @@ def main() -> None:
                 add(row([name, kind, sigma or "-"], measured(bench, move, therm.phi, steps), hmc))
             for depth in depths if shape in sizes else ():
                 block = BlockPath(bench.model, levels[: depth + 1], (args.block, args.block))
-                fields = torch.from_numpy(bench.ensemble.phi[:: max(1, len(bench.ensemble) // 512)])
-                block.calibrate(fields, bench.noise("bench/calibrate", np.arange(len(fields))), frames)
                 move = partial(block_moves, block, Tiling(shape, own), bench.action.action, frames)
                 found = measured(bench, move, therm.phi, steps)
                 add(row([name, f"block {args.block}", f"{float(levels[depth]):.3g}"], found, hmc))

@@ -41,7 +41,7 @@ LATTICE: dict[str, Any] = {
         "validate_every": 20,
     },
     "sampling": {
-        "n_samples": 1088, "n_levels": 4, "n_forward": 128, "n_calibration": 128, "method": "path",
+        "n_samples": 1088, "n_levels": 4, "n_forward": 128, "method": "path",
     },
     "checks": {"likelihood": {"n_fields": 64, "n_levels": 4, "n_estimates": 2}},
     "chain": {"moves": ["denoise", "hmc"], "n_chains": 4, "n_steps": 52, "n_therm": 20},

@@ -97,7 +97,7 @@ def read_run(folder: Path) -> str:
         content(bench.ensemble),
         weights(bench.model),
         content(bench.samples),
-        *vars(bench.path.kernel).values(),
+        bench.path.levels,
     )
 
 
@@ -187,7 +187,7 @@ def plainly(path: Path) -> Any:
     return data if path.suffix == ".npy" else data["phi"]
 
 
-SHARDS, BOUND = ("shard-*.h5",), ("weights.safetensors", "kernel.safetensors")
+SHARDS, BOUND = ("shard-*.h5",), ("weights.safetensors",)
 RUN = (
     "config.yaml",
     "stages.json",

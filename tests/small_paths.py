@@ -1,8 +1,7 @@
-"""Models and calibrated paths of a 2 x 2 lattice, draws, and the truth by quadrature."""
+"""Models and paths of a 2 x 2 lattice, draws, and the truth by quadrature."""
 
 from __future__ import annotations
 
-import copy
 from functools import lru_cache
 
 import torch
@@ -25,25 +24,21 @@ def truth() -> SmallLattice:
     return small_lattice(TWO, SHAPE)
 
 
-def calibrated(model: LatticeScore, n_levels: int, phi: Tensor) -> ReversePath:
-    path = ReversePath.predicted(model, levels_of(model, n_levels))
-    path.calibrate(phi, noise_of("test/calibrate", len(phi), model.shape), still, chunk=4096)
-    return path
+def path_of(model: LatticeScore, n_levels: int) -> ReversePath:
+    return ReversePath(model, levels_of(model, n_levels))
 
 
 @lru_cache(maxsize=1)
 def good_path() -> ReversePath:
-    phi = equilibrium(TWO, SHAPE, 4096)
-    return calibrated(phi4_model(TWO, phi), 8, phi)
+    return path_of(phi4_model(TWO, equilibrium(TWO, SHAPE, 4096)), 8)
 
 
-def tilted() -> ReversePath:
-    """The good path with another kernel: a stronger tilt, a coupling of the sublattices, wider steps."""
-    kernel = copy.deepcopy(good_path().kernel)
-    kernel.tilt[:] = 0.8
-    kernel.tilt_mean -= 0.2
-    kernel.coupling[:] = 0.3
-    return ReversePath(good_path().model, kernel)
+def widened(kind: type[ReversePath] = ReversePath) -> ReversePath:
+    """The good path with steps that are too wide, each class of modes by a factor of its own."""
+    path = kind(good_path().model, good_path().levels)
+    path.variance = path.variance * torch.linspace(1.1, 1.4, path.variance.shape[1], dtype=torch.float64)
+    path.zero_scale = 1.5 * path.zero_scale
+    return path
 
 
 def draw(path: ReversePath, n: int = N, stream: str = "test/draw") -> tuple[Tensor, Tensor]:

@@ -261,7 +261,7 @@ def summary_of(columns: dict[str, Any], exact: dict[str, str], diagnostics: dict
 
 GENERATED: dict[str, Any] = {
     "sampler": "path", "law": 1, "process": "ve", "model": "a" * 64, "training_ensemble": "b" * 64,
-    "levels": [0.0, 0.2, 0.5, 1.0, 2.0, 4.0], "n_calibration": 512, "stream": "sample",
+    "levels": [0.0, 0.2, 0.5, 1.0, 2.0, 4.0], "stream": "sample",
 }  # fmt: skip
 
 

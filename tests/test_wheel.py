@@ -16,7 +16,7 @@ from diffsq.config.presets import presets
 SMALL = (
     "ensemble.n_configs=512", "ensemble.n_therm=60", "ensemble.n_clusters=0", "model.channels=0",
     "model.n_levels=1", "model.n_fit=256", "sampling.n_samples=128", "sampling.n_levels=8",
-    "sampling.n_forward=64", "sampling.n_calibration=128",
+    "sampling.n_forward=64",
 )  # fmt: skip
 
 

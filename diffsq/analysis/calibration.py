@@ -133,8 +133,8 @@ def path_ranks(
 
     Raises `InputError` for a level outside 1 ... N, and for weights or draws that are not finite.
     """
-    if not 1 <= level <= path.kernel.n_levels:
-        raise InputError(f"level must be in 1 ... {path.kernel.n_levels}, levels of this path; got {level}")
+    if not 1 <= level <= path.n_levels:
+        raise InputError(f"level must be in 1 ... {path.n_levels}, levels of this path; got {level}")
 
     def block(fields: Tensor, index: Integers, sub: Integers) -> tuple[Tensor, Tensor]:
         x, log_w = end_of(path.up(fields, stream.noise("up", index, fields), frames, level))

@@ -88,7 +88,7 @@ def _terms(
 ) -> tuple[Tensor, Tensor]:
     """log w (n,) of forward paths, and what each step and shell puts into it (n, N, n_shells)."""
     log_w, terms = -action(phi), []
-    for step, low, high in rise(path.levels, phi, noise, range(path.kernel.n_levels)):
+    for step, low, high in rise(path.levels, phi, noise, range(path.n_levels)):
         law = path.reverse(high, step, frames(step))
         log_w = log_w + path.log_forward(low, high, step) - law.log_density(low)
         terms.append(_by_shell(path, low, high, law, step, shell))
@@ -99,21 +99,18 @@ def _by_shell(
     path: ReversePath, x: Tensor, x_high: Tensor, law: ReverseStep, step: int, shell: Tensor
 ) -> Tensor:
     """log F - log R of a step less that of the Gaussian process, but for constants: (n, n_shells)."""
-    p, kernel = path.momenta, path.kernel
-    levels = kernel.levels
-    white, c = law.whitened(x), kernel.variance[step]
+    p, levels = path.momenta, path.levels
+    residual, c = law.residual(x), law.variance
     jump, low, high = p.modes(x_high - x), p.modes(x), p.modes(x_high)
     g = path.model.base.g
     chi2 = (
         -(jump.abs() ** 2) / (levels[step + 1] ** 2 - levels[step] ** 2)
-        + white.abs() ** 2 / p.expand(c)
+        + residual.abs() ** 2 / p.expand(c)
         - low.abs() ** 2 / p.expand(g + levels[step] ** 2)
         + high.abs() ** 2 / p.expand(g + levels[step + 1] ** 2)
     )
     classes = 0.5 * p.class_sum(p.weight * chi2)
-    z = white[..., 0, 0].real
+    z = residual[..., 0, 0].real
     classes[:, 0] += log_gauss(z, c[0]) - law.zero.log_density(z)
-    # the determinant of the modulation belongs to all modes alike
-    classes = classes + 0.5 * law.tilt.flatten(1).sum(1)[:, None] * p.multiplicity / p.volume
     out = classes.new_zeros(len(x), int(shell.max()) + 1)
     return out.index_add(1, shell, classes)

@@ -45,7 +45,7 @@ def run(
         raise InputError(f"method must be path, euler or pc, got {method!r}")
     if n_fields < 10:
         raise InputError(f"n_fields must be at least 10, got {n_fields}")
-    n_levels = bench.path.kernel.n_levels
+    n_levels = bench.path.n_levels
     chosen = sorted(set(levels or (max(1, round(f * n_levels)) for f in DEFAULT_LEVELS)))
     for level in chosen:
         if not 1 <= level <= n_levels:
@@ -53,7 +53,7 @@ def run(
     source = bench.held_out() if held_out else bench.ensemble
     rows, spacing = calibration.independent_rows(source, n_fields)
     phi = torch.from_numpy(source.phi[rows]).to(bench.device)
-    sigma = bench.path.kernel.levels[chosen].tolist()
+    sigma = bench.path.levels[chosen].tolist()
     tests: list[dict[str, Any]] = []
     ess: dict[str, float] = {}
     errors: dict[str, float] = {}
@@ -90,7 +90,7 @@ def _ranks_at(
 
     if method == "path":
         return calibration.path_ranks(bench.path, level, phi, action, *about, frames, done)
-    step, grid = steps.STEPS[method], bench.path.kernel.levels
+    step, grid = steps.STEPS[method], bench.path.levels
     draw = calibration.plain_draw(step, bench.model, grid, level, stream, frames)
     return PathRanks(calibration.ranks(draw, phi, float(grid[level]), *about, done), {}, 1.0)
 

@@ -95,7 +95,7 @@ def run(
         raise InputError(f"n_fields and n_samples must be at least {20 * MIN_BLOCKS}")
     along.columns_of(orders, 8)
     z2 = all(n % 2 == 0 for n in orders)  # phi^4 is even; odd orders need the general estimator
-    levels = bench.path.kernel.levels
+    levels = bench.path.levels
     sigma = levels.cpu().numpy()
     f = along.signal(SDES[sde](float(levels[1]), float(levels[-1])), levels)
     seen = observables(bench.ensemble.shape)

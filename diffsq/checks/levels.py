@@ -13,45 +13,37 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
-from torch import Tensor
 
 from diffsq.analysis.localise import divergence_below, shares
 from diffsq.exactness.weights import forward_ess, forward_spread
-from diffsq.models.blocks import Rows
 from diffsq.models.momentum import shells
 from diffsq.plots.style import BLUE, INK, SERIES, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling.lattice_kernel import Kernel, calibrated
-from diffsq.sampling.lattice_path import VERSION, ReversePath, kept_kernel
+from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.levels import levels_of
-from lattice.arrays import Floats, Integers, batches, sha256_array
+from lattice.arrays import Floats, batches
 from lattice.errors import InputError
-from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, counted
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.notation import aligned, format_entry, format_value
 from lattice.statistics.weights import effective_sample_size, spread_of
 
 BLOCK = 64
-PLACEMENTS = ("ve", "vp", "adapted")
+PROCESSES = ("ve", "vp")
 
 
 def run(
     bench: Workbench, progress: Progress, n_fields: int = 512, n_samples: int = 1024, n_marks: int = 8,
-    n_levels: tuple[int, ...] = (20, 40, 80), placements: tuple[str, ...] = PLACEMENTS,
-    n_calibration: int = 2048,
+    n_levels: tuple[int, ...] = (20, 40, 80), processes: tuple[str, ...] = PROCESSES,
 ) -> dict[str, Any]:  # fmt: skip
-    """Localise the loss on n_fields held-out fields; ESS of other level numbers and placements on n_samples.
-
-    Every other kernel is calibrated anew on n_calibration training fields.
-    """
-    unknown = set(placements) - set(PLACEMENTS)
+    """Localise the loss on n_fields held-out fields; ESS of other levels and processes on n_samples."""
+    unknown = set(processes) - set(PROCESSES)
     if unknown:
-        raise InputError(f"placements must be among {', '.join(PLACEMENTS)}, got {', '.join(unknown)}")
+        raise InputError(f"processes must be among {', '.join(PROCESSES)}, got {', '.join(unknown)}")
     index, labels = shells(bench.model.momenta)
     phi, chain = bench.held_out_fields(n_fields)
     path, action = bench.path, bench.action.action
-    n = path.kernel.n_levels
+    n = path.n_levels
     marks = sorted({int(mark) for mark in np.linspace(1, n, min(n_marks, n)).round()})
     parts = []
     for part in counted(progress, len(phi), BLOCK, "divergence by level"):
@@ -63,52 +55,29 @@ def run(
     found = shares(path, phi, action, noise, bench.frames(), index)
     return {
         "passed": None, "shape": list(bench.ensemble.shape), "n_fields": len(phi),
-        "sigma": path.kernel.levels[1:].tolist(), "marks": marks, "kl_below": [value for value, _ in below],
+        "sigma": path.levels[1:].tolist(), "marks": marks, "kl_below": [value for value, _ in below],
         "kl_below_error": [error for _, error in below], "shells": labels, "shares": found.table.tolist(),
         "share_of_action": found.rest, "variance": found.variance,
-        "scan": _scan(bench, progress, n_samples, n_levels, placements, n_calibration),
+        "scan": _scan(bench, progress, n_samples, n_levels, processes),
     }  # fmt: skip
 
 
 def _scan(
     bench: Workbench, progress: Progress, n_samples: int, n_levels: tuple[int, ...],
-    placements: tuple[str, ...], n_calibration: int,
+    processes: tuple[str, ...],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """ESS and path KL for each number and placement of levels."""
+    """ESS and path KL for each process and number of levels."""
     found = []
-    rows = bench.training_rows(n_calibration)
-    progress.start(sum(n_levels) * len(placements), "levels")
-    for placement, n in itertools.product(placements, n_levels):
-        levels = _levels(bench, n, placement).to(bench.device)
-        path = ReversePath(bench.model, _kernel(bench, f"kernel-{placement}-{n}", levels, rows, progress))
-        efficiency = _efficiency(bench, path, n_samples)
-        found.append({"placement": placement, "n_levels": n, **efficiency})
+    progress.start(len(n_levels) * len(processes), "levels")
+    for process, n in itertools.product(processes, n_levels):
+        sampling = bench.config.sampling.model_copy(update={"n_levels": n})
+        config = bench.config.model_copy(update={"sampling": sampling})
+        levels = levels_of(config, bench.model, process).to(bench.device)
+        efficiency = _efficiency(bench, ReversePath(bench.model, levels), n_samples)
+        found.append({"process": process, "n_levels": n, **efficiency})
+        progress.update()
     progress.close()
     return found
-
-
-def _kernel(bench: Workbench, name: str, levels: Tensor, rows: Integers, progress: Progress) -> Kernel:
-    """The kernel of these levels, measured on the configurations `rows`; kept, for a check that is killed."""
-    about = {
-        "law": VERSION, "model": bench.model.about["sha256"], "levels": levels.tolist(),
-        "ensemble": bench.ensemble.identity, "rows": sha256_array(rows), "seed": bench.seed,
-    }  # fmt: skip
-
-    def made() -> Kernel:
-        noise = bench.noise("check/levels/calibrate", np.arange(len(rows)))
-        phi = Rows.of(bench.ensemble.phi, rows, bench.device)
-        return calibrated(bench.model, levels, phi, noise, bench.frames(), lambda: progress.update())
-
-    folder, key = bench.folder / "checks" / "levels", sha256_text(canonical_json(about))
-    return kept_kernel(folder, name, key, bench.device, made)
-
-
-def _levels(bench: Workbench, n: int, placement: str) -> Tensor:
-    sampling = bench.config.sampling.model_copy(
-        update={"n_levels": n, "placement": "adapted" if placement == "adapted" else "sde"}
-    )
-    config = bench.config.model_copy(update={"sampling": sampling})
-    return levels_of(config, bench.model, bench.ensemble, "ve" if placement == "adapted" else placement)
 
 
 def _efficiency(bench: Workbench, path: ReversePath, n: int) -> dict[str, Any]:
@@ -156,7 +125,7 @@ def text(result: dict[str, Any]) -> str:
     rows = [["levels", "N", "ESS/N reverse", *several, "forward", *several, "path KL (Var/2)", "per site"]]
     volume = math.prod(result["shape"])
     for row in result["scan"]:
-        cells = [row["placement"], str(row["n_levels"])]
+        cells = [row["process"], str(row["n_levels"])]
         for name, way in (("ess", "reverse"), ("ess_forward", "forward")):
             spread = row["spread"][way]
             largest = f"{spread['largest_weight']:.2g}"
@@ -187,11 +156,11 @@ def figure(result: dict[str, Any]) -> Figure:
 
 
 def _draw_scan(axes: Axes, scan: list[dict[str, Any]]) -> None:
-    for placement, (colour, marker) in zip(PLACEMENTS, SERIES):
-        here = [row for row in scan if row["placement"] == placement]
+    for process, (colour, marker) in zip(PROCESSES, SERIES):
+        here = [row for row in scan if row["process"] == process]
         if here:
             n, kl, error = ([row[key] for row in here] for key in ("n_levels", "kl", "kl_error"))
-            axes.errorbar(n, kl, error, color=colour, marker=marker, label=placement)
+            axes.errorbar(n, kl, error, color=colour, marker=marker, label=process)
     axes.set(xscale="log", xlabel="number of levels $N$", ylabel="path KL [nats per field]")
     axes.set_ylim(bottom=0)
     numbers = sorted({row["n_levels"] for row in scan})

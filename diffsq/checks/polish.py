@@ -91,7 +91,7 @@ def run(
         "reference_error": truth.error.tolist(),
         "gaussian": _per_shell(momenta, polish.gaussian_factor(g, tau)), "control_pull": worst,
         "n_control": len(held_out), "method": method,
-        "n_levels": bench.path.kernel.n_levels if method == "path" else n_levels, "n_samples": len(phi),
+        "n_levels": bench.path.n_levels if method == "path" else n_levels, "n_samples": len(phi),
         "against": reference, "length": tau, "n_steps": n_steps, "passed": worst < CONTROL_LIMIT,
     }  # fmt: skip
 

@@ -56,6 +56,11 @@ MOVED = {  # keys of version 0.1
     "sde.kind": "sampling.sde", "sampling.scan": "checks.samplers.methods",
     "sampling.n_scan": "checks.samplers.n",
 }  # fmt: skip
+GONE = {  # keys of fields on a lattice until version 0.3, and why nothing takes their place
+    "sampling.placement": "the levels are where the process puts them",
+    "sampling.n_calibration": "the variances of the path sampler are the model's own",
+    "chain.n_calibration": "block moves are not calibrated",
+}
 ORDER = (
     "name", "seed", "action", "lattice", "ensemble", "models", "sde", "model", "training", "n_parts",
     "sampling", "chain", "checks", "reference",
@@ -279,8 +284,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     if "action" not in data:
         raise InputError("action is missing from the config")
     for old, new in MOVED.items():
-        section, key = old.split(".")
-        if isinstance(data.get(section), Mapping) and key in data[section]:
+        if _has(data, old):
             raise InputError(f"{old} is called {new} since version 0.2")
     lattice = data.get("lattice")
     shape = lattice.get("shape") if isinstance(lattice, Mapping) else None
@@ -289,11 +293,19 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
         action = read_action(data["action"], len(shape) if isinstance(shape, list | tuple) else None)
         check_limits(action)  # also of converted couplings
     kind = run_kind(action)
+    for old, why in GONE.items() if kind is LatticeRun else ():
+        if _has(data, old):
+            raise InputError(f"{old} is gone since version 0.3: {why}; remove it")
     refuse_truth_values(kind, data)
     try:
         return kind.model_validate({**data, "action": action})
     except ValidationError as error:
         raise InputError(one_line(error, kind)) from None
+
+
+def _has(data: Mapping[str, Any], key: str) -> bool:
+    section, _, name = key.partition(".")
+    return isinstance(data.get(section), Mapping) and name in data[section]
 
 
 def run_kind(action: Action | None) -> type[Config]:

@@ -1,7 +1,7 @@
 """How much memory each stage of a run will need, from its config, and the refusal of what cannot fit.
 
-Fields are counted as they are held: the ensemble once in every stage, three arrays of the size of the
-calibration fields, samples once and, measured, with their Metropolis chain. What is worked on in blocks, and
+Fields are counted as they are held: the ensemble once in every stage,
+samples once and, measured, with their Metropolis chain. What is worked on in blocks, and
 the programs themselves, are in `BASE`; `scripts/bench_memory.py` measures all of it.
 """
 
@@ -15,7 +15,6 @@ from lattice.memory import machine_memory, require_memory
 
 BASE = 1.1e9  # bytes
 NUMBER = 8  # bytes
-CALIBRATION = 3  # arrays of the size of the calibration fields
 ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
 POINT = 220  # bytes of a point of one variable while its powers are averaged
 Terms = dict[str, tuple[int, float]]
@@ -31,16 +30,13 @@ def terms(config: Config, stage: str) -> Terms:
             found["sampling.n_samples"] = (config.sampling.n_samples, each)
         return found
     field = NUMBER * math.prod(config.shape)
-    n = config.ensemble.n_saved
-    found = {"ensemble.n_configs": (n, float(field))}
+    found = {"ensemble.n_configs": (config.ensemble.n_saved, float(field))}
     if stage == "train" and config.model.channels:
         each = ACTIVATIONS * math.prod(config.shape) * config.model.channels
         found["training.batch_size"] = (config.training.batch_size, each)
     if stage in ("sample", "measure", "report"):
         copies = 1 if stage == "sample" else 2 * len(config.processes)
         found["sampling.n_samples"] = (config.sampling.n_samples, copies * field)
-    if stage == "sample" and config.sampling.method == "path":
-        found["sampling.n_calibration"] = (min(config.sampling.n_calibration, n), CALIBRATION * field)
     return found
 
 

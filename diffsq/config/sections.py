@@ -109,16 +109,12 @@ class SamplingConfig(Section):
 
     sde: the processes sampled through: "ve" variance-expanding, levels geometric in sigma; "vp"
     variance-preserving, levels uniform in its time.
-    n_calibration: training fields on which the variance of the reverse kernel of "path" is measured.
-    placement of the levels: "sde", where the process puts them, or "adapted" to the posterior (placement.py).
     """
 
     n_samples: int = Field(default=8192, ge=20, le=10**9)
     n_levels: int = Field(default=40, ge=2)
     n_forward: int = Field(default=2048, ge=20)
-    n_calibration: int = Field(default=8192, ge=64)
     method: Annotated[str, one_of("path", *STEP_NAMES)] = "path"
-    placement: Literal["sde", "adapted"] = "sde"
     sde: tuple[Process, ...] = ("ve",)
 
     @field_validator("sde")
@@ -175,9 +171,6 @@ class ChainParameters(BaseModel):
         500, ge=10, le=2**24, description="HMC + Wolff trajectories before, also to tune the move `hmc`"
     )
     n_clusters: int = Field(2, ge=1, le=10000, description="clusters of one `wolff` move")
-    n_calibration: int = Field(
-        1024, ge=64, description="training fields on which the block kernel's tilt is measured"
-    )
 
 
 class PointTraining(BaseModel):

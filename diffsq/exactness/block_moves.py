@@ -5,24 +5,23 @@ is proposed anew given all other sites O, which stay as they are: windows share 
 once, each accepted on its own. Given phi_O the target is pi(phi_B | phi_O) prod_n F(x_{n+1}^B | x_n^B).
 
     forward   x_n = x_{n-1} + noise on the whole window, n = 1 ... s, from x_0 = phi; x^O is kept
-    reverse   R_B(x_n^B | x_{n+1}, phi_O) = N(x^B + rho (D' - x^B), e^{t/2} (rho sigma_n^2 + rho^2 K) e^{t/2})
-              with  D' = D_B - e^{t/2} K P_BO e^{-t/2} (phi_O - D_O),  K = P_BB^-1,  P = 1/C(k)
+    reverse   R_B(x_n^B | x_{n+1}, phi_O) = N(x^B + rho (D' - x^B), rho sigma_n^2 + rho^2 K)
+              with  D' = D_B - K P_BO (phi_O - D_O),  K = P_BB^-1,  P = 1/C(k)
     accept    min(1, e^{l' - l}),  l = -S(phi) + sum_{n<s} (log F - log R_B)
 
-D is the denoiser of the window taken as periodic, C(k) its posterior variance at sigma_{n+1}, t a modulation
-by the local field as in diffsq.sampling.lattice_path. D' and K are mean and covariance of phi_B under the
-Gaussian posterior N(D, C) conditioned on the clean outside, so x_n^B is a Brownian bridge between x_{n+1}^B
-and that. For a Gaussian theory R_B is the exact reverse of the block's conditional process (P is the action's
-matrix plus 1/sigma^2: it is local, the window's seam does not matter) and every proposal is accepted. For any
-other D, C and t the move is exact all the same: R_B depends on x^B, and on what the move does not change. The
-wrap-around of a window on a larger lattice is wrong physics at its edge only, and costs efficiency only. The
-change of S is that of the periodic window, as no block touches the window's edge.
+D is the denoiser of the window taken as periodic, C(k) its posterior variance at sigma_{n+1}. D' and K are
+mean and covariance of phi_B under the Gaussian posterior N(D, C) conditioned on the clean outside, so x_n^B
+is a Brownian bridge between x_{n+1}^B and that. For a Gaussian theory R_B is the exact reverse of the block's
+conditional process (P is the action's matrix plus 1/sigma^2: it is local, the window's seam does not matter)
+and every proposal is accepted. For any other D and C the move is exact all the same: R_B depends on x^B, and
+on what the move does not change. The wrap-around of a window on a larger lattice is wrong physics at its edge
+only, and costs efficiency only. The change of S is that of the periodic window, as no block touches the
+window's edge.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Unpack
@@ -36,25 +35,14 @@ from diffsq.exactness.moves import Keys, Moved, State, in_groups, metropolis, wh
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry
-from diffsq.sampling.lattice_kernel import shrink
 from diffsq.sampling.reverse_chain import ActionFunction
 from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import uniforms
 
-STEP, LARGEST = 0.02, 1.0  # of a tilt: in the parabola through three likelihoods, and altogether
 
-
-@dataclass
-class BlockLaw:
-    """R_B( . | x_{n+1}, phi_O): mean and tilt (n, n_sites)."""
-
-    mean: Tensor
-    tilt: Tensor
-
-
-@dataclass
+@dataclass(frozen=True)
 class BlockStep:
     """One reverse step: noise widths, P (*half), K and the Cholesky factor of rho sigma_n^2 + rho^2 K."""
 
@@ -64,8 +52,6 @@ class BlockStep:
     precision: Tensor
     covariance: Tensor
     factor: Tensor
-    tilt: float = 0.0
-    tilt_mean: float = 0.0
 
 
 class BlockPath:
@@ -116,35 +102,25 @@ class BlockPath:
         """x with the block's values replaced: (n, *window), (n, n_sites) -> (n, *window)."""
         return x.flatten(1).index_copy(1, self.sites, values).reshape(x.shape)
 
-    def reverse(self, x: Tensor, phi: Tensor, step: int, frame: Symmetry) -> BlockLaw:
-        """R_B(x_n^B | x_{n+1} = x, phi_O) for n = `step`; the block's values of phi do not matter."""
-        d, h = self._denoised(x, step, frame)
-        at = self.steps[step]
-        return self._law(x, phi, d, at.tilt * (h - at.tilt_mean), step)
-
-    def _denoised(self, x: Tensor, step: int, frame: Symmetry) -> tuple[Tensor, Tensor]:
-        sigma = self.steps[step].high.expand(len(x))
-        d, log_variance = self.model.denoise(self.momenta.modes(x), sigma, frame)
-        return self.momenta.fields(d), log_variance
-
-    def _law(self, x: Tensor, phi: Tensor, d: Tensor, tilt: Tensor, step: int) -> BlockLaw:
+    def reverse(self, x: Tensor, phi: Tensor, step: int, frame: Symmetry) -> Tensor:
+        """Mean (n, n_sites) of R_B(x_n^B | x_{n+1} = x, phi_O), n = `step`; phi_B does not matter."""
         at, p = self.steps[step], self.momenta
-        missed = torch.where(self.mask, 0.0, (phi - d) * torch.exp(-0.5 * tilt))
+        dk, _ = self.model.denoise(p.modes(x), at.high.expand(len(x)), frame)
+        d, value = p.fields(dk), self.inside(x)
+        missed = torch.where(self.mask, 0.0, phi - d)
         pull = self.inside(p.fields(at.precision * p.modes(missed)))
-        inner, value = self.inside(tilt), self.inside(x)
-        informed = self.inside(d) - torch.exp(0.5 * inner) * (pull @ at.covariance)
-        return BlockLaw(value + at.rho * (informed - value), inner)
+        informed = self.inside(d) - pull @ at.covariance
+        return value + at.rho * (informed - value)
 
-    def draw(self, law: BlockLaw, noise: Tensor, step: int) -> Tensor:
+    def draw(self, mean: Tensor, noise: Tensor, step: int) -> Tensor:
         """Values (n, n_sites) from R_B, from white noise (n, n_sites)."""
-        return law.mean + torch.exp(0.5 * law.tilt) * (noise @ self.steps[step].factor.T)
+        return mean + noise @ self.steps[step].factor.T
 
-    def log_reverse(self, low: Tensor, law: BlockLaw, step: int) -> Tensor:
+    def log_reverse(self, low: Tensor, mean: Tensor, step: int) -> Tensor:
         """log R_B of the block's values low (n, n_sites): (n,)."""
         factor = self.steps[step].factor
-        residual = (low - law.mean) * torch.exp(-0.5 * law.tilt)
-        white = torch.linalg.solve_triangular(factor, residual.T, upper=False)
-        log_det = 2 * factor.diagonal().log().sum() + law.tilt.sum(1)
+        white = torch.linalg.solve_triangular(factor, (low - mean).T, upper=False)
+        log_det = 2 * factor.diagonal().log().sum()
         out: Tensor = -0.5 * ((white**2).sum(0) + log_det + self.n_sites * math.log(2 * math.pi))
         return out
 
@@ -169,51 +145,13 @@ class BlockPath:
         ratio, new = action(phi), trail[-1]
         for n in reversed(range(len(self.steps))):
             high, low = self.inside(trail[n + 1]), self.inside(trail[n])
-            law = self.reverse(trail[n + 1], phi, n, frames(n))
-            ratio = ratio - self.log_forward(low, high, n) + self.log_reverse(low, law, n)
-            law = self.reverse(new, phi, n, frames(n))
-            low = self.draw(law, down(n), n)
-            ratio = ratio + self.log_forward(low, self.inside(new), n) - self.log_reverse(low, law, n)
+            mean = self.reverse(trail[n + 1], phi, n, frames(n))
+            ratio = ratio - self.log_forward(low, high, n) + self.log_reverse(low, mean, n)
+            mean = self.reverse(new, phi, n, frames(n))
+            low = self.draw(mean, down(n), n)
+            ratio = ratio + self.log_forward(low, self.inside(new), n) - self.log_reverse(low, mean, n)
             new = self.replaced(trail[n], low)
         return new, ratio - action(new)
-
-    @torch.no_grad()
-    def calibrate(
-        self, phi: Tensor, noise: Noise, frames: Frames, done: Callable[[], None] = lambda: None,
-        chunk: int = 128,
-    ) -> None:  # fmt: skip
-        """Fit the tilt of each step to training fields phi (n, *window), in place, by likelihood.
-
-        Two Newton steps, by parabolas through log R_B at tilts b and b +- STEP. noise(step) (n, *window).
-        """
-        x = phi
-        for n, at in enumerate(self.steps):
-            high = x + at.delta.sqrt() * noise(n)
-            parts = [self._denoised(part, n, frames(n)) for part in torch.split(high, chunk)]
-            d, h = (torch.cat(column) for column in zip(*parts))
-            mean = h.mean()
-
-            def likelihood(b: float, x: Tensor = x, high: Tensor = high, n: int = n) -> Tensor:
-                law = self._law(high, phi, d, b * (h - mean), n)  # noqa: B023 - used in this turn only
-                return self.log_reverse(self.inside(x), law, n).sum()
-
-            best = torch.zeros((), dtype=x.dtype, device=x.device)
-            for _ in range(2):
-                minus, zero, plus = (likelihood(float(best) + s * STEP) for s in (-1, 0, 1))
-                curvature = ((2 * zero - plus - minus) / STEP**2).clamp_min(1.0)
-                best = (best + (plus - minus) / (2 * STEP) / curvature).clamp(-LARGEST, LARGEST)
-            at.tilt, at.tilt_mean = float(shrink(best, 1 / curvature).nan_to_num()), float(mean)
-            x = high
-            done()
-
-    def tilts(self) -> list[list[float]]:
-        """Tilt and tilt_mean of each step: what `calibrate` found."""
-        return [[at.tilt, at.tilt_mean] for at in self.steps]
-
-    def set_tilts(self, tilts: list[list[float]]) -> None:
-        """Undo `tilts`."""
-        for at, (tilt, mean) in zip(self.steps, tilts):
-            at.tilt, at.tilt_mean = tilt, mean
 
 
 @dataclass(frozen=True)

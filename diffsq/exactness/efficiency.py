@@ -78,7 +78,7 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
         **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
         "per_level": {"sigma": about["levels"][1:], "variance": variance.tolist()},
     }  # fmt: skip
-    lines = warnings(found, len(samples), math.prod(samples.shape), about.get("n_calibration"))
+    lines = warnings(found, len(samples), math.prod(samples.shape))
     lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]
     return {**found, "warnings": lines}
 
@@ -87,7 +87,7 @@ def _numbers(name: str, pair: tuple[float, float]) -> dict[str, float]:
     return {name: pair[0], f"{name}_error": pair[1]}
 
 
-def warnings(diagnostics: dict[str, Any], n: int, volume: int, n_calibration: int | None = None) -> list[str]:
+def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
     """One line per warning, empty when both ESS/N, reverse and forward, are at least MIN_ESS.
 
     diagnostics: as `path_diagnostics` returns them, of `n` samples on `volume` sites. The first line states
@@ -104,10 +104,9 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int, n_calibration: in
         f"averages and their errors rest on few of the {n} configurations"
     ]
     if reverse[0] / 2 - forward[0] > 3 * math.hypot(reverse[1] / 2, forward[1]):
-        now = f" (now {n_calibration})" if n_calibration else ""
         lines.append(
             "the forward ESS is far below the reverse one: the proposal has thin tails, and the reverse ESS "
-            f"flatters; raise ensemble.n_configs and sampling.n_calibration{now}"
+            "flatters; raise ensemble.n_configs"
         )
     if variance[0] > FIRST_LEVEL * sum(variance):
         lines.append(

@@ -39,7 +39,7 @@ from lattice.updates.cluster import wolff_update
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.local import overrelaxation_sweep
 
-VERSION = 2  # of a chain of moves: raise it with any change of what it draws
+VERSION = 3  # of a chain of moves: raise it with any change of what it draws
 GROUP = 16  # fields evaluated together: with groups of fixed size, sums do not depend on the number of chains
 
 
@@ -95,7 +95,7 @@ def independence(
     path: ReversePath, action: ActionFunction, frames: Frames, state: State, **keys: Unpack[Keys]
 ) -> Moved:
     """Independence Metropolis on whole paths. Raises `InputError` for a weight that is NaN or infinite."""
-    lost, device, chains = np.isnan(state.log_w), path.kernel.levels.device, keys["chains"]
+    lost, device, chains = np.isnan(state.log_w), path.levels.device, keys["chains"]
     log_w = state.log_w.copy()
     if lost.any():
         log_w[lost], _ = in_groups(
@@ -116,7 +116,7 @@ def noise_denoise(
 
     Raises `InputError` for a ratio that is NaN or infinite, or a depth outside 1 ... N.
     """
-    check_depth(depth, path.kernel.n_levels)
+    check_depth(depth, path.n_levels)
 
     def propose(phi: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         up, down = (_keyed(path, name, index, keys) for name in ("up", "down"))
@@ -131,7 +131,7 @@ def noise_denoise(
             new = low
         return new, ratio - action(new)
 
-    proposal, ratio = in_groups(propose, path.kernel.levels.device, state.phi, keys["chains"])
+    proposal, ratio = in_groups(propose, path.levels.device, state.phi, keys["chains"])
     accepted, info = metropolis("denoise", ratio, keys)
     return State.of(where(accepted, proposal, state.phi)), info
 
@@ -235,4 +235,4 @@ def _keyed(path: ReversePath, name: str, index: Tensor, keys: Keys) -> Noise:
     """Noise of the chains `index` at a step, a function of the level: its counter is step (N + 1) + level."""
     stream, device = f"chain/path/{name}", path.levels.device
     noise = noise_of(keys["seed"], stream, index.cpu().numpy(), path.model.shape, device)
-    return lambda level: noise(keys["step"] * (path.kernel.n_levels + 1) + level)
+    return lambda level: noise(keys["step"] * (path.n_levels + 1) + level)

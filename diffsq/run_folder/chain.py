@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from diffsq.config.sections import ChainParameters
 from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
-from diffsq.run_folder.finished import Workbench, first_set
-from diffsq.sampling.kept import kept
+from diffsq.run_folder.finished import Workbench
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -32,14 +30,14 @@ from lattice.ensembles.manifest import FILES as ENSEMBLE
 from lattice.ensembles.manifest import refuse_foreign
 from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
-from lattice.files import canonical_json, sha256_file, sha256_text, write_json
+from lattice.files import canonical_json, sha256_text, write_json
 from lattice.progress import Progress, Silent
 from lattice.requests import refuse_changes, stored_request, without
 from lattice.simulation import thermalise as therm
 from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import Thermalisation
 
-FILES = re.compile(rf"{ENSEMBLE.pattern}|block\.json")  # the names in its folder
+FILES = re.compile(ENSEMBLE.pattern)  # the names in its folder
 GROWS = ("chain.n_steps",)  # a chain may be made longer
 SHARD_BYTES = 2**24
 SHARD_STEPS = 50  # at most: slow moves should not lose much to a kill
@@ -115,7 +113,7 @@ def chain(
     """Make (or go on making, or just read) the chain of a finished run in the folder `out`; with more
     `n_steps` than it holds it is made longer.
 
-    Its model, its calibrated path and its tuned ensemble parameters are used. Raises `InputError` for
+    Its model, its path and its tuned ensemble parameters are used. Raises `InputError` for
     settings that do not fit each other or the run, a folder that holds another chain, and weights that are
     NaN or infinite.
     """
@@ -170,7 +168,7 @@ def check_settings(bench: Workbench, settings: ChainParameters) -> None:
                 f"chain.n_chains is {settings.n_chains}, but start {settings.start} has only {found} fields"
             )
     try:
-        nearest_level(bench.path.kernel.levels, settings.depth)
+        nearest_level(bench.path.levels, settings.depth)
     except InputError as error:
         raise InputError(f"chain.{error}") from None
 
@@ -203,7 +201,7 @@ class _Making:
             "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed,
             "law": {"path": VERSION, "moves": kernels.VERSION},
             "model": bench.model.about["sha256"],
-            "kernel": sha256_file(first_set(bench.folder, bench.config) / "kernel.safetensors"),
+            "levels": bench.path.levels.tolist(),
             "ensemble": bench.ensemble.identity,
             "samples": sha256_array(bench.samples.phi[: settings.n_chains])
             if settings.start == "samples" else None,
@@ -238,7 +236,7 @@ class _Making:
     def cycle(self, hot: Thermalisation | None) -> Cycle:
         """The moves of one cycle with their parameters bound."""
         bench, settings, path, action = self.bench, self.settings, self.bench.path, self.bench.action
-        frames, depth = bench.frames(), nearest_level(path.kernel.levels, settings.depth)
+        frames, depth = bench.frames(), nearest_level(path.levels, settings.depth)
         known: dict[str, Move] = {
             "independence": partial(kernels.independence, path, action.action, frames),
             "denoise": partial(kernels.noise_denoise, path, action.action, frames, depth),
@@ -249,32 +247,10 @@ class _Making:
             integrator, tuned = bench.config.ensemble.integrator, hot.settings
             known["hmc"] = partial(kernels.hmc, action, tuned.length, tuned.n_steps, integrator)
         if settings.block is not None:
-            block = BlockPath(bench.model, path.kernel.levels[: depth + 1], settings.block)
-            self.calibrate(block)
+            block = BlockPath(bench.model, path.levels[: depth + 1], settings.block)
             tiling = Tiling(self.shape, bench.model.shape)
             known["denoise"] = partial(block_moves, block, tiling, action.action, frames)
         return [(name, known[name]) for name in settings.moves]
-
-    def calibrate(self, block: BlockPath) -> None:
-        """Fit the block kernel's tilts to training fields, or read back what was kept of them."""
-        bench, rows = self.bench, self.bench.training_rows(self.settings.n_calibration)
-        about = {
-            **{name: self.request[name] for name in ("law", "model", "ensemble", "seed")},
-            "levels": [float(at.high) for at in block.steps],
-            "block": self.settings.block, "rows": sha256_array(rows),
-        }  # fmt: skip
-
-        def made() -> dict[str, torch.Tensor]:
-            self.bar.start(len(block.steps), "block kernel")
-            try:
-                noise = bench.noise("chain/block/calibrate", np.arange(len(rows)))
-                block.calibrate(bench.fields(rows), noise, bench.frames(), lambda: self.bar.update())
-            finally:
-                self.bar.close()
-            return {"tilts": torch.tensor(block.tilts(), dtype=torch.float64)}
-
-        found = kept(self.out, "block", sha256_text(canonical_json(about)), made)
-        block.set_tilts(found["tilts"].tolist())
 
 
 def _start(bench: Workbench, settings: ChainParameters, hot: Thermalisation | None) -> State:

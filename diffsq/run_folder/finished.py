@@ -17,7 +17,7 @@ from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
-from diffsq.sampling.lattice_path import ReversePath, load_path
+from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.streams import frames_of, noise_of
@@ -60,19 +60,13 @@ class Workbench:
 
         They are time by time, as errors by `lattice.statistics.blocks` want it.
         """
-        rows = self._spread(n, self.held_out_rows())
+        among = self.held_out_rows()
+        rows = self.ensemble.in_time(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
         return self.fields(rows), self.ensemble.chain[rows]
-
-    def training_rows(self, n: int) -> Integers:
-        """n rows of the training chains, spread over chains and time."""
-        return self._spread(n, self.ensemble.split_rows(self.config.training.validation_fraction)[0])
 
     def fields(self, rows: Integers) -> Tensor:
         """The configurations `rows`."""
         return torch.from_numpy(self.ensemble.phi[rows]).to(self.device)
-
-    def _spread(self, n: int, among: Integers) -> Integers:
-        return self.ensemble.in_time(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
@@ -191,5 +185,7 @@ def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Wo
     check_model(model, ensemble, place)
     model = model.to(device)
     first = first_set(folder, config)
-    path, action = load_path(first, model), ensemble.action
-    return Workbench(folder, config, action, model, path, ensemble, read_ensemble(first, action), device)
+    action = ensemble.action
+    samples = read_ensemble(first, action)
+    path = path_from(samples, model, device)
+    return Workbench(folder, config, action, model, path, ensemble, samples, device)

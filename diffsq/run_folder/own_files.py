@@ -24,7 +24,7 @@ from lattice.files import set_aside, sha256_file
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
-_KEPT = r"checks/(levels|kernels)/kernel[-\w]*\.(json|safetensors)"  # kernels that checks have measured
+_KEPT = r"checks/kernels/kernel[-\w]*\.(json|safetensors)"  # kernels that checks have measured
 _NAMES = {
     "ensemble": rf"ensemble/({ENSEMBLE.pattern})",
     "train": rf"train/(score|energy|part-\d+)/({MODEL.pattern})",

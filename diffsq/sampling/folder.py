@@ -12,7 +12,7 @@ from lattice.errors import InputError
 from lattice.files import write_json
 from lattice.requests import refuse_changes, stored_request
 
-FILES = re.compile(rf"{ENSEMBLE.pattern}|(forward(-\d+)?|diagnostics)\.json|kernel[-\w]*\.\w+|sequence\.h5")
+FILES = re.compile(rf"{ENSEMBLE.pattern}|(forward(-\d+)?|diagnostics)\.json|sequence\.h5")
 """The names in such a folder that are ours."""
 
 

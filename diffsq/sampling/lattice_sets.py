@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun
-from diffsq.models.blocks import Rows
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.regression import RegressionBase
 from diffsq.sampling import steps
 from diffsq.sampling.folder import claim
-from diffsq.sampling.lattice_kernel import Kernel
-from diffsq.sampling.lattice_path import VERSION, ReversePath, kept_kernel, with_unet
+from diffsq.sampling.lattice_path import VERSION, ReversePath
 from diffsq.sampling.levels import levels_of
 from diffsq.sampling.reverse_chain import Watch, finite, unseen
 from diffsq.sampling.streams import frames_of, noise_of
@@ -38,7 +36,7 @@ from lattice.progress import Progress, Silent
 BLOCK = 64
 SHARD_BLOCKS = 16
 N_FRAMES = 12
-RIVALS = 2  # of what forward.json holds of base and Wiener filter: raise it with any change
+RIVALS = 3  # of what forward.json holds of base and Wiener filter: raise it with any change
 RETRAIN = "; retrain the model"
 Drawn = tuple[Tensor, Tensor | None]
 """Fields of a block, and their log-weights where the sampler has them."""
@@ -51,19 +49,18 @@ def sample(
     """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde).
 
     model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
-    log-weights, kernel calibrated on the training chains, forward weights on held-out chains in forward.json.
+    log-weights, and forward weights on held-out chains in forward.json.
     More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
     finite.
     """
     check_model(model, ensemble)
     settings, process = config.sampling, sde or config.sampling.sde[0]
-    levels = levels_of(config, model.cpu(), ensemble, process)
+    levels = levels_of(config, model.cpu(), process)
     generated = {
         "sampler": settings.method, "law": VERSION, "levels": levels.tolist(), "process": process,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode", "model": model.about["sha256"],
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
-        "n_calibration": settings.n_calibration,
     }  # fmt: skip
     key = sha256_text(canonical_json(generated))
     request = claim(out, key, {"n_samples": settings.n_samples, "n_forward": settings.n_forward})
@@ -71,9 +68,8 @@ def sample(
     model = model.to(device)
     work = Sampling(config, model, ensemble, out, key, process, levels.to(device), progress or Silent())
     if settings.method == "path":
-        base = work.calibrate()
-        path = with_unet(base.kernel, model)
-        write_json(out / "forward.json", work.forward(path, base))
+        path = ReversePath(model, work.levels)
+        write_json(out / "forward.json", work.forward(path))
         work.draw(writer, partial(work.path_block, path))
     else:
         work.draw(writer, partial(work.plain_block, steps.STEPS[settings.method]))
@@ -115,50 +111,25 @@ class Sampling:
         """Lattice frame of each step."""
         return frames_of(self.config.seed, self.model.shape)
 
-    def rows(self, held_out: bool, n: int) -> Integers:
-        """n rows of the ensemble spread over the training or held-out chains; more go on from these."""
-        part = self.ensemble.split_rows(self.config.training.validation_fraction)[held_out]
+    def rows(self, n: int) -> Integers:
+        """n rows of the ensemble spread over the held-out chains; more go on from these."""
+        part = self.ensemble.split_rows(self.config.training.validation_fraction)[1]
         return self.ensemble.spread(n, seed=self.config.seed, stream="sample", among=part)
 
     def fields(self, rows: Integers) -> Tensor:
         """The configurations `rows`."""
         return torch.from_numpy(self.ensemble.phi[rows]).to(self.levels.device)
 
-    def calibrate(self) -> ReversePath:
-        """The path of the regression base, its kernel measured on training fields, or read back.
-
-        The base costs a fraction of the U-Net and so sees many fields; what the U-Net explains beyond it
-        narrows the variance by the ratio of the two predictions.
-        """
-        base = LatticeScore(self.model.base, None)
-        return self.calibrated("kernel", base)
-
-    def calibrated(self, name: str, model: LatticeScore) -> ReversePath:
-        """The path of a part of the model, its kernel measured on training fields and kept under `name`."""
-        rows = self.rows(False, self.config.sampling.n_calibration)
-        about = {
-            "law": VERSION, "name": name, "model": self.model.about["sha256"], "levels": self.levels.tolist(),
-            "ensemble": self.ensemble.identity, "rows": sha256_array(rows), "seed": self.config.seed,
-        }  # fmt: skip
-
-        def made() -> Kernel:
-            path = ReversePath.predicted(model, self.levels)
-            phi = Rows.of(self.ensemble.phi, rows, self.levels.device)
-            self.progress.start(path.kernel.n_levels, "reverse kernel")
-            noise = self.noise("sample/calibrate", np.arange(len(phi)))
-            path.calibrate(phi, noise, self.frames(), self.progress.update)
-            self.progress.close()
-            return path.kernel
-
-        key = sha256_text(canonical_json(about))
-        return ReversePath(model, kept_kernel(self.out, name, key, self.levels.device, made))
-
-    def forward(self, path: ReversePath, base: ReversePath) -> dict[str, Any]:
+    def forward(self, path: ReversePath) -> dict[str, Any]:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         rivals = {"model": path}
         if self.model.unet is not None:
-            rivals |= {"base": base, "wiener": self.calibrated("kernel-wiener", wiener_of(self.model.base))}
-        rows = self.rows(True, self.config.sampling.n_forward)
+            base = self.model.base
+            rivals |= {
+                "base": ReversePath(LatticeScore(base, None), self.levels),
+                "wiener": ReversePath(wiener_of(base), self.levels),
+            }
+        rows = self.rows(self.config.sampling.n_forward)
         phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
         self.progress.start(len(phi), "forward weights")
@@ -224,10 +195,8 @@ class Sampling:
 def wiener_of(base: RegressionBase) -> LatticeScore:
     """The Wiener filter as a rival score: the best linear one, nothing of the regression in its D.
 
-    It keeps the tables that the kernel of the reverse steps is made with, those of the zero mode and of the
-    variance of a site. Calibrated like the base, its kernel then has a law of the zero mode, a tilt and a
-    coupling of the sublattices of its own, and the path KL of the two differ by their scores alone. In a free
-    field they are the same.
+    Its reverse steps have the variance that it leaves open itself, and the law of the zero mode that the base
+    has, so the path KL of the two differ by their scores. In a free field they are the same.
     """
     filtered = copy.deepcopy(base)
     filtered.coefficients.zero_()

@@ -1,14 +1,18 @@
-"""The law of the magnetisation in one reverse step: one Gaussian, or two, one per sign of M."""
+"""The law of the magnetisation in one reverse step: one Gaussian, or two, one per sign of M.
 
-import math
+Its variance follows the noisy zero mode z as the posterior variance v(z) of the one-mode table does, scaled
+so that the mean over z is what the denoiser of the model leaves open: bridge + rho^2 v(z) C(0)/<v>.
+"""
+
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from diffsq.models.zero_mode import ZeroModePosterior, log_gauss
+from diffsq.models.zero_mode import ZeroModeDenoiser, ZeroModePosterior, log_gauss
 
 DEFENSIVE = 1.05  # variance of the unlikely component, relative
+N_NODES, REACH = 801, 6.0  # of the quadrature over the noisy zero mode
 
 
 @dataclass
@@ -36,39 +40,34 @@ class ZeroModeLaw:
 
 
 def zero_mode_law(
-    posterior: ZeroModePosterior, d0: Tensor, rho: Tensor, bridge: Tensor, two_peaks: bool
+    posterior: ZeroModePosterior, d0: Tensor, rho: Tensor, bridge: Tensor, scale: Tensor, two_peaks: bool
 ) -> tuple[Tensor, ZeroModeLaw]:
-    """How far the likely component is from rho (D - x), and the law about it with the posterior's variance.
+    """How far the likely component is from rho (D - x), and the law about it.
 
     d0 (n,) the zero mode of the denoiser; rho, bridge: fraction of the way to D, and variance of the bridge,
-    of the step. With `two_peaks` the likely component has mean d1, (1 - q) d1 + q (minor mean) = d0.
+    of the step; scale: of the posterior variance of the likely component, C(0) of the model over that of the
+    table. With `two_peaks` the likely component has mean d1, (1 - q) d1 + q (minor mean) = d0.
     """
+    zero, part = torch.zeros_like(d0), scale * rho**2
     if not two_peaks:
-        zero = torch.zeros_like(d0)
-        return zero, ZeroModeLaw(zero, posterior.variance, zero, torch.ones_like(d0))
+        return zero, ZeroModeLaw(zero, bridge + part * posterior.variance, zero, torch.ones_like(d0))
     q = posterior.q
     major = (d0 - q * posterior.minor_mean) / (1 - q)
     minor = DEFENSIVE * (bridge + rho**2 * posterior.minor_variance)
-    law = ZeroModeLaw(q, posterior.major_variance, rho * (posterior.minor_mean - major), minor)
-    return rho * (major - d0), law
+    variance, shift = bridge + part * posterior.major_variance, rho * (posterior.minor_mean - major)
+    return rho * (major - d0), ZeroModeLaw(q, variance, shift, minor)
 
 
-def fit_variance(z: Tensor, law: ZeroModeLaw, bridge: Tensor) -> tuple[float, float, Tensor]:
-    """Likelihood fit of variance c (1 + slope (v - <v>)) to residuals z (n,), v the variance of `law`.
+def table_variance(zero_mode: ZeroModeDenoiser, sigma: Tensor) -> Tensor:
+    """Mean posterior variance of the zero mode in its one-mode table, over noisy z: sigma (n,) -> (n,).
 
-    slope = a (1 - bridge/c)/<v>: a = 1 if all of the posterior part of the variance follows v. Returns a,
-    <v> and c.
+    By quadrature over `N_NODES` values of z, `REACH` noise widths beyond the histogram.
     """
-    v, mean = law.variance, law.variance.mean()
-    best = (-math.inf, 0.0, mean)
-    for a in torch.linspace(0, 1, 11, dtype=torch.float64).tolist():
-        c = (z**2).mean() if not bool((law.q > 0).any()) else ((1 - law.q) * z**2).mean()
-        for _ in range(4):  # expectation-maximisation: c from the samples that belong to the likely component
-            share = (1 - bridge / c).clamp(0, 0.999)
-            spread = 1 + a * share * (v / mean - 1)
-            trial = ZeroModeLaw(law.q, c * spread, law.shift, law.minor)
-            ours = torch.exp(torch.log1p(-law.q) + log_gauss(z, trial.variance) - trial.log_density(z))
-            c = (ours * z**2 / spread).sum() / ours.sum()
-        trial = ZeroModeLaw(law.q, c * spread, law.shift, law.minor)
-        best = max(best, (float(trial.log_density(z).mean()), a, c))
-    return best[1], float(mean), best[2]
+    found, centre = [], zero_mode.centre
+    for one in sigma:
+        top = centre.abs().max() + REACH * torch.sqrt(one**2 + zero_mode.width2)
+        z = top * torch.linspace(-1, 1, N_NODES, dtype=centre.dtype, device=centre.device)
+        exponent = zero_mode.log_p - (z[:, None] - centre) ** 2 / (2 * (zero_mode.width2 + one**2))
+        weight = torch.softmax(torch.logsumexp(exponent, 1), 0)
+        found.append((weight * zero_mode.posterior(z, one.expand(N_NODES)).variance).sum())
+    return torch.stack(found)

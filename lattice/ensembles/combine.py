@@ -3,7 +3,7 @@
 Weights of the path sampler satisfy E[w] = Z whatever the seed, so samples of one model, with the same levels
 and process, may be pooled: sum w O / sum w over all of them estimates <O>, and the block jackknife over the
 pool its error. The seed enters the law of the proposals all the same: it decides the lattice frame of each
-step and, with the calibration fields, the reverse kernel. Independence Metropolis needs proposals of one law
+step. Independence Metropolis needs proposals of one law
 (Tierney, Ann. Stat. 22 (1994) 1701), hence samples of one seed: shards of one folder, for example.
 """
 
@@ -19,7 +19,7 @@ from lattice.errors import InputError
 from lattice.files import sha256_text
 
 LAW = ("sampler", "law", "process", "model", "training_ensemble", "levels")  # must agree
-KERNEL = ("seed", "n_calibration")  # must agree too where proposals have to come from one law
+KERNEL = ("seed",)  # must agree too where proposals have to come from one law
 WORDS = {"law": "version of the law", "model": "checkpoint", "training_ensemble": "training ensemble"}
 
 
@@ -36,7 +36,7 @@ def combine(
     law, process, checkpoint, training ensemble or levels; the same samples twice; for one_law other seeds.
 
     >>> from lattice.actions.phi4 import ScalarPhi4
-    >>> made = {**dict.fromkeys(LAW, "the same"), "n_calibration": 64}
+    >>> made = dict.fromkeys(LAW, "the same")
     >>> parts = [Ensemble.from_fields(np.ones((4, 2, 2)), ScalarPhi4(0.25, 0.1), log_weight=np.zeros(4),
     ...                               attrs={"generated": {**made, "seed": seed}}) for seed in (1, 2)]
     >>> pool = combine(parts)

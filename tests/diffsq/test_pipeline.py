@@ -233,7 +233,7 @@ def taking(source: Path, **sections: Any) -> Config:
         "lattice": {"shape": [8, 8]}, "ensemble": {"source": str(source)},
         "model": {"channels": 0, "n_sigma": 8, "n_fit": 512},
         "training": {"n_steps": 4, "batch_size": 16, "warmup": 1, "validate_every": 4, "checkpoint_every": 4},
-        "sampling": {"n_samples": 64, "n_levels": 4, "n_forward": 64, "n_calibration": 64}, **sections,
+        "sampling": {"n_samples": 64, "n_levels": 4, "n_forward": 64}, **sections,
     })  # fmt: skip
 
 

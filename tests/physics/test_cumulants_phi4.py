@@ -25,7 +25,6 @@ from diffsq.process.cumulants import (
     watch_into,
 )
 from diffsq.process.sde import SDES
-from diffsq.sampling.lattice_kernel import calibrated
 from diffsq.sampling.lattice_path import ReversePath
 from lattice.actions.one_variable import TwoPeak
 from lattice.actions.phi4 import ScalarPhi4
@@ -80,8 +79,7 @@ def test_phi4_forward_and_backward(kappa: float) -> None:
     phi = equilibrium(action, shape, n)
     model = phi4_model(action, phi[: n // 2])
     levels = levels_of(model, 16)
-    noise = noise_of("physics/calibrate", 2048, shape)
-    path = ReversePath(model, calibrated(model, levels, phi[:2048], noise, still, lambda: None))
+    path = ReversePath(model, levels)
     sigma, f, seen = levels.numpy(), np.ones(17), observables(shape)
     x, log_w = path.sample(action.action, noise_of("physics/down", n, shape), still)
     weight = normalised_weights(log_w.numpy())

@@ -58,7 +58,7 @@ def test_a_chain_thermalises_and_moves_with_different_numbers(bench: Workbench, 
     settings = {"moves": moves, "depth": 1.0, "n_chains": 4, "n_steps": 20, "n_therm": 100, "start": "hmc"}
     with recorded() as keys:
         chain(bench, ChainParameters.model_validate(settings), tmp_path / "chain")
-        blocks = {**settings, "moves": ["denoise", "hmc"], "block": [2, 2], "depth": 2.0, "n_calibration": 64}
+        blocks = {**settings, "moves": ["denoise", "hmc"], "block": [2, 2], "depth": 2.0}
     assert {"update hmc_trajectory", "update wolff_update", "chain/independence/accept"} <= keys.streams
     assert not keys.repeated.keys() - DEFINES
     with recorded() as keys:

@@ -22,7 +22,7 @@ SMALLER = (
     "ensemble.n_configs=2048", "ensemble.n_chains=16", "ensemble.n_therm=100", "ensemble.shard_configs=512",
     "model.n_sigma=16", "model.n_fit=512", "training.n_steps=24", "training.batch_size=32",
     "training.validate_every=12", "training.checkpoint_every=8", "sampling.n_samples=2048",
-    "sampling.n_levels=12", "sampling.n_forward=256", "sampling.n_calibration=256",
+    "sampling.n_levels=12", "sampling.n_forward=256",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fields import MU, free_fields, generator, two_peak, two_peak_denoiser
-from small_models import equilibrium, free_model, geometric, levels_of, noise_of, phi4_model, still
+from small_models import Shrunk, equilibrium, free_model, geometric, levels_of, phi4_model, still
 from torch import Tensor
 
 from diffsq.analysis.calibration import (
@@ -90,7 +90,7 @@ def free_ranks(path: ReversePath, level: int, n: int = N_FREE) -> PathRanks:
 
 @lru_cache(maxsize=1)
 def free_path() -> ReversePath:
-    return ReversePath.predicted(free_model(SHAPE, KAPPA), geometric(6, 0.3, 8.0))
+    return ReversePath(free_model(SHAPE, KAPPA), geometric(6, 0.3, 8.0))
 
 
 @pytest.mark.parametrize("level", [1, 3, 6])
@@ -106,7 +106,7 @@ def test_the_free_field_is_calibrated(level: int) -> None:
 
 @pytest.mark.parametrize("wrong", [WrongNoise, TooMuchNoise])
 def test_free_field_with_a_wrong_root_two_fails(wrong: type[WrongNoise]) -> None:
-    path = wrong(free_path().model, free_path().kernel)
+    path = wrong(free_path().model, free_path().levels)
     for level in (1, 6):
         found = free_ranks(path, level, 500)
         assert min(p_values(found.raw)) < FAILS
@@ -116,7 +116,7 @@ def test_free_field_with_a_wrong_root_two_fails(wrong: type[WrongNoise]) -> None
 
 
 def test_free_field_with_a_scaled_score_fails() -> None:
-    path = ReversePath(Scaled(free_path().model.base, None), free_path().kernel)
+    path = ReversePath(Scaled(free_path().model.base, None), free_path().levels)
     assert min(p_values(free_ranks(path, 6, 600).raw)) < FAILS
 
 
@@ -213,14 +213,6 @@ def test_two_peaks_with_a_scaled_score_fail(factor: float) -> None:
 PHI4 = ScalarPhi4(0.2, 0.05)
 
 
-class Shrunk(LatticeScore):
-    """A denoiser 20 % too small."""
-
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-        d, u = super().denoise(xk, sigma, frame)
-        return 0.8 * d, u
-
-
 class WrongSign(ReversePath):
     """log F with the wrong sign."""
 
@@ -232,9 +224,7 @@ class WrongSign(ReversePath):
 def bad_path(kind: type[ReversePath]) -> ReversePath:
     phi = equilibrium(PHI4, (2, 2), 4096)
     model = Shrunk(phi4_model(PHI4, phi).base, None)
-    path = ReversePath.predicted(model, levels_of(model, 8))
-    path.calibrate(phi, noise_of("test/calibrate", len(phi), (2, 2)), still, chunk=4096)
-    return kind(model, path.kernel)
+    return kind(model, levels_of(model, 8))
 
 
 def bad_ranks(kind: type[ReversePath]) -> PathRanks:

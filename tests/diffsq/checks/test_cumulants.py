@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "n_steps": 4, "batch_size": 64, "validate_every": 4, "checkpoint_every": 4, "warmup": 1,
             "validation_fraction": 0.25,
         },
-        "sampling": {"n_samples": 1024, "n_levels": 6, "n_forward": 64, "n_calibration": 1024},
+        "sampling": {"n_samples": 1024, "n_levels": 6, "n_forward": 64},
     })  # fmt: skip
     (folder / "config.yaml").write_text(resolved_yaml(config), encoding="utf-8")
     phi = free_fields(FreeScalar(KAPPA), SHAPE, 4096, 5).numpy()

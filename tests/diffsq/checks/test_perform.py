@@ -14,7 +14,7 @@ import pytest
 from fields import free_fields
 from matplotlib.figure import Figure
 
-from diffsq.checks import calibration, levels, perform
+from diffsq.checks import calibration, perform
 from diffsq.checks.perform import MODULES, fits, read_options
 from diffsq.commands import check
 from diffsq.commands.arguments import CHECK_NAMES
@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
     "model": {"channels": 0, "n_levels": 2, "n_sigma": 6, "n_fit": 1024},
     "sde": {"sigma_min": 0.4},
     "training": {"n_steps": 4, "batch_size": 64, "validate_every": 4, "checkpoint_every": 4, "warmup": 1},
-    "sampling": {"n_samples": 64, "n_levels": 6, "n_forward": 64, "n_calibration": 1024},
+    "sampling": {"n_samples": 64, "n_levels": 6, "n_forward": 64},
 }
 SMALL = ["--set", "n_fields=64", "n_draws=7", "levels=[1, 4]", "--quiet", "--device", "cpu"]
 
@@ -104,21 +104,6 @@ def test_the_same_again_and_as_json(
     assert printed["result"] == first["result"]
 
 
-def test_kernels_of_a_check_are_kept(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured, made = levels.calibrated, list[int]()
-
-    def counted(*args: Any) -> Any:
-        made.append(1)
-        return measured(*args)
-
-    monkeypatch.setattr(levels, "calibrated", counted)
-    few: dict[str, Any] = {"n_fields": 40, "n_marks": 2, "n_levels": (4,), "n_calibration": 100}
-    for placements, n_samples, n_made in ((("ve",), 40, 1), (("ve", "vp"), 64, 2), (("ve", "vp"), 64, 2)):
-        levels.run(open_run(finished), Silent(), placements=placements, n_samples=n_samples, **few)
-        assert len(made) == n_made
-    shutil.rmtree(finished / "checks")
-
-
 def test_a_file_of_somebody_else_and_a_figure_that_is_gone(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +143,7 @@ def test_a_negative_verdict_is_code_1(finished: Path, monkeypatch: pytest.Monkey
 def test_a_sampler_that_is_too_narrow_is_found_out(finished: Path) -> None:
     """The kernel of the run with variances halved: the raw ranks fail, the corrected ones do not."""
     bench = open_run(finished)
-    bench.path.kernel.variance *= 0.5
+    bench.path.variance *= 0.5
     result = calibration.run(bench, Silent(), n_fields=256, n_draws=7, levels=[4])
     assert result["p"]["raw"] < 1e-12
     assert result["p"]["corrected"] > 1e-4

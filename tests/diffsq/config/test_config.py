@@ -93,6 +93,12 @@ def test_unknown_keys_name_the_nearest(config_file: Path, override: str, expecte
         ("sde.sigma_max=0.1", ["sde.sigma_max", "sde.sigma_min", "0.1"]),
         ("seed=-1", ["seed", "-1"]),
         ("sde.kind=vp", ["sde.kind is called sampling.sde since version 0.2"]),
+        (
+            "sampling.placement=adapted",
+            ["sampling.placement is gone since version 0.3: the levels"],
+        ),
+        ("sampling.n_calibration=64", ["sampling.n_calibration is gone", "remove it"]),
+        ("chain.n_calibration=64", ["chain.n_calibration is gone", "remove it"]),
         ("name=../up", ["name", "../up"]),
         ("name.x=1", ["name", "not a section"]),
         ("kappa", ["key.path=value"]),

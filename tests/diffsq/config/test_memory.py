@@ -46,8 +46,6 @@ def test_points_need_memory_for_their_powers(memory: Path) -> None:
     ("settings", "stage", "key"),
     [
         (["lattice.shape=[128,128]"], "ensemble", "ensemble.n_configs"),
-        (["ensemble.n_configs=8192", "sampling.n_samples=256", "lattice.shape=[128,128]"], "sample",
-         "sampling.n_calibration"),
         (["ensemble.n_configs=1024", "sampling.n_samples=65536", "lattice.shape=[64,64]"], "sample",
          "sampling.n_samples"),
         (["ensemble.n_configs=1024", "training.batch_size=2048", "lattice.shape=[64,64]"], "train",

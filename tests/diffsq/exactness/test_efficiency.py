@@ -46,7 +46,7 @@ def test_either_ess_below_the_floor_warns(reverse: float, forward: float) -> Non
 
 
 CAUSES = {
-    "tails": ("thin tails", "ensemble.n_configs and sampling.n_calibration (now 8192)"),
+    "tails": ("thin tails", "raise ensemble.n_configs"),
     "first level": ("of the variance of log w", "lower sde.sigma_min (now 0.2)"),
     "levels": ("raise sampling.n_levels (now 20)", "diffsq check levels RUN"),
     "volume": ("c = 0.0015 per site", "chain.block"),
@@ -69,7 +69,7 @@ CAUSES = {
     ],
 )
 def test_the_advice_fits_the_cause(found: dict[str, Any], volume: int, causes: list[str]) -> None:
-    _, *advice = warnings(found, 1000, volume, 8192)
+    _, *advice = warnings(found, 1000, volume)
     assert len(advice) == len(causes)
     for line, cause in zip(advice, causes, strict=True):
         assert all(part in line for part in CAUSES[cause]), (cause, line)
@@ -81,7 +81,7 @@ def gaussian(v: float, n: int = 4000, shape: tuple[int, ...] = (8, 8)) -> tuple[
     rng = np.random.default_rng(3)
     samples = Ensemble.from_fields(
         rng.normal(size=(n, *shape)), FreeScalar(0.2), log_weight=-v / 2 + np.sqrt(v) * rng.normal(size=n),
-        attrs={"generated": {"levels": [0.0, 0.2, 1.0, 5.0], "n_calibration": 512}},
+        attrs={"generated": {"levels": [0.0, 0.2, 1.0, 5.0]}},
     )  # fmt: skip
     parts = np.sqrt(v / 3) * rng.normal(size=(n, 3))
     forward = {"model": (v / 2 + parts.sum(1)).tolist(), "increments": parts, "chain": np.arange(n) % 16}

@@ -39,8 +39,7 @@ def weighted(action: ScalarPhi4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Path samples with reverse log-weights, and forward log-weights of other equilibrium fields."""
     phi = equilibrium(action, SHAPE, 4096)
     model = phi4_model(action, phi)
-    path = ReversePath.predicted(model, levels_of(model, 4))
-    path.calibrate(phi, noise_of("test/calibrate", 4096, SHAPE), still, chunk=4096)
+    path = ReversePath(model, levels_of(model, 4))
     fields, log_w = path.sample(action.action, noise_of(f"test/{action.kappa}", N, SHAPE), still)
     held_out = equilibrium(action, SHAPE, 4096, 77)
     forward, _ = path.weigh(held_out, action.action, noise_of("test/up", 4096, SHAPE), still)

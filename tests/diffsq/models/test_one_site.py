@@ -21,9 +21,7 @@ def path_of(action: ScalarPhi4, factor: float = 1.0) -> ReversePath:
     phi = equilibrium(action, SITE, 4096)
     model = phi4_model(action, phi)
     model.base.g.mul_(factor)
-    path = ReversePath.predicted(model, levels_of(model, 10))
-    path.calibrate(phi, noise_of("site/calibrate", len(phi), SITE), still, chunk=4096)
-    return path
+    return ReversePath(model, levels_of(model, 10))
 
 
 def weighted(log_w: Tensor, values: Tensor) -> tuple[float, float]:
@@ -57,7 +55,7 @@ def test_weights_do_not_depend_on_the_batch() -> None:
     action = ScalarPhi4(0.22, 0.1)
     phi = equilibrium(action, (4, 4), 512)
     model = phi4_model(action, phi)
-    path = ReversePath.predicted(model, levels_of(model, 6))
+    path = ReversePath(model, levels_of(model, 6))
     noise = noise_of("site/split", 96, (4, 4))
     whole, log_w = path.sample(action.action, noise, still)
     for part in (slice(0, 1), slice(1, 32), slice(32, 96)):

@@ -99,7 +99,7 @@ def test_free_field_nothing_is_left_to_fit() -> None:
     assert 0.2 < ratio < 1
     assert blind_gain > 10 * good_gain
     # every path weighs the same
-    path = ReversePath.predicted(LatticeScore(good, None), geometric(8, 0.1, 10.0))
+    path = ReversePath(LatticeScore(good, None), geometric(8, 0.1, 10.0))
     _, log_w = path.sample(action.action, noise_of("test/free", 256, SHAPE), still)
     assert log_w.std() < 1e-9
     good.coefficients.add_(1e-3)

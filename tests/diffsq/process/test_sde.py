@@ -143,7 +143,7 @@ def test_vp_weights_in_its_own_variables_are_those_of_the_path() -> None:
     model = phi4_model(action, equilibrium(action, shape, 2048))
     sde = VPSDE(*(float(model.base.log_sigma[i].exp()) for i in (0, -1)))
     levels, n, v = sde.levels(4), 5, 4
-    path, p = ReversePath.predicted(model, levels), model.momenta
+    path, p = ReversePath(model, levels), model.momenta
     trail: dict[int, torch.Tensor] = {}
     _, log_w = path.sample(
         action.action, noise_of("vp", n, shape), still, lambda level, x: trail.update({level: x})
@@ -163,10 +163,10 @@ def test_vp_weights_in_its_own_variables_are_those_of_the_path() -> None:
         noise = (1 - math.exp(-k_integral)) if step else f[1] ** 2 * float(levels[1]) ** 2
         law = path.reverse(trail[step + 1], step, still(step))
         mean = f[step] * p.fields(law.mean).reshape(n, v).numpy()
-        cov = f[step] ** 2 * dense(path.kernel.variance[step])
+        cov = f[step] ** 2 * dense(path.variance[step])
         zero = law.zero.variance  # the zero mode's own law, per field
         for i in range(n):
-            own = cov + f[step] ** 2 * (float(zero[i]) - float(path.kernel.variance[step, 0])) / v
+            own = cov + f[step] ** 2 * (float(zero[i]) - float(path.variance[step, 0])) / v
             expected[i] += multivariate_normal.logpdf(y[step + 1][i], a * y[step][i], noise * np.eye(v))
             expected[i] -= multivariate_normal.logpdf(y[step][i], mean[i], own)
     assert log_w.numpy() == pytest.approx(expected, abs=1e-8)

@@ -23,7 +23,7 @@ from lattice.errors import InputError
 from lattice.observables.measure import measure
 
 MIXED = {"moves": ["denoise", "hmc", "wolff", "independence"], "depth": 1.0, "n_chains": 4, "n_steps": 60,
-         "n_therm": 40, "start": "ensemble", "n_calibration": 64}  # fmt: skip
+         "n_therm": 40, "start": "ensemble"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_models import equilibrium, free_model, geometric, noise_of, phi4_model, spoil, still
-from small_paths import SHAPE, TWO, N, calibrated, draw, good_path, truth
+from small_models import Shrunk, equilibrium, free_model, geometric, noise_of, phi4_model, spoil, still
+from small_paths import SHAPE, TWO, N, draw, good_path, path_of, truth
 from torch import Tensor
 
 from diffsq.exactness.weights import ln_z
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.symmetry import IDENTITY, Symmetry
-from diffsq.sampling.lattice_path import ReversePath
+from diffsq.models.symmetry import Symmetry
+from diffsq.sampling.lattice_path import VERSION, ReversePath, path_from
+from diffsq.sampling.reverse_chain import rise
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator, one_site_moments
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.weights import effective_sample_size
@@ -36,7 +39,7 @@ def weighted(phi: Tensor, log_w: Tensor, observable: Tensor) -> tuple[float, flo
 def test_free_field_every_path_weighs_z(shape: tuple[int, ...], n_levels: int) -> None:
     action, model = FreeScalar(0.2), free_model(shape, 0.2)
     exact = 0.5 * np.log(2 * np.pi * free_propagator(0.2, shape)).sum()
-    path = ReversePath.predicted(model, geometric(n_levels, 0.05, 8.0))
+    path = ReversePath(model, geometric(n_levels, 0.05, 8.0))
     noise = noise_of("free", 64, shape)
     phi, log_w = path.sample(action.action, noise, still)
     assert log_w.numpy() == pytest.approx(exact, abs=1e-10)
@@ -46,7 +49,7 @@ def test_free_field_every_path_weighs_z(shape: tuple[int, ...], n_levels: int) -
 def test_free_field_a_wrong_propagator_spreads_the_weights() -> None:
     model = free_model((4, 4), 0.2)
     model.base.g.mul_(1.1)
-    path = ReversePath.predicted(model, geometric(7, 0.05, 8.0))
+    path = ReversePath(model, geometric(7, 0.05, 8.0))
     _, log_w = path.sample(FreeScalar(0.2).action, noise_of("free", 4096, (4, 4)), still)
     exact = 0.5 * np.log(2 * np.pi * free_propagator(0.2, (4, 4))).sum()
     value, error = ln_z(log_w.numpy())
@@ -55,7 +58,7 @@ def test_free_field_a_wrong_propagator_spreads_the_weights() -> None:
 
 
 def test_increments_vanish_for_the_free_field() -> None:
-    path = ReversePath.predicted(free_model((4, 4), 0.15), geometric(5, 0.1, 6.0))
+    path = ReversePath(free_model((4, 4), 0.15), geometric(5, 0.1, 6.0))
     phi = noise_of("any", 32, (4, 4))(0)
     _, steps = path.weigh(phi, FreeScalar(0.15).action, noise_of("up", 32, (4, 4)), still)
     assert steps.shape == (32, 5)
@@ -89,20 +92,12 @@ def test_two_by_two_against_quadrature() -> None:
 def test_kappa_zero_against_one_site_integrals() -> None:
     action = ScalarPhi4(0.0, 0.022)
     phi = equilibrium(action, (4, 4), 4096)
-    path = calibrated(phi4_model(action, phi), 8, phi)
+    path = path_of(phi4_model(action, phi), 8)
     x, log_w = path.sample(action.action, noise_of("zero", 4096, (4, 4)), still)
     value, error = ln_z(log_w.numpy())
     assert abs(value - 0.57827798 * 16) < 4 * error
     value, error = weighted(x, log_w, (x**2).mean((1, 2)))
     assert abs(value - one_site_moments(action, (2,))[0]) < 4 * error
-
-
-class Shrunk(LatticeScore):
-    """A denoiser 20 % too small."""
-
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-        d, u = super().denoise(xk, sigma, frame)
-        return 0.8 * d, u
 
 
 def bad_model(kind: str) -> LatticeScore:
@@ -114,7 +109,7 @@ def bad_model(kind: str) -> LatticeScore:
 
 @pytest.mark.parametrize("kind", ["random U-Net", "shrunk"])
 def test_a_bad_score_costs_efficiency_never_correctness(kind: str) -> None:
-    path = calibrated(bad_model(kind), 8, equilibrium(TWO, SHAPE, 4096))
+    path = path_of(bad_model(kind), 8)
     phi, log_w = draw(path)
     value, error = ln_z(log_w.numpy())
     assert abs(value - truth().ln_z) < 4 * error
@@ -162,7 +157,7 @@ FRAMES = [Symmetry((1, 2), (-1,), True), Symmetry((0, 3), (), False), Symmetry((
 def test_weights_are_invariant_when_the_whole_path_is_transformed(g: Symmetry) -> None:
     action = ScalarPhi4(0.22, 0.04)
     phi = equilibrium(action, (4, 4), 2048)
-    path = calibrated(spoil(phi4_model(action, phi, channels=4), 0.03), 3, phi)
+    path = path_of(spoil(phi4_model(action, phi, channels=4), 0.03), 3)
     noise = noise_of("symmetry", 64, (4, 4))
     x, log_w = path.sample(action.action, noise, FRAMES.__getitem__)
     there, same = path.sample(action.action, lambda s: g(noise(s)), lambda s: After(FRAMES[s], g))  # type: ignore[arg-type, return-value]
@@ -176,9 +171,51 @@ def test_weights_are_invariant_when_the_whole_path_is_transformed(g: Symmetry) -
 def test_weights_are_even() -> None:
     action = ScalarPhi4(0.22, 0.04)
     phi = equilibrium(action, (4, 4), 2048)
-    path = calibrated(spoil(phi4_model(action, phi, channels=4), 0.03), 3, phi)
+    path = path_of(spoil(phi4_model(action, phi, channels=4), 0.03), 3)
     noise = noise_of("symmetry", 64, (4, 4))
     x, log_w = path.sample(action.action, noise, FRAMES.__getitem__)
     mirror, same = path.sample(action.action, lambda s: -noise(s), FRAMES.__getitem__)
     assert torch.allclose(mirror, -x, atol=1e-5)
     assert torch.allclose(same, log_w, atol=1e-4)
+
+
+# --- the variances of the steps ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kappa", [0.24, 0.30])
+def test_stated_variances_are_those_of_fresh_fields(kappa: float) -> None:
+    """In the symmetric and in the broken phase: residuals of noised fields that the fit never saw."""
+    action, shape, n = ScalarPhi4(kappa, 0.022), (4, 4), 4096
+    path = path_of(phi4_model(action, equilibrium(action, shape, n)), 6)
+    x, noise, p = equilibrium(action, shape, n, 6), noise_of("test/fresh", n, shape), path.momenta
+    for step, low, high in rise(path.levels, x, noise, range(path.n_levels)):
+        law = path.reverse(high, step, still(step))
+        power = p.class_mean(law.residual(low).abs() ** 2).mean(0) / law.variance
+        error = (2 / (n * p.multiplicity)).sqrt()
+        assert ((power - 1)[1:].abs() < 0.03 + 4 * error[1:]).all()
+        whole = ((power - 1) * p.multiplicity)[1:].sum() / p.volume
+        assert abs(float(whole)) < 0.015
+        assert abs(float(whole) - 0.05) > 0.015  # negative control: 5 % wider
+        zero, z = law.zero, law.residual(low)[..., 0, 0].real
+        variance = (1 - zero.q) * (zero.variance + zero.q * zero.shift**2) + zero.q * zero.minor
+        off = (z - zero.q * zero.shift) ** 2 / variance - 1
+        gate = 0.03 + 4 * float(off.std()) / math.sqrt(n)
+        assert abs(float(off.mean())) < gate
+        assert abs(float((1 + off).mean()) / 1.3 - 1) > gate  # negative control: 30 % wider
+
+
+def test_samples_tell_their_path() -> None:
+    path = good_path()
+    made = {"sampler": "path", "law": VERSION, "levels": path.levels.tolist()}
+
+    def samples(**changes: object) -> Ensemble:
+        attrs = {"generated": {**made, **changes}}
+        return Ensemble.from_fields(np.zeros((2, *SHAPE)), TWO, attrs=attrs)
+
+    same = path_from(samples(), path.model, torch.device("cpu"))
+    assert torch.equal(same.levels, path.levels)
+    assert torch.equal(same.variance, path.variance)
+    with pytest.raises(InputError, match="of method euler have no path"):
+        path_from(samples(sampler="euler"), path.model, torch.device("cpu"))
+    with pytest.raises(InputError, match=f"of version 4 of the path, this is {VERSION}; sample again"):
+        path_from(samples(law=4), path.model, torch.device("cpu"))

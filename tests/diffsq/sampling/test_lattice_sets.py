@@ -15,15 +15,14 @@ from fields import free_fields
 from killer import killed
 from longer import same_numbers
 from small_config import ACTION, SETTINGS, make_ensemble
-from small_models import equilibrium, levels_of, noise_of, phi4_model, still
+from small_models import equilibrium, noise_of, phi4_model, still
+from small_paths import path_of
 
 from diffsq.config.config import Config, config_from_dict
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import forward_ess
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
-from diffsq.sampling import lattice_path
-from diffsq.sampling.lattice_kernel import calibrated
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.lattice_sets import sample, wiener_of
 from diffsq.training.lattice import train
@@ -35,7 +34,7 @@ from lattice.statistics.pulls import mean_and_error
 
 
 def config(**sampling: Any) -> Config:
-    small = {"n_samples": 100, "n_levels": 4, "n_forward": 64, "n_calibration": 128}
+    small = {"n_samples": 100, "n_levels": 4, "n_forward": 64}
     return config_from_dict({**SETTINGS, "sampling": {**small, **sampling}})
 
 
@@ -107,39 +106,9 @@ def test_sigkill_between_shards_and_the_same_again(work: Path, ensemble: Ensembl
     straight = draw(work, ensemble, tmp_path / "straight", n_samples=2100)
     assert resumed.identity == straight.identity
     assert np.array_equal(resumed.phi, straight.phi)
-    for name in ("forward.json", "sequence.h5", "kernel.safetensors"):
+    for name in ("forward.json", "sequence.h5"):
         a, b = tmp_path / "killed" / name, tmp_path / "straight" / name
         assert a.read_bytes() == b.read_bytes(), name
-
-
-def test_kernels_survive_a_kill_and_damage(
-    work: Path, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed between calibration and sampling: neither the kernel nor that of the Wiener filter is remade."""
-    model, made = load_model(work / "train", LatticeScore), list[int]()
-    measured = lattice_path.calibrated
-
-    def counted(*args: Any) -> Any:
-        made.append(1)
-        return measured(*args)
-
-    monkeypatch.setattr(lattice_path, "calibrated", counted)
-    killed("forward weights", 0, sample, config(), model, ensemble, tmp_path / "killed")
-    resumed = draw(work, ensemble, tmp_path / "killed")
-    assert made == []
-    straight = draw(work, ensemble, tmp_path / "straight")
-    assert len(made) == 2
-    assert np.array_equal(resumed.phi, straight.phi)
-    for name in ("forward.json", "kernel.safetensors", "kernel-wiener.safetensors"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
-    draw(work, ensemble, tmp_path / "straight", n_samples=140, n_forward=80)
-    assert len(made) == 2, "the kernel knows nothing of how many samples are drawn from it"
-    kernel = tmp_path / "straight" / "kernel.safetensors"
-    sound = kernel.read_bytes()
-    kernel.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
-    draw(work, ensemble, tmp_path / "straight", n_samples=150, n_forward=80)
-    assert len(made) == 3
-    assert kernel.read_bytes() == sound
 
 
 @pytest.mark.parametrize("method", ["euler", "pc", "heun"])
@@ -200,12 +169,6 @@ def test_infinite_weights_stop(
     assert not (tmp_path / "manifest.json").exists()
 
 
-def path_of(model: LatticeScore, phi: torch.Tensor) -> ReversePath:
-    """The path calibrated for this model, the same noise for all."""
-    noise = noise_of("calibrate", len(phi), tuple(phi.shape[1:]))
-    return ReversePath(model, calibrated(model, levels_of(model, 12), phi, noise, still))
-
-
 def more_kl(a: ReversePath, b: ReversePath, action: ScalarPhi4, phi: torch.Tensor) -> tuple[float, float]:
     """Path KL of b minus that of a on the same noised fields, and its error: ln Z drops out."""
     up = noise_of("up", len(phi), tuple(phi.shape[1:]))
@@ -217,15 +180,13 @@ def test_the_wiener_rival_is_the_base_in_a_free_field() -> None:
     action = FreeScalar(0.2)
     phi = free_fields(action, (6, 6), 1024, seed=4)
     base = phi4_model(action, phi[:512], n_sigma=8)
-    more, error = more_kl(
-        path_of(base, phi[:512]), path_of(wiener_of(base.base), phi[:512]), action, phi[512:]
-    )
+    more, error = more_kl(path_of(base, 12), path_of(wiener_of(base.base), 12), action, phi[512:])
     assert abs(more) < 4 * error
     assert error < 0.02
 
 
-def test_the_wiener_rival_has_a_kernel_of_its_own() -> None:
-    """Near kappa_c it has zero mode, tilt and coupling as the base has, and loses by its score alone."""
+def test_the_wiener_rival_is_the_linear_filter_with_its_own_variance() -> None:
+    """Near kappa_c it has the law of the zero mode that the base has, wider steps, and loses by its score."""
     action, shape = ScalarPhi4(0.27, 0.022), (6, 6)
     phi = equilibrium(action, shape, 1024)
     base = phi4_model(action, phi[:512], n_sigma=8)
@@ -235,11 +196,10 @@ def test_the_wiener_rival_has_a_kernel_of_its_own() -> None:
     assert base.base.coefficients.any()  # as it was
     x, sigma = phi[:8], torch.full((8,), 0.5, dtype=torch.float64)
     assert torch.allclose(rival.score(x, sigma), bare.score(x, sigma), atol=1e-12)
-    paths = [path_of(model, phi[:512]) for model in (base, rival, bare)]
-    for name in ("tilt", "coupling", "zero_slope", "two_peaks"):
-        fitted = [bool(getattr(path.kernel, name).any()) for path in paths]
-        assert fitted[:2] == [True, True], name
-        assert not fitted[2] or name == "zero_slope"  # negative control: the rival of 0.2
+    paths = [path_of(model, 12) for model in (base, rival, bare)]
+    assert [path.two_peaks for path in paths] == [True, True, False]
+    assert paths[1].variance.sum() > paths[0].variance.sum()
+    assert torch.equal(paths[1].variance, paths[2].variance)
     up = noise_of("up", 512, shape)
     sizes = [forward_ess(path.weigh(phi[512:], action.action, up, still)[0].numpy()) for path in paths[:2]]
     (base_ess, error), (rival_ess, its_error) = sizes
@@ -286,7 +246,7 @@ def test_forward_weights_that_are_there_are_not_made_again(
         draw(work, ensemble, tmp_path, n_samples=128, n_forward=64)
 
 
-@pytest.mark.parametrize("name", ["forward.json", "shard-0000.h5", "kernel.json"])
+@pytest.mark.parametrize("name", ["forward.json", "shard-0000.h5"])
 def test_a_file_of_somebody_else_is_never_replaced(
     name: str, work: Path, ensemble: Ensemble, tmp_path: Path
 ) -> None:

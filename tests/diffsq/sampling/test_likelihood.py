@@ -301,7 +301,7 @@ def test_ln_z_by_flow_by_path_and_by_quadrature() -> None:
     assert error < 1e-3
     assert abs(value - truth) < 4 * error + 5e-4  # the step: 2e-4 at 10 levels
     assert effective_sample_size(log_w)[0] > 0.995
-    path = ReversePath.predicted(model, levels_of(model, 10))
+    path = ReversePath(model, levels_of(model, 10))
     from_path = ln_z(path.sample(TWO.action, noise_of("agree", n, SHAPE), lambda step: IDENTITY)[1].numpy())
     assert abs(value - from_path[0]) < 4 * math.hypot(error, from_path[1])
     # one Hutchinson probe: E[e^eta] > 1 lifts ln Z
