@@ -105,7 +105,7 @@ class BlockPath:
     def reverse(self, x: Tensor, phi: Tensor, step: int, frame: Symmetry) -> Tensor:
         """Mean (n, n_sites) of R_B(x_n^B | x_{n+1} = x, phi_O), n = `step`; phi_B does not matter."""
         at, p = self.steps[step], self.momenta
-        dk, _ = self.model.denoise(p.modes(x), at.high.expand(len(x)), frame)
+        dk = self.model.denoise(p.modes(x), at.high.expand(len(x)), frame)
         d, value = p.fields(dk), self.inside(x)
         missed = torch.where(self.mask, 0.0, phi - d)
         pull = self.inside(p.fields(at.precision * p.modes(missed)))

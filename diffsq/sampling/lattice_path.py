@@ -58,7 +58,7 @@ class ReversePath(ReverseChain):
         """R(x_n | x_{n+1} = x)."""
         sigma, rho = self.levels[n + 1].expand(len(x)), self.rho[n]
         xk = self.momenta.modes(x)
-        d, _ = self.model.denoise(xk, sigma, frame)
+        d = self.model.denoise(xk, sigma, frame)
         posterior = self.model.base.zero_mode.posterior(xk[..., 0, 0].real, sigma)
         shift, zero = zero_mode_law(
             posterior, d[..., 0, 0].real, rho, self.bridge[n], self.zero_scale[n], self.two_peaks

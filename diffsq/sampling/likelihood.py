@@ -82,7 +82,7 @@ class ProbabilityFlow:
         inside = torch.maximum(sigma, smallest).expand(len(y))
         w, c = (self.momenta.expand(q) for q in self.model.base.wiener(inside))
         xk = self.momenta.modes(self.to_fields(y, inside[0]))
-        d, _ = self.model.denoise(xk, inside, self.frame)
+        d = self.model.denoise(xk, inside, self.frame)
         return (sigma / inside[0]) * self.momenta.fields((d - w * xk) / c.sqrt())
 
     def divergence(

@@ -94,7 +94,7 @@ def test_the_conditional_law_against_dense_matrices() -> None:
         c = path.model.posterior_variance(high)[0].clone()
         c[0] = path.model.base.wiener(high)[1][0, 0]
         cov = p.fields(p.expand(c) * p.modes(unit)).reshape(v, v).numpy()
-        dk, _ = path.model.denoise(p.modes(x), at.high.expand(n))
+        dk = path.model.denoise(p.modes(x), at.high.expand(n))
         d = p.fields(dk).flatten(1).numpy()
         found = path.log_reverse(values, path.reverse(x, phi, step, IDENTITY), step).numpy()
         gain = cov[np.ix_(b, out)] @ np.linalg.inv(cov[np.ix_(out, out)])

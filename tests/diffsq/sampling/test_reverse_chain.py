@@ -133,7 +133,7 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
     for step in range(5):
         high = levels[step + 1].expand(n)
         modes = path.momenta.modes(trail[step + 1])
-        d, _ = path.model.denoise(modes, high)
+        d = path.model.denoise(modes, high)
         rho = 1 - levels[step] ** 2 / levels[step + 1] ** 2
         mean = (trail[step + 1] + rho * (path.momenta.fields(d) - trail[step + 1])).reshape(n, v).numpy()
         bridge = rho * levels[step] ** 2
