@@ -34,6 +34,7 @@ from diffsq.config.sections import (
     ChainParameters,
     Checks,
     LatticeConfig,
+    LatticeModel,
     ModelConfig,
     PointSampling,
     PointTraining,
@@ -42,6 +43,8 @@ from diffsq.config.sections import (
     SdeConfig,
     ShapeConfig,
     TrainingConfig,
+    check_each,
+    of_model,
 )
 from diffsq.config.version import unreadable
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
@@ -86,7 +89,7 @@ class Config(Section):
     action: Built = None
     lattice: ShapeConfig | None = None
     ensemble: Any
-    models: tuple[Literal["score", "energy"], ...] = ("score",)
+    models: tuple[Literal["closed", "score", "energy"], ...] = ("score",)
     training: Any = None
     sampling: Any = None
     checks: Checks = Field(default_factory=dict)
@@ -155,11 +158,14 @@ class Config(Section):
 
 class LatticeRun(Config):
     """Real fields on a two-dimensional lattice; `action: null` takes the action of the ensemble it is
-    given."""
+    given.
+
+    models: "score" is the model of the section `model`, "closed" the closed-form regression alone.
+    """
 
     lattice: LatticeConfig
     ensemble: MonteCarlo
-    models: tuple[Literal["score"], ...] = ("score",)
+    models: tuple[LatticeModel, ...] = ("score",)
     sde: SdeConfig = SdeConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -170,8 +176,10 @@ class LatticeRun(Config):
     def _consistent(self) -> Self:
         if self.action is not None:
             self.action.check_normalisable(self.lattice.shape)
-        if self.checks and self.sampling.method != "path":
-            raise InputError(f"checks need sampling.method path, got {self.sampling.method}")
+        for key, given in (("method", self.sampling.method), ("n_samples", self.sampling.n_samples)):
+            check_each(f"sampling.{key}", given, self.models)
+        if self.checks and self.models and self.method != "path":
+            raise InputError(f"checks need sampling.method path, got {self.method}")
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape:
             if extent % factor:
@@ -182,6 +190,30 @@ class LatticeRun(Config):
                     f"the U-Net's halvings; take {' or '.join(near)}, or a smaller model.n_levels"
                 )
         return self
+
+    @property
+    def method(self) -> str:
+        """The sampler of the first model."""
+        return of_model(self.sampling.method, self.models[0])
+
+    @property
+    def n_samples(self) -> int:
+        """How many fields are drawn of the first model."""
+        return of_model(self.sampling.n_samples, self.models[0])
+
+    def of(self, name: str) -> Self:
+        """The run of one of `models` alone, as if that were all: its model and how it is sampled."""
+        if name not in self.models:
+            raise InputError(f"the run has no model {name}{nearest(name, self.models)}")
+        sampling, own = self.sampling, self.model
+        settings = {
+            "method": of_model(sampling.method, name),
+            "n_samples": of_model(sampling.n_samples, name),
+        }
+        if name == "closed":
+            own = ModelConfig(channels=0, n_levels=1, n_sigma=own.n_sigma, n_fit=own.n_fit)
+        alone = {"models": (name,), "model": own, "sampling": sampling.model_copy(update=settings)}
+        return self.model_copy(update=alone)
 
 
 class PointRun(Config):

@@ -50,8 +50,9 @@ def sample(
 ) -> Ensemble:  # fmt: skip
     """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde).
 
-    model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
-    log-weights, kernel calibrated on the training chains, forward weights on held-out chains in forward.json.
+    config: of one model alone (`LatticeRun.of`). model: from `diffsq.train` or `diffsq.load_model`, trained
+    on this ensemble. For method "path": log-weights, kernel calibrated on the training chains, forward
+    weights on held-out chains in forward.json.
     More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
     finite.
@@ -60,23 +61,23 @@ def sample(
     settings, process = config.sampling, sde or config.sampling.sde[0]
     levels = levels_of(config, model.cpu(), ensemble, process)
     generated = {
-        "sampler": settings.method, "law": VERSION, "levels": levels.tolist(), "process": process,
+        "sampler": config.method, "law": VERSION, "levels": levels.tolist(), "process": process,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode", "model": model.about["sha256"],
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
         "n_calibration": settings.n_calibration,
     }  # fmt: skip
     key = sha256_text(canonical_json(generated))
-    request = claim(out, key, {"n_samples": settings.n_samples, "n_forward": settings.n_forward})
+    request = claim(out, key, {"n_samples": config.n_samples, "n_forward": settings.n_forward})
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     model = model.to(device)
     work = Sampling(config, model, ensemble, out, key, process, levels.to(device), progress or Silent())
-    if settings.method == "path":
+    if config.method == "path":
         base = work.calibrate()
         path = with_unet(base.kernel, model)
         write_json(out / "forward.json", work.forward(path, base))
         work.draw(writer, partial(work.path_block, path))
     else:
-        work.draw(writer, partial(work.plain_block, steps.STEPS[settings.method]))
+        work.draw(writer, partial(work.plain_block, steps.STEPS[config.method]))
     writer.finish({"generated": generated, "request": request})
     return writer.read()
 
@@ -108,7 +109,8 @@ class Sampling:
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """Standard normal fields of the samples `index` in a stream of the process, by the step."""
-        stream = f"{stream}/{self.process}"
+        model = self.config.models[0]
+        stream = f"{stream}/{self.process}" + ("" if model == "score" else f"/{model}")  # none shares numbers
         return noise_of(self.config.seed, stream, index, self.model.shape, self.levels.device)
 
     def frames(self) -> Frames:
@@ -156,7 +158,9 @@ class Sampling:
     def forward(self, path: ReversePath, base: ReversePath) -> dict[str, Any]:
         """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
         rivals = {"model": path}
-        if self.model.unet is not None:
+        if self.model.unet is not None and self.config.model.base == "wiener":
+            rivals["wiener"] = base
+        elif self.model.unet is not None:
             rivals |= {"base": base, "wiener": self.calibrated("kernel-wiener", wiener_of(self.model.base))}
         rows = self.rows(True, self.config.sampling.n_forward)
         phi = self.fields(rows)
@@ -200,7 +204,7 @@ class Sampling:
 
     def draw(self, writer: EnsembleWriter, block_of: Callable[[Integers, Watch], Drawn]) -> None:
         """Write all shards that are not there yet, and the denoising sequence of the first field."""
-        n, size = self.config.sampling.n_samples, BLOCK * SHARD_BLOCKS
+        n, size = self.config.n_samples, BLOCK * SHARD_BLOCKS
         self.progress.start(n, "samples")
         for k, rows, kept in writer.spans(n, size):
             if kept is not None:

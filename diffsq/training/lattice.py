@@ -23,6 +23,7 @@ from diffsq.training.checkpoint import read_lines
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
 from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
+from diffsq.training.wiener import fit_wiener
 from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
@@ -106,7 +107,7 @@ class Training:
         self.phi = Rows.of(ensemble.phi, parts[0], self.device)
         self.held_out = HeldOut.of(ensemble, parts[1], config.seed, self.device)
         self.action = ensemble.action
-        sizes = config.model.model_dump(exclude={"n_fit"})
+        sizes = config.model.model_dump(exclude={"base", "n_fit"})
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes).to(self.device)
         self.loop = Loop(
             config.training, out, key, progress,
@@ -138,7 +139,7 @@ class Training:
         return model.eval()
 
     def fit_base(self) -> None:
-        """Propagator, noise range and regression base."""
+        """Propagator, noise range, and the closed form that the U-Net is a residual on."""
         sde, settings, base = self.config.sde, self.config.model, self.model.base
         g = propagator(self.model.momenta, self.phi)
         sigma_max = sde.sigma_max or 2 * math.sqrt(float(g[0]))
@@ -152,7 +153,10 @@ class Training:
         self.progress.start(settings.n_sigma, "regression base")
         n_fit = min(settings.n_fit, len(self.phi))
         noise = KeyedNoise(self.config.seed, "train/base", np.arange(n_fit), self.model.shape, self.device)
-        base.fit(self.phi, self.action.grad, noise, self.progress.update)
+        if settings.base == "wiener":
+            fit_wiener(base, self.phi, self.action.grad, noise, self.progress.update)
+        else:
+            base.fit(self.phi, self.action.grad, noise, self.progress.update)
         self.progress.close()
 
     def fit_unet(self, unet: nn.Module) -> nn.Module:
