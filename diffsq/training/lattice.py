@@ -152,8 +152,10 @@ class Training:
         base.set_action(self.action, FIELD_MARGIN * largest(self.phi, EVALUATE))
         self.progress.start(settings.n_sigma, "regression base")
         n_fit = min(settings.n_fit, len(self.phi))
-        noise = KeyedNoise(self.config.seed, "train/base", np.arange(n_fit), self.model.shape, self.device)
-        if settings.base == "wiener":
+        bare = settings.base == "wiener"
+        stream = "train/wiener" if bare else "train/base"
+        noise = KeyedNoise(self.config.seed, stream, np.arange(n_fit), self.model.shape, self.device)
+        if bare:
             fit_wiener(base, self.phi, self.action.grad, noise, self.progress.update)
         else:
             base.fit(self.phi, self.action.grad, noise, self.progress.update)
