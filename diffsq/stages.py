@@ -96,7 +96,14 @@ def make_samples(run: Run, progress: Progress) -> str:
         for sde in config.processes:
             folder = out / f"{name}-{sde}"
             made[folder.name] = sample(
-                config, model, ensemble, folder, sde=sde, progress=progress, device=run.device
+                config,
+                model,
+                ensemble,
+                folder,
+                name=name,
+                sde=sde,
+                progress=progress,
+                device=run.device,
             )
             if isinstance(config, LatticeRun):
                 diagnose(folder, config.seed)

@@ -105,7 +105,7 @@ def write_train(folder: Path, rng: np.random.Generator) -> None:
             "shells": shells,
             "gain_base": base,
             "gain_unet": unet,
-            "gain_unet_error": np.full(len(sigma), 5e-4),
+            "gain_unet_level_error": np.full(len(sigma), 5e-4),
             "total": {"base": base.sum(), "base_error": 0.03, "unet": unet.sum(), "unet_error": 0.002},
             "history": [{"step": 2000, "gain": unet.sum(), "gain_error": 0.002}],
         },

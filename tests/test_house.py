@@ -58,6 +58,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",
         "diffsq/report/reader": "diffsq/report/test_page",
+        "diffsq/report/sample_sets": "diffsq/report/test_page",
         "diffsq/report/sections": "diffsq/report/test_page",
         "diffsq/report/tables": "diffsq/report/test_page",
         "diffsq/stages": "diffsq/test_pipeline",

@@ -30,10 +30,14 @@ from diffsq.config.names import CHECK_NAMES
 from diffsq.config.presets import found
 from diffsq.config.section import Section, Seed, nearest, one_line, refuse_truth_values
 from diffsq.config.sections import (
+    FLOW_LEVELS,
     MIN_EXTENT,
+    MIN_FLOW_LEVELS,
+    PATH_LEVELS,
     ChainParameters,
     Checks,
     LatticeConfig,
+    LatticeModel,
     ModelConfig,
     PointSampling,
     PointTraining,
@@ -42,6 +46,8 @@ from diffsq.config.sections import (
     SdeConfig,
     ShapeConfig,
     TrainingConfig,
+    check_each,
+    of_model,
 )
 from diffsq.config.version import unreadable
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
@@ -91,7 +97,7 @@ class Config(Section):
     action: Built = None
     lattice: ShapeConfig | None = None
     ensemble: Any
-    models: tuple[Literal["score", "energy"], ...] = ("score",)
+    models: tuple[Literal["closed", "score", "energy"], ...] = ("score",)
     training: Any = None
     sampling: Any = None
     checks: Checks = Field(default_factory=dict)
@@ -160,11 +166,14 @@ class Config(Section):
 
 class LatticeRun(Config):
     """Real fields on a two-dimensional lattice; `action: null` takes the action of the ensemble it is
-    given."""
+    given.
+
+    models: "score" is the model of the section `model`, "closed" the closed-form regression alone.
+    """
 
     lattice: LatticeConfig
     ensemble: MonteCarlo
-    models: tuple[Literal["score"], ...] = ("score",)
+    models: tuple[LatticeModel, ...] = ("score",)
     sde: SdeConfig = SdeConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
@@ -175,8 +184,12 @@ class LatticeRun(Config):
     def _consistent(self) -> Self:
         if self.action is not None:
             self.action.check_normalisable(self.lattice.shape)
-        if self.checks and self.sampling.method != "path":
-            raise InputError(f"checks need sampling.method path, got {self.sampling.method}")
+        for key, given in (("method", self.sampling.method), ("n_samples", self.sampling.n_samples)):
+            check_each(f"sampling.{key}", given, self.models)
+        for name in self.models:
+            self._check_sampler(name)
+        if self.checks and self.models and self.method not in ("flow", "path"):
+            raise InputError(f"checks need sampling.method flow or path, got {self.method}")
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape:
             if extent % factor:
@@ -187,6 +200,51 @@ class LatticeRun(Config):
                     f"the U-Net's halvings; take {' or '.join(near)}, or a smaller model.n_levels"
                 )
         return self
+
+    def _check_sampler(self, name: str) -> None:
+        alone = self.of(name)
+        if alone.method == "flow" and alone.model.channels:
+            raise InputError(
+                "sampling.method flow needs a score whose divergence is closed-form, which a U-Net has not; take "
+                "sampling.method path, or model.channels 0"
+            )
+        if alone.method == "flow" and alone.n_levels < MIN_FLOW_LEVELS:
+            raise InputError(
+                f"sampling.n_levels: the flow's integrator of order 4 needs at least {MIN_FLOW_LEVELS}, got "
+                f"{alone.n_levels}"
+            )
+
+    @property
+    def method(self) -> str:
+        """The sampler of the first model."""
+        given = of_model(self.sampling.method, self.models[0])
+        if given != "auto":
+            return given
+        return "path" if self.model.channels and self.models[0] == "score" else "flow"
+
+    @property
+    def n_levels(self) -> int:
+        """Steps of the sampler of the first model."""
+        return self.sampling.n_levels or (FLOW_LEVELS if self.method == "flow" else PATH_LEVELS)
+
+    @property
+    def n_samples(self) -> int:
+        """How many fields are drawn of the first model."""
+        return of_model(self.sampling.n_samples, self.models[0])
+
+    def of(self, name: str) -> Self:
+        """The run of one of `models` alone, as if that were all: its model and how it is sampled."""
+        if name not in self.models:
+            raise InputError(f"the run has no model {name}{nearest(name, self.models)}")
+        sampling, own = self.sampling, self.model
+        settings = {
+            "method": of_model(sampling.method, name),
+            "n_samples": of_model(sampling.n_samples, name),
+        }
+        if name == "closed":
+            own = ModelConfig(channels=0, n_levels=1, n_sigma=own.n_sigma, n_fit=own.n_fit)
+        alone = {"models": (name,), "model": own, "sampling": sampling.model_copy(update=settings)}
+        return self.model_copy(update=alone)
 
 
 class PointRun(Config):

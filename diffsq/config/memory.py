@@ -29,14 +29,16 @@ def terms(config: Config, stage: str) -> Terms:
         if config.models and stage not in ("ensemble", "train"):
             found["sampling.n_samples"] = (config.sampling.n_samples, each)
         return found
+    alone = [config.of(name) for name in config.models]
     field = NUMBER * math.prod(config.shape)
     found = {"ensemble.n_configs": (config.ensemble.n_saved, float(field))}
-    if stage == "train" and config.model.channels:
+    if stage == "train" and config.model.channels and "score" in config.models:
         each = ACTIVATIONS * math.prod(config.shape) * config.model.channels
         found["training.batch_size"] = (config.training.batch_size, each)
-    if stage in ("sample", "measure", "report"):
-        copies = 1 if stage == "sample" else 2 * len(config.processes)
-        found["sampling.n_samples"] = (config.sampling.n_samples, copies * field)
+    if alone and stage in ("sample", "measure", "report"):
+        copies = 1 if stage == "sample" else 2 * len(config.processes) * len(config.models)
+        n_samples = max(model.n_samples for model in alone)
+        found["sampling.n_samples"] = (n_samples, copies * field)
     return found
 
 

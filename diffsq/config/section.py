@@ -105,7 +105,8 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
 def _keys(loc: Sequence[str | int], model: type[BaseModel]) -> list[str]:
     """The dotted key of a finding, without the tags that pydantic puts in for the members of a union."""
     known = {part for key in _known_keys(model) for part in key.split(".")}
-    return [str(part) for i, part in enumerate(loc) if not (i == 1 and len(loc) > 2 and part not in known)]
+    parts = [str(part) for i, part in enumerate(loc) if not (i == 1 and len(loc) > 2 and part not in known)]
+    return [part for part in parts if not part.startswith("<")]
 
 
 def _suggest(path: str, model: type[BaseModel]) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from diffsq.config.names import STEP_NAMES
-from diffsq.config.section import Section
+from diffsq.config.section import Section, nearest
 from lattice.actions.protocol import check_shape
 from lattice.errors import InputError
 from lattice.statistics.notation import parse_value
 
 MIN_EXTENT, MAX_EXTENT = 4, 4096
 Process = Literal["ve", "vp"]
+LatticeModel = Literal["closed", "score"]
 Checks = dict[str, dict[str, Any]]  # `diffsq check` NAME: {option: value}
 
 
@@ -65,12 +76,16 @@ class SdeConfig(Section):
 
 class ModelConfig(Section):
     """The score model: n_levels resolutions of the U-Net; n_sigma noise levels of the regression base, each
-    fitted to n_fit training fields."""
+    fitted to n_fit training fields.
+
+    base: what the U-Net is a residual on, the closed-form regression or the bare Wiener filter W x.
+    """
 
     channels: int = Field(default=8, ge=0, le=1024)
     n_levels: int = Field(default=3, ge=1, le=8)
     n_sigma: int = Field(default=32, ge=4)
     n_fit: int = Field(default=4096, ge=1)
+    base: Literal["regression", "wiener"] = "regression"
 
 
 class TrainingConfig(Section):
@@ -104,17 +119,57 @@ def some_process(sde: tuple[str, ...]) -> tuple[str, ...]:
     return sde
 
 
-class SamplingConfig(Section):
-    """Reverse process: "path" (exact log-weight), "euler", "pc" (predictor-corrector), "heun" (flow ODE).
+Method = Annotated[str, one_of("auto", "flow", "path", *STEP_NAMES)]
+FLOW_LEVELS, PATH_LEVELS = 24, 40  # steps where the config says nothing
+MIN_FLOW_LEVELS = 4  # what an integrator of order 4 needs
+NumberOfSamples = Annotated[int, Field(ge=20, le=10**9)]
+Setting = TypeVar("Setting")
+OrEach = Annotated[
+    Annotated[Setting, Tag("<one>")] | Annotated[dict[str, Setting], Tag("<each>")],
+    Discriminator(lambda given: "<each>" if isinstance(given, Mapping) else "<one>"),
+]
+"""A setting of all models, or a mapping with one for each."""
 
+
+def of_model(given: Setting | dict[str, Setting], name: str) -> Setting:
+    """The setting of one model."""
+    return given[name] if isinstance(given, dict) else given
+
+
+def check_each(key: str, given: object, models: Sequence[str]) -> None:
+    """InputError unless a mapping, if it is one, has an entry for each of `models` and no other.
+
+    >>> check_each("sampling.method", {"scor": "path"}, ["score"])
+    Traceback (most recent call last):
+        ...
+    lattice.errors.InputError: sampling.method.scor: no such model in models; did you mean score?
+    """
+    if not isinstance(given, Mapping):
+        return
+    for name in given:
+        if name not in models:
+            raise InputError(f"{key}.{name}: no such model in models{nearest(name, models)}")
+    if missing := [name for name in models if name not in given]:
+        raise InputError(f"{key} has no entry for {', '.join(missing)}")
+
+
+class SamplingConfig(Section):
+    """Reverse process: "flow", the probability flow with its density, and "path", steps of noise, both with
+    exact log-weights; "euler", "pc" (predictor-corrector), "heun" without. "auto" is the flow where the trace
+    of the score is closed-form, without a U-Net, else the path.
+
+    n_levels: steps of the integrator, null for 24 of the flow and 40 of all others. start: of the flow, both
+    signs of M or one and a random sign; "auto" is what is better on held-out fields.
     sde: the processes sampled through: "ve" variance-expanding, levels geometric in sigma; "vp"
     variance-preserving, levels uniform in its time.
+    method and n_samples may be mappings, one value for each of `models`.
     """
 
-    n_samples: int = Field(default=8192, ge=20, le=10**9)
-    n_levels: int = Field(default=40, ge=2)
+    n_samples: OrEach[NumberOfSamples] = 8192
+    n_levels: int | None = Field(default=None, ge=2)
     n_forward: int = Field(default=2048, ge=20)
-    method: Annotated[str, one_of("path", *STEP_NAMES)] = "path"
+    method: OrEach[Method] = "auto"
+    start: Literal["auto", "symmetric", "sector"] = "auto"
     sde: tuple[Process, ...] = ("ve",)
 
     @field_validator("sde")

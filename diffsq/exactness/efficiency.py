@@ -47,8 +47,9 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
     """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener.
 
-    forward: lists "model", "chain", "increments", with rivals "base" and "wiener" of the same fields. Every
-    number NAME has NAME_error beside it; reverse and forward have what `spread_of` says beside their ESS.
+    forward: lists "model", "chain", "increments", with rivals "base" and "wiener" of the same fields, the
+    second alone where it is the base; "gain" is over the base. Every number NAME has NAME_error beside it;
+    reverse and forward have what `spread_of` says beside their ESS.
     """
     assert samples.log_weight is not None
     times = forward.get("trajectory", np.arange(len(forward["model"])))
@@ -61,8 +62,8 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
     for name in ("wiener", "base", "model"):
         if name in forward:
             kl |= _numbers(name, forward_kl(np.array(forward[name])[in_time], (z, z_error), chain))
-    if "base" in forward:
-        difference = np.array(forward["base"])[in_time] - up
+    if rival := next((name for name in ("base", "wiener") if name in forward), None):
+        difference = np.array(forward[rival])[in_time] - up
         kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
     about, variance = samples.attrs["generated"], np.array(forward["increments"]).var(0)
     found = {

@@ -7,7 +7,7 @@ whatever the memory of the machine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -56,6 +56,20 @@ class Rows:
     def __getitem__(self, index: slice | Tensor, /) -> Tensor:
         chosen = index if isinstance(index, slice) else index.to(self.rows.device)
         return self.phi[self.rows[chosen]].to(self.device)
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A function of fields, (n, *shape) -> (n, *shape), of those that are asked for."""
+
+    fields: Fields
+    function: Callable[[Tensor], Tensor]
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, index: slice | Tensor, /) -> Tensor:
+        return self.function(self.fields[index])
 
 
 def split(fields: Fields, size: int) -> Iterator[Tensor]:

@@ -21,32 +21,39 @@ from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import IDENTITY, Symmetry, shared
 from diffsq.models.unet import UNet
 
-VERSION = 3  # of the function D for given weights: raise it with any change
+VERSION = 4  # of the function D for given weights: raise it with any change
 N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
 
 
 class LatticeScore(nn.Module):
     """Preconditioned score network for one lattice shape and one coupling point.
 
-    `unet` = None leaves the closed-form base. `gain` (n_sigma, n_class) is the further fraction of the Wiener
+    `unet` = None leaves the closed-form base. `sector`: a second base, of the fluctuations of one sign of M
+    alone, for the probability flow; None where P(M) has no sharp peaks. `gain` (n_sigma, n_class) is the further fraction of the Wiener
     posterior variance that the U-Net explains, measured on training data after the fit. `about` says what a
     trained model was trained on (its model.json).
     """
 
-    def __init__(self, base: RegressionBase, unet: UNet | None) -> None:
+    def __init__(
+        self, base: RegressionBase, unet: UNet | None, sector: RegressionBase | None = None
+    ) -> None:
         super().__init__()
         self.base = base
         self.unet = unet
+        self.sector = sector
         self.gain = nn.Buffer(torch.zeros_like(base.explained))
         self.about: dict[str, Any] = {}
 
     @classmethod
     def unfitted(
-        cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1
+        cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1, sector: int = 0
     ) -> "LatticeScore":
-        """Empty tables for a lattice, and a U-Net with fresh weights unless channels = 0."""
+        """Empty tables for a lattice, those of a sector if sector = 1, and a U-Net with fresh weights unless
+        channels = 0."""
         unet = UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels else None
-        return cls(RegressionBase(Momenta(tuple(shape)), n_sigma), unet)
+        momenta = Momenta(tuple(shape))
+        own = RegressionBase(momenta, n_sigma, sector=True) if sector else None
+        return cls(RegressionBase(momenta, n_sigma), unet, own)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -54,7 +61,8 @@ class LatticeScore(nn.Module):
         network = (
             {"channels": self.unet.channels, "n_levels": self.unet.n_levels} if self.unet is not None else {}
         )
-        return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network}
+        sector = {"sector": 1} if self.sector is not None else {}
+        return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network, **sector}
 
     @property
     def momenta(self) -> Momenta:

@@ -145,6 +145,11 @@ class RegressionBase(nn.Module):
         ends = (math.log(sigma_min), math.log(sigma_max))
         self.log_sigma.copy_(torch.linspace(*ends, len(self.log_sigma), dtype=torch.float64))
 
+    def set_centre(self, phi: Fields, chunk: int) -> None:
+        """<|M|> of the training fields."""
+        z = zero_modes(phi, chunk).abs().mean()
+        self.centre.copy_(z / math.sqrt(self.momenta.volume))
+
     def of_sector(self, phi: Tensor) -> Tensor:
         """phi (n, *shape) as this base sees it: in a sector phi sign(M) - <|M|>, else phi."""
         if not self.sector:

@@ -45,12 +45,16 @@ def level_schedule(levels: ArrayLike) -> Figure:
 @styled
 def path_kl(kl: Mapping[str, float | None]) -> Figure:
     """Absolute path KL(F||R) of the chain with the kernels "wiener", "base" and "model", in nats per field,
-    with their NAME_error, and the U-Net's "gain" = base - model with its paired "gain_error".
+    with their NAME_error, and the U-Net's "gain" over its base with its paired "gain_error".
 
     Kernels missing from ``kl`` leave no bar; without "gain" there is no second panel.
     """
+    of_wiener = kl.get("wiener") is not None and kl.get("base") is None
     known = [(*kernel, float(v)) for kernel in KERNELS if (v := kl.get(kernel[0])) is not None]
-    bars = [(label, colour, value) for _, label, colour, value in known]
+    bars = [
+        ("Wiener + U-Net" if of_wiener and key == "model" else label, colour, value)
+        for key, label, colour, value in known
+    ]
     errors = [kl.get(f"{key}_error") or 0.0 for key, *_ in known]
     gain = kl.get("gain")
     ratios = (2, 1) if gain is not None else (1,)

@@ -19,6 +19,7 @@ STYLES = {
     "metropolis": ("Metropolis", style.METROPOLIS, "^"),
 }
 OTHERS = ((VERMILLION, "s"), (BLUE, "o"), (PURPLE, "D"), (INK, "v"), (GREY, "P"))  # columns of other names
+LATER = (PURPLE, GREY, INK)  # sample sets after the first, all columns alike
 
 
 @styled
@@ -63,12 +64,12 @@ def _draw(figure: Any, labels: Sequence[str], pulls: Mapping[str, Sequence[float
     axes.axvline(0.0, color=INK, linewidth=1.0)
     axes.hlines(places[:-1] - 0.5, -reach, reach, color=GREY, alpha=0.25, linewidth=0.8)
     for i, (name, column) in enumerate(zip(pulls, values)):
-        label, colour, marker = STYLES.get(name, (name, *OTHERS[i % len(OTHERS)]))
+        label, colour, marker = _style(list(pulls), i)
         y = places + 0.16 * ((len(pulls) - 1) / 2 - i)
         inside = np.abs(column) <= reach
         axes.plot(
             column[inside], y[inside], linestyle="none", marker=marker, color=colour, markersize=6,
-            markeredgewidth=1.6, markerfacecolor="none" if name == "raw" else colour, label=label,
+            markeredgewidth=1.6, markerfacecolor="none" if name.endswith("raw") else colour, label=label,
         )  # fmt: skip
         for value, height in zip(column, y):
             if abs(value) > reach:
@@ -76,6 +77,19 @@ def _draw(figure: Any, labels: Sequence[str], pulls: Mapping[str, Sequence[float
     axes.set(xlim=(-reach, reach), ylim=(-0.6, len(labels) - 0.4))
     axes.set_xlabel(rf"pull against the {against}  [$\sigma$]")
     figure.legend(loc="outside upper center", ncols=4)
+
+
+def _style(names: Sequence[str], i: int) -> tuple[str, str, str]:
+    """Label, colour and marker of the i-th column: a marker for each kind; the first set has its colours."""
+    name = names[i]
+    label, _, kind = name.rpartition(" ")
+    if kind not in STYLES:
+        return (name, *OTHERS[i % len(OTHERS)])
+    words, colour, marker = STYLES[kind]
+    if not label:
+        return words, colour, marker
+    place = list(dict.fromkeys(each.rpartition(" ")[0] for each in names if " " in each)).index(label)
+    return f"{label} {words}", colour if place == 0 else LATER[(place - 1) % len(LATER)], marker
 
 
 def _far(axes: Axes, value: float, height: float, reach: float, colour: str) -> None:

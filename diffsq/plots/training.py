@@ -31,10 +31,10 @@ def losses(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
 @styled
 def training_history(
     step: ArrayLike, loss: ArrayLike, *, val_step: ArrayLike = (), val_gain: ArrayLike = (),
-    val_gain_error: ArrayLike = (),
+    val_gain_error: ArrayLike = (), base: str = "regression base",
 ) -> Figure:  # fmt: skip
-    """Training loss (n,) against step, and the held-out path KL that the U-Net gains over the regression
-    base, (m,) with errors (m,) or none, in nats per field.
+    """Training loss (n,) against step, and the held-out path KL that the U-Net gains over the ``base``,
+    (m,) with errors (m,) or none, in nats per field.
     """
     figure, (left, right) = panels(11.0, 4.0, 1, 2)
     _loss(left, np.asarray(step, dtype=np.float64), np.asarray(loss, dtype=np.float64))
@@ -43,7 +43,7 @@ def training_history(
         right.errorbar(val_step, gain, error if len(error) else None, color=MODEL, marker="o", linewidth=1.2)
         right.axhline(0.0, color=INK, linewidth=0.9, dashes=(4, 2))
         note(
-            right, "regression base", (0.985, 0.0), (0, 3), xycoords=("axes fraction", "data"), ha="right",
+            right, base, (0.985, 0.0), (0, 3), xycoords=("axes fraction", "data"), ha="right",
             va="bottom", fontsize=12,
         )  # fmt: skip
     else:
@@ -67,11 +67,12 @@ def _loss(axes: Axes, step: Floats, loss: Floats) -> None:
 
 @styled
 def gain_per_level(
-    sigma: ArrayLike, gain_base: ArrayLike, gain_unet: ArrayLike, *, unet_error: ArrayLike | None = None,
+    sigma: ArrayLike, gain_base: ArrayLike | None, gain_unet: ArrayLike, *,
+    unet_error: ArrayLike | None = None,
     totals: Mapping[str, tuple[float | None, float | None]] | None = None,
 ) -> Figure:  # fmt: skip
     """Path KL gained at each ``sigma`` (S,): by the regression base over the Wiener filter, and by the U-Net
-    over the base, (S,) each; ``unet_error`` (S,).
+    over the base, (S,) each; ``unet_error`` (S,).  None for the base: the U-Net is over the Wiener filter.
 
     Left both on one scale, right the U-Net alone on its own: it may be a small part of the whole, or
     negative.  ``totals`` holds (value, error) of "base" and "unet", summed over sigma, for the legend.
@@ -79,20 +80,25 @@ def gain_per_level(
     order = np.argsort(np.asarray(sigma, dtype=np.float64))
     given = (sigma, gain_base, gain_unet, unet_error)
     levels, base, unet, error = (None if g is None else np.asarray(g, dtype=np.float64)[order] for g in given)
-    names = {"base": "regression over Wiener", "unet": "U-Net over regression"}
+    over = "Wiener" if gain_base is None else "regression"
+    names = {"base": "regression over Wiener", "unet": f"U-Net over {over}"}
     for key in names:
         if totals and key in totals:
             names[key] += rf": $\Sigma$ = {_value(*totals[key])}"
-    figure, (left, right) = panels(11.0, 4.4, 1, 2)
-    left.plot(levels, base, color=style.BASE, marker="D", dashes=(5, 2), label=names["base"])
-    for axes in (left, right):
+    size = (6.4, 4.4, 1, 1) if base is None else (11.0, 4.4, 1, 2)
+    figure, axes_of = panels(*size, squeeze=False)
+    left, *rest = axes_of[0]
+    if base is not None:
+        left.plot(levels, base, color=style.BASE, marker="D", dashes=(5, 2), label=names["base"])
+    for axes in (left, *rest):
         label = names["unet"] if axes is left else None
         axes.errorbar(levels, unet, error, color=MODEL, marker="o", elinewidth=1.2, label=label)
         axes.axhline(0.0, color=INK, linewidth=0.9)
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         axes.set(xscale="log", xlabel=SIGMA)
     left.set_ylabel(r"path KL gained per $\sigma$ bin [nats]")
-    right.set_ylabel(r"gained by the U-Net per $\sigma$ bin [nats]")
+    for axes in rest:
+        axes.set_ylabel(r"gained by the U-Net per $\sigma$ bin [nats]")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -104,22 +110,24 @@ def _value(value: float | None, error: float | None) -> str:
 
 @styled
 def gain_per_shell(
-    sigma: ArrayLike, shells: Sequence[str], gain_base: ArrayLike, gain_unet: ArrayLike,
+    sigma: ArrayLike, shells: Sequence[str], gain_base: ArrayLike | None, gain_unet: ArrayLike,
     multiplicity: Sequence[int] = (),
 ) -> Figure:  # fmt: skip
     """Heat maps over (sigma, momentum shell) of the path KL gained by the U-Net over the regression base
     (left) and by the base over the Wiener filter (right).
 
-    ``gain_base`` and ``gain_unet`` are (S, n_shell).  Each map has its own scale, symmetric about 0.  Blue:
-    gained; red: lost.
+    ``gain_base`` and ``gain_unet`` are (S, n_shell); without a base one map, over the Wiener filter.  Each
+    map has its own scale, symmetric about 0.  Blue: gained; red: lost.
     """
     levels = np.asarray(sigma, dtype=np.float64)
     order = np.argsort(levels)
     names = [f"{name}  (×{n})" for name, n in zip(shells, multiplicity)] or list(shells)
     ticks = spread(len(levels), 7)
-    figure = style.new_figure(12.0, max(3.4, 0.32 * len(shells) + 2.0))
-    pair = figure.subplots(1, 2, sharey=True)
-    maps = (("U-Net over regression", gain_unet), ("regression over Wiener", gain_base))
+    maps = [("U-Net over regression", gain_unet), ("regression over Wiener", gain_base)]
+    if gain_base is None:
+        maps = [("U-Net over Wiener", gain_unet)]
+    figure = style.new_figure(12.0 if len(maps) == 2 else 6.8, max(3.4, 0.32 * len(shells) + 2.0))
+    pair = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axes, (title, gain) in zip(pair, maps):
         data = np.asarray(gain, dtype=np.float64)[order].T
         reach = float(np.nanmax(np.abs(data), initial=0.0)) or 1.0

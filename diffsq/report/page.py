@@ -18,7 +18,14 @@ import jinja2
 from markupsafe import Markup
 
 from diffsq.report.reader import DAMAGE, Absent, NotRun, RunFolder
-from diffsq.report.sections import FIRST, SECTIONS, build_sections, check_sections, overview
+from diffsq.report.sample_sets import set_sections
+from diffsq.report.sections import (
+    FIRST,
+    SECTIONS,
+    build_sections,
+    check_sections,
+    overview,
+)
 from diffsq.report.tables import (
     column_labels,
     comparison,
@@ -122,7 +129,8 @@ def _context(run: RunFolder) -> dict[str, Any]:
     rows, labels = comparison(summary), column_labels(summary)
     certificate, certificate_note = _certificate(run)
     action, shape = config.get("action") or {}, (config.get("lattice") or {}).get("shape") or []
-    first, rest = build_sections(run, FIRST), [*build_sections(run, SECTIONS), *check_sections(run)]
+    first = build_sections(run, FIRST)
+    rest = [*set_sections(run), *build_sections(run, SECTIONS), *check_sections(run)]
     title, reading = CERTIFICATES[column_labels({"config": config, "columns": {TRAINING: {}}})[TRAINING]]
     return {
         "name": summary.get("name") or config.get("name") or run.path.name,

@@ -44,6 +44,7 @@ class RunFolder:
     """Lazy access to the files of one run: NotRun if a stage has not run, InputError if a file is damaged."""
 
     path: Path
+    chosen: str = ""  # sample set that `samples`, `diagnostics` and `sequence` are of; "": the first
 
     @cached_property
     def config_text(self) -> str:
@@ -105,17 +106,36 @@ class RunFolder:
 
     @cached_property
     def validation(self) -> dict[str, Any]:
-        return self._json("train", "score/validation.json")
+        return self._json("train", f"{self.lattice_model}/validation.json")
+
+    @property
+    def lattice_model(self) -> str:
+        """The model of fields that is trained by steps, if any is."""
+        models = self.config.get("models") or ["score"]
+        return "score" if "score" in models else str(models[0])
+
+    @property
+    def set_name(self) -> str:
+        """The chosen sample set."""
+        return self._manifest().parent.name
+
+    @cached_property
+    def other_sets(self) -> list[str]:
+        """The finished sample sets of a run with several models, but for the chosen one, in order."""
+        if len(self.config.get("models") or []) < 2 or not self.config.get("sde"):
+            return []
+        found = sorted(path.parent.name for path in (self.path / "samples").glob("*/manifest.json"))
+        return [name for name in found if name != self.set_name] if found else []
 
     @cached_property
     def samples(self) -> Ensemble:
-        """The first sample set."""
-        return read_ensemble(self._first().parent)
+        """The chosen sample set."""
+        return read_ensemble(self._manifest().parent)
 
     @cached_property
     def diagnostics(self) -> dict[str, Any]:
-        """Of the first sample set."""
-        path = self._first().with_name("diagnostics.json")
+        """Of the chosen sample set."""
+        path = self._manifest().with_name("diagnostics.json")
         if not path.is_file():
             raise Absent("these samples carry no log-weights")
         return read_json(path)
@@ -129,16 +149,17 @@ class RunFolder:
     @cached_property
     def sequence(self) -> tuple[Floats, Floats]:
         """Frames (n, *shape) and their sigma (n,)."""
-        path = self._first().with_name("sequence.h5")
+        path = self._manifest().with_name("sequence.h5")
         if not path.is_file():
             raise Absent("no denoising sequence of points")
         data, _ = self._hdf5("sample", f"{path.parent.name}/sequence.h5", ("phi", "sigma"))
         return data[0], data[1]
 
-    def _first(self) -> Path:
-        """The manifest of the sample set that checks work with: of the first model and process."""
+    def _manifest(self) -> Path:
+        """The manifest of the chosen sample set, or of the one that checks work with: of the first model and
+        process."""
         models, sampling = self.config.get("models") or ["score"], self.config.get("sampling") or {}
-        first = f"{models[0]}-{(sampling.get('sde') or ['ve'])[0]}"
+        first = self.chosen or f"{models[0]}-{(sampling.get('sde') or ['ve'])[0]}"
         found = sorted(
             (self.path / "samples").glob("*/manifest.json"), key=lambda p: (p.parent.name != first, p)
         )

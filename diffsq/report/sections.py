@@ -21,10 +21,7 @@ from diffsq.report.reader import DAMAGE, Absent, NotRun, RunFolder
 from diffsq.report.tables import comparison, pretty
 from diffsq.run_folder.finished import PointBench, open_run
 from diffsq.run_folder.summary import TRAINING
-from lattice.arrays import Floats
-from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.observables import measure
 from lattice.statistics.gamma import gamma_method
 
 AGAINST = {"reference": "reference", "exact": "exact values", "training": "training data"}
@@ -102,7 +99,7 @@ def history(run: RunFolder) -> Figure:
             name: ([line["step"] for line in lines], [line["loss"] for line in lines])
             for name, lines in curves.items() if lines
         })  # fmt: skip
-    lines = run.metrics["score"]
+    lines = run.metrics[run.lattice_model]
     steps = [line for line in lines if "loss" in line and "step" in line]
     checks = [line for line in lines if "val_gain" in line and "step" in line]
     return plots.training_history(
@@ -111,7 +108,13 @@ def history(run: RunFolder) -> Figure:
         val_step=[line["step"] for line in checks],
         val_gain=[line["val_gain"] for line in checks],
         val_gain_error=[line.get("val_gain_error") or 0.0 for line in checks],  # 0: no bar
+        base="Wiener filter" if _on_wiener(run) else "regression base",
     )
+
+
+def _on_wiener(run: RunFolder) -> bool:
+    """Whether the U-Net is a residual on the bare Wiener filter."""
+    return run.lattice_model == "score" and (run.config.get("model") or {}).get("base") == "wiener"
 
 
 def gain_levels(run: RunFolder) -> Figure:
@@ -120,9 +123,9 @@ def gain_levels(run: RunFolder) -> Figure:
     total = data.get("total") or {}
     return plots.gain_per_level(
         data["sigma"],
-        np.sum(data["gain_base"], axis=1),
+        None if _on_wiener(run) else np.sum(data["gain_base"], axis=1),
         np.sum(data["gain_unet"], axis=1),
-        unet_error=data.get("gain_unet_error"),
+        unet_error=data.get("gain_unet_level_error"),
         totals={key: (total[key], total.get(f"{key}_error")) for key in ("base", "unet") if key in total},
     )
 
@@ -132,7 +135,8 @@ def gain_shells(run: RunFolder) -> Figure:
     data = run.validation
     labels = [pretty(str(shell["label"])) for shell in data["shells"]]
     sizes = [int(shell["multiplicity"]) for shell in data["shells"]]
-    return plots.gain_per_shell(data["sigma"], labels, data["gain_base"], data["gain_unet"], sizes)
+    base = None if _on_wiener(run) else data["gain_base"]
+    return plots.gain_per_shell(data["sigma"], labels, base, data["gain_unet"], sizes)
 
 
 def sequence(run: RunFolder) -> Figure:
@@ -143,58 +147,6 @@ def sequence(run: RunFolder) -> Figure:
 def schedule(run: RunFolder) -> Figure:
     on_lattice(run)
     return plots.level_schedule(run.diagnostics["levels"])
-
-
-def weights(run: RunFolder) -> Figure:
-    data = _weighted(run)
-    ess = {
-        side: (data[side]["ess"], data[side].get("ess_error") or math.nan)
-        for side in ("reverse", "forward")
-        if data[side].get("ess") is not None
-    }
-    return plots.log_weights(
-        data["reverse"]["log_weight"], data["forward"]["log_weight"], data["ln_z"], ess=ess
-    )
-
-
-def _weighted(run: RunFolder) -> dict[str, Any]:
-    """The diagnostics of a sampler with log-weights."""
-    on_lattice(run)
-    data = run.diagnostics
-    if not (data.get("reverse") or {}).get("log_weight"):
-        raise Absent("this sampler gives no log-weights; sampling.method path does")
-    return data
-
-
-def path_kl(run: RunFolder) -> Figure:
-    kl = _weighted(run).get("kl")
-    if not kl:
-        raise Absent("the path KL of this run was not measured")
-    return plots.path_kl(kl)
-
-
-def level_variance(run: RunFolder) -> Figure:
-    data = _weighted(run)["per_level"]
-    return plots.level_variance(data["sigma"], data["variance"])
-
-
-def magnetization(run: RunFolder) -> Figure:
-    on_lattice(run)
-    mc = _series(run.ensemble)
-    try:
-        samples = run.samples
-    except NotRun:
-        return plots.magnetization_distribution(mc)
-    return plots.magnetization_distribution(mc, samples.series["magnetization"], samples.log_weight)
-
-
-def two_point(run: RunFolder) -> Figure:
-    on_lattice(run)
-    monte_carlo = _propagator(run, TRAINING) or _curve(measure.two_point(run.ensemble))
-    curves = {name: _propagator(run, name) for name in ("raw", "weighted")}
-    return plots.two_point_function(
-        monte_carlo, {name: curve for name, curve in curves.items() if curve is not None}
-    )
 
 
 def drift(run: RunFolder) -> Figure:
@@ -249,23 +201,6 @@ def _pulls(run: RunFolder) -> tuple[list[str], dict[str, list[float]]]:
     return [row.label.math for row in rows], shown
 
 
-def _propagator(run: RunFolder, column: str) -> plots.Curve | None:
-    """G(k) that the measure stage stored beside the table, None before it has run."""
-    table = ((run.summary.get("columns") or {}).get(column) or {}).get("two_point")
-    return _curve(table) if table else None
-
-
-def _curve(table: Mapping[str, Any]) -> plots.Curve:
-    # null is an error the estimator refused; float64 turns it into nan, and the point stays without a bar
-    x, value, error = (np.array(table[key], dtype=np.float64) for key in ("khat2", "G", "G_error"))
-    return plots.Curve(x, value, error)
-
-
-def _series(ensemble: Ensemble) -> Floats:
-    """M ordered by chain and trajectory, so that jackknife blocks hold neighbours in Monte Carlo time."""
-    return ensemble.series["magnetization"][np.concatenate(ensemble.replicas())]
-
-
 Draw = Callable[[RunFolder], Figure]
 
 # key (also of the reading sentence in the template), title, figure; in reading order
@@ -275,11 +210,6 @@ FIRST: tuple[tuple[str, str, Draw], ...] = (
     ("pulls", "Pulls", pulls),
 )
 SECTIONS: tuple[tuple[str, str, Draw], ...] = (
-    ("weights", "Log-weights", weights),
-    ("pm", "Distribution of the magnetisation", magnetization),
-    ("two-point", "Two-point function", two_point),
-    ("path-kl", "Path KL of the chain", path_kl),
-    ("level-variance", "Variance by reverse step", level_variance),
     ("schedule", "Level schedule", schedule),
     ("training", "Training history", history),
     ("gain-levels", "Path KL gained by noise level", gain_levels),
@@ -322,7 +252,7 @@ def section(run: RunFolder, key: str, title: str, draw: Draw) -> Section | None:
     try:
         figure = draw(run)
         picture, width = plots.to_svg(figure, key), round(82 * figure.get_figwidth())
-        warning = "; ".join(run.diagnostics.get("warnings", [])) if key == "weights" else ""
+        warning = "; ".join(run.diagnostics.get("warnings", [])) if key.startswith("weights") else ""
     except Foreign:
         return None
     except Absent as missing:

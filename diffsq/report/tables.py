@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffsq.run_folder.pulls import pull
-from diffsq.run_folder.summary import TRAINING, truth_of
+from diffsq.run_folder.summary import TRAINING, prefix_of, set_label, truth_of
 from lattice.observables.names import in_short_table
 from lattice.statistics.notation import format_value
 from lattice.statistics.weights import spread_words
 
 CORRECTED = {"raw": "raw", "weighted": "weighted", "metropolis": "Metropolis"}
-MAX_TILES = 9
+MAX_TILES = 12
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ def column_labels(summary: Mapping[str, Any]) -> dict[str, str]:
         else "exact draws"
     )
     return {
-        name: data if name == TRAINING else CORRECTED.get(name, name) for name in summary.get("columns") or {}
+        name: data if name == TRAINING else CORRECTED.get(name, name.replace(" metropolis", " Metropolis"))
+        for name in summary.get("columns") or {}
     }
 
 
@@ -194,9 +195,10 @@ def comparison(summary: dict[str, Any]) -> list[Row]:
     if not summary.get("columns"):
         return []
     tables = {name: dict(column["observables"]) for name, column in summary["columns"].items()}
-    ln_z = next((s["ln_z"] for s in summary["sampling"].values() if s["ln_z"]["value"] is not None), None)
-    if "weighted" in tables and ln_z is not None:
-        tables["weighted"]["ln_z"] = ln_z
+    for name, sampling in summary["sampling"].items():
+        column = f"{prefix_of(summary.get('config', {}), summary['sampling'], name)}weighted"
+        if column in tables and sampling["ln_z"]["value"] is not None:
+            tables[column]["ln_z"] = sampling["ln_z"]
     present = {name for table in tables.values() for name in table}
     main = [name for name in (*summary["rows"], "ln_z") if name in present]
     others = sorted(name for name in present - set(main) if not variable_of(summary) and in_short_table(name))
@@ -244,14 +246,15 @@ def verdict_tiles(summary: dict[str, Any], rows: list[Row], volume: int) -> list
         note = f"{row.label.html}, {column_labels(summary)[column]}; largest of {n}"
         tiles.append(Tile("max |pull| of the samples", f"{abs(cell.pull):.1f}σ", note, cell.grade))
     for name, sampling in summary["sampling"].items():
-        prefix = f"{name}: " if len(summary["sampling"]) > 1 else ""
+        prefix = f"{set_label(summary.get('config', {}), name)}: " if len(summary["sampling"]) > 1 else ""
         tiles += [
             Tile(prefix + tile.label, tile.value, tile.note, tile.grade)
             for tile in _set_tiles(summary, sampling)
         ]
         kl = sampling["kl"]
         if kl.get("gain") is not None:
-            note = "nats of path KL on held-out Monte Carlo, base minus base + U-Net"
+            pair = "Wiener filter minus Wiener filter" if kl.get("base") is None else "base minus base"
+            note = f"nats of path KL on held-out Monte Carlo, {pair} + U-Net"
             if kl.get("model") is not None:
                 error = kl.get("model_error")
                 per_site = [kl["model"] / volume, None if error is None else error / volume]

@@ -30,8 +30,8 @@ from lattice.observables.holomorphic import blocks_of, estimates, exact_numbers,
 
 @dataclass
 class Workbench:
-    """What a check of a run on a lattice works with. `samples` is the run's own product, raw fields with
-    log-weights."""
+    """What a check of a run on a lattice works with: the first of its models. `samples` is the run's own
+    product, raw fields with log-weights."""
 
     folder: Path
     config: LatticeRun

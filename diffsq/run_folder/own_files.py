@@ -27,8 +27,8 @@ Records = dict[str, Any]
 _KEPT = r"checks/kernels/kernel[-\w]*\.(json|safetensors)"  # kernels that checks have measured
 _NAMES = {
     "ensemble": rf"ensemble/({ENSEMBLE.pattern})",
-    "train": rf"train/(score|energy|part-\d+)/({MODEL.pattern})",
-    "sample": rf"samples/((score|energy)-(ve|vp)|metropolis)/({SAMPLES.pattern})",
+    "train": rf"train/(closed|score|energy|part-\d+)/({MODEL.pattern})",
+    "sample": rf"samples/((closed|score|energy)-(ve|vp)|metropolis)/({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",
     "report": r"report\.html|overview\.png",
 }

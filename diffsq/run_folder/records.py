@@ -38,9 +38,10 @@ from lattice.requests import changed_values, refused_changes, shortened
 
 STAGES = ("ensemble", "train", "sample", "measure", "report")
 SCHEMA = dict.fromkeys(STAGES, 3)  # raise when a stage's meaning changes; 1 was version 0.1, 2 0.2
+N_SAMPLES = ("sampling.n_samples", "sampling.n_samples.closed", "sampling.n_samples.score")
 GROWS = {  # what a stage may be asked more of than it has: it goes on from there
     "ensemble": ("ensemble.n_configs",),
-    "sample": ("sampling.n_samples", "sampling.n_forward", "sampling.n_metropolis"),
+    "sample": (*N_SAMPLES, "sampling.n_forward", "sampling.n_metropolis"),
 }
 CONFIG = "config.yaml"
 INPUTS: dict[str, tuple[str, ...]] = {

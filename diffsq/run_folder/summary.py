@@ -1,19 +1,21 @@
 """The summary of a run: one table of columns against what is known, one verdict, for every kind of run.
 
 Columns: the training data and every sample set. On a lattice a set with weights gives three, raw, weighted
-and metropolis; of one variable it gives one, named as the set. Data are held against the reference or the
-exact values; samples against these too, but those learned from complex Langevin, whose own law nobody knows,
-against the data. A column or number that does not exist is null.
+and metropolis, behind its label where there are several sets; of one variable it gives one, named as the
+set. Data are held against the reference or the exact values; samples against these too, but those learned
+from complex Langevin, whose own law nobody knows, against the data. A column or number that does not exist
+is null.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffsq.config.config import Config, PointRun
+from diffsq.config.sections import of_model
 from diffsq.exactness.weights import metropolis_ensemble
 from diffsq.run_folder.finished import sample_sets
 from diffsq.run_folder.pulls import Truth, pull, rows_of
@@ -72,6 +74,30 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
     return {**summary, "verdict": verdict(summary, certificate)}
 
 
+def set_label(config: Mapping[str, Any], name: str) -> str:
+    """What a sample set is called: of several models of fields in words, else by its folder.
+
+    >>> both = {"sde": {}, "models": ["closed", "score"], "model": {"channels": 8}}
+    >>> [set_label({**both, "sampling": {"sde": ["ve"]}}, f"{model}-ve") for model in both["models"]]
+    ['closed form', 'U-Net']
+    """
+    model, _, process = name.rpartition("-")
+    if "sde" not in config or len(config["models"]) == 1:
+        return name
+    sampling, network = config["sampling"], config["model"]
+    if model == "closed":
+        method = of_model(sampling.get("method", "path"), model)
+        words = "closed form" if method == "path" else method
+    else:
+        words = "U-Net" if network["channels"] else f"{network['base']} filter"
+    return words if len(sampling["sde"]) == 1 else f"{words} {process}"
+
+
+def prefix_of(config: Mapping[str, Any], sets: Collection[str], name: str) -> str:
+    """What the columns of a sample set begin with; nothing for the only set of a run."""
+    return "" if len(sets) == 1 else f"{set_label(config, name)} "
+
+
 def _check(folder: Path, name: str) -> dict[str, Any]:
     content = read_json(folder / "checks" / f"{name}.json")
     return {"passed": content["passed"], "text": content["text"]}
@@ -91,12 +117,13 @@ def _columns(
             makers[name] = lambda samples=samples: measure(samples)  # type: ignore[misc]
             gated.append(name)
             continue
-        prefix = "" if len(sets) == 1 else f"{name} "
+        prefix = prefix_of(config.model_dump(mode="json"), sets, name)
         makers[f"{prefix}{RAW}"] = lambda samples=samples: measure(samples, ignore_weights=True)  # type: ignore[misc]
         corrected = [f"{prefix}weighted", f"{prefix}metropolis"]
         gated += corrected  # a sampler without weights is never exact: they are then missing
         if samples.log_weight is None:
-            notes[", ".join(corrected)] = f"the sampler {config.sampling.method!r} gives no log-weights"
+            method = of_model(config.sampling.method, name.rpartition("-")[0])
+            notes[", ".join(corrected)] = f"the sampler {method!r} gives no log-weights"
             continue
         makers[corrected[0]] = lambda samples=samples: measure(samples)  # type: ignore[misc]
         makers[corrected[1]] = lambda samples=samples: measure(metropolis_ensemble(samples, config.seed))  # type: ignore[misc]
@@ -181,7 +208,7 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     for name, sampling in summary["sampling"].items():
         size = pull(sampling["ln_z"], truth_of(summary).get("ln_z"))
         if size is not None:
-            worst["ln_z" if len(summary["sampling"]) == 1 else f"{name} ln_z"] = abs(size)
+            worst[f"{prefix_of(summary.get('config', {}), summary['sampling'], name)}ln_z"] = abs(size)
     missing = [
         f"{column} {name}"
         for column in summary["gated"]
@@ -236,7 +263,8 @@ def _tail(summary: dict[str, Any]) -> list[str]:
     lines = []
     several = len(summary["sampling"]) > 1
     for name, sampling in summary["sampling"].items():
-        lines += [f"{name}: {line}" if several else line for line in _sampling_lines(summary, sampling)]
+        label = set_label(summary.get("config", {}), name)
+        lines += [f"{label}: {line}" if several else line for line in _sampling_lines(summary, sampling)]
     if summary["ensemble_verdict"]:
         lines.append(f"complex Langevin: {summary['ensemble_verdict']}")
     lines.append("seconds: " + ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items()))

@@ -30,12 +30,12 @@ from diffsq.models.regression import RegressionBase
 from diffsq.models.velocity import Velocity
 from diffsq.process.sde import SDES
 from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
+from diffsq.config.sections import MIN_FLOW_LEVELS
 from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
 STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
 ADAMS = (55 / 24, -59 / 24, 37 / 24, -9 / 24)
-MIN_STEPS = 4
 ASTRAY = 1e-3  # share of a field that belongs to paths which ended on the other side
 
 State = tuple[Tensor, Tensor]
@@ -96,15 +96,15 @@ class LatticeFlow:
     """The flow of a closed-form base through `n_steps` steps of a process above sigma_1; fields float64.
 
     A base with `sector` makes fields of one sign, then draws the sign; features are made in `dtype`. Raises
-    `InputError` for fewer than MIN_STEPS steps.
+    `InputError` for fewer than MIN_FLOW_LEVELS steps.
     """
 
     def __init__(
         self, base: RegressionBase, n_steps: int, process: str = "ve", dtype: torch.dtype = torch.float32
     ) -> None:
-        if n_steps < MIN_STEPS:
+        if n_steps < MIN_FLOW_LEVELS:
             raise InputError(
-                f"the flow's integrator of order 4 needs at least {MIN_STEPS} levels, got {n_steps}"
+                f"the flow's integrator of order 4 needs at least {MIN_FLOW_LEVELS} levels, got {n_steps}"
             )
         self.base, self.momenta, self.dtype, self.n_steps = base, base.momenta, dtype, n_steps
         low, high = (float(base.log_sigma[i].exp()) for i in (0, -1))

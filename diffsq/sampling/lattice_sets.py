@@ -48,8 +48,9 @@ def sample(
 ) -> Ensemble:  # fmt: skip
     """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde).
 
-    model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. For method "path":
-    log-weights, and forward weights on held-out chains in forward.json.
+    config: of one model alone (`LatticeRun.of`). model: from `diffsq.train` or `diffsq.load_model`, trained
+    on this ensemble. For methods "flow" and "path": log-weights, and forward weights on held-out chains in
+    forward.json.
     More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
     finite.
@@ -58,21 +59,21 @@ def sample(
     settings, process = config.sampling, sde or config.sampling.sde[0]
     levels = levels_of(config, model.cpu(), process)
     generated = {
-        "sampler": settings.method, "law": VERSION, "levels": levels.tolist(), "process": process,
+        "sampler": config.method, "law": VERSION, "levels": levels.tolist(), "process": process,
         "start": "N(0, G(k) + sigma_max^2) per momentum mode", "model": model.about["sha256"],
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
     }  # fmt: skip
     key = sha256_text(canonical_json(generated))
-    request = claim(out, key, {"n_samples": settings.n_samples, "n_forward": settings.n_forward})
+    request = claim(out, key, {"n_samples": config.n_samples, "n_forward": settings.n_forward})
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     model = model.to(device)
     work = Sampling(config, model, ensemble, out, key, process, levels.to(device), progress or Silent())
-    if settings.method == "path":
+    if config.method == "path":
         path = ReversePath(model, work.levels)
         write_json(out / "forward.json", work.forward(path))
         work.draw(writer, partial(work.path_block, path))
     else:
-        work.draw(writer, partial(work.plain_block, steps.STEPS[settings.method]))
+        work.draw(writer, partial(work.plain_block, steps.STEPS[config.method]))
     writer.finish({"generated": generated, "request": request})
     return writer.read()
 
@@ -104,7 +105,8 @@ class Sampling:
 
     def noise(self, stream: str, index: Integers) -> Noise:
         """Standard normal fields of the samples `index` in a stream of the process, by the step."""
-        stream = f"{stream}/{self.process}"
+        model = self.config.models[0]
+        stream = f"{stream}/{self.process}" + ("" if model == "score" else f"/{model}")  # none shares numbers
         return noise_of(self.config.seed, stream, index, self.model.shape, self.levels.device)
 
     def frames(self) -> Frames:
@@ -125,10 +127,9 @@ class Sampling:
         rivals = {"model": path}
         if self.model.unet is not None:
             base = self.model.base
-            rivals |= {
-                "base": ReversePath(LatticeScore(base, None), self.levels),
-                "wiener": ReversePath(wiener_of(base), self.levels),
-            }
+            rivals |= {"wiener": ReversePath(wiener_of(base), self.levels)}
+            if self.config.model.base == "regression":
+                rivals |= {"base": ReversePath(LatticeScore(base, None), self.levels)}
         rows = self.rows(self.config.sampling.n_forward)
         phi = self.fields(rows)
         results: dict[str, list[Any]] = {name: [] for name in (*rivals, "increments")}
@@ -171,7 +172,7 @@ class Sampling:
 
     def draw(self, writer: EnsembleWriter, block_of: Callable[[Integers, Watch], Drawn]) -> None:
         """Write all shards that are not there yet, and the denoising sequence of the first field."""
-        n, size = self.config.sampling.n_samples, BLOCK * SHARD_BLOCKS
+        n, size = self.config.n_samples, BLOCK * SHARD_BLOCKS
         self.progress.start(n, "samples")
         for k, rows, kept in writer.spans(n, size):
             if kept is not None:

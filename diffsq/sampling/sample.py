@@ -17,20 +17,20 @@ from lattice.progress import Progress, Silent
 
 def sample(
     config: Config, model: LatticeScore | PointModel, ensemble: Ensemble, out: str | Path, *,
-    sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
+    name: str | None = None, sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
 ) -> Ensemble:  # fmt: skip
     """Draw `sampling.n_samples` through the process `sde` (default: the first of sampling.sde) into `out`.
 
-    model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble. The same schema as a Monte
-    Carlo ensemble; fields by method "path" carry exact log-weights. The same call again reads what is there.
+    model: from `diffsq.train` or `diffsq.load_model`, trained on this ensemble; on a lattice `name` says
+    which of `models` it is (default: the first). The same schema as a Monte Carlo ensemble; fields by method
+    "path" carry exact log-weights. The same call again reads what is there.
     Raises `InputError` when model, config and ensemble do not belong together, and for samples or weights
     that are not finite.
     """
     out, process = Path(out), sde or config.processes[0]
     if isinstance(model, LatticeScore) and isinstance(config, LatticeRun):
-        return lattice_sets.sample(
-            config, model, ensemble, out, sde=process, progress=progress, device=device
-        )
+        own = config.of(name or config.models[0])
+        return lattice_sets.sample(own, model, ensemble, out, sde=process, progress=progress, device=device)
     if isinstance(model, PointModel) and isinstance(config, PointRun):
         config.require_action(ensemble.action)
         whole, parts = ensemble.phi, ensemble.parts(config.n_parts) if config.n_parts else []

@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from diffsq.config.config import LatticeRun
 from diffsq.models import lattice, regression
-from diffsq.models.blocks import KeyedNoise, Rows, largest
+from diffsq.models.blocks import Fields, KeyedNoise, Mapped, Rows, largest, zero_modes
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import propagator
+from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import Symmetry
 from diffsq.training.checkpoint import read_lines
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
 from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
+from diffsq.training.wiener import fit_wiener
 from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
@@ -35,6 +37,7 @@ LAW = 1  # of the training for given settings and data: raise it with any change
 EVALUATE = 64  # fields per network call outside training
 FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest |phi| seen
 WEIGHT_DECAY = 1e-3
+BETWEEN, RARE = 0.3, 0.02  # |M| below this share of <|M|>, in less than this share of the fields: two sectors
 
 
 def train(
@@ -106,8 +109,9 @@ class Training:
         self.phi = Rows.of(ensemble.phi, parts[0], self.device)
         self.held_out = HeldOut.of(ensemble, parts[1], config.seed, self.device)
         self.action = ensemble.action
-        sizes = config.model.model_dump(exclude={"n_fit"})
-        self.model = LatticeScore.unfitted(ensemble.shape, **sizes).to(self.device)
+        sizes = config.model.model_dump(exclude={"base", "n_fit"})
+        sector = int(not config.model.channels and one_sided(self.phi))
+        self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
         self.loop = Loop(
             config.training, out, key, progress,
             warmup=config.training.warmup, log_every=20, data="the ensemble", clip=1.0,
@@ -138,10 +142,31 @@ class Training:
         return model.eval()
 
     def fit_base(self) -> None:
-        """Propagator, noise range and regression base."""
-        sde, settings, base = self.config.sde, self.config.model, self.model.base
-        g = propagator(self.model.momenta, self.phi)
-        sigma_max = sde.sigma_max or 2 * math.sqrt(float(g[0]))
+        """Propagator, noise range, and the closed form that the U-Net is a residual on; that of a sector."""
+        settings, model = self.config.model, self.model
+        n_fit = min(settings.n_fit, len(self.phi))
+        bases = {"train/base": model.base}
+        if settings.base == "wiener":
+            bases = {"train/wiener": model.base}
+        elif model.sector is not None:
+            model.sector.set_centre(self.phi, EVALUATE)
+            bases["train/sector"] = model.sector
+        self.progress.start(len(bases) * settings.n_sigma, "regression base")
+        for stream, base in bases.items():
+            self._set_levels(base)
+            noise = KeyedNoise(self.config.seed, stream, np.arange(n_fit), model.shape, self.device)
+            if settings.base == "wiener":
+                fit_wiener(base, self.phi, self.action.grad, noise, self.progress.update)
+            else:
+                base.fit(self.phi, self.action.grad, noise, self.progress.update)
+        self.progress.close()
+
+    def _set_levels(self, base: RegressionBase) -> None:
+        sde = self.config.sde
+        g = propagator(base.momenta, Mapped(self.phi, base.of_sector))
+        sigma_max = 2 * math.sqrt(float(g.max() if base.sector else g[0]))
+        if not base.sector:
+            sigma_max = sde.sigma_max or sigma_max
         if sigma_max <= sde.sigma_min:
             raise InputError(
                 f"sde.sigma_min = {sde.sigma_min} is not below sigma_max = {sigma_max:.4g} = 2 sqrt(G(0)) of "
@@ -149,11 +174,6 @@ class Training:
             )
         base.set_gaussian(g, sde.sigma_min, sigma_max)
         base.set_action(self.action, FIELD_MARGIN * largest(self.phi, EVALUATE))
-        self.progress.start(settings.n_sigma, "regression base")
-        n_fit = min(settings.n_fit, len(self.phi))
-        noise = KeyedNoise(self.config.seed, "train/base", np.arange(n_fit), self.model.shape, self.device)
-        base.fit(self.phi, self.action.grad, noise, self.progress.update)
-        self.progress.close()
 
     def fit_unet(self, unet: nn.Module) -> nn.Module:
         """Score matching from the newest checkpoint on: the average of the network."""
@@ -198,6 +218,12 @@ class Training:
         self.model.unet = current
         gains = (self.model.log_range * torch.cat(rates)).double().cpu().numpy()
         return jackknife_of(lambda x: float(x.mean()), gains, chain=block)
+
+
+def one_sided(phi: Fields) -> bool:
+    """Whether P(M) has two peaks with so little between them that fields of one sign are a law of their own."""
+    m = zero_modes(phi, EVALUATE).abs()
+    return float((m < BETWEEN * m.mean()).double().mean()) < RARE
 
 
 def initialise(unet: nn.Module, uniform: Tensor) -> None:

@@ -37,9 +37,10 @@ def train(
     """
     out = Path(out)
     if isinstance(config, LatticeRun):
-        lattice.describe(config, ensemble)  # refused before the folder is taken
+        own = config.of(name or config.models[0])
+        lattice.describe(own, ensemble)  # refused before the folder is taken
         claim(out)
-        return lattice.train(config, ensemble, out, progress=progress, device=device)
+        return lattice.train(own, ensemble, out, progress=progress, device=device)
     assert isinstance(config, PointRun)
     config.require_action(ensemble.action)
     name, data = name or config.models[0], torch.from_numpy(ensemble.phi)

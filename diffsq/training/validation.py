@@ -113,10 +113,12 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
         np.add.at(counts[level], block, 1.0)
     gains, left_out = _jackknife(sums, counts)
     error, total = jackknife_errors(left_out, axis=1), gains.sum((0, 2))
+    level_error = jackknife_errors(left_out.sum(-1), axis=1)
     total_error = jackknife_errors(left_out.sum((0, 3)))
     table: dict[str, Any] = {"sigma": sigma.tolist(), "shells": labels, "total": {}}
     for i, name in enumerate(("base", "unet")):
         table |= {f"gain_{name}": gains[:, i].tolist(), f"gain_{name}_error": error[:, i].tolist()}
+        table[f"gain_{name}_level_error"] = level_error[:, i].tolist()
         table["total"] |= {name: float(total[i]), f"{name}_error": float(total_error[i])}
     return table
 

@@ -27,6 +27,7 @@ from lattice.simulation.simulate import simulate
 from lattice.statistics.notation import parse_value
 
 BUDGET = (
+    "models=[score]", "model.base=regression",
     "ensemble.n_configs=32768", "model.channels=1", "model.n_levels=1", "model.n_sigma=20",
     "model.n_fit=2048", "training.n_steps=0", "sampling.n_samples=2048", "sampling.n_forward=512",
     "sampling.n_levels=24",

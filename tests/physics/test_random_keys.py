@@ -53,6 +53,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
     return open_run(folder / "run")
 
 
+def test_a_run_of_two_models(tmp_path: Path) -> None:
+    """They share nothing but the held-out fields and noise that they are compared on."""
+    (tmp_path / "small.yaml").write_text(RUN)
+    two = ["models=[closed, score]", "model.base=wiener", "model.channels=2", "training.n_steps=2"]
+    with recorded() as keys:
+        diffsq.run(diffsq.load_config(tmp_path / "small.yaml", two), tmp_path / "run", say=lambda line: None)
+    assert {"train/base", "train/wiener", "sample/reverse/ve", "sample/reverse/ve/closed"} <= keys.streams
+    compared = {"validation/table", "sample/forward/ve"}
+    assert not keys.repeated.keys() - DEFINES - PAIRED - compared
+
+
 def test_a_chain_thermalises_and_moves_with_different_numbers(bench: Workbench, tmp_path: Path) -> None:
     moves = ["hmc", "wolff", "overrelaxation", "denoise", "independence"]
     settings = {"moves": moves, "depth": 1.0, "n_chains": 4, "n_steps": 20, "n_therm": 100, "start": "hmc"}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from diffsq.config.config import Config, config_from_dict, load_config, resolved_yaml
+from diffsq.config.config import Config, LatticeRun, config_from_dict, load_config, resolved_yaml
 from diffsq.config.scan_file import is_points_file, load_scan
 from lattice.errors import InputError
 
@@ -28,7 +29,7 @@ def test_demo_is_the_point_of_the_reference() -> None:
     config = load_config(DEMO)
     assert (config.action.kappa, config.action.lam, config.lattice.shape) == (0.27, 0.022, (16, 16))
     assert config.active_reference() is not None
-    assert config.training.learning_rate == 2e-3  # "2e-3" is text in YAML 1.1
+    assert config.training.learning_rate == 1e-2  # "1e-2" is text in YAML 1.1
 
 
 def test_reference_of_another_point_is_not_used() -> None:
@@ -234,3 +235,66 @@ def test_a_check_that_is_no_word_is_refused(name: Any) -> None:
                 "checks": {name: {}},
             }
         )
+
+
+BOTH = ("models=[closed, score]", "model.base=wiener")
+
+
+def test_each_model_of_a_lattice_run_has_settings_of_its_own(config_file: Path) -> None:
+    each = ("sampling.method={closed: path, score: euler}", "sampling.n_samples={closed: 64, score: 20}")
+    config = load_config(config_file, [*BOTH, *each])
+    assert isinstance(config, LatticeRun)
+    closed, score = config.of("closed"), config.of("score")
+    assert (closed.method, closed.n_samples, closed.sampling.n_samples) == ("path", 64, 64)
+    assert (score.method, score.n_samples, score.sampling.method) == ("euler", 20, "euler")
+    assert (config.method, config.n_samples) == ("path", 64), "of the first model"
+    assert (closed.model.channels, closed.model.base) == (0, "regression")
+    assert (closed.model.n_sigma, closed.model.n_fit) == (config.model.n_sigma, config.model.n_fit)
+    assert score.model == config.model
+    again = config_from_dict(yaml.safe_load(resolved_yaml(config)))
+    assert again == config
+    with pytest.raises(InputError, match="no model scor; did you mean score"):
+        config.of("scor")
+
+
+def test_a_single_model_is_as_it_was(config_file: Path) -> None:
+    config = load_config(config_file)
+    assert isinstance(config, LatticeRun)
+    assert config.models == ("score",)
+    assert config.of("score") == config
+    assert config.model.base == "regression"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "sampling.method={scor: path}",
+            "sampling.method.scor: no such model in models; did you mean score?",
+        ),
+        ("sampling.method={closed: path}", "sampling.method has no entry for score"),
+        ("sampling.n_samples={}", "sampling.n_samples has no entry for closed, score"),
+        ("sampling.method={closed: pth, score: path}", "sampling.method.closed: must be one of path"),
+        ("sampling.n_samples={closed: 64, score: 3}", "sampling.n_samples.score: must be greater than"),
+        ("sampling.n_samples={closed: 64, score: yes}", "sampling.n_samples must be a number"),
+        ("sampling.n_samples=3", "sampling.n_samples: must be greater than or equal to 20, got 3"),
+        ("model.base=winer", "model.base: must be 'regression' or 'wiener'"),
+        ("models=[closed, closed]", "models must be distinct"),
+        ("models=[energy]", "models.0: must be 'closed' or 'score'"),
+    ],
+)
+def test_one_line_for_what_is_wrong_with_a_model(config_file: Path, override: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(config_file, [*BOTH, override])
+    assert str(caught.value).startswith(expected)
+    assert "\n" not in str(caught.value)
+
+
+def test_checks_need_the_path_of_the_first_model(config_file: Path) -> None:
+    for first, fine in (("path", True), ("euler", False)):
+        settings = [*BOTH, "checks={calibration: {}}", f"sampling.method={{closed: {first}, score: pc}}"]
+        if fine:
+            load_config(config_file, settings)
+        else:
+            with pytest.raises(InputError, match="checks need sampling.method path, got euler"):
+                load_config(config_file, settings)

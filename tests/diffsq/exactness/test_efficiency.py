@@ -12,7 +12,8 @@ from synthetic import synthetic_run
 
 from diffsq.exactness.efficiency import path_diagnostics, warnings, warnings_of
 from diffsq.report.reader import RunFolder
-from diffsq.report.sections import SECTIONS, build_sections
+from diffsq.report.sample_sets import OF_A_SET
+from diffsq.report.sections import build_sections
 from lattice.actions.phi4 import FreeScalar
 from lattice.ensembles.ensemble import Ensemble
 from lattice.observables.measure import MIN_ESS
@@ -122,7 +123,7 @@ def test_warnings_of_a_folder(tmp_path: Path) -> None:
 
 def test_the_report_shows_them(tmp_path: Path) -> None:
     run = RunFolder(synthetic_run(tmp_path / "run"))
-    weights = tuple(s for s in SECTIONS if s[0] == "weights")
+    weights = tuple(s for s in OF_A_SET if s[0] == "weights")
     (quiet,) = build_sections(run, weights)
     assert (quiet.note, quiet.problem) == ("", False)
     lines = warnings(numbers(), 1000, 64)
