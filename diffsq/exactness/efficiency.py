@@ -1,4 +1,4 @@
-"""How efficient the path sampler is: ESS both ways, acceptance, ln Z, absolute path KL, variance by level.
+"""How efficient a sampler with weights is: ESS both ways, acceptance, ln Z, absolute KL, variance by level.
 
 Below MIN_ESS the weights are still exact, but their averages and errors hang on few configurations;
 `warnings` then says what to change. For Gaussian log-weights of variance v: ESS/N = e^-v and path KL = v/2,
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from diffsq.exactness.discretisation import discretisation, warning
 from diffsq.exactness.weights import (
     acceptance,
     forward_ess,
@@ -40,14 +41,16 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {"levels": generated["levels"], "method": generated["sampler"]}
     if samples.log_weight is not None:
         found |= path_diagnostics(samples, read_json(folder / "forward.json"), seed)
+    if (steps := discretisation(folder, samples)) is not None:
+        found |= {"discretisation": steps, "warnings": found["warnings"] + warning(steps)}
     write_json(folder / "diagnostics.json", found)
     return found
 
 
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
-    """Efficiency of the path sampler, reverse and forward; absolute path KL of model, base and Wiener.
+    """Efficiency of the samples, reverse and forward; absolute (path) KL of model, base and Wiener.
 
-    forward: lists "model", "chain", "increments", with rivals "base" and "wiener" of the same fields, the
+    forward: lists "model", "chain", of the path sampler "increments" by level too, with rivals "base" and "wiener" of the same fields, the
     second alone where it is the base; "gain" is over the base. Every number NAME has NAME_error beside it;
     reverse and forward have what `spread_of` says beside their ESS.
     """
@@ -65,7 +68,10 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
     if rival := next((name for name in ("base", "wiener") if name in forward), None):
         difference = np.array(forward[rival])[in_time] - up
         kl["gain"], kl["gain_error"] = jackknife_of(lambda d: float(d.mean()), difference, chain=chain)
-    about, variance = samples.attrs["generated"], np.array(forward["increments"]).var(0)
+    about, by_level = samples.attrs["generated"], dict[str, Any]()
+    if "increments" in forward:
+        variance = np.array(forward["increments"]).var(0).tolist()
+        by_level["per_level"] = {"sigma": about["levels"][1:], "variance": variance}
     found = {
         "reverse": {
             **_numbers("ess", effective_sample_size(down)), **spread_of(down),
@@ -76,8 +82,7 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
             **_numbers("kl", (kl["model"], kl["model_error"])), "ln_z": z_up, "ln_z_error": z_up_error,
             "log_weight": up.tolist(),
         },
-        **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
-        "per_level": {"sigma": about["levels"][1:], "variance": variance.tolist()},
+        **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl, **by_level,
     }  # fmt: skip
     lines = warnings(found, len(samples), math.prod(samples.shape))
     lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]
@@ -99,7 +104,6 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
     )
     if min(reverse[0], forward[0]) >= MIN_ESS:
         return []
-    sigma, variance = (diagnostics["per_level"][name] for name in ("sigma", "variance"))
     lines = [
         f"ESS/N: reverse {_shown(*reverse)}, forward {_shown(*forward)}, below {MIN_ESS:g}: exact still, but "
         f"averages and their errors rest on few of the {n} configurations"
@@ -109,6 +113,9 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
             "the forward ESS is far below the reverse one: the proposal has thin tails, and the reverse ESS "
             "flatters; raise ensemble.n_configs"
         )
+    if "per_level" not in diagnostics:
+        return lines + _of_flow(diagnostics["kl"]["model"], volume)
+    sigma, variance = (diagnostics["per_level"][name] for name in ("sigma", "variance"))
     if variance[0] > FIRST_LEVEL * sum(variance):
         lines.append(
             f"the first level carries {variance[0] / sum(variance):.0%} of the variance of log w; lower "
@@ -117,6 +124,14 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
     if len(lines) == 1:
         lines += _levels_or_volume(len(sigma), diagnostics["kl"]["model"], volume)
     return lines
+
+
+def _of_flow(kl: float, volume: int) -> list[str]:
+    return [
+        f"the KL of the flow is c = {kl / volume:.2g} per site, and extensive: a larger model.n_fit and "
+        "ensemble.n_configs lower what the fit of the score costs, a smaller sde.sigma_min what is lost below "
+        "it; `diffsq chain` with latent moves or chain.block keeps its acceptance"
+    ]
 
 
 def _levels_or_volume(n_levels: int, kl: float, volume: int) -> list[str]:

@@ -45,10 +45,14 @@ GROUP = 16  # fields evaluated together: with groups of fixed size, sums do not 
 
 @dataclass(frozen=True)
 class State:
-    """Fields phi (n, *shape) float64, and log w (n,) of the noise path that each carries; NaN: no path."""
+    """Fields phi (n, *shape) float64, and log w (n,) of the noise path that each carries; NaN: no path.
+
+    latent (n, *shape): the white noise of which a flow made the fields, where it is known.
+    """
 
     phi: Floats
     log_w: Floats
+    latent: Floats | None = None
 
     @classmethod
     def of(cls, phi: Floats, log_w: Floats | None = None) -> State:

@@ -36,7 +36,7 @@ def _weighted(run: RunFolder) -> dict[str, Any]:
     on_lattice(run)
     data = run.diagnostics
     if not (data.get("reverse") or {}).get("log_weight"):
-        raise Absent("this sampler gives no log-weights; sampling.method path does")
+        raise Absent("this sampler gives no log-weights; sampling.method flow or path does")
     return data
 
 
@@ -48,7 +48,9 @@ def path_kl(run: RunFolder) -> Figure:
 
 
 def level_variance(run: RunFolder) -> Figure:
-    data = _weighted(run)["per_level"]
+    data = _weighted(run).get("per_level")
+    if data is None:
+        raise Absent("a flow has no steps of noise")
     return plots.level_variance(data["sigma"], data["variance"])
 
 

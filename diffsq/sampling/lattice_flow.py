@@ -11,7 +11,7 @@ smallest sigma that the model knows, sigma_1, the true correction vanishes like 
 there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0.
 
 Integrated by the method of Adams and Bashforth of order 4 in the time of the process (ln sigma for VE), one
-evaluation a step, its first steps and those below sigma_1 by Runge and Kutta's; Hairer, Norsett, Wanner,
+evaluation a step, its first steps by Kutta's of order 3, those below sigma_1 by Runge and Kutta's; Hairer, Norsett, Wanner,
 Solving Ordinary Differential Equations I, sections II.1 and III.1. y, log q and their sums are float64.
 
 Where P(M) has two sharp peaks the flow is that of one sector: fluctuations about <|M|>, then a random sign, so
@@ -35,7 +35,8 @@ from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
 STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
-ADAMS = (55 / 24, -59 / 24, 37 / 24, -9 / 24)
+ADAMS = {3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}  # of so many slopes
+START = 2  # steps by Kutta's method, before three slopes are known
 ASTRAY = 1e-3  # share of a field that belongs to paths which ended on the other side
 
 State = tuple[Tensor, Tensor]
@@ -78,6 +79,14 @@ def runge_kutta(leg: Leg, half: int, way: int, state: State, first: State) -> St
     return moved(state, h, [(1 / 6, first), (1 / 3, k2), (1 / 3, k3), (1 / 6, k4)])
 
 
+def kutta(leg: Leg, half: int, way: int, state: State, first: State) -> State:
+    """One step of order 3, whose error over one step is as that of Adams and Bashforth over a leg."""
+    h = way * leg.length / leg.n_steps
+    k2 = leg.slope(half + way, moved(state, h, [(0.5, first)])[0])
+    k3 = leg.slope(half + 2 * way, moved(state, h, [(-1.0, first), (2.0, k2)])[0])
+    return moved(state, h, [(1 / 6, first), (2 / 3, k2), (1 / 6, k3)])
+
+
 def transport(leg: Leg, way: int, state: State) -> Iterator[tuple[int, State]]:
     """The states after each step through a leg, way = 1 up or -1 down, and their number from its lower end."""
     n, slopes = leg.n_steps, list[State]()
@@ -85,10 +94,12 @@ def transport(leg: Leg, way: int, state: State) -> Iterator[tuple[int, State]]:
     for step in range(n):
         place = step if way > 0 else n - step
         slopes = [leg.slope(2 * place, state[0]), *slopes[:3]]
-        if len(slopes) < len(ADAMS):
+        if n < max(ADAMS):
             state = runge_kutta(leg, 2 * place, way, state, slopes[0])
+        elif step < START:
+            state = kutta(leg, 2 * place, way, state, slopes[0])
         else:
-            state = moved(state, h, list(zip(ADAMS, slopes, strict=True)))
+            state = moved(state, h, list(zip(ADAMS[len(slopes)], slopes, strict=True)))
         yield place + way, state
 
 
@@ -112,9 +123,11 @@ class LatticeFlow:
         self.first = float(self.sde.time(torch.tensor(low, dtype=torch.float64)))
         self.below, self.above = Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below), Leg(n_steps, 1 - self.first, self._above)
 
-    def refined(self) -> "LatticeFlow":
-        """The same flow in half steps."""
-        return LatticeFlow(self.base, 2 * self.n_steps, self.process, self.dtype)
+    def in_steps(self, n_steps: int) -> "LatticeFlow":
+        """The same flow in another number of steps, any from 1 on: what its own number is judged by."""
+        other = LatticeFlow(self.base, max(n_steps, MIN_FLOW_LEVELS), self.process, self.dtype)
+        other.n_steps, other.above = n_steps, Leg(n_steps, 1 - self.first, other._above)
+        return other
 
     @property
     def levels(self) -> Tensor:
@@ -211,11 +224,14 @@ class LatticeFlow:
         log_w = -action(phi) - log_q + math.log(2) + self._astray(astray)
         return phi * sign[:, None, None], log_w
 
-    def log_weight(self, phi: Tensor, action: ActionFunction) -> Tensor:
-        """log w (n,) of given fields (n, *shape), which a sector takes as coming from their own sign."""
-        x = self.base.of_sector(phi)
-        log_w = -action(phi) - self.up(x)[1]
-        return log_w + math.log(2) + self._astray(torch.zeros_like(log_w) > 0) if self.base.sector else log_w
+    def latent(self, phi: Tensor, action: ActionFunction) -> tuple[Tensor, Tensor]:
+        """White noise (n, *shape) and log w (n,) of given fields (n, *shape), which a sector takes as coming
+        from their own sign."""
+        z, log_q = self.up(self.base.of_sector(phi))
+        log_w = -action(phi) - log_q
+        if self.base.sector:
+            log_w = log_w + math.log(2) + self._astray(torch.zeros_like(log_w) > 0)
+        return z, log_w
 
     @staticmethod
     def _astray(astray: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
-from diffsq.sampling import lattice_path, lattice_sets, point_sets
+from diffsq.sampling import lattice_flow, lattice_path, lattice_sets, point_sets
 from diffsq.sampling.point_sets import PointDraws
 from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble
@@ -45,4 +45,6 @@ def sample(
 
 def versions(config: Config) -> dict[str, int]:
     """The version of the law that the sample sets of `config` are drawn from."""
-    return {"law": lattice_path.VERSION if isinstance(config, LatticeRun) else point_sets.LAW}
+    if isinstance(config, LatticeRun):
+        return {"law": lattice_path.VERSION, "flow": lattice_flow.VERSION}
+    return {"law": point_sets.LAW}

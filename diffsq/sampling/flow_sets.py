@@ -1,0 +1,142 @@
+"""The sample set of the probability flow: which flow, its weights, and what half of its steps change.
+
+The start law is chosen by the data: both flows weigh the same held-out fields, and the one of larger forward
+ESS is taken.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffsq.models.blocks import block_size, slices
+from diffsq.models.lattice import LatticeScore
+from diffsq.models.regression import RegressionBase
+from diffsq.sampling.draws import Drawn, Sampling
+from diffsq.sampling.lattice_flow import VERSION, LatticeFlow
+from diffsq.sampling.reverse_chain import Watch, unseen
+from lattice.arrays import Integers
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import EnsembleWriter
+from lattice.errors import InputError
+from lattice.files import canonical_json, sha256_text, write_json
+from lattice.statistics.weights import log_moments
+
+SITES = 2**16  # of the fields that go through a flow together: what fits a processor's cache
+N_CHOICE = 256  # held-out fields that decide between two start laws
+N_HALF = 1024  # samples that are drawn again with half of the steps
+HALF = "half"
+START = {
+    False: "N(0, G(k) + sigma_max^2) per momentum mode",
+    True: "N(0, G(k) + sigma_max^2) per mode of phi sign(M) - <|M|>, then a random sign",
+}
+
+
+def in_groups(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> tuple[Tensor, ...]:
+    """function of arrays (n, ...), always of the same number of rows at a time: the last ones are repeated.
+
+    So the numbers of a field are the same bits whatever else is asked for.
+    """
+    size = block_size(tuple(arrays[0].shape[1:]), 64, SITES)
+    found = []
+    for rows in slices(len(arrays[0]), size):
+        parts = [a[rows] for a in arrays]
+        n = len(parts[0])
+        padded = [torch.cat([a, a[-1:].expand(size - n, *a.shape[1:])]) if n < size else a for a in parts]
+        found.append([result[:n] for result in function(*padded)])
+    return tuple(torch.cat(columns) for columns in zip(*found, strict=True))
+
+
+def log_weights(work: Sampling, flow: LatticeFlow, phi: Tensor) -> Tensor:
+    """log w (n,) of given fields (n, *shape)."""
+    action = work.ensemble.action.action
+    return in_groups(lambda part: flow.latent(part, action), phi)[1]
+
+
+def flow_of(work: Sampling) -> LatticeFlow:
+    """The flow of a model through the steps of the config, its start law chosen by the data unless given.
+
+    Raises `InputError` for a model with a U-Net, and where a sector is asked for that the model has not.
+    """
+    model, config, start = work.model, work.config, work.config.sampling.start
+    if model.unet is not None:
+        raise InputError(
+            "the divergence of a score with a U-Net is not closed-form: the flow is for the closed form "
+            "alone; take sampling.method path"
+        )
+    bases = {"symmetric": model.base, "sector": model.sector}
+    if start == "sector" and model.sector is None:
+        raise InputError(
+            "sampling.start sector: P(M) of the training fields has no two separate peaks, so the model knows "
+            "no sector; take auto"
+        )
+
+    def made(base: RegressionBase) -> LatticeFlow:
+        return LatticeFlow(base, config.n_levels, work.process)
+
+    known = {name: made(base) for name, base in bases.items() if base is not None and start in ("auto", name)}
+    if len(known) == 1:
+        return next(iter(known.values()))
+    phi = work.fields(work.rows(N_CHOICE))
+    loss = {name: _spread(log_weights(work, flow, phi)) for name, flow in known.items()}
+    return known[min(loss, key=lambda name: loss[name])]
+
+
+def _spread(log_weight: Tensor) -> float:
+    """-ln of the forward ESS."""
+    return -log_moments(log_weight.cpu().numpy(), {1: -1.0, -1: -1.0})[0]
+
+
+def flow_from(samples: Ensemble, model: LatticeScore) -> LatticeFlow | None:
+    """The flow that drew `samples` of this model, on its device; None for samples of another sampler.
+
+    Raises `InputError` for samples of another version of its law.
+    """
+    made = samples.attrs.get("generated") or {}
+    if made.get("sampler") != "flow":
+        return None
+    if made.get("law") != VERSION:
+        raise InputError(f"samples of version {made.get('law')} of the flow, this is {VERSION}; sample again")
+    base = model.sector if made["sector"] else model.base
+    assert base is not None
+    return LatticeFlow(base, made["n_steps"], made["process"])
+
+
+def about(flow: LatticeFlow) -> dict[str, Any]:
+    """What a sample set says of its flow."""
+    return {"start": START[flow.base.sector], "sector": flow.base.sector, "n_steps": flow.n_steps}
+
+
+def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: dict[str, Any]) -> None:
+    """Forward weights, the samples, and the first of them with half of the steps, as an ensemble in half/."""
+
+    def weigh(phi: Tensor, index: Integers) -> dict[str, Any]:
+        return {"model": log_weights(work, flow, phi).tolist()}
+
+    write_json(work.out / "forward.json", work.forward(("model",), weigh))
+    n = work.config.n_samples
+    work.draw(writer, n, partial(_block, work, flow))
+    coarse = flow.in_steps(flow.n_steps // 2)
+    ensemble = work.ensemble
+    own = {**generated, "levels": coarse.levels.tolist(), **about(coarse)}
+    half = EnsembleWriter(
+        work.out / HALF, ensemble.action, ensemble.shape, sha256_text(canonical_json(own)), {"generated": own}
+    )
+    work.draw(half, min(n, N_HALF), partial(_block, work, coarse), "half of the steps")
+    half.finish({"generated": own})
+
+
+def _block(work: Sampling, flow: LatticeFlow, index: Integers, watch: Watch) -> Drawn:
+    """One block of the flow."""
+    noise, signs = work.noise("sample/flow", index)(0), work.signs("sample/sign", index)
+    action, watches = work.ensemble.action.action, [watch]
+
+    def drawn(white: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
+        return flow.sample(action, white, sign, watches.pop() if watches else unseen)
+
+    try:
+        return in_groups(drawn, noise, signs)  # type: ignore[return-value]
+    except InputError as error:
+        raise InputError(f"samples {index[0]}-{index[-1]}: {error}") from None
