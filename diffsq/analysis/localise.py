@@ -25,7 +25,6 @@ from torch import Tensor
 
 from diffsq.models.blocks import drawn, slices
 from diffsq.models.protocol import Frames, Noise
-from diffsq.models.zero_mode import log_gauss
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
 from diffsq.sampling.reverse_chain import ActionFunction, end_of, rise
 
@@ -110,7 +109,6 @@ def _by_shell(
         + high.abs() ** 2 / p.expand(g + levels[step + 1] ** 2)
     )
     classes = 0.5 * p.class_sum(p.weight * chi2)
-    z = residual[..., 0, 0].real
-    classes[:, 0] += log_gauss(z, c[0]) - law.zero.log_density(z)
+    classes[:, 0] -= law.own(residual[..., 0, 0].real)
     out = classes.new_zeros(len(x), int(shell.max()) + 1)
     return out.index_add(1, shell, classes)

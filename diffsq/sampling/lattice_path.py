@@ -32,8 +32,8 @@ VERSION = 5  # of the law R: raise it with any change, so that no folder mixes s
 class ReversePath(ReverseChain):
     """Forward and reverse chains of one score model; fields (n, *shape) float64.
 
-    levels (N + 1,) float64; variance (N, n_class) is c_n(k); zero_scale (N,): C(0) of the model over that of
-    the one-mode table of the zero mode.
+    levels (N + 1,) float64; variance (N, n_class) is c_n(k). two_peaks: whether the zero mode has two
+    components; zero_scale (N,): C(0) of the model over that of the one-mode table.
     """
 
     def __init__(self, model: LatticeScore, levels: Tensor) -> None:
@@ -59,12 +59,11 @@ class ReversePath(ReverseChain):
         sigma, rho = self.levels[n + 1].expand(len(x)), self.rho[n]
         xk = self.momenta.modes(x)
         d = self.model.denoise(xk, sigma, frame)
-        posterior = self.model.base.zero_mode.posterior(xk[..., 0, 0].real, sigma)
-        shift, zero = zero_mode_law(
-            posterior, d[..., 0, 0].real, rho, self.bridge[n], self.zero_scale[n], self.two_peaks
-        )
-        mean = xk + rho * (d - xk)
-        mean[..., 0, 0] += shift
+        mean, zero = xk + rho * (d - xk), None
+        if self.two_peaks:
+            posterior = self.model.base.zero_mode.posterior(xk[..., 0, 0].real, sigma)
+            shift, zero = zero_mode_law(posterior, d[..., 0, 0].real, rho, self.bridge[n], self.zero_scale[n])
+            mean[..., 0, 0] += shift
         return ReverseStep(self.momenta, mean, self.variance[n], zero)
 
 
@@ -84,22 +83,22 @@ class ModeGaussian(Law):
 
 @dataclass
 class ReverseStep(Law):
-    """R( . | x_{n+1}): mean (n, *half), c_n (n_class,), and the law of the zero mode, which has no use for
-    c_n(0)."""
+    """R( . | x_{n+1}): mean (n, *half), c_n (n_class,), and the law of the zero mode where it has one of its
+    own."""
 
     momenta: Momenta
     mean: Tensor
     variance: Tensor
-    zero: ZeroModeLaw
+    zero: ZeroModeLaw | None
 
     def draw(self, noise: Tensor) -> Tensor:
         """A field from white noise (n, *shape)."""
         p = self.momenta
         white = p.modes(noise)
-        own = self.zero.draw(white[..., 0, 0].real)
-        white *= p.expand(self.variance).sqrt()
-        white[..., 0, 0] = own.to(white.dtype)
-        return p.fields(self.mean + white)
+        residual = white * p.expand(self.variance).sqrt()
+        if self.zero is not None:
+            residual[..., 0, 0] = self.zero.draw(white[..., 0, 0].real).to(white.dtype)
+        return p.fields(self.mean + residual)
 
     def residual(self, x: Tensor) -> Tensor:
         """Modes of x less the mean: N(0, c_n(k)) but for the zero mode."""
@@ -107,10 +106,14 @@ class ReverseStep(Law):
 
     def log_density(self, x: Tensor) -> Tensor:
         """log R(x | x_{n+1}): (n,)."""
-        residual, c = self.residual(x), self.variance
-        z = residual[..., 0, 0].real
-        own = self.zero.log_density(z) - log_gauss(z, c[0])
-        return self.momenta.log_normal(residual, c) + own
+        residual = self.residual(x)
+        return self.momenta.log_normal(residual, self.variance) + self.own(residual[..., 0, 0].real)
+
+    def own(self, z: Tensor) -> Tensor:
+        """What the zero mode's own law adds to ln N(z; 0, c_n(0)): residuals z (n,) -> (n,)."""
+        if self.zero is None:
+            return torch.zeros_like(z)
+        return self.zero.log_density(z) - log_gauss(z, self.variance[0])
 
 
 def path_from(samples: Ensemble, model: LatticeScore, device: torch.device) -> ReversePath:

@@ -1,7 +1,8 @@
 """The law of the magnetisation in one reverse step: one Gaussian, or two, one per sign of M.
 
-Its variance follows the noisy zero mode z as the posterior variance v(z) of the one-mode table does, scaled
-so that the mean over z is what the denoiser of the model leaves open: bridge + rho^2 v(z) C(0)/<v>.
+One Gaussian has the variance c_n(0) of any mode. The components of two have bridge + rho^2 v(z) C(0)/<v>: the
+posterior variances given each sign in the one-mode table, a function of the noisy zero mode z, that of the
+likely sign scaled by what the model leaves open over what the table does.
 """
 
 from dataclasses import dataclass
@@ -40,22 +41,19 @@ class ZeroModeLaw:
 
 
 def zero_mode_law(
-    posterior: ZeroModePosterior, d0: Tensor, rho: Tensor, bridge: Tensor, scale: Tensor, two_peaks: bool
+    posterior: ZeroModePosterior, d0: Tensor, rho: Tensor, bridge: Tensor, scale: Tensor
 ) -> tuple[Tensor, ZeroModeLaw]:
-    """How far the likely component is from rho (D - x), and the law about it.
+    """How far the likely one of two components is from rho (D - x), and the law about it.
 
     d0 (n,) the zero mode of the denoiser; rho, bridge: fraction of the way to D, and variance of the bridge,
     of the step; scale: of the posterior variance of the likely component, C(0) of the model over that of the
-    table. With `two_peaks` the likely component has mean d1, (1 - q) d1 + q (minor mean) = d0.
+    table. The likely component has mean d1, (1 - q) d1 + q (minor mean) = d0.
     """
-    zero, part = torch.zeros_like(d0), scale * rho**2
-    if not two_peaks:
-        return zero, ZeroModeLaw(zero, bridge + part * posterior.variance, zero, torch.ones_like(d0))
     q = posterior.q
     major = (d0 - q * posterior.minor_mean) / (1 - q)
     minor = DEFENSIVE * (bridge + rho**2 * posterior.minor_variance)
-    variance, shift = bridge + part * posterior.major_variance, rho * (posterior.minor_mean - major)
-    return rho * (major - d0), ZeroModeLaw(q, variance, shift, minor)
+    variance = bridge + rho**2 * scale * posterior.major_variance
+    return rho * (major - d0), ZeroModeLaw(q, variance, rho * (posterior.minor_mean - major), minor)
 
 
 def table_variance(zero_mode: ZeroModeDenoiser, sigma: Tensor) -> Tensor:

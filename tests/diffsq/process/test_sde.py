@@ -164,9 +164,7 @@ def test_vp_weights_in_its_own_variables_are_those_of_the_path() -> None:
         law = path.reverse(trail[step + 1], step, still(step))
         mean = f[step] * p.fields(law.mean).reshape(n, v).numpy()
         cov = f[step] ** 2 * dense(path.variance[step])
-        zero = law.zero.variance  # the zero mode's own law, per field
         for i in range(n):
-            own = cov + f[step] ** 2 * (float(zero[i]) - float(path.variance[step, 0])) / v
             expected[i] += multivariate_normal.logpdf(y[step + 1][i], a * y[step][i], noise * np.eye(v))
-            expected[i] -= multivariate_normal.logpdf(y[step][i], mean[i], own)
+            expected[i] -= multivariate_normal.logpdf(y[step][i], mean[i], cov)
     assert log_w.numpy() == pytest.approx(expected, abs=1e-8)

@@ -15,6 +15,7 @@ from torch import Tensor
 from diffsq.exactness.weights import forward_ess, ln_z, ln_z_forward
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
+from diffsq.sampling.zero_mode_step import ZeroModeLaw
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.statistics.weights import distrusted, effective_sample_size
 
@@ -50,11 +51,6 @@ class Left(ReverseStep):
 class NoDeterminant(ReversePath):
     def reverse(self, x: Tensor, n: int, frame: Symmetry) -> ReverseStep:
         return Flat(**vars(super().reverse(x, n, frame)))
-
-
-class NoZeroMode(ReversePath):
-    def reverse(self, x: Tensor, n: int, frame: Symmetry) -> ReverseStep:
-        return Plain(**vars(super().reverse(x, n, frame)))
 
 
 class OneStepShort(ReversePath):
@@ -118,7 +114,7 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
     action = ScalarPhi4(0.22, 0.2)
     phi = equilibrium(action, shape, 2048)
     path = path_of(phi4_model(action, phi), 5)
-    assert not path.two_peaks  # two Gaussians are checked on their own
+    assert not path.two_peaks
     n, v = 6, path.momenta.volume
     trail: dict[int, Tensor] = {}
     x0, log_w = path.sample(
@@ -132,17 +128,13 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
     expected -= multivariate_normal.logpdf(flat[5], np.zeros(v), dense(path, start))
     for step in range(5):
         high = levels[step + 1].expand(n)
-        modes = path.momenta.modes(trail[step + 1])
-        d = path.model.denoise(modes, high)
+        d = path.model.denoise(path.momenta.modes(trail[step + 1]), high)
         rho = 1 - levels[step] ** 2 / levels[step + 1] ** 2
         mean = (trail[step + 1] + rho * (path.momenta.fields(d) - trail[step + 1])).reshape(n, v).numpy()
         bridge = rho * levels[step] ** 2
-        c = bridge + rho**2 * path.model.posterior_variance(high[:1])[0]
-        table = path.model.base.zero_mode.posterior(modes[..., 0, 0].real, high).variance
-        zero = bridge + rho**2 * path.zero_scale[step] * table
+        cov = dense(path, bridge + rho**2 * path.model.posterior_variance(high[:1])[0])
         delta = float(levels[step + 1] ** 2 - levels[step] ** 2)
         for i in range(n):
-            cov = dense(path, c) + float(zero[i] - c[0]) / v
             expected[i] += multivariate_normal.logpdf(flat[step + 1][i], flat[step][i], delta * np.eye(v))
             expected[i] -= multivariate_normal.logpdf(flat[step][i], mean[i], cov)
     assert log_w.numpy() == pytest.approx(expected, abs=1e-8)
@@ -150,8 +142,9 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
     ups = {s: (trail[s + 1] - trail[s]) / (levels[s + 1] ** 2 - levels[s] ** 2).sqrt() for s in range(5)}
     again, _ = path.weigh(x0, action.action, ups.__getitem__, still)
     assert again.numpy() == pytest.approx(expected, abs=1e-8)
-    # negative control: without the zero mode's own law
-    wrong, _ = NoZeroMode(path.model, levels).weigh(x0, action.action, ups.__getitem__, still)
+    # negative control: with a law of the zero mode that it was not drawn from
+    path.two_peaks = True
+    wrong, _ = path.weigh(x0, action.action, ups.__getitem__, still)
     assert np.abs(wrong.numpy() - expected).max() > 1e-3
 
 
@@ -161,11 +154,12 @@ def test_entropy_of_a_step_needs_the_law_of_the_zero_mode() -> None:
     phi = equilibrium(action, shape, n)
     path = path_of(phi4_model(action, phi), 5)
     step, p = 1, path.momenta
-    path.zero_scale = 6 * path.zero_scale  # far from that of c_n(0)
-    law = path.reverse(phi + path.levels[step + 1] * noise_of("test/up", n, shape)(0), step, IDENTITY)
+    plain = path.reverse(phi + path.levels[step + 1] * noise_of("test/up", n, shape)(0), step, IDENTITY)
+    zero, variance = torch.zeros(n, dtype=torch.float64), (4 * path.variance[step, 0]).expand(n)
+    law = ReverseStep(p, plain.mean, plain.variance, ZeroModeLaw(zero, variance, zero, variance))
     x = law.draw(noise_of("test/step", n, shape)(0))
     each = (2 * math.pi * math.e * path.variance[step]).log()
-    entropy = 0.5 * ((p.multiplicity * each)[1:].sum() + (2 * math.pi * math.e * law.zero.variance).log())
+    entropy = 0.5 * ((p.multiplicity * each)[1:].sum() + (2 * math.pi * math.e * variance).log())
     for kind, gate in ((ReverseStep, "right"), (Plain, "wrong"), (Flat, "wrong")):
         off = kind(**vars(law)).log_density(x) + entropy
         sigmas = abs(float(off.mean() / (off.std() / math.sqrt(n))))

@@ -8,7 +8,7 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import kstest
 
-from diffsq.models.zero_mode import ZeroModeDenoiser, log_gauss
+from diffsq.models.zero_mode import ZeroModeDenoiser
 from diffsq.sampling.zero_mode_step import ZeroModeLaw, table_variance, zero_mode_law
 from lattice.rng import normals
 
@@ -54,7 +54,7 @@ def test_two_components_keep_the_mean_of_the_score_model() -> None:
     posterior = one_mode.posterior(z, SIGMA.expand(9).double())
     d0 = one_mode(z, SIGMA.expand(9).double()) + 0.2
     rho, bridge, scale = torch.tensor(0.3), torch.tensor(0.5), torch.tensor(0.9)
-    shift, two = zero_mode_law(posterior, d0, rho, bridge, scale, True)
+    shift, two = zero_mode_law(posterior, d0, rho, bridge, scale)
     # about rho (D - x): mean of the mixture = shift + q * law.shift must vanish
     assert torch.allclose(shift + two.q * two.shift, torch.zeros(9, dtype=torch.float64), atol=1e-6)
 
@@ -80,17 +80,13 @@ def test_the_table_follows_z_and_keeps_the_mean_of_the_model(two_peaks: bool) ->
         assert abs(float(missed.mean() - 1.1 * known)) > 4 * error
 
 
-def test_the_variance_of_the_step_is_bridge_and_scaled_posterior() -> None:
+def test_the_likely_component_has_bridge_and_scaled_posterior() -> None:
     one_mode = ZeroModeDenoiser()
     one_mode.fit(torch.from_numpy(normals(4, "test/zero", np.arange(1), 0, 2000)[0]))
     z, sigma = torch.linspace(-2, 2, 5, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64)
     posterior = one_mode.posterior(z, sigma.expand(5))
     rho, bridge, scale = (torch.tensor(value, dtype=torch.float64) for value in (0.3, 0.5, 0.8))
-    shift, one = zero_mode_law(posterior, one_mode(z, sigma.expand(5)), rho, bridge, scale, False)
-    assert not shift.any()
-    assert torch.allclose(one.variance, 0.5 + 0.09 * 0.8 * posterior.variance)
-    at = torch.zeros(5, dtype=torch.float64)
-    assert torch.allclose(one.log_density(at), log_gauss(at, one.variance))
-    _, two = zero_mode_law(posterior, one_mode(z, sigma.expand(5)), rho, bridge, scale, True)
-    assert torch.allclose(two.variance, 0.5 + 0.09 * 0.8 * posterior.major_variance)
-    assert (two.variance < one.variance).all()
+    _, law = zero_mode_law(posterior, one_mode(z, sigma.expand(5)), rho, bridge, scale)
+    assert torch.allclose(law.variance, 0.5 + 0.09 * 0.8 * posterior.major_variance)
+    assert (posterior.major_variance < posterior.variance).all()
+    assert torch.allclose(law.minor, 1.05 * (0.5 + 0.09 * posterior.minor_variance))  # never scaled down
