@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from lattice.statistics.notation import parse_value
 MIN_EXTENT, MAX_EXTENT = 4, 4096
 Process = Literal["ve", "vp"]
 LatticeModel = Literal["closed", "score"]
+LATTICE_MODELS: tuple[str, ...] = get_args(LatticeModel)
 Checks = dict[str, dict[str, Any]]  # `diffsq check` NAME: {option: value}
 
 
@@ -137,18 +138,18 @@ def of_model(given: Setting | dict[str, Setting], name: str) -> Setting:
 
 
 def check_each(key: str, given: object, models: Sequence[str]) -> None:
-    """InputError unless a mapping, if it is one, has an entry for each of `models` and no other.
+    """InputError unless a mapping, if it is one, has an entry for each of `models` and none for no model.
 
     >>> check_each("sampling.method", {"scor": "path"}, ["score"])
     Traceback (most recent call last):
         ...
-    lattice.errors.InputError: sampling.method.scor: no such model in models; did you mean score?
+    lattice.errors.InputError: sampling.method.scor: no such model; did you mean score?
     """
     if not isinstance(given, Mapping):
         return
     for name in given:
-        if name not in models:
-            raise InputError(f"{key}.{name}: no such model in models{nearest(name, models)}")
+        if name not in LATTICE_MODELS:
+            raise InputError(f"{key}.{name}: no such model{nearest(name, LATTICE_MODELS)}")
     if missing := [name for name in models if name not in given]:
         raise InputError(f"{key} has no entry for {', '.join(missing)}")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from longer import same_numbers
 
 from diffsq import pipeline, stages
 from diffsq.config.config import Config, config_from_dict
@@ -17,7 +18,7 @@ from diffsq.run_folder.records import Run
 from diffsq.run_folder.summary import table_text
 from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
-from lattice.progress import Progress
+from lattice.progress import Progress, Silent
 
 SETS = {"closed-ve": "closed form", "score-ve": "U-Net"}
 EXACT = ("abs_magnetization", "susceptibility_full", "binder", "phi2", "action_density")
@@ -36,6 +37,21 @@ SETTINGS: dict[str, Any] = {
 
 def config(**sampling: Any) -> Config:
     return config_from_dict({**SETTINGS, "sampling": {**SETTINGS["sampling"], **sampling}})
+
+
+class Stop(Silent):
+    """A keyboard interrupt at the n-th update under a label."""
+
+    def __init__(self, wanted: str, n: int) -> None:
+        self.wanted, self.n, self.label = wanted, n, ""
+
+    def start(self, total: int, label: str, done: int = 0) -> None:
+        self.label = label
+
+    def update(self, n: int = 1, **info: object) -> None:
+        self.n -= self.label == self.wanted
+        if self.n <= 0:
+            raise KeyboardInterrupt
 
 
 def quiet(text: str) -> None:
@@ -116,6 +132,30 @@ def test_the_page_shows_both(folder: Path) -> None:
         assert f'id="section-path-kl--{name}"' in page
     assert "gain of the U-Net" in page
     assert page.count('data-observable="ln_z"') == 1
+
+
+SMALL: dict[str, Any] = {
+    **SETTINGS, "lattice": {"shape": (4, 4)}, "ensemble": {"n_configs": 1024, "n_chains": 16, "n_therm": 100},
+    "model": {"base": "wiener", "channels": 2, "n_levels": 1, "n_sigma": 8, "n_fit": 256},
+    "training": {"n_steps": 12, "batch_size": 16, "checkpoint_every": 4},
+    "sampling": {"n_samples": 1100, "n_levels": 4, "n_forward": 64, "n_calibration": 128},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("label", "n"), [("score matching", 7), ("samples", 35)])
+def test_stopped_in_the_second_model_it_goes_on_there(label: str, n: int, tmp_path: Path) -> None:
+    """35 updates: beyond the 18 blocks of the closed form, in the network's second shard."""
+    stages_of, small = ("ensemble", "train", "sample"), config_from_dict(SMALL)
+    pipeline.run(small, tmp_path / "straight", stages_of, say=quiet)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(small, tmp_path / "stopped", stages_of, say=quiet, progress=Stop(label, n))
+    assert (tmp_path / "stopped/train/closed/model.json").exists()
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "stopped/train/closed").iterdir()}
+    pipeline.run(small, tmp_path / "stopped", stages_of, say=quiet)
+    assert all(p.stat().st_mtime_ns == time for p, time in written.items()), "the closed form is kept"
+    for name in SETS:
+        a, b = (read_ensemble(tmp_path / run / "samples" / name) for run in ("stopped", "straight"))
+        assert same_numbers(a, b)
 
 
 def test_more_samples_of_one_model_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from places import ROOT
 import lattice.memory
 from diffsq import pipeline
 from diffsq.config.config import Config, load_config
-from diffsq.config.memory import BASE, check_memory
+from diffsq.config.memory import BASE, check_memory, terms
 from lattice.errors import InputError
 
 GB = 1e9
@@ -31,6 +31,15 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_demo_needs_little(memory: Path) -> None:
     memory.write_text(str(int(2 * GB)))
     check_memory(demo(), pipeline.STAGES)
+
+
+def test_the_larger_sample_of_two_models_counts() -> None:
+    each = ("models=[closed, score]", "sampling.n_samples={closed: 9000, score: 100}")
+    found = [terms(demo(*each), stage)["sampling.n_samples"] for stage in ("sample", "measure")]
+    assert [n for n, _ in found] == [9000, 9000]
+    alone = terms(demo("models=[score]"), "measure")["sampling.n_samples"]
+    assert found[1][1] == 2 * alone[1], "both are measured"
+    assert "training.batch_size" not in terms(demo("models=[closed]"), "train")
 
 
 def test_points_need_memory_for_their_powers(memory: Path) -> None:

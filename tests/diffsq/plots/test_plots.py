@@ -23,6 +23,8 @@ def example_figures() -> dict[str, Figure]:
         "two_point": plots.two_point_function(curve, {"raw": curve, "weighted": curve}),
         "gain_per_level": plots.gain_per_level(sigma, kl.sum(1), 0.5 * kl.sum(1), unet_error=kl[:, 0]),
         "gain_per_shell": plots.gain_per_shell(sigma, list("abcd"), kl, 0.5 - kl, [1, 4, 4, 8]),
+        "level_over_wiener": plots.gain_per_level(sigma, None, kl.sum(1), unet_error=kl[:, 0]),
+        "shell_over_wiener": plots.gain_per_shell(sigma, list("abcd"), None, kl, [1, 4, 4, 8]),
         "history": plots.training_history(
             range(100), rng.random(100), val_step=[0, 99], val_gain=[-0.1, 0.5], val_gain_error=[0.1, 0.1]
         ),
@@ -34,6 +36,25 @@ def example_figures() -> dict[str, Figure]:
         "schedule": plots.level_schedule([0.0, 0.5, 1.0, 4.0]),
         "pulls": plots.pull_chart(["a", "b"], {"raw": [12.0, 0.3], "weighted": [0.1, np.nan]}),
     }
+
+
+def test_a_network_on_the_wiener_filter_is_shown_alone(figures: dict[str, Figure]) -> None:
+    assert len(figures["level_over_wiener"].axes) == len(figures["gain_per_level"].axes) - 1
+    (legend,) = figures["level_over_wiener"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["U-Net over Wiener"]
+    assert figures["shell_over_wiener"].axes[0].get_title() == "U-Net over Wiener"
+    bars = plots.path_kl({"wiener": 3.0, "model": 0.3, "gain": 2.7, "gain_error": 0.1}).axes[0]
+    assert {label.get_text() for label in bars.get_yticklabels()} >= {"Wiener (free field)", "Wiener + U-Net"}
+
+
+def test_pulls_of_several_sets_share_the_marker_of_their_kind() -> None:
+    names = [f"{label} {kind}" for label in ("flow", "U-Net") for kind in ("raw", "weighted", "metropolis")]
+    chart = plots.pull_chart(["a", "b"], {name: [0.1, 0.2] for name in names})
+    lines = {line.get_label(): line for line in chart.axes[0].get_lines()}
+    for kind in ("raw", "weighted", "Metropolis"):
+        first, second = lines[f"flow {kind}"], lines[f"U-Net {kind}"]
+        assert first.get_marker() == second.get_marker()
+        assert first.get_color() != second.get_color()
 
 
 @pytest.fixture(scope="module")

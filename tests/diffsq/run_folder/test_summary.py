@@ -169,6 +169,30 @@ def test_summary_takes_what_the_sampler_has(
     assert ("warning: ESS/N is low" in text) == weighted
 
 
+def test_each_of_two_models_has_columns_by_its_name(settings: dict[str, Any], tmp_path: Path) -> None:
+    """The network's sampler has no weights: its exact columns are missing, and the verdict says so."""
+    both = {
+        **settings, "models": ["closed", "score"],
+        "sampling": {**settings.get("sampling", {}), "method": {"closed": "path", "score": "euler"}},
+    }  # fmt: skip
+    phi = np.random.default_rng(1).normal(size=(512, 8, 8))
+    action = ScalarPhi4(0.25, 0.1)
+    write_ensemble(Ensemble.from_fields(phi, action, np.arange(512) // 64), tmp_path / "ensemble")
+    write_json(tmp_path / "ensemble" / "certificate.json", CERTIFIED)
+    for name, log_weight in (("closed-ve", 0.1 * phi[:, 0, 0]), ("score-ve", None)):
+        write_ensemble(Ensemble.from_fields(phi, action, log_weight=log_weight), tmp_path / "samples" / name)
+        found = PATH if log_weight is not None else {"levels": [0.0, 0.2]}
+        write_json(tmp_path / "samples" / name / "diagnostics.json", found)
+    summary = summaries.summarize(config_from_dict(both), tmp_path, {"ensemble": 1.0})
+    closed = [f"closed form {kind}" for kind in ("raw", "weighted", "metropolis")]
+    assert list(summary["columns"]) == ["training", *closed, "U-Net raw"]
+    words = "the sampler 'euler' gives no log-weights"
+    assert summary["notes"] == {"U-Net weighted, U-Net metropolis": words}
+    assert not summary["verdict"]["passed"]
+    assert any(line.startswith("U-Net weighted ") for line in summary["verdict"]["missing"])
+    assert "closed form: Metropolis acceptance 0.6" in summaries.table_text(summary)
+
+
 def test_data_and_samples_of_one_variable_are_held_against_what_is_known(tmp_path: Path) -> None:
     """Real: data and samples against the exact numbers; samples 10 % too wide are seen."""
     from lattice.simulation.exact_draws import draw_toy
