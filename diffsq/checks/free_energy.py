@@ -16,7 +16,7 @@ from diffsq.exactness.free_energy import path_bennett
 from diffsq.exactness.weights import ln_z, ln_z_forward
 from diffsq.plots.style import BLUE, GREEN, INK, PURPLE, VERMILLION, note, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling.lattice_sets import BLOCK
+from diffsq.sampling.draws import BLOCK
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.progress import Progress, counted
@@ -91,9 +91,7 @@ def _forward(bench: Workbench, progress: Progress, n: int) -> tuple[Floats, Inte
     phi, chain = bench.held_out_fields(n)
     parts = []
     for index in counted(progress, len(phi), BLOCK, "forward weights"):
-        noise = bench.noise("check/free_energy/forward", index)
-        log_w, _ = bench.path.weigh(phi[index], bench.action.action, noise, bench.frames())
-        parts.append(log_w.cpu().numpy())
+        parts.append(bench.weigh(phi[index], "check/free_energy/forward", index).cpu().numpy())
     return check_log_weights(np.concatenate(parts)), chain
 
 

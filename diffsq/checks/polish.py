@@ -19,7 +19,7 @@ from diffsq.models.momentum import Momenta, shells
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, panels, spread, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import steps
-from diffsq.sampling.lattice_sets import BLOCK
+from diffsq.sampling.draws import BLOCK
 from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.progress import Progress

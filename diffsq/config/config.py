@@ -205,8 +205,8 @@ class LatticeRun(Config):
         alone = self.of(name)
         if alone.method == "flow" and alone.model.channels:
             raise InputError(
-                "sampling.method flow needs a score whose divergence is closed-form, which a U-Net has not; take "
-                "sampling.method path, or model.channels 0"
+                "sampling.method flow needs a score whose divergence is closed-form, which a U-Net has not; "
+                "take sampling.method path, or model.channels 0"
             )
         if alone.method == "flow" and alone.n_levels < MIN_FLOW_LEVELS:
             raise InputError(

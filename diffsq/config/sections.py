@@ -206,8 +206,11 @@ class ChainParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    moves: tuple[Literal["independence", "denoise", "hmc", "wolff", "overrelaxation"], ...] = Field(
+    moves: tuple[Literal["independence", "latent", "denoise", "hmc", "wolff", "overrelaxation"], ...] = Field(
         ("denoise",), min_length=1, max_length=20, description="cycled in this order"
+    )
+    rho: float = Field(
+        0.9, ge=0, lt=1, description="`latent` moves the noise z of the flow to rho z + sqrt(1 - rho^2) xi"
     )
     depth: float | None = Field(
         None, gt=0, description="noise width sigma up to which `denoise` goes (nearest level); null: all"

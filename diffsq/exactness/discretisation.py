@@ -24,6 +24,7 @@ from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.observables import scalar
 from lattice.observables.names import in_short_table
 from lattice.statistics.blocks import jackknife_of
+from lattice.statistics.gamma import Derived
 from lattice.statistics.notation import format_value
 
 ORDER = 3  # that is counted on
@@ -56,7 +57,7 @@ def discretisation(folder: Path, samples: Ensemble) -> dict[str, Any] | None:
         series = np.stack([np.stack([table[c] for c in columns], 1) for table in tables], 1)
         data = np.concatenate([w[:, :, None] * series, w[:, :, None]], 2)
 
-        def averages(rows: Floats, f: Callable[[Floats], float] = f) -> Floats:
+        def averages(rows: Floats, f: Derived = f or _first) -> Floats:
             sums = rows.sum(0)
             return np.array([f(each[:-1] / each[-1]) for each in sums])
 
@@ -69,6 +70,10 @@ def discretisation(folder: Path, samples: Ensemble) -> dict[str, Any] | None:
         "enough": math.ceil(steps * (share / LIMIT) ** (1 / ORDER)) if share > LIMIT else None,
         "log_weight": [float(change.mean()), float(change.std())],
     }  # fmt: skip
+
+
+def _first(means: Floats) -> float:
+    return float(means[0])
 
 
 def _entry(estimate: Callable[[Floats], Floats], data: Floats, n_all: int) -> dict[str, float]:
@@ -87,7 +92,8 @@ def words(found: dict[str, Any]) -> str:
     lnz = found["observables"]["ln_z"]
     return (
         f"discretisation: at most {share:.2g} of the statistical error (largest: {name}); ln Z with "
-        f"{steps[1]} - {steps[0]} steps {format_value(lnz['change'], lnz['change_error'])} on {found['n']} pairs"
+        f"{steps[1]} - {steps[0]} steps {format_value(lnz['change'], lnz['change_error'])} on {found['n']} "
+        "pairs"
     )
 
 

@@ -50,7 +50,8 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
     """Efficiency of the samples, reverse and forward; absolute (path) KL of model, base and Wiener.
 
-    forward: lists "model", "chain", of the path sampler "increments" by level too, with rivals "base" and "wiener" of the same fields, the
+    forward: lists "model", "chain", of the path sampler "increments" by level too, with rivals "base" and
+    "wiener" of the same fields, the
     second alone where it is the base; "gain" is over the base. Every number NAME has NAME_error beside it;
     reverse and forward have what `spread_of` says beside their ESS.
     """
@@ -82,7 +83,8 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
             **_numbers("kl", (kl["model"], kl["model_error"])), "ln_z": z_up, "ln_z_error": z_up_error,
             "log_weight": up.tolist(),
         },
-        **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl, **by_level,
+        **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
+        **by_level,
     }  # fmt: skip
     lines = warnings(found, len(samples), math.prod(samples.shape))
     lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]
@@ -128,9 +130,9 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
 
 def _of_flow(kl: float, volume: int) -> list[str]:
     return [
-        f"the KL of the flow is c = {kl / volume:.2g} per site, and extensive: a larger model.n_fit and "
-        "ensemble.n_configs lower what the fit of the score costs, a smaller sde.sigma_min what is lost below "
-        "it; `diffsq chain` with latent moves or chain.block keeps its acceptance"
+        f"the KL of the flow is c = {kl / volume:.2g} per site, and extensive: larger model.n_fit and "
+        "ensemble.n_configs lower what the fit of the score costs, a smaller sde.sigma_min what is lost "
+        "below it; `diffsq chain` with latent moves or chain.block keeps its acceptance"
     ]
 
 

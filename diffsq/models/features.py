@@ -66,7 +66,7 @@ def bounded(u: Tensor, scale: float = SATURATION) -> Tensor:
 
 
 def times(f: Tensor, weight: Tensor) -> Tensor:
-    """Complex f times real weight, of one shape but for the first: complex arithmetic would take twice as long."""
+    """Complex f times real weight; complex arithmetic would take twice as long."""
     return torch.view_as_complex(torch.view_as_real(f) * weight[..., None])
 
 
@@ -75,7 +75,7 @@ class Filters:
     """What turns noisy fields into features at one noise level, or one for each sample, m = 1 or n.
 
     wiener: multipliers (m, *half) from x(k) to W x; normal (m, 1, 1): from W x to u; kernels: multipliers
-    (m, *half) of K; site: tables of its posterior, None without; centre: mean of the field, 0 without a sector.
+    (m, *half) of K; site: tables of its posterior, None without; centre: mean of the field, 0 if no sector.
     """
 
     momenta: Momenta
@@ -88,7 +88,7 @@ class Filters:
 
 
 class Features:
-    """The features of noisy fields xk (n, *half), complex: those in momentum space when they are asked for."""
+    """The features of noisy fields xk (n, *half), complex; in momentum space when they are asked for."""
 
     def __init__(self, filters: Filters, xk: Tensor) -> None:
         self.filters, self.momenta = filters, filters.momenta
@@ -187,7 +187,7 @@ class Trace:
     """sum_k d/dy(k) sum_j R_j(k) f_j(k), its constants made once for a noise level that samples share.
 
     own (n_term,): M_j(0); from_m (n_term,): R_j(0) B(0)/V; pairs: of powers (p, q) a multiplier (*half),
-    weight of the mode included, of conj(v^p) v^q; site: kernels of the site posterior, and the constant of mu.
+    weight of the mode included, of conj(v^p) v^q; site: kernels of the site posterior; linear: of its mu.
     """
 
     terms: tuple[Term, ...]
@@ -200,7 +200,7 @@ class Trace:
 
     @classmethod
     def of(cls, filters: Filters, root: Tensor, r: Tensor) -> "Trace":
-        """root (*half): sqrt(G + sigma^2); r (n_term + 3, *half): R_j; float64. Filters of one noise level."""
+        """root (*half): sqrt(G + sigma^2); r (n_term + 3, *half): R_j; float64. Of one noise level."""
         p, terms = filters.momenta, filters.terms
         b = filters.normal[0, 0, 0].double() * filters.wiener[0].double() * root
         kernels = {name: k[0].double() for name, k in filters.kernels.items()}

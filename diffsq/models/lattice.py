@@ -15,8 +15,8 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffsq.models.momentum import Momenta
 from diffsq.models.features import bounded
+from diffsq.models.momentum import Momenta
 from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import IDENTITY, Symmetry, shared
 from diffsq.models.unet import UNet
@@ -29,14 +29,13 @@ class LatticeScore(nn.Module):
     """Preconditioned score network for one lattice shape and one coupling point.
 
     `unet` = None leaves the closed-form base. `sector`: a second base, of the fluctuations of one sign of M
-    alone, for the probability flow; None where P(M) has no sharp peaks. `gain` (n_sigma, n_class) is the further fraction of the Wiener
+    alone, for the probability flow; None where P(M) has no sharp peaks. `gain` (n_sigma, n_class) is the
+    further fraction of the Wiener
     posterior variance that the U-Net explains, measured on training data after the fit. `about` says what a
     trained model was trained on (its model.json).
     """
 
-    def __init__(
-        self, base: RegressionBase, unet: UNet | None, sector: RegressionBase | None = None
-    ) -> None:
+    def __init__(self, base: RegressionBase, unet: UNet | None, sector: RegressionBase | None = None) -> None:
         super().__init__()
         self.base = base
         self.unet = unet

@@ -11,8 +11,8 @@ their difference z = (phi - x)/sigma^2 + dS/dphi averages to zero and is used as
 free field it removes the noise of the target altogether, at kappa_c it removes 50-99.9 % of its variance,
 mode by mode.
 
-A base with `sector` describes the fluctuations of one sign of M alone, phi sign(M) - <|M|>: where P(M) has two
-sharp peaks no odd denoiser is smooth between them.
+A base with `sector` describes the fluctuations of one sign of M alone, phi sign(M) - <|M|>: where P(M) has
+two sharp peaks no odd denoiser is smooth between them.
 """
 
 import math
@@ -214,7 +214,9 @@ class RegressionBase(nn.Module):
             found = normal_sums(x.numpy(), index.numpy(), weight.numpy(), p.n_class)
             return torch.from_numpy(found) / p.multiplicity[:, None, None]
         rows = rearrange(x, "n i k re -> k i (n re)").double()
-        return p.class_mean(rearrange(rows @ rows.mT, "(k0 k1) i j -> i j k0 k1", k1=p.index.shape[1])).movedim(-1, 0)
+        return p.class_mean(
+            rearrange(rows @ rows.mT, "(k0 k1) i j -> i j k0 k1", k1=p.index.shape[1])
+        ).movedim(-1, 0)
 
     def _solve(self, node: int, near: Tensor, here: Tensor) -> None:
         """Coefficients of a node: of k = 0 on its own, of all other modes as polynomials in ln(1 + k^2).

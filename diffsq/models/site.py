@@ -26,8 +26,8 @@ N_ITERATIONS = 3
 class SitePosterior(nn.Module):
     """Mean of the site posterior, tabulated at `n_sigma` noise levels; zero until `fit`.
 
-    table (n_sigma, N_CELLS + 1, 4): coefficients of the cubics in each cell, as a function of y = h/scale >= 0;
-    beyond, in the last one, m is constant.
+    table (n_sigma, N_CELLS + 1, 4): coefficients of the cubics in each cell, as a function of y = h/scale,
+    y >= 0; beyond, in the last one, m is constant.
     """
 
     def __init__(self, n_sigma: int) -> None:
@@ -117,7 +117,9 @@ class SiteTable:
         means, slopes = (x.new_empty(N_ITERATIONS, *x.shape) for _ in range(2))
         numbers = (self.own.item(), self.pull.item(), self.cell)
         arrays = (q.contiguous().numpy() for q in (x, mu, self.cubics[0]))
-        site_kernel.iterate(*arrays, *(x.numpy().dtype.type(q) for q in numbers), means.numpy(), slopes.numpy())
+        site_kernel.iterate(
+            *arrays, *(x.numpy().dtype.type(q) for q in numbers), means.numpy(), slopes.numpy()
+        )
         return list(means), list(slopes)
 
 

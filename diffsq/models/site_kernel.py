@@ -4,7 +4,6 @@ The same numbers as the tensor methods of diffsq.models.site and diffsq.models.f
 use; each sample is one task, so that nothing depends on the number of threads.
 """
 
-import numpy as np
 from numba import njit, prange
 
 from lattice.arrays import Floats

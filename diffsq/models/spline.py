@@ -8,7 +8,7 @@ from torch import Tensor
 
 @lru_cache(maxsize=32)
 def _curvatures(n: int) -> Tensor:
-    """Second derivatives at the n nodes 0 ... n - 1 of the natural cubic spline, linear in its values: (n, n).
+    """Second derivatives at the nodes 0 ... n - 1 of the natural cubic spline, linear in its values: (n, n).
 
     Natural splines: de Boor, A Practical Guide to Splines (1978), chapter IV.
     """
@@ -17,11 +17,12 @@ def _curvatures(n: int) -> Tensor:
     for i in range(1, n - 1):
         inner[i, i - 1 : i + 2] = torch.tensor([1.0, 4.0, 1.0])
         second[i, i - 1 : i + 2] = torch.tensor([6.0, -12.0, 6.0])
-    return torch.linalg.solve(inner, second)
+    found: Tensor = torch.linalg.solve(inner, second)
+    return found
 
 
 def cardinal(place: Tensor, n: int) -> Tensor:
-    """Weights (m, n) of the values at nodes 0 ... n - 1 in the natural cubic spline at place (m,) in [0, n-1].
+    """Weights (m, n) of the values at nodes 0 ... n - 1 in the natural cubic spline at places (m,).
 
     >>> cardinal(torch.tensor([0.0, 1.5], dtype=torch.float64), 4) @ torch.tensor([1.0, 2, 3, 4]).double()
     tensor([1.0000, 2.5000], dtype=torch.float64)

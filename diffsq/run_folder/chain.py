@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 
 from diffsq.config.sections import ChainParameters
+from diffsq.exactness import flow_moves
 from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench
+from diffsq.sampling import lattice_flow
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -85,7 +87,7 @@ def run_chain(
 def _one_shard(
     writer: EnsembleWriter, k: int, cycle: Cycle, state: State, steps: range, seed: int, progress: Progress
 ) -> State:
-    n = len(state.phi)
+    n, state = len(state.phi), State(state.phi, state.log_w)  # as one that was read back
     rows: dict[str, list[Floats]] = {}
     fields = []
     for step in steps:
@@ -144,6 +146,8 @@ def chain(
 def check_settings(bench: Workbench, settings: ChainParameters) -> None:
     """`InputError` unless the chain's settings fit each other and the run."""
     own, moves = bench.model.shape, settings.moves
+    if "latent" in moves and bench.flow is None:
+        raise InputError("chain.moves: latent moves the noise of a flow; this run's sampler is not the flow")
     shape = settings.shape or own
     if settings.block is not None:
         if "denoise" not in moves:
@@ -153,7 +157,9 @@ def check_settings(bench: Workbench, settings: ChainParameters) -> None:
         except InputError as error:
             raise InputError(f"chain: {error}") from None
     if shape != own:
-        whole = [m for m in moves if m == "independence" or (m == "denoise" and settings.block is None)]
+        whole = [
+            m for m in moves if m in ("independence", "latent") or (m == "denoise" and settings.block is None)
+        ]
         if whole:
             raise InputError(
                 f"chain.shape {list(shape)} is not the run's own {list(own)}: {whole[0]} moves whole fields "
@@ -199,7 +205,7 @@ class _Making:
         bench, settings = self.bench, self.settings
         return {
             "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed,
-            "law": {"path": VERSION, "moves": kernels.VERSION},
+            "law": {"path": VERSION, "flow": lattice_flow.VERSION, "moves": kernels.VERSION},
             "model": bench.model.about["sha256"],
             "levels": bench.path.levels.tolist(),
             "ensemble": bench.ensemble.identity,
@@ -243,6 +249,9 @@ class _Making:
             "wolff": partial(kernels.wolff, action, settings.n_clusters),
             "overrelaxation": partial(kernels.overrelaxation, action, 1),
         }
+        if bench.flow is not None:
+            known["independence"] = partial(flow_moves.independence, bench.flow, action.action)
+            known["latent"] = partial(flow_moves.latent, bench.flow, action.action, settings.rho)
         if hot is not None:
             integrator, tuned = bench.config.ensemble.integrator, hot.settings
             known["hmc"] = partial(kernels.hmc, action, tuned.length, tuned.n_steps, integrator)

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun, PointRun
+from diffsq.config.sections import PATH_LEVELS
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
+from diffsq.process.sde import SDES
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
+from diffsq.sampling.flow_sets import flow_from, in_groups
+from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
@@ -31,13 +35,15 @@ from lattice.observables.holomorphic import blocks_of, estimates, exact_numbers,
 @dataclass
 class Workbench:
     """What a check of a run on a lattice works with: the first of its models. `samples` is the run's own
-    product, raw fields with log-weights."""
+    product, raw fields with log-weights; `flow` drew them, None for another sampler; `path` did, or is the
+    referee of a flow, the path sampler of the same model."""
 
     folder: Path
     config: LatticeRun
     action: Any
     model: LatticeScore
     path: ReversePath
+    flow: LatticeFlow | None
     ensemble: Ensemble
     samples: Ensemble
     device: torch.device
@@ -71,6 +77,13 @@ class Workbench:
     def noise(self, stream: str, index: Integers) -> Noise:
         """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
         return noise_of(self.seed, stream, index, self.model.shape, self.device)
+
+    def weigh(self, phi: Tensor, stream: str, index: Integers) -> Tensor:
+        """log w (n,) of given fields (n, *shape) by the run's own sampler."""
+        action, flow = self.action.action, self.flow
+        if flow is not None:
+            return in_groups(lambda part: flow.latent(part, action), phi)[1]
+        return self.path.weigh(phi, action, self.noise(stream, index), self.frames())[0]
 
     def frames(self) -> Frames:
         """The lattice frame of each step, as in the run's own samples."""
@@ -187,5 +200,11 @@ def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Wo
     first = first_set(folder, config)
     action = ensemble.action
     samples = read_ensemble(first, action)
-    path = path_from(samples, model, device)
-    return Workbench(folder, config, action, model, path, ensemble, samples, device)
+    flow = flow_from(samples, model)
+    if flow is None:
+        path = path_from(samples, model, device)
+    else:  # the referee of a flow
+        low, high = (float(model.base.log_sigma[end].exp()) for end in (0, -1))
+        levels = SDES[config.processes[0]](low, high).levels(max(PATH_LEVELS, config.n_levels))
+        path = ReversePath(model, levels.to(device))
+    return Workbench(folder, config, action, model, path, flow, ensemble, samples, device)

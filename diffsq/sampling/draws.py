@@ -1,4 +1,4 @@
-"""Drawing the sample set of a model on a lattice: streams of random numbers, shards, forward weights, resumed.
+"""Drawing the sample set of a model on a lattice: random streams, shards, forward weights, resumed.
 
 Fields are drawn in fixed blocks of 64, whatever the number asked for, and every random number is a function
 of (seed, index, step): the same sample comes out of any split over shards, runs or processes.
@@ -104,7 +104,11 @@ class Sampling:
         return {**results, **where}
 
     def draw(
-        self, writer: EnsembleWriter, n: int, block_of: Callable[[Integers, Watch], Drawn], what: str = "samples"
+        self,
+        writer: EnsembleWriter,
+        n: int,
+        block_of: Callable[[Integers, Watch], Drawn],
+        what: str = "samples",
     ) -> None:
         """Write all shards of n samples that are not there yet, and the denoising sequence of the first."""
         self.progress.start(n, what)

@@ -69,8 +69,8 @@ def flow_of(work: Sampling) -> LatticeFlow:
     bases = {"symmetric": model.base, "sector": model.sector}
     if start == "sector" and model.sector is None:
         raise InputError(
-            "sampling.start sector: P(M) of the training fields has no two separate peaks, so the model knows "
-            "no sector; take auto"
+            "sampling.start sector: P(M) of the training fields has no two separate peaks, so the model "
+            "knows no sector; take auto"
         )
 
     def made(base: RegressionBase) -> LatticeFlow:

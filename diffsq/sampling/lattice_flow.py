@@ -1,4 +1,4 @@
-r"""The probability flow of a closed-form score: fields with their exact density, by one differential equation.
+r"""The probability flow of a closed-form score: fields and their density by one differential equation.
 
 Between sigma = 0 and sigma_max (Song et al. 2011.13456, eq. 13; Chen et al. 1806.07366 for the density), with
 D = W x + sqrt(C) c and one angle per momentum,
@@ -11,26 +11,28 @@ smallest sigma that the model knows, sigma_1, the true correction vanishes like 
 there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0.
 
 Integrated by the method of Adams and Bashforth of order 4 in the time of the process (ln sigma for VE), one
-evaluation a step, its first steps by Kutta's of order 3, those below sigma_1 by Runge and Kutta's; Hairer, Norsett, Wanner,
-Solving Ordinary Differential Equations I, sections II.1 and III.1. y, log q and their sums are float64.
+evaluation a step, its first steps by Kutta's of order 3, those below sigma_1 by Runge and Kutta's; Hairer,
+Norsett, Wanner, Solving Ordinary Differential Equations I, sections II.1 and III.1. y, log q and their sums
+are float64.
 
-Where P(M) has two sharp peaks the flow is that of one sector: fluctuations about <|M|>, then a random sign, so
-that w = e^{-S}/(q_+/2). The few that end on the other side, M < 0, are reflected. A field is then reached on
-two paths, of which each counts for a fixed share of e^{-S}, so that weights are exact: 1 - 10^-3 and 10^-3.
+Where P(M) has two sharp peaks the flow is that of one sector: fluctuations about <|M|>, then a random sign,
+so that w = e^{-S}/(q_+/2). The few that end on the other side, M < 0, are reflected. A field is then reached
+on two paths, of which each counts for a fixed share of e^{-S}, so that weights are exact: 1 - 10^-3, 10^-3.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from diffsq.config.sections import MIN_FLOW_LEVELS
 from diffsq.models.regression import RegressionBase
 from diffsq.models.velocity import Velocity
 from diffsq.process.sde import SDES
 from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
-from diffsq.config.sections import MIN_FLOW_LEVELS
 from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
@@ -88,7 +90,7 @@ def kutta(leg: Leg, half: int, way: int, state: State, first: State) -> State:
 
 
 def transport(leg: Leg, way: int, state: State) -> Iterator[tuple[int, State]]:
-    """The states after each step through a leg, way = 1 up or -1 down, and their number from its lower end."""
+    """The states after each step through a leg, way = 1 up or -1 down, and its number from the lower end."""
     n, slopes = leg.n_steps, list[State]()
     h = way * leg.length / n
     for step in range(n):
@@ -121,7 +123,10 @@ class LatticeFlow:
         low, high = (float(base.log_sigma[i].exp()) for i in (0, -1))
         self.process, self.sde = process, SDES[process](low, high)
         self.first = float(self.sde.time(torch.tensor(low, dtype=torch.float64)))
-        self.below, self.above = Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below), Leg(n_steps, 1 - self.first, self._above)
+        self.below, self.above = (
+            Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below),
+            Leg(n_steps, 1 - self.first, self._above),
+        )
 
     def in_steps(self, n_steps: int) -> "LatticeFlow":
         """The same flow in another number of steps, any from 1 on: what its own number is judged by."""
@@ -161,10 +166,11 @@ class LatticeFlow:
         Raises `InputError` for densities that are not finite.
         """
         p, base, start = self.momenta, self.base, self.momenta.modes(noise)
-        for step, (y, change) in self._carried(start, -1):
+        for step, end in self._carried(start, -1):
             if watch is not unseen:
-                sigma = self.levels[step]
+                y, sigma = end[0], self.levels[step]
                 watch(step, p.fields(y * p.expand((base.g + sigma**2).sqrt())) + base.centre)
+        y, change = end
         log_q = self.log_base(start) + change
         self._require_finite(log_q, start, -1)
         return p.fields(y * p.expand(base.g.sqrt())), log_q
@@ -177,18 +183,18 @@ class LatticeFlow:
         """
         p = self.momenta
         start = p.modes(x) / p.expand(self.base.g.sqrt())
-        for _, (y, change) in self._carried(start, 1):
-            pass
+        y, change = deque(self._carried(start, 1), 1)[0][1]
         log_q = self.log_base(y) - change
         self._require_finite(log_q, start, 1)
         return p.fields(y), log_q
 
     def _carried(self, y: Tensor, way: int) -> Iterator[tuple[int, State]]:
-        """The states at the levels, way = 1 up from level 0 or -1 down from the last."""
+        """Level and state there, way = 1 up from level 0 or -1 down from the last."""
         state = y, torch.zeros(len(y), dtype=torch.float64, device=y.device)
         yield (0 if way > 0 else self.n_steps + 1), state
         for leg in (self.below, self.above)[::way]:
-            for step, state in transport(leg, way, state):
+            for step, reached in transport(leg, way, state):
+                state = reached
                 if leg is self.above:
                     yield step + 1, state
                 elif step in (0, leg.n_steps):
@@ -200,12 +206,15 @@ class LatticeFlow:
         if not bool(bad.any()):
             return
         first = int(bad.nonzero()[0])
-        for step, (y, change) in self._carried(start[first : first + 1], way):
-            if not (torch.isfinite(torch.view_as_real(y)).all() and torch.isfinite(change).all()):
-                break
+        found = (
+            level
+            for level, (y, change) in self._carried(start[first : first + 1], way)
+            if not (torch.isfinite(torch.view_as_real(y)).all() and torch.isfinite(change).all())
+        )
+        level = next(found, self.n_steps + 1)
         raise InputError(
             f"log q of {int(bad.sum())} of {len(bad)} samples is NaN or infinite, first of number {first} at "
-            f"level {step}, sigma = {float(self.levels[step]):.4g}; retrain the model"
+            f"level {level}, sigma = {float(self.levels[level]):.4g}; retrain the model"
         )
 
     def sample(

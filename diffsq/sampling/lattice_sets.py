@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun
@@ -98,7 +97,11 @@ def _forward(work: Sampling, path: ReversePath) -> dict[str, Any]:
             rivals["base"] = ReversePath(LatticeScore(base, None), work.levels)
 
     def weigh(phi: Tensor, index: Integers) -> dict[str, Any]:
-        noise, action, found = work.noise("sample/forward", index), work.ensemble.action.action, dict[str, Any]()
+        noise, action, found = (
+            work.noise("sample/forward", index),
+            work.ensemble.action.action,
+            dict[str, Any](),
+        )
         for name, rival in rivals.items():
             log_w, increments = rival.weigh(phi, action, noise, work.frames())
             found[name] = finite(log_w, f"forward log-weights ({name})", RETRAIN).tolist()

@@ -221,7 +221,7 @@ class Training:
 
 
 def one_sided(phi: Fields) -> bool:
-    """Whether P(M) has two peaks with so little between them that fields of one sign are a law of their own."""
+    """Whether P(M) has two peaks with so little between them that one sign is a law of its own."""
     m = zero_modes(phi, EVALUATE).abs()
     return float((m < BETWEEN * m.mean()).double().mean()) < RARE
 
