@@ -16,6 +16,7 @@ from typing import Any
 
 from diffsq.config.config import Config, PointRun
 from diffsq.config.sections import of_model
+from diffsq.exactness import discretisation
 from diffsq.exactness.weights import metropolis_ensemble
 from diffsq.run_folder.finished import sample_sets
 from diffsq.run_folder.pulls import Truth, pull, rows_of
@@ -145,7 +146,11 @@ def _efficiency(folder: Path, name: str, samples: Ensemble) -> dict[str, Any]:
         ess = {f"{way}{end}": ways[way].get(f"ess{end}") for way in WAYS for end in ("", "_error")}
         spread = {way: {name: ways[way].get(name) for name in SPREAD} for way in WAYS}
         kl = {**dict.fromkeys(KL), **(found.get("kl") or {})}
-        extra = {"kl": kl, "warnings": found.get("warnings", []), "clamped": None}
+        steps = found.get("discretisation")
+        extra = {
+            "kl": kl, "warnings": found.get("warnings", []), "clamped": None,
+            "discretisation": discretisation.words(steps) if steps else None,
+        }  # fmt: skip
     else:
         found = samples.attrs.get("about") or {}
         ess = {"reverse": found.get("ess"), "reverse_error": found.get("ess_error")}
@@ -287,13 +292,15 @@ def _sampling_lines(summary: dict[str, Any], sampling: dict[str, Any]) -> Iterat
         size = pull(lnz, truth)
         known = f" (reference {show(*truth)} [{size:+.1f}])" if truth and size is not None else ""
         yield f"ln Z = {show(lnz['value'], lnz['error'])}{known}"
+    if sampling.get("discretisation"):
+        yield sampling["discretisation"]
     parts = [
         f"{name} {show(kl[name], kl.get(f'{name}_error'))}"
         for name in (*KERNELS, "gain")
         if kl.get(name) is not None
     ]
     if parts:
-        yield f"path KL on held-out data: {', '.join(parts)}"
+        yield f"KL on held-out data: {', '.join(parts)}"
     if sampling["clamped"]:
         yield f"{sampling['clamped']} of {sampling['n']} brought back into the box of the data"
     yield from (f"warning: {line}" for line in sampling["warnings"])
