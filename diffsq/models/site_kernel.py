@@ -42,7 +42,7 @@ def iterate(
 
 @njit(cache=True, parallel=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def trace(slopes: Floats, k: Floats, pull: float, out: Floats) -> None:
-    """Fill out (n,) float64 from slopes (3, n, L0, L1); k: the ten kernels of `features.KERNELS` in order."""
+    """Fill out (n,) float64 from slopes (3, n, L0, L1); k: what `features._site_kernels` makes."""
     _, n, rows, columns = slopes.shape
     for s in prange(n):
         d1, d2, d3 = slopes[0, s], slopes[1, s], slopes[2, s]

@@ -42,7 +42,7 @@ def phi4() -> tuple[RegressionBase, Tensor, Tensor]:
 
 
 def correction(base: RegressionBase, xk: Tensor, sigma: Tensor) -> Tensor:
-    return base(xk, base.normalised(xk, sigma), sigma)[0]
+    return base(xk, sigma)
 
 
 def squared_errors(base: RegressionBase, phi: Tensor, eps: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
