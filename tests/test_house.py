@@ -19,6 +19,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         **{f"lattice/updates/kernels/{name}": f"lattice/updates/test_{name}"
            for name in ("cluster", "complex_langevin", "fourier", "hmc", "langevin", "local")},
         "lattice/updates/kernels/layout": "lattice/updates/test_hmc",
+        "diffsq/models/site_kernel": "diffsq/models/test_site",
     },
     "types and names, nothing to run": {
         "diffsq/models/protocol": "test_layering",

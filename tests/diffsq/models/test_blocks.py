@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from diffsq.models.blocks import KeyedNoise, Mapped, Rows, block_size, drawn, largest, slices, split, zero_modes
+from diffsq.models.blocks import (
+    KeyedNoise,
+    Mapped,
+    Rows,
+    block_size,
+    drawn,
+    largest,
+    slices,
+    split,
+    zero_modes,
+)
 from diffsq.models.momentum import Momenta, propagator
 from diffsq.models.regression import RegressionBase
 from lattice.actions.phi4 import ScalarPhi4

@@ -29,7 +29,9 @@ def site_of(kappa: float, lam: float, spread: Tensor = SPREAD) -> SitePosterior:
     return site
 
 
-def table_of(site: SitePosterior, rows: Tensor, sigma: Tensor, dtype: torch.dtype = torch.float64) -> SiteTable:
+def table_of(
+    site: SitePosterior, rows: Tensor, sigma: Tensor, dtype: torch.dtype = torch.float64
+) -> SiteTable:
     """Rows of the tables, or mixtures of them, one for each sample."""
     own, pull = 1 / (site.scale(sigma) * sigma**2), site.coupling / site.scale(sigma)
     return SiteTable(rows.to(dtype), own.to(dtype), pull.to(dtype), N_CELLS / float(site.reach))
@@ -103,8 +105,10 @@ def test_compiled_iteration_is_the_tensor_code(node: int) -> None:
     for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 2e-6)):
         table = table_of(site, site.table[node : node + 1], sigma, dtype)
         fast = table.iterate(x.to(dtype), mu.to(dtype))
-        slow = table.iterate(x.to(dtype).requires_grad_(), mu.to(dtype))
-        several = table_of(site, site.table[[node] * 8], sigma.expand(8), dtype).iterate(x.to(dtype), mu.to(dtype))
+        slow = table.iterate(x.to(dtype).clone().requires_grad_(), mu.to(dtype))
+        several = table_of(site, site.table[[node] * 8], sigma.expand(8), dtype).iterate(
+            x.to(dtype), mu.to(dtype)
+        )
         for other in (slow, several):
             for found, known in zip([*fast[0], *fast[1]], [*other[0], *other[1]], strict=True):
                 assert found.dtype == dtype
@@ -114,7 +118,9 @@ def test_compiled_iteration_is_the_tensor_code(node: int) -> None:
     for q in (x, x.clone().requires_grad_()):
         means, slopes = table.iterate(q, mu)
         assert torch.equal(torch.isnan(means[0]), torch.isnan(x))
-        assert torch.isnan(means[2]).sum() == torch.isnan(slopes[2]).sum() == 13  # distances up to two
+        assert (
+            torch.isnan(means[2]).sum() == torch.isnan(slopes[2]).sum() == 12
+        )  # up to two steps away, on 4 x 6
         assert not torch.isnan(means[2][[0, 1, 3]]).any()
 
 
@@ -124,7 +130,9 @@ def test_odd_mean() -> None:
     table = table_of(site, site.table, SIGMAS)
     f = features(table, x, mu)
     assert torch.equal(features(table, -x, -mu), -f)
-    assert all(torch.equal(*pair) for pair in zip(table.iterate(x, mu)[1], table.iterate(-x, -mu)[1], strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip(table.iterate(x, mu)[1], table.iterate(-x, -mu)[1], strict=True)
+    )
     assert f.shape == (4, 3, 4, 6)
     assert f.abs().amax((0, 2, 3)).min() > 1e-3
     assert (features(table, -x, mu) + f).abs().max() > 0.1
@@ -187,7 +195,10 @@ def test_decoupled_sites_are_exact(lam: float) -> None:
     x = 1.2 * white(shape, 4, 7)
     phi, _ = grid(2 * FIELD_MAX, 20_001)
     log_p = -action.action(phi[:, None])
-    rows = [torch.softmax(log_p - (q[..., None] - phi) ** 2 / (2 * s**2), -1) for q, s in zip(x, sigma, strict=True)]
+    rows = [
+        torch.softmax(log_p - (q[..., None] - phi) ** 2 / (2 * s**2), -1)
+        for q, s in zip(x, sigma, strict=True)
+    ]
     exact = torch.stack([(row * phi).sum(-1) for row in rows])
     variance = torch.stack([(row * phi**2).sum(-1) for row in rows]) - exact**2
     xk = p.modes(x)
