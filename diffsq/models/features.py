@@ -20,14 +20,11 @@ and sums over neighbours, so that kernels at distances up to two are enough; m i
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.models import site_kernel
 from diffsq.models.momentum import Momenta
 from diffsq.models.site import SiteTable
 
@@ -86,206 +83,76 @@ class Filters:
     site: SiteTable | None
     centre: float
 
+    @property
+    def n_power(self) -> int:
+        """Powers of v that the terms and their traces need."""
+        return max(max(t.v, t.v + 1 if t.kernel else 0, t.inner + 1 if t.kernel else 0) for t in self.terms)
+
 
 class Features:
-    """The features of noisy fields xk (n, *half), complex; in momentum space when they are asked for."""
+    """The features of noisy fields xk (n, *half), complex.
+
+    v (n, n_power, *shape) are v, v^2, ...; hats (n, n_power, *half) these in momentum space; others
+    (n, n_kernel + 3, *half) the terms with a kernel and mu_1, mu_2, mu_3, mu (n, *half) the first guess of
+    the site posterior, slopes (n, 3, *shape) dm/dy of its iterations, both None without one.
+    """
 
     def __init__(self, filters: Filters, xk: Tensor) -> None:
-        self.filters, self.momenta = filters, filters.momenta
-        p, terms = self.momenta, filters.terms
-        self.mu = p.fields(times(xk, filters.wiener))
-        u = self.mu * filters.normal
-        mean = u.mean((-1, -2))
-        self.m = bounded(mean)
+        self.filters, p = filters, filters.momenta
+        wiener = times(xk, filters.wiener)
+        mu = p.fields(wiener)
+        u = mu * filters.normal
+        self.m = bounded(u.mean((-1, -2)))
         self.m_slope = 1 - (self.m / SATURATION) ** 2
-        v = bounded(u)
-        self.powers = {1: v}
-        for power in range(2, max(t.v for t in terms) + 1):
-            self.powers[power] = self.powers[power - 1] * v
-        self.hats: dict[int, Tensor] = {}
-        self.smooth: dict[tuple[str, int], Tensor] = {}
-        for t in terms:
-            if t.kernel and (t.kernel, t.inner) not in self.smooth:
-                filtered = times(self.hat(t.inner), filters.kernels[t.kernel])
-                self.smooth[t.kernel, t.inner] = p.fields(filtered)
-        self.means, self.slopes = list[Tensor](), list[Tensor]()
+        self.v = powers_of(bounded(u), filters.n_power)
+        self.hats = p.modes(self.v)
+        parts = [
+            self.v[:, t.v - 1] * p.fields(times(self.hats[:, t.inner - 1], filters.kernels[t.kernel]))
+            for t in filters.terms
+            if t.kernel
+        ]
+        self.mu: Tensor | None = None
+        self.slopes: Tensor | None = None
         if filters.site is not None:
             x, centre = p.fields(xk), filters.centre
             if centre:
-                x, self.mu = x + centre, self.mu + centre
-            self.means, self.slopes = filters.site.iterate(x, self.mu)
+                x, mu = x + centre, mu + centre
+                wiener[..., 0, 0] += centre * math.sqrt(p.volume)
+            self.mu = wiener
+            means, self.slopes = filters.site.iterate(x, mu)
+            parts += means.unbind(1)
+        self.others = p.modes(torch.stack(parts, 1))
 
-    def hat(self, power: int) -> Tensor:
-        """v^power in momentum space, (n, *half)."""
-        if power not in self.hats:
-            if power not in self.powers:
-                self.powers[power] = self.powers[power - 1] * self.powers[1]
-            self.hats[power] = self.momenta.modes(self.powers[power])
-        return self.hats[power]
+    def sums(self) -> Tensor:
+        """sum_x v^p, p = 0 ... n_power: (n, n_power + 1)."""
+        p = self.filters.momenta
+        found = self.hats[:, :, 0, 0].real * math.sqrt(p.volume)
+        return torch.cat([torch.full_like(found[:, :1], p.volume), found], 1)
 
-    def sums(self, power: int) -> Tensor:
-        """sum_x v^power, (n,)."""
-        if power == 0:
-            return torch.full_like(self.m, self.momenta.volume)
-        if power in self.hats:
-            return self.hats[power][..., 0, 0].real * math.sqrt(self.momenta.volume)
-        if power in self.powers:
-            return self.powers[power].sum((-1, -2))
-        return (self.powers[power - power // 2] * self.powers[power // 2]).sum((-1, -2))
-
-    @cached_property
-    def composite(self) -> list[Tensor | None]:
-        """v^v (K*v^inner) of each term that has a kernel, momentum space."""
-        return [
-            self.momenta.modes(self.powers[t.v] * self.smooth[t.kernel, t.inner]) if t.kernel else None
-            for t in self.filters.terms
-        ]
-
-    @cached_property
-    def site(self) -> list[Tensor]:
-        """mu, mu_1, mu_2, mu_3 in momentum space; none without a site posterior."""
-        return [self.momenta.modes(mu) for mu in (self.mu, *self.means)] if self.means else []
-
-    def m_power(self, power: int) -> Tensor:
-        """m^power (n, 1, 1)."""
-        return (self.m**power)[:, None, None]
+    def scales(self) -> Tensor:
+        """m^m of each term: (n, n_term)."""
+        return torch.stack([self.m**t.m for t in self.filters.terms], 1)
 
     def stack(self) -> Tensor:
         """All features but that of the zero mode, (n, n_term + 3, *half)."""
+        scales, kernels = self.scales(), iter(self.others.unbind(1))
         found = [
-            c if c is not None else self.m_power(t.m) * self.hat(t.v)
-            for t, c in zip(self.filters.terms, self.composite, strict=True)
+            next(kernels) if t.kernel else scales[:, j, None, None] * self.hats[:, t.v - 1]
+            for j, t in enumerate(self.filters.terms)
         ]
-        absent = torch.zeros_like(found[0])
-        mu = self.site or [absent] * 4
-        return torch.stack([*found, mu[3] - mu[0], mu[3] - mu[2], mu[2] - mu[1]], 1)
+        if self.mu is None:
+            return torch.stack([*found, *[torch.zeros_like(found[0])] * N_SITE], 1)
+        one, two, three = kernels
+        return torch.stack([*found, three - self.mu, three - two, two - one], 1)
 
     def combine(self, a: Tensor) -> Tensor:
         """sum_j a_j f_j, a (m, n_term + 3, *half) -> (n, *half)."""
-        terms, weights = self.filters.terms, list[tuple[Tensor, Tensor]]()
-        of_power: dict[int, Tensor] = {}
-        for j, t in enumerate(terms):
-            if (c := self.composite[j]) is not None:
-                weights.append((c, a[:, j]))
-            elif t.v not in of_power:
-                of_power[t.v] = a[:, j] * self.m_power(t.m) if t.m else a[:, j].expand(len(self.m), -1, -1)
-            else:
-                of_power[t.v] = torch.addcmul(of_power[t.v], a[:, j], self.m_power(t.m))
-        weights += [(self.hat(power), weight) for power, weight in of_power.items()]
-        if self.site:
-            s = a[:, len(terms) :]
-            own = -s[:, 0], -s[:, 2], s[:, 2] - s[:, 1], s[:, 0] + s[:, 1]
-            weights += list(zip(self.site, own, strict=True))
-        total = torch.zeros_like(torch.view_as_real(weights[0][0]))
-        for f, weight in weights:
-            total.addcmul_(torch.view_as_real(f), weight[..., None])
-        return torch.view_as_complex(total)
+        return (a * self.stack()).sum(1)
 
 
-@dataclass
-class Trace:
-    """sum_k d/dy(k) sum_j R_j(k) f_j(k), its constants made once for a noise level that samples share.
-
-    own (n_term,): M_j(0); from_m (n_term,): R_j(0) B(0)/V; pairs: of powers (p, q) a multiplier (*half),
-    weight of the mode included, of conj(v^p) v^q; site: kernels of the site posterior; linear: of its mu.
-    """
-
-    terms: tuple[Term, ...]
-    own: Tensor
-    from_m: Tensor
-    pairs: dict[tuple[int, int], Tensor]
-    site: list[float]
-    linear: float
-    pull: float
-
-    @classmethod
-    def of(cls, filters: Filters, root: Tensor, r: Tensor) -> "Trace":
-        """root (*half): sqrt(G + sigma^2); r (n_term + 3, *half): R_j; float64. Of one noise level."""
-        p, terms = filters.momenta, filters.terms
-        b = filters.normal[0, 0, 0].double() * filters.wiener[0].double() * root
-        kernels = {name: k[0].double() for name, k in filters.kernels.items()}
-        own = p.total(r[: len(terms)] * b) / p.volume
-        from_m = r[: len(terms), 0, 0] * b[0, 0] / p.volume
-        pairs: dict[tuple[int, int], Tensor] = {}
-
-        def add(first: int, second: int, multiplier: Tensor) -> None:
-            key = (min(first, second), max(first, second))
-            pairs[key] = pairs.get(key, 0) + p.weight * multiplier
-
-        for j, t in enumerate(terms):
-            if not t.kernel:
-                continue
-            k = kernels[t.kernel]
-            product = p.modes(p.fields(r[j] * b) * p.fields(k)).real / math.sqrt(p.volume)
-            add(t.v - 1, t.inner, t.v * own[j] * k)
-            add(t.v + 1, t.inner, -t.v / SATURATION**2 * own[j] * k)
-            add(t.v, t.inner - 1, t.inner * product)
-            add(t.v, t.inner + 1, -t.inner / SATURATION**2 * product)
-        if filters.site is None:
-            return cls(terms, own, from_m, pairs, [], 0.0, 0.0)
-        linear = -float(p.total(r[len(terms)] * filters.wiener[0].double() * root))
-        site = _site_kernels(filters, root, r[len(terms) :])
-        return cls(terms, own, from_m, pairs, site, linear, float(filters.site.pull[0]))
-
-    def __call__(self, f: Features) -> Tensor:
-        """(n,) float64."""
-        total = torch.zeros_like(f.m, dtype=torch.float64)
-        for j, t in enumerate(self.terms):
-            if t.kernel:
-                continue
-            slope = t.v * (f.sums(t.v - 1) - f.sums(t.v + 1) / SATURATION**2)
-            total = total + self.own[j] * f.m**t.m * slope
-            if t.m:
-                total = total + self.from_m[j] * f.m_slope * t.m * f.m ** (t.m - 1) * f.sums(t.v)
-        for (first, second), multiplier in self.pairs.items():
-            total = total + _overlap(f, first, second, multiplier)
-        if self.site:
-            total = total + self.linear + self._of_site(f.slopes)
-        return total
-
-    def _of_site(self, slopes: list[Tensor]) -> Tensor:
-        d1, d2, d3 = slopes
-        if d1.device.type == "cpu" and not d1.requires_grad:
-            out, together = d1.new_empty(len(d1), dtype=torch.float64), torch.stack(slopes)
-            site_kernel.trace(together.numpy(), np.array(self.site), self.pull, out.numpy())
-            return out
-        first, own2, *near2, own3, near3_0, near3_1, corner, far_0, far_1, back = self.site
-        pull, inner, outer = self.pull, torch.full_like(d2, own2), torch.zeros_like(d2)
-        for axis, other, near, far, out3 in (
-            (-2, -1, near2[0], far_0, near3_0), (-1, -2, near2[1], far_1, near3_1),
-        ):  # fmt: skip
-            up, down, high, low = (d.roll(way, axis) for d in (d1, d3) for way in (-1, 1))
-            inner = inner + pull * near * (up + down)
-            across = d1.roll(-1, other) + d1.roll(1, other)
-            outer = outer + (out3 + pull * corner * across) * (high + low)
-            outer = outer + pull * (far * (up * low + down * high) + back * (up * high + down * low))
-        density = first * d1 + d2 * (inner + pull * outer) + own3 * d3
-        return density.double().sum((-1, -2))
-
-
-def _overlap(f: Features, first: int, second: int, multiplier: Tensor) -> Tensor:
-    """sum_k multiplier Re conj(v^first) v^second: (n,); v^0 has the mode k = 0 only."""
-    if first == 0:
-        return multiplier[0, 0] * f.sums(second)
-    one, other = f.hat(first), f.hat(second)
-    product = one.real * other.real + one.imag * other.imag
-    return (multiplier.to(product.dtype) * product).sum((-1, -2))
-
-
-def _site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[float]:
-    """Kernels at the distances that the trace of three iterations needs; mu_i goes out with r_i."""
-    p, table = filters.momenta, filters.site
-    assert table is not None
-    outs = {3: r[0] + r[1], 2: r[2] - r[1], 1: -r[2]}
-    own = table.own[0].double() * root
-    field = own + table.pull[0].double() * p.expand(4 - p.khat2) * filters.wiener[0].double() * root
-
-    def at(multiplier: Tensor, *places: tuple[int, int]) -> list[float]:
-        kernel = p.fields(multiplier + 0j) / math.sqrt(p.volume)
-        return [float(kernel[i % p.shape[0], j % p.shape[1]]) for i, j in places]
-
-    here, near = (0, 0), ((1, 0), (0, 1))
-    return [
-        *at(outs[1] * field, here), *at(outs[2] * own, here), *at(outs[2] * field, *near),
-        *at(outs[3] * own, here, *near), *at(outs[3] * field, (1, 1), (2, 0), (0, 2), here),
-    ]  # fmt: skip
+def powers_of(v: Tensor, n: int) -> Tensor:
+    """v, v^2, ..., v^n: (n_field, *shape) -> (n_field, n, *shape)."""
+    found = [v]
+    while len(found) < n:
+        found.append(found[-1] * v)
+    return torch.stack(found, 1)

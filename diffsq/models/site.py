@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from diffsq.models import site_kernel
+from diffsq.models import feature_kernels
 
 N_CELLS = 256  # of h > 0 in the tables
 N_QUADRATURE = 2001
@@ -101,8 +101,8 @@ class SiteTable:
         slope = torch.addcmul(c1, t, torch.addcmul(2 * c2, t, c3, value=3)) * self.cell
         return torch.copysign(value, y), slope
 
-    def iterate(self, x: Tensor, mu: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """mu_1 ... mu_3 and dm/dy of each, from noisy x and the first guess mu (n, L0, L1)."""
+    def iterate(self, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        """mu_1 ... mu_3 and dm/dy of each, (n, 3, L0, L1), from noisy x and the first guess mu (n, L0, L1)."""
         if x.device.type == "cpu" and len(self.cubics) == 1 and not (x.requires_grad or mu.requires_grad):
             return self._compiled(x, mu)
         own, pull = (q[:, None, None] for q in (self.own, self.pull))
@@ -111,16 +111,15 @@ class SiteTable:
             mu, slope = self.look_up(torch.addcmul(first, pull, neighbours(mu)))
             means.append(mu)
             slopes.append(slope)
-        return means, slopes
+        return torch.stack(means, 1), torch.stack(slopes, 1)
 
-    def _compiled(self, x: Tensor, mu: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        means, slopes = (x.new_empty(N_ITERATIONS, *x.shape) for _ in range(2))
+    def _compiled(self, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
+        means, slopes = (x.new_empty(len(x), N_ITERATIONS, *x.shape[1:]) for _ in range(2))
         numbers = (self.own.item(), self.pull.item(), self.cell)
-        arrays = (q.contiguous().numpy() for q in (x, mu, self.cubics[0]))
-        site_kernel.iterate(
-            *arrays, *(x.numpy().dtype.type(q) for q in numbers), means.numpy(), slopes.numpy()
-        )
-        return list(means), list(slopes)
+        x, mu, cubics = (q.contiguous().numpy() for q in (x, mu, self.cubics[0].T))  # type: ignore[assignment]
+        own, pull, cell = (x.dtype.type(q) for q in numbers)  # type: ignore[operator]
+        feature_kernels.iterate(x, mu, cubics, own, pull, cell, means.numpy(), 0, slopes.numpy())
+        return means, slopes
 
 
 def neighbours(u: Tensor) -> Tensor:

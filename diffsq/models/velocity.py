@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from diffsq.models.features import Features, Trace
+from diffsq.models.combination import Combination
+from diffsq.models.features import Features
 from diffsq.models.regression import RegressionBase
 
 
@@ -21,17 +22,15 @@ class Velocity:
         self.root = p.expand((base.g + sigma**2).sqrt())
         r = p.expand((rate[:, None] * base.at(base.coefficients, self.sigma)[0]).T)
         self.filters = base.filters(self.sigma, dtype)
-        self.r = r[None, :-1].to(dtype)
-        self.trace = Trace.of(base.filters(self.sigma, torch.float64), self.root, r[:-1])
+        self.sums = Combination.of(base.filters(self.sigma, torch.float64), self.root, r[:-1])
         self.wiener, variance = (q[0, 0] for q in base.wiener(self.sigma))
-        self.zero, self.zero_slope = r[-1, 0, 0], r[-1, 0, 0] * self.root[0, 0] / variance.sqrt()
+        self.zero = r[-1, 0, 0] / variance.sqrt()
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """rate c at y, complex128, and sum_k d/dy(k) of it, (n,) float64."""
         xk = self.root * y
-        f = Features(self.filters, xk.to(self.complex))
-        c = f.combine(self.r).to(y.dtype)
-        z, zero_mode = xk[..., 0, 0].real, self.base.zero_mode
-        c[..., 0, 0] += self.zero * self.base.shift(z, self.sigma)
-        own = self.zero_slope * (zero_mode.slope(z, self.sigma) - self.wiener)
-        return c, self.trace(f) + own
+        c, trace = self.sums(Features(self.filters, xk.to(self.complex)))
+        z, c = xk[..., 0, 0].real, c.to(y.dtype)
+        mean, slope = self.base.zero_mode.mean_and_slope(z, self.sigma)
+        c[..., 0, 0] += self.zero * (mean - self.wiener * z)
+        return c, trace + self.zero * self.root[0, 0] * (slope - self.wiener)

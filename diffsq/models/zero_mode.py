@@ -64,12 +64,12 @@ class ZeroModeDenoiser(nn.Module):
         p, inside, _ = self._components(z, sigma)
         return (p * inside).sum(1)
 
-    def slope(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """d/dz of the posterior mean, the posterior variance over sigma^2: (n,)."""
+    def mean_and_slope(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior mean and its derivative d/dz, the posterior variance over sigma^2: (n,) each."""
         p, inside, within = self._components(z, sigma)
-        mean = (p * inside).sum(1, keepdim=True)
-        variance: Tensor = (p * (inside - mean) ** 2).sum(1) + within
-        return variance / sigma**2
+        mean = (p * inside).sum(1)
+        variance = (p * (inside - mean[:, None]) ** 2).sum(1) + within
+        return mean, variance / sigma**2
 
     def posterior(self, z: Tensor, sigma: Tensor) -> "ZeroModePosterior":
         """Posterior of the clean zero mode given noisy z (n,), sigma (n,), split by its sign."""

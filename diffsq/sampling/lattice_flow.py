@@ -68,7 +68,7 @@ def moved(state: State, h: float, slopes: list[tuple[float, State]]) -> State:
     """state + h sum of weight slope."""
     y, total = state
     for weight, (dy, dtrace) in slopes:
-        y, total = y + h * weight * dy, total + h * weight * dtrace
+        y, total = y.add(dy, alpha=h * weight), total.add(dtrace, alpha=h * weight)
     return y, total
 
 

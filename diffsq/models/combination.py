@@ -1,0 +1,196 @@
+"""What a closed-form velocity is made of at one noise level: its sum of features, and the trace in closed form.
+
+The formulas are those of diffsq.models.features. Products with the kernels are sums over modes; the site
+posterior needs kernels at distances up to two. On the CPU both sums are compiled loops.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsq.models import feature_kernels
+from diffsq.models.features import SATURATION, Features, Filters
+from lattice.arrays import Floats, Integers
+
+
+@dataclass
+class Combination:
+    """sum_k d/dy(k) and sum of R_j(k) f_j(k): constants made once for a noise level that samples share.
+
+    r (n_term + 3, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
+    of_v, of_m (n_power + 1, n_term) what multiplies s_p m^m and s_p m' m^(m-1) in term j, alone (n_power + 1,)
+    without m; pairs: of powers (p, q) a multiplier (*half), weight of the mode included, of conj(v^p) v^q;
+    site: kernels of the site posterior; linear: the trace of its mu.
+    """
+
+    filters: Filters
+    r: Tensor
+    of_v: Tensor
+    of_m: Tensor
+    alone: Tensor
+    pairs: dict[tuple[int, int], Tensor]
+    site: list[float]
+    linear: float
+    plan: "list[Plan]" = field(default_factory=list)
+
+    @classmethod
+    def of(cls, filters: Filters, root: Tensor, r: Tensor) -> "Combination":
+        """root (*half): sqrt(G + sigma^2); r (n_term + 3, *half); float64. Of one noise level."""
+        p, terms = filters.momenta, filters.terms
+        b = filters.normal[0, 0, 0].double() * filters.wiener[0].double() * root
+        own = p.total(r[: len(terms)] * b) / p.volume
+        of_v, of_m = (r.new_zeros(filters.n_power + 1, len(terms)) for _ in range(2))
+        alone, pairs = r.new_zeros(filters.n_power + 1), dict[tuple[int, int], Tensor]()
+
+        def add(first: int, second: int, multiplier: Tensor) -> None:
+            first, second = min(first, second), max(first, second)
+            if first:
+                pairs[first, second] = pairs.get((first, second), 0) + p.weight * multiplier
+            else:  # v^0 has the mode k = 0 only
+                alone[second] += multiplier[0, 0]
+
+        for j, t in enumerate(terms):
+            slope = t.v * own[j]
+            if t.kernel:
+                k = filters.kernels[t.kernel][0].double()
+                product = p.modes(p.fields(r[j] * b) * p.fields(k)).real / math.sqrt(p.volume)
+                add(t.v - 1, t.inner, slope * k)
+                add(t.v + 1, t.inner, -slope / SATURATION**2 * k)
+                add(t.v, t.inner - 1, t.inner * product)
+                add(t.v, t.inner + 1, -t.inner / SATURATION**2 * product)
+                continue
+            of_v[t.v - 1, j] = slope
+            of_m[t.v, j] = r[j, 0, 0] * b[0, 0] / p.volume
+            if t.v < filters.n_power:
+                of_v[t.v + 1, j] = -slope / SATURATION**2
+            else:
+                assert t.m == 0
+                add(t.v // 2 + 1, t.v - t.v // 2, -slope / SATURATION**2 * torch.ones_like(b))
+        if filters.site is None:
+            return cls(filters, r, of_v, of_m, alone, pairs, [], 0.0)
+        linear = -float(p.total(r[len(terms)] * filters.wiener[0].double() * root))
+        site = site_kernels(filters, root, r[len(terms) :])
+        return cls(filters, r, of_v, of_m, alone, pairs, site, linear)
+
+    def __call__(self, f: Features) -> tuple[Tensor, Tensor]:
+        """sum_j R_j f_j (n, *half), and the trace (n,) float64."""
+        scale, sums = f.scales(), f.sums().double()
+        slopes = torch.stack([t.m * f.m ** max(t.m - 1, 0) for t in self.filters.terms], 1)
+        trace = sums @ self.alone + self.linear
+        trace = trace + (scale * (sums @ self.of_v)).sum(1) + f.m_slope * (slopes * (sums @ self.of_m)).sum(1)
+        if f.hats.device.type == "cpu" and not f.hats.requires_grad:
+            if not self.plan:
+                self.plan.append(Plan.of(self, f.m.dtype))
+            return self.plan[0](f, scale, trace)
+        for (first, second), multiplier in self.pairs.items():
+            product = (f.hats[:, first - 1].conj() * f.hats[:, second - 1]).real
+            trace = trace + (multiplier * product).sum((-1, -2))
+        if f.slopes is not None:
+            trace = trace + self._of_site(f.slopes)
+        return f.combine(self.r.to(f.m.dtype)[None]), trace
+
+    def _of_site(self, slopes: Tensor) -> Tensor:
+        d1, d2, d3 = slopes.unbind(1)
+        first, own2, *near2, own3, near3_0, near3_1, corner, far_0, far_1, back = self.site
+        pull, inner, outer = self.pull, torch.full_like(d2, own2), torch.zeros_like(d2)
+        for axis, other, near, far, out3 in (
+            (-2, -1, near2[0], far_0, near3_0), (-1, -2, near2[1], far_1, near3_1),
+        ):  # fmt: skip
+            up, down, high, low = (d.roll(way, axis) for d in (d1, d3) for way in (-1, 1))
+            inner = inner + pull * near * (up + down)
+            across = d1.roll(-1, other) + d1.roll(1, other)
+            outer = outer + (out3 + pull * corner * across) * (high + low)
+            outer = outer + pull * (far * (up * low + down * high) + back * (up * high + down * low))
+        density = first * d1 + d2 * (inner + pull * outer) + own3 * d3
+        return density.double().sum((-1, -2))
+
+    @property
+    def pull(self) -> float:
+        """2 kappa in units of the site posterior's tables."""
+        return float(self.filters.site.pull[0]) if self.filters.site is not None else 0.0
+
+
+@dataclass
+class Plan:
+    """The same sums as arrays for compiled loops: of which field, with which weights; see there."""
+
+    which: Integers
+    weight: Floats
+    which_other: Integers
+    weight_other: Floats
+    mu: Tensor | None
+    pairs: Integers
+    overlap: Floats
+    site: Floats
+    pull: float
+    local: list[int]
+
+    @classmethod
+    def of(cls, sums: Combination, dtype: torch.dtype) -> "Plan":
+        """Of the sums of a noise level."""
+        terms, r = sums.filters.terms, sums.r
+
+        def rows(multipliers: list[Tensor]) -> Floats:
+            twice = [q.reshape(-1).repeat_interleave(2) for q in multipliers]
+            shape = (0, 2 * r[0].numel())
+            found: Floats = (torch.stack(twice) if twice else r.new_zeros(shape)).to(dtype).numpy()
+            return found
+
+        local = [j for j, t in enumerate(terms) if not t.kernel]
+        other = [r[j] for j, t in enumerate(terms) if t.kernel]
+        mu = None
+        if sums.filters.site is not None:
+            a, b, c = r[len(terms) :]
+            other += [-c, c - b, a + b]
+            mu = (-a).to(dtype)
+        return cls(
+            np.array([terms[j].v - 1 for j in local]), rows([r[j] for j in local]),
+            np.arange(len(other)), rows(other), mu,
+            np.array([[p - 1, q - 1] for p, q in sums.pairs], dtype=np.int64).reshape(-1, 2),
+            rows(list(sums.pairs.values())), np.array(sums.site).astype(np.zeros(0, str(dtype)[6:]).dtype),
+            sums.pull, local,
+        )  # fmt: skip
+
+    def __call__(self, f: Features, scale: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_j R_j f_j (n, *half), scale (n, n_term) of each; the rest of the trace is added to `trace`."""
+        hats, others = (torch.view_as_real(q).flatten(2).numpy() for q in (f.hats, f.others))
+        if f.mu is None or self.mu is None:
+            c = torch.zeros_like(f.hats[:, 0])
+        else:
+            c = torch.view_as_complex(torch.view_as_real(f.mu) * self.mu[..., None])
+        out, total = torch.view_as_real(c).flatten(1).numpy(), trace.numpy()
+        own = scale[:, self.local].contiguous().numpy()
+        feature_kernels.add_features(hats, self.which, self.weight, own, out)
+        feature_kernels.add_features(
+            others,
+            self.which_other,
+            self.weight_other,
+            np.ones((len(out), len(self.which_other)), out.dtype),
+            out,
+        )
+        feature_kernels.add_overlaps(hats, self.pairs, self.overlap, total)
+        if f.slopes is not None:
+            feature_kernels.site_trace(f.slopes.numpy(), self.site, out.dtype.type(self.pull), total)
+        return c, trace
+
+
+def site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[float]:
+    """Kernels at the distances that the trace of three iterations needs; mu_i goes out with r_i."""
+    p, table = filters.momenta, filters.site
+    assert table is not None
+    outs = {3: r[0] + r[1], 2: r[2] - r[1], 1: -r[2]}
+    own = table.own[0].double() * root
+    field = own + table.pull[0].double() * p.expand(4 - p.khat2) * filters.wiener[0].double() * root
+
+    def at(multiplier: Tensor, *places: tuple[int, int]) -> list[float]:
+        kernel = p.fields(multiplier + 0j) / math.sqrt(p.volume)
+        return [float(kernel[i % p.shape[0], j % p.shape[1]]) for i, j in places]
+
+    here, near = (0, 0), ((1, 0), (0, 1))
+    return [
+        *at(outs[1] * field, here), *at(outs[2] * own, here), *at(outs[2] * field, *near),
+        *at(outs[3] * own, here, *near), *at(outs[3] * field, (1, 1), (2, 0), (0, 2), here),
+    ]  # fmt: skip
