@@ -58,7 +58,7 @@ def test_features_are_what_their_terms_say(sector: bool, sigma: float) -> None:
         assert (p.fields(found[:, j]) - 1.01 * known).abs().max() > 1e-4 * known.abs().max(), term
     filters = base.filters(s, torch.float64)
     assert filters.site is not None
-    (one, two, three), _ = filters.site.iterate(x + base.centre, mu + base.centre)
+    one, two, three = filters.site.iterate(x + base.centre, mu + base.centre)[0].unbind(1)
     for j, known in enumerate((three - mu - base.centre, three - two, two - one)):
         site = p.fields(found[:, len(terms) + j])
         assert (site - known).abs().max() < 1e-12 * known.abs().max()

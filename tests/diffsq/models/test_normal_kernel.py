@@ -55,24 +55,27 @@ def test_nan_stays_nan() -> None:
 
 SCRIPT = """
 import hashlib, numba, numpy as np
-from diffsq.models import normal_kernel, site_kernel
+from diffsq.models import feature_kernels as fk, normal_kernel
 rng = np.random.default_rng(1)
 x = rng.normal(size=(37, 5, 24, 2)).astype(np.float32)
 index, weight, field = np.arange(24) % 7, rng.random(24), rng.normal(size=(37, 6, 4))
+cubics, flat, scale = np.tile(weight[:4, None], 9), rng.normal(size=(37, 3, 24)), rng.random((37, 3))
 for threads in (1, 2, 3):
     numba.set_num_threads(threads)
-    means, slopes, out = np.empty((3, *field.shape)), np.empty((3, *field.shape)), np.empty(37)
+    means, slopes, out, c = np.empty((37, 3, 6, 4)), np.empty((37, 3, 6, 4)), np.zeros(37), np.zeros((37, 24))
     sums = normal_kernel.normal_sums(x, index, weight, 7)
-    site_kernel.iterate(field, field, np.tile(weight[:4], (9, 1)), 1.0, 0.1, 2.0, means, slopes)
-    site_kernel.trace(slopes, weight[:11], 0.1, out)
-    print(hashlib.sha256(b"".join(q.tobytes() for q in (sums, means, slopes, out))).hexdigest())
+    fk.iterate(field, field, cubics, 1.0, 0.1, 2.0, means, 0, slopes)
+    fk.site_trace(slopes, weight[:11], 0.1, out)
+    fk.add_overlaps(flat, np.array([[0, 1], [2, 2]]), flat[0, :2], out)
+    fk.add_features(flat, np.arange(3), flat[0], scale, c)
+    print(hashlib.sha256(b"".join(q.tobytes() for q in (sums, means, slopes, out, c))).hexdigest())
 print(hashlib.sha256(normal_kernel.normal_sums(x[::-1].copy(), index, weight, 7).tobytes()).hexdigest())
 print(hashlib.sha256(sums.tobytes()).hexdigest())
 """
 
 
 def test_the_same_bits_for_any_number_of_threads() -> None:
-    """Of the site posterior's loops too; sums in another order are not the same bits."""
+    """Of the velocity's loops too; sums in another order are not the same bits."""
     env = {**os.environ, "NUMBA_NUM_THREADS": "3", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, check=True, capture_output=True, text=True)
     one, two, three, reverse, straight = done.stdout.split()

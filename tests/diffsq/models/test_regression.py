@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from fields import free_fields, generator, grid, significance, white
-from small_models import equilibrium, geometric, noise_of, still
 from scipy.interpolate import CubicSpline
+from small_models import equilibrium, geometric, noise_of, still
 from torch import Tensor
 
 from diffsq.models.features import ODD

@@ -67,10 +67,7 @@ def test_order_four_inside() -> None:
         chord = f[left] + (place - left) * (f[left + 1] - f[left])
         errors.append(float((cardinal(place, n) @ f - torch.sin(7 * x)).abs().max()))
         chords.append(float((chord - torch.sin(7 * x)).abs().max()))
-    orders, of_chords = (
-        np.log2(np.divide(errors[:-1], errors[1:])),
-        np.log2(np.divide(chords[:-1], chords[1:])),
-    )
+    orders, of_chords = (np.log2(np.divide(e[:-1], e[1:])) for e in (errors, chords))
     assert ((orders > 3.8) & (orders < 4.2)).all()
     assert ((of_chords > 1.8) & (of_chords < 2.2)).all()
     assert errors[-1] < 1e-7
