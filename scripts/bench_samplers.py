@@ -4,9 +4,10 @@
     python scripts/bench_samplers.py RUN [RUN ...] --out DIR [--budget 20] [--fields 256]
 
 RUN: finished runs on square lattices whose sampler is the flow (configs/exact). Flow and path sampler of its
-model take turns, on one core and on two; HMC and Wolff at its coupling are tuned and measured by bench_tau.py
-for `budget` seconds each. An independent configuration costs a sample over ESS/N, or 2 tau_int trajectories of
-the slowest of M^2, |M| and S. The ledger is what was paid before the first sample: ensemble and training.
+model take turns, on one core and on two; HMC and Wolff at its coupling are tuned and measured by
+bench_tau.py for `budget` seconds each. An independent configuration costs a sample over ESS/N, or 2 tau_int
+trajectories of the slowest of M^2, |M| and S. The ledger is what was paid before the first sample: ensemble
+and training.
 
 One JSON per run, written when it is finished; the same command goes on where it stopped.
 """
@@ -119,8 +120,8 @@ def table(points: list[dict[str, Any]]) -> str:
             chain = p["chains"][algorithm]
             costs.append("-" if chain["failure"] else f"{1e3 * chain['cost_slowest'][0]:.3g}")
         rows.append(
-            [str(p["L"]), *(f"{1e3 * s[name]:.3g}" for name in ("flow, 1 core", "flow, 2 cores", "path, 1 core")),
-             f"{ess:.3f}", f"{1e3 * s['flow, 1 core'] / ess:.3g}", *costs,
+            [str(p["L"]), f"{1e3 * s['flow, 1 core']:.3g}", f"{1e3 * s['flow, 2 cores']:.3g}",
+             f"{1e3 * s['path, 1 core']:.3g}", f"{ess:.3f}", f"{1e3 * s['flow, 1 core'] / ess:.3g}", *costs,
              f"{sum(x or 0 for x in p['ledger'].values()):.0f}"]
         )  # fmt: skip
     return "\n".join(aligned(rows))
