@@ -8,8 +8,10 @@ features f_j are
 
 K is the covariance C of the Wiener posterior, or the square of its kernel: with v^2 (C * v^3) and
 v (C^2 * v^2) these are the diagrams of second order of E[phi|x] in the quartic coupling, the tree and the
-bubble; for a local potential U the tree is U''(v) (C * U'(v)), of which further powers are taken. For a velocity c(k) = sum_j R_j(k) f_j(k) the trace sum_k dc(k)/dy(k) needs no products with the
-Jacobian. B the filter from y to u, M_j(d) the kernel of R_j B in position space, v' = dv/du:
+bubble; for a local potential U the tree is U''(v) (C * U'(v)), of which further powers are taken.
+
+For a velocity c(k) = sum_j R_j(k) f_j(k) the trace sum_k dc(k)/dy(k) needs no products with the Jacobian.
+B the filter from y to u, M_j(d) the kernel of R_j B in position space, v' = dv/du:
 
     v^a            M_j(0) sum_x a v^(a-1) v'
     v^a (K*v^c)    M_j(0) sum_x a v^(a-1) v' (K*v^c) + sum_x v^a [(M_j K) * (c v^(c-1) v')]

@@ -36,6 +36,7 @@ from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
 from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
 STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
 ADAMS = {3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}  # of so many slopes
 START = 2  # steps by Kutta's method, before three slopes are known
@@ -58,9 +59,10 @@ class Leg:
 
     def slope(self, half: int, y: Tensor) -> State:
         """d(y, trace) upwards at a half step."""
-        if half not in self.made:
-            self.made[half] = self.at(half * self.length / (2 * self.n_steps))
-        c, trace = self.made[half](y)
+        velocity = self.made.get(half) or self.at(half * self.length / (2 * self.n_steps))
+        if self.n_steps <= KEPT_STEPS:
+            self.made[half] = velocity
+        c, trace = velocity(y)
         return -c, trace
 
 
