@@ -3,9 +3,10 @@
 The differential equation of diffsq.sampling.lattice_flow, its normal coordinates and angles, its density and
 its extension below the smallest sigma are used here for any score, U-Net included, and from any level
 sigma_0 >= 0 on: the density of noised fields, with ln(G + sigma_0^2) in place of ln G. The divergence is not
-closed-form but exact by differentiation (V products of a vector with the Jacobian) or Hutchinson's, E[eps^T J eps] =
-tr J (Commun. Stat. Simul. 19 (1990) 433), with probes eps drawn once per solve: the estimate is then the
-solution of a differential equation again, with a limit for small steps. The probes see the correction c only.
+closed-form but exact by differentiation (V products of a vector with the Jacobian) or Hutchinson's,
+E[eps^T J eps] = tr J (Commun. Stat. Simul. 19 (1990) 433), with probes eps drawn once per solve: the estimate
+is then the solution of a differential equation again, with a limit for small steps. The probes see the
+correction c only.
 
 Integrated by Heun's method on the levels, in theta, the divergence by the trapezoidal sum over the points
 reached: weights are unbiased only up to the square of the step (compare two numbers of levels).
