@@ -30,7 +30,7 @@ ensemble: {n_configs: 2048, n_chains: 16, n_therm: 60}
 models: [closed, score]
 model: {channels: 2, n_levels: 1, n_sigma: 8, n_fit: 256}
 training: {n_steps: 2, batch_size: 8, warmup: 1, checkpoint_every: 2, validate_every: 2}
-sampling: {n_samples: {closed: 300, score: 70}, n_levels: 6, n_forward: 130,
+sampling: {n_samples: {closed: 300, score: 70}, n_levels: 6, n_forward: 200,
            method: {closed: flow, score: path}}
 """
 
