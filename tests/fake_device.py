@@ -16,11 +16,15 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import backend_registration
 
+from diffsq.models import spline
+
 NAME = "abacus"
 
 
 class _Mode(FakeTensorMode):
     """Single numbers, too, are not known: else they would be truly copied to the device."""
+
+    avoid_device_init = True
 
     def may_turn_const(self, t: torch.Tensor) -> bool:
         return False
@@ -38,5 +42,10 @@ def _register() -> None:
 def fake_device() -> Iterator[torch.device]:
     """The device; within the block every tensor, on the CPU too, is without numbers."""
     _register()
-    with _Mode():
-        yield torch.device(NAME)
+    mode = _Mode(allow_non_fake_inputs=True)  # what was kept of earlier work, on the CPU
+    spline._curvatures.cache_clear()
+    try:
+        with mode:
+            yield torch.device(NAME)
+    finally:
+        spline._curvatures.cache_clear()  # it has no numbers
