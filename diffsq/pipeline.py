@@ -56,7 +56,7 @@ def run(
 ) -> Run:
     """Run, resume or skip `stages` in order.  `restart` first discards that stage and all after it.
 
-    Ensembles are made by the whole `team`, the rest by its process 0.
+    Ensembles and samples on a lattice are made by the whole `team`, the rest by its process 0.
 
     Raises `InputError` (one line): folder in use or not writable, a changed key, a damaged file, a file in
     the way that is not ours, a missing or uncertified input, and whatever the stages refuse.

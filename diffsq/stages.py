@@ -11,6 +11,7 @@ Which variant runs is said by the config's sections; `diffsq.pipeline` skips, re
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.path_metropolis import correct
 from diffsq.models.files import load_model
+from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.report.page import build_report
 from diffsq.run_folder.own_files import hashes
-from diffsq.run_folder.records import Run, certificate_of, versions
+from diffsq.run_folder.records import Run, certificate_of, open_config, versions
 from diffsq.run_folder.summary import summarize
+from diffsq.sampling import lattice_sets
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
 from diffsq.training.train import train
@@ -32,6 +35,7 @@ from lattice.ensembles.ensemble import read_ensemble
 from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
+from lattice.processes import Team
 from lattice.progress import Progress
 from lattice.simulation.simulate import simulate
 
@@ -92,26 +96,37 @@ def make_samples(run: Run, progress: Progress) -> str:
     config, out, ensemble = run.config, run.out("sample"), read_ensemble(run.out("ensemble"))
     out.mkdir(exist_ok=True)
     models, made = {str(name): load_model(run.out("train") / name) for name in config.models}, {}
-    for name, model in models.items():
-        for sde in config.processes:
-            folder = out / f"{name}-{sde}"
-            made[folder.name] = sample(
-                config,
-                model,
-                ensemble,
-                folder,
-                name=name,
-                sde=sde,
-                progress=progress,
-                device=run.device,
-            )
-            if isinstance(config, LatticeRun):
-                diagnose(folder, config.seed)
+    team = run.team if run.team and isinstance(config, LatticeRun) else Team()
+    team.tell(("samples", str(run.folder.resolve())))
+    with team.together():
+        for name, model in models.items():
+            for sde in config.processes:
+                folder = out / f"{name}-{sde}"
+                made[folder.name] = sample(
+                    config, model, ensemble, folder, name=name, sde=sde, progress=progress, device=run.device,
+                    team=team,
+                )  # fmt: skip
+                if isinstance(config, LatticeRun):
+                    diagnose(folder, config.seed)
     if isinstance(config, PointRun) and "energy" in models:
         points = {name: model for name, model in models.items() if isinstance(model, PointModel)}
         draws = PointDraws(config.sampling, config.seed, ensemble, points, progress)
         made["metropolis"] = correct(draws, out / "metropolis")
     return sha256_text(canonical_json({name: samples.identity for name, samples in made.items()}))
+
+
+def share_samples(team: Team, folder: str, device: Callable[[], str]) -> None:
+    """What the other processes of a team do of `make_samples`: their share of every sample set, from the
+    config, models and ensemble in the run folder. Their errors are process 0's to say."""
+    with contextlib.suppress(InputError, OSError, MemoryError, ArithmeticError), team.together():
+        run, place = Run(open_config(Path(folder)), Path(folder)), device()
+        config, ensemble = run.config, read_ensemble(run.out("ensemble"))
+        assert isinstance(config, LatticeRun)
+        for name in config.models:
+            model = load_model(run.out("train") / name, LatticeScore)
+            for sde in config.processes:
+                out = run.out("sample") / f"{name}-{sde}"
+                lattice_sets.drawn(config.of(name), model, ensemble, out, sde=sde, device=place, team=team)
 
 
 def measure_run(run: Run, progress: Progress) -> str:

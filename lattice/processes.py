@@ -1,11 +1,11 @@
-"""One ensemble made by several processes: chains are split, what all must know is gathered.
+"""One ensemble or sample set made by several processes: chains or blocks are split, decisions are shared.
 
-    torchrun --nproc-per-node 4 -m -- diffsq ensemble demo
+    torchrun --nproc-per-node 4 -m -- diffsq run demo
 
-Every random number belongs to its chain and trajectory, so the processes only exchange what is decided from
-all chains together (the tuning) or written (the fields), and the ensemble equals the single-process one byte
-for byte. The engine is torch.distributed with the gloo backend; process 0 reads, writes and speaks, the
-others `serve` it.
+Every random number belongs to its chain and trajectory, or to its sample and step, so the processes only
+exchange what is decided from all together (the tuning, what is still to be made) or written by one of them,
+and what they make equals the single-process work byte for byte. The engine is torch.distributed with the gloo
+backend; process 0 speaks and decides, the others `serve` it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import contextlib
 import datetime
 import os
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,11 +28,23 @@ _A_MOMENT = 3.0
 _ADVICE = f"start all processes with torchrun, or to work alone: unset {' '.join(VARIABLES)}"
 _PATIENCE = datetime.timedelta(days=7)  # the others wait while process 0 does what is not split
 
+Item = TypeVar("Item")
+
+
+class Failed(InputError):
+    """A process of the team failed, in its words; every process has been told and raises this or its own."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    rank: int
+    text: str
+
 
 class Team:
     """The processes of this run; a team of one does nothing but answer.
 
-    `busy` while the others are at work on an ensemble: then process 0 may not give it up and go on.
+    `busy` while the others are at work: then process 0 may not give it up and go on.
     """
 
     def __init__(self, rank: int = 0, size: int = 1) -> None:
@@ -73,11 +86,74 @@ class Team:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def exchange(self, own: Any = None) -> list[Any]:
+        """What each process says (plain data), in the order of the ranks, on every process; all wait for all.
+
+        Raises `Failed` on each where one has failed (`together`).
+        """
+        if self.size == 1:
+            return [own]
+        import torch.distributed as dist
+
+        said: list[Any] = [None] * self.size
+        with _connected():
+            dist.all_gather_object(said, own)
+        for failure in said:
+            if isinstance(failure, _Failure):
+                raise Failed(f"process {failure.rank} of {self.size}: {failure.text}")
+        return said
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Around work that every process does, in which they wait for each other in `exchange` and `each`
+        alone: so an error of any one is met by all at the next of these."""
+        self.busy = True
+        try:
+            yield
+            self.exchange()
+        except Failed:
+            self.busy = False
+            raise
+        except Exception as error:
+            if self.size > 1:
+                with contextlib.suppress(Failed):
+                    self.exchange(_Failure(self.rank, str(error) or type(error).__name__))
+            self.busy = False
+            raise
+        self.busy = False
+
+    def each(self, function: Callable[[Item], Any], items: Sequence[Item]) -> Iterator[Any]:
+        """function(item) of every item, made by one process each; in order on process 0, None on the others.
+
+        They go in rounds of one item to each process, and all must go through all of this iterator.
+        """
+        if self.size == 1:
+            yield from map(function, items)
+            return
+        import torch.distributed as dist
+
+        for start in range(0, len(items), self.size):
+            mine = start + self.rank
+            own = function(items[mine]) if mine < len(items) else None
+            self.exchange()  # where one has failed, none goes on
+            made: list[Any] = [None] * self.size
+            with _connected():
+                dist.gather_object(own, made if self.rank == 0 else None, dst=0)
+            yield from made[: len(items) - start]
+
     def close(self) -> None:
         if self.size > 1:
             import torch.distributed as dist
 
             dist.destroy_process_group()
+
+
+def serve(team: Team, work: Mapping[str, Callable[[Team, Any], None]]) -> None:
+    """What the other processes of a team do: their share of whatever work process 0 begins, until it stops
+    (`team.tell(None)`). It begins with `team.tell((name, request))`, a name in `work`."""
+    while (begun := team.tell()) is not None:
+        name, request = begun
+        work[name](team, request)
 
 
 @contextlib.contextmanager

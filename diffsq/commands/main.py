@@ -11,11 +11,13 @@ DIFFSQ_TRACEBACK=1 shows the traceback.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from diffsq.commands.arguments import build_parser
 from diffsq.commands.configs import configs_command
@@ -23,6 +25,9 @@ from diffsq.commands.data import compare_command, export_command, import_command
 from diffsq.commands.run import report_command, stage_command
 from diffsq.commands.session import limit_threads, plain_notices, say_error, to_stderr, words
 from lattice.errors import InputError
+
+if TYPE_CHECKING:
+    from lattice.processes import Team
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,10 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _together(args: argparse.Namespace) -> int:
-    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles. A
-    command that makes none joins nobody, whatever variables another launcher has left.
+    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles and
+    samples. A command that makes none joins nobody, whatever variables another launcher has left.
 
-    A failing process 0 just ends: torchrun then ends the others, which may be in the middle of anything.
+    A process 0 that fails while the others wait for work sends them home, so that its line is the only one;
+    else it just ends, and torchrun ends the others, which may be in the middle of anything.
     """
     args.team = None
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -68,20 +74,37 @@ def _together(args: argparse.Namespace) -> int:
     args.team = team_from_environment(lambda text: to_stderr(f"diffsq: {text}"))  # before torch is imported
     limit_threads(getattr(args, "threads", None))
     if args.team.rank:
-        from lattice.simulation.monte_carlo import serve
-
-        serve(args.team)
-        return 0
-    code = COMMANDS[args.command](args)
+        return _serve(args)
+    try:
+        code = COMMANDS[args.command](args)
+    except (InputError, OSError, MemoryError, ArithmeticError):
+        if not args.team.busy:
+            with contextlib.suppress(InputError):  # they may have ended themselves
+                args.team.tell(None)
+        raise
     args.team.tell(None)
     args.team.close()
     return code
 
 
+def _serve(args: argparse.Namespace) -> int:
+    """What another process than 0 does."""
+    from diffsq.commands.session import pick_device
+    from diffsq.stages import share_samples
+    from lattice.processes import serve
+    from lattice.simulation.monte_carlo import share
+
+    def samples(team: Team, folder: str) -> None:
+        share_samples(team, folder, lambda: pick_device(getattr(args, "device", "cpu")))
+
+    serve(args.team, {"ensemble": share, "samples": samples})
+    return 0
+
+
 def _is_shared(args: argparse.Namespace) -> bool:
-    """Whether the command makes ensembles here, which several processes can share."""
+    """Whether the command makes ensembles or samples here, which several processes can share."""
     elsewhere = getattr(args, "submit", None) is not None or getattr(args, "collect", False)
-    return args.command in ("run", "ensemble") and not (args.dry_run or elsewhere)
+    return args.command in ("run", "ensemble", "sample") and not (args.dry_run or elsewhere)
 
 
 def doctor_command(args: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> str:
-    """The torch device to use; `InputError` when it is not there.
+    """The torch device to use, under torchrun one for each process; `InputError` when it is not there.
 
     >>> pick_device("cpu")
     'cpu'
@@ -28,7 +28,9 @@ def pick_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and os.environ.get("LOCAL_RANK", "").isdigit() and torch.cuda.device_count():
+        name = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
         device = torch.device(name)
     except RuntimeError:

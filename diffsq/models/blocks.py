@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsq.models import device_noise
 from diffsq.models.protocol import Noise
 from lattice.arrays import Floats, Integers
 from lattice.rng import normals
@@ -92,7 +93,7 @@ def zero_modes(fields: Fields, size: int) -> Tensor:
 class KeyedNoise:
     """noise(step) -> (n, *shape) standard normal, a function of (seed, stream, index (n,), step).
 
-    index may be one number: noise(step) is then (*shape).
+    index may be one number: noise(step) is then (*shape). Made on the device, the same numbers on each.
     """
 
     seed: int
@@ -102,8 +103,12 @@ class KeyedNoise:
     device: torch.device | str = "cpu"
 
     def __call__(self, step: int) -> Tensor:
-        eps = normals(self.seed, self.stream, np.atleast_1d(self.index), step, math.prod(self.shape))
-        return torch.from_numpy(eps).reshape(*np.shape(self.index), *self.shape).to(self.device)
+        index, size, device = np.atleast_1d(self.index), math.prod(self.shape), torch.device(self.device)
+        if device.type == "cpu":
+            eps = torch.from_numpy(normals(self.seed, self.stream, index, step, size))
+        else:
+            eps = device_noise.normals(self.seed, self.stream, index, step, size, device)
+        return eps.reshape(*np.shape(self.index), *self.shape)
 
     def part(self, rows: slice) -> KeyedNoise:
         """The noise of the samples `rows`."""

@@ -23,7 +23,8 @@ class Combination:
     r (n_term + 3, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
     of_v, of_m (n_power + 1, n_term) what multiplies s_p m^m and s_p m' m^(m-1) in term j, and alone, without
     m, (n_power + 1,); pairs: of powers (p, q) a multiplier (*half), weight of the mode included, of
-    conj(v^p) v^q; site: kernels of the site posterior; linear: the trace of its mu.
+    conj(v^p) v^q; site: kernels of the site posterior; linear: the trace of its mu; pull: 2 kappa in units
+    of its tables, numbers and no tensors, so that no evaluation waits for a device.
     """
 
     filters: Filters
@@ -34,6 +35,7 @@ class Combination:
     pairs: dict[tuple[int, int], Tensor]
     site: list[float]
     linear: float
+    pull: float
     plan: "list[Plan]" = field(default_factory=list)
 
     @classmethod
@@ -70,10 +72,10 @@ class Combination:
                 assert t.m == 0
                 add(t.v // 2 + 1, t.v - t.v // 2, -slope / SATURATION**2 * torch.ones_like(b))
         if filters.site is None:
-            return cls(filters, r, of_v, of_m, alone, pairs, [], 0.0)
+            return cls(filters, r, of_v, of_m, alone, pairs, [], 0.0, 0.0)
         linear = -float(p.total(r[len(terms)] * filters.wiener[0].double() * root))
         site = site_kernels(filters, root, r[len(terms) :])
-        return cls(filters, r, of_v, of_m, alone, pairs, site, linear)
+        return cls(filters, r, of_v, of_m, alone, pairs, site, linear, float(filters.site.pull[0]))
 
     def __call__(self, f: Features) -> tuple[Tensor, Tensor]:
         """sum_j R_j f_j (n, *half), and the trace (n,) float64."""
@@ -95,22 +97,17 @@ class Combination:
     def _of_site(self, slopes: Tensor) -> Tensor:
         d1, d2, d3 = slopes.unbind(1)
         first, own2, *near2, own3, near3_0, near3_1, corner, far_0, far_1, back = self.site
-        pull, inner, outer = self.pull, torch.full_like(d2, own2), torch.zeros_like(d2)
+        inner, outer = torch.full_like(d2, own2), torch.zeros_like(d2)
         for axis, other, near, far, out3 in (
             (-2, -1, near2[0], far_0, near3_0), (-1, -2, near2[1], far_1, near3_1),
         ):  # fmt: skip
             up, down, high, low = (d.roll(way, axis) for d in (d1, d3) for way in (-1, 1))
-            inner = inner + pull * near * (up + down)
+            inner = inner + self.pull * near * (up + down)
             across = d1.roll(-1, other) + d1.roll(1, other)
-            outer = outer + (out3 + pull * corner * across) * (high + low)
-            outer = outer + pull * (far * (up * low + down * high) + back * (up * high + down * low))
-        density = first * d1 + d2 * (inner + pull * outer) + own3 * d3
+            outer = outer + (out3 + self.pull * corner * across) * (high + low)
+            outer = outer + self.pull * (far * (up * low + down * high) + back * (up * high + down * low))
+        density = first * d1 + d2 * (inner + self.pull * outer) + own3 * d3
         return density.double().sum((-1, -2))
-
-    @property
-    def pull(self) -> float:
-        """2 kappa in units of the site posterior's tables."""
-        return float(self.filters.site.pull[0]) if self.filters.site is not None else 0.0
 
 
 @dataclass

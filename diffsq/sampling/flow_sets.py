@@ -8,20 +8,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from diffsq.models.blocks import block_size, slices
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.regression import RegressionBase
-from diffsq.sampling.draws import Drawn, Sampling
+from diffsq.sampling.draws import BLOCK, Drawn, Sampling
 from diffsq.sampling.lattice_flow import VERSION, LatticeFlow
 from diffsq.sampling.reverse_chain import Watch, unseen
-from lattice.arrays import Integers
+from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
-from lattice.files import canonical_json, sha256_text, write_json
+from lattice.files import canonical_json, sha256_text
 from lattice.statistics.weights import log_moments
 
 SITES = 2**16  # of the fields that go through a flow together: what fits a processor's cache
@@ -79,14 +80,20 @@ def flow_of(work: Sampling) -> LatticeFlow:
     known = {name: made(base) for name, base in bases.items() if base is not None and start in ("auto", name)}
     if len(known) == 1:
         return next(iter(known.values()))
-    phi = work.fields(work.rows(N_CHOICE))
-    loss = {name: _spread(log_weights(work, flow, phi)) for name, flow in known.items()}
-    return known[min(loss, key=lambda name: loss[name])]
+    phi = torch.split(work.fields(work.rows(N_CHOICE)), BLOCK)
+
+    def part(piece: tuple[str, int]) -> Floats:
+        return log_weights(work, known[piece[0]], phi[piece[1]]).cpu().numpy()
+
+    found = work.team.each(part, [(name, block) for name in known for block in range(len(phi))])
+    parts = {name: [next(found) for _ in phi] for name in known}
+    best = min(parts, key=lambda name: _spread(parts[name])) if work.team.rank == 0 else ""
+    return known[work.team.exchange(best)[0]]
 
 
-def _spread(log_weight: Tensor) -> float:
+def _spread(log_weights: list[Floats]) -> float:
     """-ln of the forward ESS."""
-    return -log_moments(log_weight.cpu().numpy(), {1: -1.0, -1: -1.0})[0]
+    return -log_moments(np.concatenate(log_weights), {1: -1.0, -1: -1.0})[0]
 
 
 def flow_from(samples: Ensemble, model: LatticeScore) -> LatticeFlow | None:
@@ -115,7 +122,7 @@ def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: 
     def weigh(phi: Tensor, index: Integers) -> dict[str, Any]:
         return {"model": log_weights(work, flow, phi).tolist()}
 
-    write_json(work.out / "forward.json", work.forward(("model",), weigh))
+    work.forward(("model",), weigh)
     n = work.config.n_samples
     work.draw(writer, n, partial(_block, work, flow))
     coarse = flow.in_steps(flow.n_steps // 2)
@@ -125,7 +132,8 @@ def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: 
         work.out / HALF, ensemble.action, ensemble.shape, sha256_text(canonical_json(own)), {"generated": own}
     )
     work.draw(half, min(n, N_HALF), partial(_block, work, coarse), "half of the steps")
-    half.finish({"generated": own})
+    if work.team.rank == 0:
+        half.finish({"generated": own})
 
 
 def _block(work: Sampling, flow: LatticeFlow, index: Integers, watch: Watch) -> Drawn:

@@ -152,7 +152,7 @@ class LatticeFlow:
         return self.base.g.sqrt() / (self.base.g + sigma**2)
 
     def _above(self, time: float) -> Velocity:
-        t = torch.tensor(self.first + time, dtype=torch.float64, device=self.base.g.device)
+        t = torch.full((), self.first + time, dtype=torch.float64, device=self.base.g.device)
         sigma = self.sde.sigma(t)
         return Velocity(self.base, sigma, self._rate(sigma) * self.sde.speed(t), self.dtype)
 

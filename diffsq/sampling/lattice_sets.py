@@ -21,7 +21,8 @@ from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
-from lattice.files import canonical_json, sha256_text, write_json
+from lattice.files import canonical_json, sha256_text
+from lattice.processes import Team
 from lattice.progress import Progress, Silent
 
 RETRAIN = "; retrain the model"
@@ -29,7 +30,7 @@ RETRAIN = "; retrain the model"
 
 def sample(
     config: LatticeRun, model: LatticeScore, ensemble: Ensemble, out: Path, *,
-    sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
+    sde: str | None = None, progress: Progress | None = None, device: str = "cpu", team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
     """Draw `sampling.n_samples` fields through the process `sde` (default: the first of sampling.sde).
 
@@ -38,10 +39,20 @@ def sample(
     forward.json; for the flow also the first samples with half of the steps, in half/.
     More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
-    finite.
+    finite.  Process 0 of a `team` calls this, the others `drawn`; the files are the same.
     """
+    writer, extras = drawn(config, model, ensemble, out, sde=sde, progress=progress, device=device, team=team)
+    writer.finish(extras)
+    return writer.read()
+
+
+def drawn(
+    config: LatticeRun, model: LatticeScore, ensemble: Ensemble, out: Path, *,
+    sde: str | None = None, progress: Progress | None = None, device: str = "cpu", team: Team | None = None,
+) -> tuple[EnsembleWriter, dict[str, Any]]:  # fmt: skip
+    """As `sample`, all but the manifest: its writer, complete on process 0 of the team, and its entries."""
     check_model(model, ensemble)
-    settings, process = config.sampling, sde or config.sampling.sde[0]
+    settings, process, team = config.sampling, sde or config.sampling.sde[0], team or Team()
     levels = levels_of(config, model.cpu(), process)
     generated = {
         "sampler": config.method, "law": law_of(config.method), "levels": levels.tolist(), "process": process,
@@ -49,25 +60,25 @@ def sample(
         "training_ensemble": model.about["ensemble"], "seed": config.seed, "stream": "sample",
     }  # fmt: skip
     model = model.to(device)
-    work = Sampling(config, model, ensemble, out, "", process, levels.to(device), progress or Silent())
+    work = Sampling(config, model, ensemble, out, "", process, levels.to(device), progress or Silent(), team)
     flow = flow_sets.flow_of(work) if config.method == "flow" else None
     if flow is not None:
         generated |= {"levels": flow.levels.tolist(), **flow_sets.about(flow)}
         work = replace(work, levels=flow.levels)
     key = sha256_text(canonical_json(generated))
     work = replace(work, key=key)
-    request = claim(out, key, {"n_samples": config.n_samples, "n_forward": settings.n_forward})
+    numbers = {"n_samples": config.n_samples, "n_forward": settings.n_forward}
+    request = claim(out, key, numbers) if team.rank == 0 else {}
     writer = EnsembleWriter(out, ensemble.action, ensemble.shape, key, {"generated": generated})
     if flow is not None:
         flow_sets.write(work, flow, writer, generated)
     elif config.method == "path":
         path = ReversePath(model, work.levels)
-        write_json(out / "forward.json", _forward(work, path))
+        _forward(work, path)
         work.draw(writer, config.n_samples, partial(_path_block, work, path))
     else:
         work.draw(writer, config.n_samples, partial(_plain_block, work, steps.STEPS[config.method]))
-    writer.finish({"generated": generated, "request": request})
-    return writer.read()
+    return writer, {"generated": generated, "request": request}
 
 
 def law_of(method: str) -> int:
@@ -87,7 +98,7 @@ def check_model(model: LatticeScore, ensemble: Ensemble, folder: Path | None = N
             raise InputError(f"{where}the model was trained for {name} {have}, not {want}; train one for it")
 
 
-def _forward(work: Sampling, path: ReversePath) -> dict[str, Any]:
+def _forward(work: Sampling, path: ReversePath) -> None:
     """Forward log-weights on held-out fields: of the model and, for its gain, of the closed forms."""
     rivals = {"model": path}
     if work.model.unet is not None:
@@ -108,7 +119,7 @@ def _forward(work: Sampling, path: ReversePath) -> dict[str, Any]:
             found.setdefault("increments", increments.tolist())  # of the first, the model
         return found
 
-    return work.forward((*rivals, "increments"), weigh)
+    work.forward((*rivals, "increments"), weigh)
 
 
 def _path_block(work: Sampling, path: ReversePath, index: Integers, watch: Watch) -> Drawn:

@@ -12,12 +12,14 @@ from diffsq.sampling.point_sets import PointDraws
 from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
+from lattice.processes import Team
 from lattice.progress import Progress, Silent
 
 
 def sample(
     config: Config, model: LatticeScore | PointModel, ensemble: Ensemble, out: str | Path, *,
     name: str | None = None, sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
+    team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
     """Draw `sampling.n_samples` through the process `sde` (default: the first of sampling.sde) into `out`.
 
@@ -25,12 +27,15 @@ def sample(
     which of `models` it is (default: the first). The same schema as a Monte Carlo ensemble; fields by method
     "path" carry exact log-weights. The same call again reads what is there.
     Raises `InputError` when model, config and ensemble do not belong together, and for samples or weights
-    that are not finite.
+    that are not finite.  `team`: processes that draw one sample set on a lattice, each its share, all of them
+    in `lattice_sets.drawn` at once.
     """
     out, process = Path(out), sde or config.processes[0]
     if isinstance(model, LatticeScore) and isinstance(config, LatticeRun):
         own = config.of(name or config.models[0])
-        return lattice_sets.sample(own, model, ensemble, out, sde=process, progress=progress, device=device)
+        return lattice_sets.sample(
+            own, model, ensemble, out, sde=process, progress=progress, device=device, team=team
+        )
     if isinstance(model, PointModel) and isinstance(config, PointRun):
         config.require_action(ensemble.action)
         whole, parts = ensemble.phi, ensemble.parts(config.n_parts) if config.n_parts else []

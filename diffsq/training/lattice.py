@@ -30,7 +30,7 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text, write_json
 from lattice.progress import Progress, Silent
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 from lattice.statistics.blocks import jackknife_of
 
 LAW = 1  # of the training for given settings and data: raise it with any change of what is learned
@@ -119,9 +119,8 @@ class Training:
 
     def normals(self, stream: str, step: int, n: int) -> Tensor:
         """(n, *shape) standard normal numbers of one step."""
-        size = self.model.momenta.volume
-        eps = normals(self.config.seed, f"train/{stream}", np.arange(n), step, size)
-        return torch.from_numpy(eps).reshape(n, *self.model.shape).to(self.device)
+        noise = KeyedNoise(self.config.seed, f"train/{stream}", np.arange(n), self.model.shape, self.device)
+        return noise(step)
 
     def uniforms(self, stream: str, step: int, n: int) -> Tensor:
         """(n,) uniform numbers of one step."""

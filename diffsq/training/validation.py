@@ -15,13 +15,13 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from diffsq.models.blocks import Fields, Rows, block_size
+from diffsq.models.blocks import Fields, KeyedNoise, Rows, block_size
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import shells
 from diffsq.training.loss import Batch, gain_rate, prepare
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
-from lattice.rng import normals, uniforms
+from lattice.rng import uniforms
 from lattice.statistics.blocks import chain_blocks, jackknife_errors
 
 N_VALIDATION = 2048
@@ -57,8 +57,8 @@ def _batches(
     size: int = 64,
 ) -> Iterator[Batch]:  # fmt: skip
     """Fields (n, *shape) noised to sigma (n,) or (), `size` of them at a time."""
-    eps = normals(seed, f"validation/{stream}", np.arange(len(fields)), step, model.momenta.volume)
-    noise = torch.from_numpy(eps).reshape(fields.shape).to(fields.device)
+    index = np.arange(len(fields))
+    noise = KeyedNoise(seed, f"validation/{stream}", index, model.shape, fields.device)(step)
     parts = (torch.split(q, size) for q in (fields, sigma.expand(len(fields)), noise))
     for phi, s, e in zip(*parts, strict=True):
         yield prepare(model, phi, grad, s, e)

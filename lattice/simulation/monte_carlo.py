@@ -40,7 +40,7 @@ def generate(
     progress: Progress | None = None, team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
     """`lattice.simulate` by Monte Carlo. Hold `run_lock` on the run folder around this. Process 0 of a `team`
-    calls this, the others `serve` it; the files are the same."""
+    calls this, the others `share` it; the files are the same."""
     out, team = Path(out), team or Team()
     recipe = Recipe(action, tuple(integer_array(shape, "shape").tolist()), params, seed)
     check_recipe(recipe)
@@ -50,7 +50,7 @@ def generate(
         raise InputError(f"{team.size} processes but ensemble.n_chains = {params.n_chains}: start fewer")
     recipe.begin(out)
     team.busy = True
-    team.tell(recipe.request())
+    team.tell(("ensemble", recipe.request()))
     run = _Run(recipe, progress or Silent(), team)
     try:
         therm, old = run.thermalised(out)
@@ -65,14 +65,12 @@ def generate(
     return recipe.finish(writer, ensemble, certify(ensemble, therm.history))
 
 
-def serve(team: Team) -> None:
-    """What the other processes of a team do: their share of every ensemble process 0 makes, until it stops
-    (`team.tell(None)`)."""
-    while (request := team.tell()) is not None:
-        params, seed = MonteCarlo(**request["ensemble"]), int(request["seed"])
-        recipe = Recipe(action_from_dict(request["action"]), tuple(request["shape"]), params, seed)
-        run = _Run(recipe, Silent(), team)
-        run.shards(run.thermalised(None)[0], None)
+def share(team: Team, request: dict[str, Any]) -> None:
+    """What the other processes of a team do of an ensemble of process 0: their share of the chains."""
+    params, seed = MonteCarlo(**request["ensemble"]), int(request["seed"])
+    recipe = Recipe(action_from_dict(request["action"]), tuple(request["shape"]), params, seed)
+    run = _Run(recipe, Silent(), team)
+    run.shards(run.thermalised(None)[0], None)
 
 
 Part = tuple[int, int, tuple[Floats, int] | None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from children import children
 from places import ROOT
+from teams import team
 
 from diffsq.commands.main import main
 from lattice.errors import InputError
@@ -27,15 +27,6 @@ def words(out: Path, *settings: str) -> list[str]:
     """`diffsq ensemble` on 4 x 6; so short an ensemble is not certified."""
     command = ["ensemble", str(ROOT / "configs/tiny.yaml"), "--quiet", "--run", str(out)]
     return [*command, "--set", "lattice.shape=[4,6]", *settings]
-
-
-def team(size: int) -> list[dict[str, str]]:
-    """What torchrun puts into the environments of its processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    return [{**common, "RANK": str(rank)} for rank in range(size)]
 
 
 def test_a_team_writes_the_same_bytes(tmp_path: Path) -> None:
