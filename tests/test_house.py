@@ -71,6 +71,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/analysis/point_cumulants": "physics/test_toy_run",
         "diffsq/sampling/point_sets": "physics/test_toy_run",
         "diffsq/sampling/folder": "diffsq/sampling/test_lattice_sets",
+        "diffsq/sampling/draws": "diffsq/sampling/test_lattice_sets",
     },
     "one word for two kinds of run, both of which are tested": {
         "diffsq/training/train": "physics/test_toy_run",
