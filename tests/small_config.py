@@ -32,7 +32,7 @@ lattice: {shape: [4, 4]}
 ensemble: {n_configs: 2048, n_chains: 16, n_therm: 100}
 model: {channels: 0, n_levels: 1, n_sigma: 8, n_fit: 1024}
 training: {n_steps: 0}
-sampling: {n_samples: 256, n_levels: 6, n_forward: 32}
+sampling: {n_samples: 256, n_levels: 6, n_forward: 32, method: path}
 """
 """The closed-form base alone on 4 x 4, as a file."""
 

@@ -37,9 +37,8 @@ class Scaled(LatticeScore):
 class Shrunk(LatticeScore):
     """A denoiser 20 % too small, which knows its own mean squared error."""
 
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-        d, u = super().denoise(xk, sigma, frame)
-        return 0.8 * d, u
+    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
+        return 0.8 * super().denoise(xk, sigma, frame)
 
     def posterior_variance(self, sigma: Tensor) -> Tensor:
         c = super().posterior_variance(sigma)

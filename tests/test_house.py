@@ -19,6 +19,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         **{f"lattice/updates/kernels/{name}": f"lattice/updates/test_{name}"
            for name in ("cluster", "complex_langevin", "fourier", "hmc", "langevin", "local")},
         "lattice/updates/kernels/layout": "lattice/updates/test_hmc",
+        "diffsq/models/feature_kernels": "diffsq/models/test_velocity",
     },
     "types and names, nothing to run": {
         "diffsq/models/protocol": "test_layering",
@@ -48,6 +49,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/checks/strip": "physics/test_toy_run",
     },
     "a part of a whole that is tested as one": {
+        "diffsq/models/combination": "diffsq/models/test_velocity",
         "lattice/observables/averages": "lattice/observables/test_measure",
         "lattice/ensembles/columns": "lattice/ensembles/test_ensemble",
         "lattice/ensembles/writer": "lattice/ensembles/test_ensemble",

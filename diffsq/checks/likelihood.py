@@ -1,8 +1,9 @@
-"""The density of the probability flow against path weights, and what a noisy log q does to Metropolis.
+"""The density of the probability flow against a run's own weights, and what a noisy log q does to Metropolis.
 
-Fields of the flow with log q give weights e^(-S)/q, whose mean is Z as that of the path weights is. With the
-exact divergence (small lattices) this is an independent check of both; on larger ones Hutchinson's estimate
-takes its place, and its noise eta biases the weights, E[e^eta] > 1, as it biases Metropolis.
+Fields of the flow with log q give weights e^(-S)/q, whose mean is Z as that of the run's is. With the exact
+divergence, by differentiation (small lattices), this is an independent check of both: of the path, and of
+the closed-form divergence of a run by the flow. On larger ones Hutchinson's estimate takes its place, and its
+noise eta biases the weights, E[e^eta] > 1, as it biases Metropolis.
 """
 
 from typing import Any
@@ -34,16 +35,18 @@ BATCH = 64
 def run(
     bench: Workbench, progress: Progress, n_fields: int = 128, n_levels: int = 10, n_estimates: int = 8
 ) -> dict[str, Any]:
-    """ln Z and ESS of n_fields flow samples beside those of the run's path weights, and the noise of log q.
+    """ln Z and ESS of n_fields flow samples beside those of the run's weights, and the noise of log q.
 
     n_estimates: Hutchinson estimates of each log q, one probe of signs each. passed: ln Z within 4 sigma of
-    the path weights' (None above 100 sites, where no exact divergence is taken, and where the errors of
+    the run's weights' (None above 100 sites, where no exact divergence is taken, and where the errors of
     either are not to be trusted).
     """
     if n_fields < 40 or n_levels < 2 or n_estimates < 2:
         raise InputError("likelihood check: n_fields >= 40, n_levels >= 2 and n_estimates >= 2 are needed")
     if bench.samples.log_weight is None:
-        raise InputError(f"{bench.folder}: the samples have no log-weights to compare with; use method path")
+        raise InputError(
+            f"{bench.folder}: the samples have no log-weights to compare with; use method flow or path"
+        )
     path = check_log_weights(bench.samples.log_weight)
     exact = bench.model.momenta.volume <= EXACT_UP_TO
     action, phi, flow, coarse, noisy = _draw(bench, progress, n_fields, n_levels, n_estimates, exact)
@@ -124,7 +127,7 @@ def _draw(
 def text(result: dict[str, Any]) -> str:
     """Both ln Z and ESS, the step error, and the bias of Metropolis with one probe."""
     label = "exact divergence" if result["divergence"] == "exact" else "Hutchinson: weights are biased"
-    names = {"flow": f"flow, {label}", "one_probe": "flow, one probe", "path": "path weights"}
+    names = {"flow": f"flow, {label}", "one_probe": "flow, one probe", "path": "weights of the run"}
     head = ["weights", "fields", "ln Z", "ESS/N", "e^-Var(log w)", "largest weight", "std log w"]
     rows = [[*head, "acceptance"]]
     for name, title in names.items():
@@ -149,12 +152,12 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"bias of <{name}> in Metropolis with it: {bias} ({pull:+.1f})")
     lines += [f"warning, {names[name]}: {line}" for name in names for line in result[name]["warnings"]]
     verdict = "no verdict" if result["passed"] is None else f"passed: {result['passed']}"
-    return "\n".join([*lines, f"flow - path: {result['pull']:+.1f} sigma; {verdict}"])
+    return "\n".join([*lines, f"flow - run: {result['pull']:+.1f} sigma; {verdict}"])
 
 
 @styled
 def figure(result: dict[str, Any]) -> Figure:
-    """Left: log w of flow, flow with one probe and path. Right: acceptance with a noisy log q."""
+    """Left: log w of flow, flow with one probe and run. Right: acceptance with a noisy log q."""
     page, (left, right) = panels(10.4, 3.9, 1, 2)
     centre = result["path"]["ln_z"]
     exact = "flow, exact divergence" if result["divergence"] == "exact" else "flow, mean of all probes"
@@ -162,7 +165,7 @@ def figure(result: dict[str, Any]) -> Figure:
     low, high = np.quantile(np.concatenate(list(series.values())), [0.001, 0.999])
     edges = np.linspace(low, high, 41)
     for name, label, colour, kind, alpha in (
-        ("path", "path weights", GREY, "stepfilled", 0.45),
+        ("path", "weights of the run", GREY, "stepfilled", 0.45),
         ("one_probe", "flow, one probe", VERMILLION, "step", 1.0),
         ("flow", exact, BLUE, "step", 1.0),
     ):
@@ -170,7 +173,7 @@ def figure(result: dict[str, Any]) -> Figure:
             series[name], edges, density=True, histtype=kind, color=colour, alpha=alpha, linewidth=1.8,
             label=label,
         )  # fmt: skip
-    left.set(xlabel=r"$\log w - \ln Z$ (path)", ylabel="density", yscale="log")
+    left.set(xlabel=r"$\log w - \ln Z$ (run)", ylabel="density", yscale="log")
     left.margins(y=0.35)
     left.legend(loc="upper left", fontsize=11)
     delta = np.linspace(-4, 3, 281)

@@ -90,9 +90,10 @@ WORDS = {
         "one check of a finished run, with a figure",
         "calibration: ranks of held-out fields among reverse draws. learned: the score against the action, "
         "and the couplings it knows. likelihood: probability-flow likelihood against the path weights. "
-        "free-energy: ln Z and its differences. polish: bias against HMC trajectories. levels: where the "
-        "efficiency is lost. cumulants: kappa_n(t) forward and backward, per site, of M and per momentum "
-        "mode. Of one variable: samplers: other samplers and numbers of levels. limits: the flow without "
+        "free-energy: ln Z and its differences. flow: flow against path, and averages without the bias of "
+        "finite steps. polish: bias against HMC trajectories. levels: where the efficiency is lost. "
+        "cumulants: kappa_n(t) forward and backward, per site, of M and per momentum mode. Of one "
+        "variable: samplers: other samplers and numbers of levels. limits: the flow without "
         "sampling error. cumulants. fokker-planck: circulation and residual of the learned law. "
         "learned-action: S_DM against S. strip: weight beyond the strip of complex Langevin. "
         "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "

@@ -104,5 +104,6 @@ def warning(found: dict[str, Any]) -> list[str]:
         return []
     return [
         f"the finite steps of the flow may bias {name} by {share:.2g} of its statistical error; take "
-        f"sampling.n_levels {found['enough']} (now {found['steps'][1]}), or correct it: `diffsq check flow`"
+        f"sampling.n_levels {found['enough']} (now {found['steps'][1]}), or correct it: "
+        "`diffsq check flow RUN`"
     ]

@@ -1,4 +1,4 @@
-"""What a closed-form velocity is made of at one noise level: its sum of features, and the closed-form trace.
+"""A closed-form velocity at one noise level: its sum of features, and the trace of its Jacobian.
 
 The formulas are those of diffsq.models.features. Products with the kernels are sums over modes; the site
 posterior needs kernels at distances up to two. On the CPU both sums are compiled loops.
@@ -21,11 +21,10 @@ class Combination:
     """sum_k d/dy(k) and sum of R_j(k) f_j(k): constants made once for a noise level that samples share.
 
     r (n_term + 3, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
-    of_v, of_m (n_power + 1, n_term) what multiplies s_p m^m and s_p m' m^(m-1) in term j, alone
-    (n_power + 1,) without m; pairs: of powers (p, q) a multiplier (*half), weight of the mode included, of
-    conj(v^p) v^q;
-    site: kernels of the site posterior; linear: the trace of its mu; pull: 2 kappa in units of its tables,
-    numbers and no tensors, so that no evaluation waits for a device.
+    of_v, of_m (n_power + 1, n_term) what multiplies s_p m^m and s_p m' m^(m-1) in term j, and alone, without
+    m, (n_power + 1,); pairs: of powers (p, q) a multiplier (*half), weight of the mode included, of
+    conj(v^p) v^q; site: kernels of the site posterior; linear: the trace of its mu;
+    pull: 2 kappa in units of its tables, numbers and no tensors, so that no evaluation waits for a device.
     """
 
     filters: Filters

@@ -79,8 +79,10 @@ def x_zero(x: Floats) -> float:
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})  # type: ignore[untyped-decorator]
 def add_features(f: Floats, which: Integers, weight: Floats, scale: Floats, out: Floats) -> None:
-    """out (n, h) += sum_j scale_j weight_j f_which(j): f (n, n_field, h), which (n_term,), weight (n_term, h),
-    scale (n, n_term)."""
+    """out (n, h) += sum_j scale_j weight_j f_which(j).
+
+    f (n, n_field, h), which (n_term,), weight (n_term, h), scale (n, n_term).
+    """
     n, h = out.shape
     for s in prange(n):
         total = out[s]
@@ -92,7 +94,10 @@ def add_features(f: Floats, which: Integers, weight: Floats, scale: Floats, out:
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=True)  # type: ignore[untyped-decorator]
 def add_overlaps(f: Floats, pairs: Integers, weight: Floats, out: Floats) -> None:
-    """out (n,) float64 += sum over pairs (p, q) and i of weight_i f_p,i f_q,i; pairs (m, 2), weight (m, h)."""
+    """out (n,) float64 += sum over pairs (p, q) and i of weight_i f_p,i f_q,i.
+
+    f (n, n_field, h), pairs (m, 2), weight (m, h).
+    """
     n, _, h = f.shape
     for s in prange(n):
         for pair in range(len(pairs)):

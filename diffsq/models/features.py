@@ -8,8 +8,10 @@ features f_j are
 
 K is the covariance C of the Wiener posterior, or the square of its kernel: with v^2 (C * v^3) and
 v (C^2 * v^2) these are the diagrams of second order of E[phi|x] in the quartic coupling, the tree and the
-bubble. For a velocity c(k) = sum_j R_j(k) f_j(k) the trace sum_k dc(k)/dy(k) needs no products with the
-Jacobian. B the filter from y to u, M_j(d) the kernel of R_j B in position space, v' = dv/du:
+bubble; for a local potential U the tree is U''(v) (C * U'(v)), of which further powers are taken.
+
+For a velocity c(k) = sum_j R_j(k) f_j(k) the trace sum_k dc(k)/dy(k) needs no products with the Jacobian.
+B the filter from y to u, M_j(d) the kernel of R_j B in position space, v' = dv/du:
 
     v^a            M_j(0) sum_x a v^(a-1) v'
     v^a (K*v^c)    M_j(0) sum_x a v^(a-1) v' (K*v^c) + sum_x v^a [(M_j K) * (c v^(c-1) v')]
@@ -44,11 +46,13 @@ class Term:
 
 ODD = (
     Term(1), Term(3), Term(5), Term(1, 2), Term(1, 4), Term(3, 2), Term(2, 1),
-    Term(2, 0, "posterior", 3), Term(1, 0, "bubble", 2),
+    Term(2, 0, "posterior", 1), Term(2, 0, "posterior", 3), Term(4, 0, "posterior", 1),
+    Term(4, 0, "posterior", 3), Term(1, 0, "bubble", 2),
 )  # fmt: skip
 SECTOR = (
     Term(1), Term(2), Term(3), Term(4), Term(1, 1), Term(2, 1), Term(1, 2),
-    Term(1, 0, "posterior", 2), Term(1, 0, "bubble", 2),
+    Term(1, 0, "posterior", 1), Term(1, 0, "posterior", 2), Term(2, 0, "posterior", 1),
+    Term(2, 0, "posterior", 2), Term(1, 0, "bubble", 2),
 )  # fmt: skip
 """Terms of an odd denoiser, and of one for the fluctuations of one sector, which has no symmetry."""
 

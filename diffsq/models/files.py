@@ -34,7 +34,7 @@ def save_model(model: Model, folder: Path, about: dict[str, Any]) -> Model:
 
     about: what it was trained on and with; for a lattice at least `action` and `ensemble` (identity).
     """
-    weights = save({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()})
+    weights = save({name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()})
     write_atomic(folder / "weights.safetensors", weights)
     digest = sha256_file(folder / "weights.safetensors")
     kind: type = LatticeScore if isinstance(model, LatticeScore) else PointModel

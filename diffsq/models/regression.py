@@ -73,7 +73,9 @@ class RegressionBase(nn.Module):
         """Table (n_sigma, ...) as a cubic spline in ln sigma, constant beyond both ends: (n, ...)."""
         low, high = self.log_sigma[0], self.log_sigma[-1]
         place = ((sigma.log() - low) / (high - low)).clamp(0, 1) * (len(self.log_sigma) - 1)
-        return (cardinal(place, len(self.log_sigma)) @ table.flatten(1)).reshape(-1, *table.shape[1:])
+        return (cardinal(place, len(self.log_sigma)) @ table.reshape(len(table), -1)).reshape(
+            -1, *table.shape[1:]
+        )
 
     def scale(self, sigma: Tensor) -> Tensor:
         """Standard deviation of W x at a site: (n,) -> (n,)."""

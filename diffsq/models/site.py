@@ -102,7 +102,7 @@ class SiteTable:
         return torch.copysign(value, y), slope
 
     def iterate(self, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        """mu_1 ... mu_3 and dm/dy of each, (n, 3, L0, L1), from noisy x and the first guess mu (n, L0, L1)."""
+        """mu_1, mu_2, mu_3 and dm/dy of each, (n, 3, L0, L1), from x and the first guess mu (n, L0, L1)."""
         if x.device.type == "cpu" and len(self.cubics) == 1 and not (x.requires_grad or mu.requires_grad):
             return self._compiled(x, mu)
         own, pull = (q[:, None, None] for q in (self.own, self.pull))
@@ -115,10 +115,10 @@ class SiteTable:
 
     def _compiled(self, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         means, slopes = (x.new_empty(len(x), N_ITERATIONS, *x.shape[1:]) for _ in range(2))
-        numbers = (self.own.item(), self.pull.item(), self.cell)
-        x, mu, cubics = (q.contiguous().numpy() for q in (x, mu, self.cubics[0].T))  # type: ignore[assignment]
-        own, pull, cell = (x.dtype.type(q) for q in numbers)  # type: ignore[operator]
-        feature_kernels.iterate(x, mu, cubics, own, pull, cell, means.numpy(), 0, slopes.numpy())
+        arrays = [q.contiguous().numpy() for q in (x, mu, self.cubics[0].T)]
+        real = arrays[0].dtype.type  # of one type with the arrays, or the loops are of another
+        numbers = [real(q) for q in (self.own.item(), self.pull.item(), self.cell)]
+        feature_kernels.iterate(*arrays, *numbers, means.numpy(), 0, slopes.numpy())
         return means, slopes
 
 

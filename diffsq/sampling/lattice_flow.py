@@ -36,6 +36,7 @@ from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
 from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
 STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
 ADAMS = {3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}  # of so many slopes
 START = 2  # steps by Kutta's method, before three slopes are known
@@ -47,20 +48,25 @@ State = tuple[Tensor, Tensor]
 
 @dataclass
 class Leg:
-    """A stretch of the flow in equal steps: velocities at its 2 N + 1 half steps, made when asked for."""
+    """A stretch of the flow in equal steps: velocities at its 2 N + 1 half steps, made when asked for.
+
+    several: whether a step uses the slopes of those before it.
+    """
 
     n_steps: int
     length: float
     at: Callable[[float], Velocity]
+    several: bool
 
     def __post_init__(self) -> None:
         self.made: dict[int, Velocity] = {}
 
     def slope(self, half: int, y: Tensor) -> State:
         """d(y, trace) upwards at a half step."""
-        if half not in self.made:
-            self.made[half] = self.at(half * self.length / (2 * self.n_steps))
-        c, trace = self.made[half](y)
+        velocity = self.made.get(half) or self.at(half * self.length / (2 * self.n_steps))
+        if self.n_steps <= KEPT_STEPS:
+            self.made[half] = velocity
+        c, trace = velocity(y)
         return -c, trace
 
 
@@ -96,7 +102,7 @@ def transport(leg: Leg, way: int, state: State) -> Iterator[tuple[int, State]]:
     for step in range(n):
         place = step if way > 0 else n - step
         slopes = [leg.slope(2 * place, state[0]), *slopes[:3]]
-        if n < max(ADAMS):
+        if not leg.several:
             state = runge_kutta(leg, 2 * place, way, state, slopes[0])
         elif step < START:
             state = kutta(leg, 2 * place, way, state, slopes[0])
@@ -124,14 +130,15 @@ class LatticeFlow:
         self.process, self.sde = process, SDES[process](low, high)
         self.first = float(self.sde.time(torch.tensor(low, dtype=torch.float64)))
         self.below, self.above = (
-            Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below),
-            Leg(n_steps, 1 - self.first, self._above),
+            Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below, several=False),
+            Leg(n_steps, 1 - self.first, self._above, several=n_steps >= max(ADAMS)),
         )
 
     def in_steps(self, n_steps: int) -> "LatticeFlow":
         """The same flow in another number of steps, any from 1 on: what its own number is judged by."""
         other = LatticeFlow(self.base, max(n_steps, MIN_FLOW_LEVELS), self.process, self.dtype)
-        other.n_steps, other.above = n_steps, Leg(n_steps, 1 - self.first, other._above)
+        other.n_steps = n_steps
+        other.above = Leg(n_steps, 1 - self.first, other._above, several=n_steps >= max(ADAMS))
         return other
 
     @property

@@ -1,26 +1,15 @@
 """Probability-flow likelihood: log q(phi) of the deterministic sampler.
 
-The flow of the score model between sigma = 0 and sigma_N, with t = sigma^2 (Song et al. 2011.13456, eq. 13
-and appendix D.2; Chen et al. 1806.07366 for the density):
+The differential equation of diffsq.sampling.lattice_flow, its normal coordinates and angles, its density and
+its extension below the smallest sigma are used here for any score, U-Net included, and from any level
+sigma_0 >= 0 on: the density of noised fields, with ln(G + sigma_0^2) in place of ln G. The divergence is not
+closed-form but exact by differentiation (V products of a vector with the Jacobian) or Hutchinson's,
+E[eps^T J eps] = tr J (Commun. Stat. Simul. 19 (1990) 433), with probes eps drawn once per solve: the estimate
+is then the solution of a differential equation again, with a limit for small steps. The probes see the
+correction c only.
 
-    dx/dt = -s(x, t)/2,   s = (D - x)/t,        d log q(x(t))/dt = (1/2) div s,        x_N ~ N(0, G(k) + t_N).
-
-The denoiser is D = W x + sqrt(C) c, c what the regression and the network add to the Wiener filter. Its free
-part is solved in closed form: with one angle per momentum,
-
-    y(k) = x(k)/sqrt(G + t),    theta_k = arctan(sigma/sqrt(G)),    dy(k)/dtheta_k = -c(k),    y_N ~ N(0, 1),
-    log q(phi) = log N(y_N; 0, 1) - sum_k (1/2) ln(G + t_0) - int sum_k dtheta_k dc(k)/dy(k),
-
-exact for a Gaussian theory in a single step. What is left is integrated by Heun's method on the levels, in
-theta, the divergence by the trapezoidal sum over the points reached. The density is that of the differential
-equation: weights from it are unbiased only up to the square of the step (compare two numbers of levels). The
-divergence is exact (V products of a vector with the Jacobian) or Hutchinson's, E[eps^T J eps] = tr J (Commun.
-Stat. Simul. 19 (1990) 433), with probes eps drawn once per solve: the estimate is then the solution of a
-differential equation again, with a limit for small steps. The probes see the correction c only.
-
-Below the smallest sigma the model knows, sigma_1, the true correction vanishes like sigma (the score has a
-limit there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0. A
-flow that starts at a level sigma_0 > 0 gives the density of noised fields.
+Integrated by Heun's method on the levels, in theta, the divergence by the trapezoidal sum over the points
+reached: weights are unbiased only up to the square of the step (compare two numbers of levels).
 """
 
 import math

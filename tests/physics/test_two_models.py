@@ -82,7 +82,7 @@ def test_each_model_has_its_training_samples_and_columns(folder: Path, summary: 
     text = table_text(summary)
     for label in SETS.values():
         assert f"{label}: ESS/N: reverse" in text
-    assert "U-Net: path KL on held-out data: wiener" in text
+    assert "U-Net: KL on held-out data: wiener" in text
     bench = open_run(folder)
     assert isinstance(bench, Workbench)
     assert bench.model.unet is None, "checks and chains work with the first model"

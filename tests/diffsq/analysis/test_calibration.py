@@ -53,9 +53,8 @@ class Scaled(LatticeScore):
 
     factor = 1.1
 
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-        d, u = super().denoise(xk, sigma, frame)
-        return xk + self.factor * (d - xk), u
+    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
+        return xk + self.factor * (super().denoise(xk, sigma, frame) - xk)
 
 
 class LouderStep(ReverseStep):

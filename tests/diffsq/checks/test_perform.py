@@ -177,7 +177,7 @@ def test_other_methods_and_their_figure(finished: Path) -> None:
         (["check", "calibration", "RUN", "--set", "n_fields=2"], "at least 10"),
         (["check", "calibration", "RUN", "--set", "n_draws=1"], "n_draws must be at least 2"),
         (["check", "calibration", "RUN", "--set", "levels=["], "YAML"),
-        (["check", "calibration", "RUN", "--set", "levels=[7]"], "1 ... 6"),
+        (["check", "calibration", "RUN", "--set", "levels=[41]"], "1 ... 40"),
         (["check", "calibration", "RUN", "--set", "method=magic"], "path, euler or pc"),
         (["check", "calibration", "RUN", "--set", "method=heun"], "deterministic"),
     ],

@@ -275,7 +275,10 @@ def test_a_single_model_is_as_it_was(config_file: Path) -> None:
         ),
         ("sampling.method={closed: path}", "sampling.method has no entry for score"),
         ("sampling.n_samples={}", "sampling.n_samples has no entry for closed, score"),
-        ("sampling.method={closed: pth, score: path}", "sampling.method.closed: must be one of path"),
+        (
+            "sampling.method={closed: pth, score: path}",
+            "sampling.method.closed: must be one of auto, flow, path",
+        ),
         ("sampling.n_samples={closed: 64, score: 3}", "sampling.n_samples.score: must be greater than"),
         ("sampling.n_samples={closed: 64, score: yes}", "sampling.n_samples must be a number"),
         ("sampling.n_samples=3", "sampling.n_samples: must be greater than or equal to 20, got 3"),
@@ -292,10 +295,61 @@ def test_one_line_for_what_is_wrong_with_a_model(config_file: Path, override: st
 
 
 def test_checks_need_the_path_of_the_first_model(config_file: Path) -> None:
-    for first, fine in (("path", True), ("euler", False)):
+    for first, fine in (("path", True), ("flow", True), ("auto", True), ("euler", False)):
         settings = [*BOTH, "checks={calibration: {}}", f"sampling.method={{closed: {first}, score: pc}}"]
         if fine:
             load_config(config_file, settings)
         else:
-            with pytest.raises(InputError, match="checks need sampling.method path, got euler"):
+            with pytest.raises(InputError, match="checks need sampling.method flow or path, got euler"):
                 load_config(config_file, settings)
+
+
+@pytest.mark.parametrize(
+    ("models", "channels", "given", "methods", "steps"),
+    [
+        ("[score]", 0, "auto", ["flow"], [24]),
+        ("[score]", 8, "auto", ["path"], [40]),
+        ("[closed, score]", 8, "auto", ["flow", "path"], [24, 40]),
+        ("[closed, score]", 8, "path", ["path", "path"], [40, 40]),
+        ("[closed, score]", 8, "{closed: heun, score: auto}", ["heun", "path"], [40, 40]),
+    ],
+)
+def test_sampler_and_steps_are_those_of_the_model(
+    config_file: Path, models: str, channels: int, given: str, methods: list[str], steps: list[int]
+) -> None:
+    settings = [f"models={models}", f"model.channels={channels}", f"sampling.method={given}"]
+    config = load_config(config_file, [*settings, "sampling.n_levels=null"])
+    assert isinstance(config, LatticeRun)
+    alone = [config.of(name) for name in config.models]
+    assert [one.method for one in alone] == methods
+    assert [one.n_levels for one in alone] == steps
+    more = load_config(config_file, [*settings, "sampling.n_levels=7"])
+    assert isinstance(more, LatticeRun)
+    assert [more.of(name).n_levels for name in more.models] == [7] * len(steps)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words", "advice"),
+    [
+        (
+            ["model.channels=8", "sampling.method=flow"],
+            "sampling.method flow needs a score whose divergence is closed-form, which a U-Net has not",
+            [["model.channels=8", "sampling.method=path"], ["model.channels=0", "sampling.method=flow"]],
+        ),
+        (
+            ["model.channels=0", "sampling.n_levels=3"],
+            "sampling.n_levels: the flow's integrator of order 4 needs at least 4, got 3",
+            [["model.channels=0", "sampling.n_levels=4"]],
+        ),
+        (["sampling.start=sectr"], "sampling.start: must be", [["sampling.start=sector"]]),
+    ],
+)
+def test_what_the_flow_cannot_do_gets_one_line(
+    config_file: Path, overrides: list[str], words: str, advice: list[list[str]]
+) -> None:
+    with pytest.raises(InputError) as caught:
+        load_config(config_file, overrides)
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+    for settings in advice:
+        load_config(config_file, settings)

@@ -1,107 +1,116 @@
-"""Parts of the closed-form denoiser: zero mode, features, interpolation, lattice symmetries."""
+"""Features of noisy fields: their definitions term by term, bounds, and lattice symmetries."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
+
 import pytest
 import torch
-from fields import MU, WIDTH, grid, two_peak_denoiser, white
+from fields import white
 from torch import Tensor
 
+from diffsq.models.features import N_SITE, ODD, SATURATION, SECTOR, Features, bounded
 from diffsq.models.momentum import Momenta
-from diffsq.models.regression import SATURATION, RegressionBase, local_features
-from diffsq.models.zero_mode import ZeroModeDenoiser
+from diffsq.models.regression import RegressionBase
 from lattice.actions.phi4 import ScalarPhi4
 
-# zero mode -------------------------------------------------------------------------------------------------
+
+def base_of(shape: tuple[int, int], sector: bool = False) -> RegressionBase:
+    base = RegressionBase(Momenta(shape), 3, sector)
+    p = base.momenta
+    base.set_gaussian(1 / (0.3 + p.khat2), 0.1, 10.0)
+    base.set_action(ScalarPhi4(0.3, 0.4), 3.0)
+    base.centre.fill_(0.7 if sector else 0.0)
+    base.coefficients.copy_(white((p.n_class, base.n_feature), 3, 51) / 10)
+    base.zero_mode.fit(white((), 1000, 52))
+    return base
 
 
-def two_peak_quantiles(n: int) -> Tensor:
-    """A sample without sampling error: quantiles of the two-peak density."""
-    z, _ = grid(MU + 8 * WIDTH, 40_001)
-    cdf = torch.special.ndtr((z - MU) / WIDTH) + torch.special.ndtr((z + MU) / WIDTH)
-    levels = (np.arange(n) + 0.5) / n
-    return torch.from_numpy(np.interp(levels, 0.5 * cdf.numpy(), z.numpy()))
+def circulant(kernel: Tensor, q: Tensor) -> Tensor:
+    """sum_y K(x - y) q(y), site by site."""
+    out = torch.zeros_like(q)
+    for i in range(q.shape[1]):
+        for j in range(q.shape[2]):
+            out += kernel[i, j] * q.roll((i, j), (1, 2))
+    return out
 
 
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
-def test_zero_mode_denoiser_is_the_two_peak_posterior_mean(sigma: float) -> None:
-    """Closed form within the second-order error of the bins, which falls fourfold when they are halved."""
-    x, _ = grid(2.0, 101)
-    s = torch.full_like(x, sigma)
-    errors = []
-    for n_bins in (50, 100, 200):
-        d = ZeroModeDenoiser(n_bins)
-        d.fit(two_peak_quantiles(1_000_000))
-        errors.append(float((d(x, s) - two_peak_denoiser(x, s)).abs().max()))
-    assert errors[2] < 0.01
-    assert 3.2 < errors[0] / errors[1] < 4.8
-    assert 3.2 < errors[1] / errors[2] < 4.8
-    assert (d(x, s) - two_peak_denoiser(x, 1.1 * s)).abs().max() > 3 * errors[2]
-    assert (d(x, s) + d(-x, s)).abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("sigma", [0.3, 1.0, 3.0])
-def test_zero_mode_variance_is_the_slope_of_the_mean(sigma: float) -> None:
-    """Var[z|x] = sigma^2 dE[z|x]/dx (Tweedie, second order), an identity of any prior."""
-    d = ZeroModeDenoiser(60)
-    d.fit(two_peak_quantiles(10_000))
-    x = torch.linspace(-2.5, 2.5, 101, dtype=torch.float64)
-    s, h = torch.full_like(x, sigma), 1e-4
-    slope = (d(x + h, s) - d(x - h, s)) / (2 * h)
-    torch.testing.assert_close(d.posterior(x, s).variance, sigma**2 * slope, rtol=1e-6, atol=1e-8)
-    assert (d.posterior(x, s).variance - d.posterior(x, 1.1 * s).variance).abs().max() > 1e-3
-    torch.testing.assert_close(d.posterior(-x, s).variance, d.posterior(x, s).variance, rtol=1e-9, atol=1e-12)
-
-
-# features and interpolation --------------------------------------------------------------------------------
+@pytest.mark.parametrize("sector", [False, True])
+@pytest.mark.parametrize("sigma", [0.2, 1.5])
+def test_features_are_what_their_terms_say(sector: bool, sigma: float) -> None:
+    """Powers, mean fields, the tree with the posterior covariance C and the bubble with its square."""
+    base, s = base_of((6, 4), sector), torch.tensor([sigma], dtype=torch.float64)
+    p, terms = base.momenta, SECTOR if sector else ODD
+    x = 1.5 * white((6, 4), 5, 1)
+    w, c = (p.expand(q[0]) for q in base.wiener(s))
+    mu = p.fields(w * p.modes(x))
+    u = mu / (p.total(w * p.expand(base.g)) / p.volume).sqrt()
+    v, m = 3 * torch.tanh(u / 3), 3 * torch.tanh(u.mean((1, 2), keepdim=True) / 3)
+    covariance = p.fields(c + 0j) / math.sqrt(p.volume)
+    kernels = {"posterior": covariance / covariance[0, 0], "bubble": covariance**2 / (covariance**2).sum()}
+    found = Features(base.filters(s, torch.float64), p.modes(x)).stack()
+    assert found.shape == (5, len(terms) + N_SITE, 6, 3)
+    for j, term in enumerate(terms):
+        known = v**term.v * m**term.m
+        if term.kernel:
+            known = v**term.v * circulant(kernels[term.kernel], v**term.inner)
+        assert (p.fields(found[:, j]) - known).abs().max() < 1e-12 * known.abs().max(), term
+        assert (p.fields(found[:, j]) - 1.01 * known).abs().max() > 1e-4 * known.abs().max(), term
+    filters = base.filters(s, torch.float64)
+    assert filters.site is not None
+    one, two, three = filters.site.iterate(x + base.centre, mu + base.centre)[0].unbind(1)
+    for j, known in enumerate((three - mu - base.centre, three - two, two - one)):
+        site = p.fields(found[:, len(terms) + j])
+        assert (site - known).abs().max() < 1e-12 * known.abs().max()
+        assert known.abs().max() > 1e-6
+    # the base has them in single precision, and one of the zero mode alone
+    all_features = base.features(p.modes(x), s)
+    assert all_features.shape == (5, base.n_feature, 6, 3)
+    assert (all_features[:, :-1] - found).abs().max() < 1e-4 * found.abs().max()
+    own = base.zero_mode(p.modes(x)[:, 0, 0].real, s) - w[0, 0] * p.modes(x)[:, 0, 0].real
+    torch.testing.assert_close(
+        all_features[:, -1, 0, 0].real.double(), own / c[0, 0].sqrt(), rtol=1e-5, atol=1e-6
+    )
+    assert not all_features[:, -1].flatten(1)[:, 1:].any()
 
 
 def test_features_are_odd_and_bounded() -> None:
-    u = 3 * white((6, 8), 16, 31).float()
-    f = local_features(u)
-    assert f.shape == (16, 12, 6, 8)
-    assert RegressionBase.n_feature == 12 + 3 + 1  # three of the site posterior, one of the zero mode
-    torch.testing.assert_close(local_features(-u), -f, rtol=0, atol=0)
-    assert f.abs().amax((0, 2, 3)).min() > 0.1
+    base = base_of((6, 8))
+    p, s = base.momenta, torch.ones(1).double()
+    x = 3 * white((6, 8), 16, 31)
+    f = base.features(p.modes(x), s)
+    assert base.n_feature == len(ODD) + N_SITE + 1
+    assert (base.features(-p.modes(x), s) + f).abs().max() < 1e-6 * f.abs().max()
+    sums = max(float(kernel.max()) for kernel in base.filters(s).kernels.values())
+    most = SATURATION ** max(t.v + t.m + t.inner for t in ODD) * max(1.0, sums) * math.sqrt(p.volume)
     for size in (1e2, 1e6):
-        assert local_features(size * u).abs().max() <= 1.001 * SATURATION**5
-    assert (1e2 * u).pow(3).abs().max() > 1e6  # a bare cubic is not
+        terms = base.features(size * p.modes(x), s)[:, : len(ODD)]
+        assert terms.abs().max() <= 1.001 * most
+        assert terms.abs().amax((0, 2, 3)).min() > 0.1
+    assert bounded(torch.tensor(1e9)) == SATURATION
+    assert (1e2 * x).pow(3).abs().max() > 1e6  # a bare cubic is not
 
 
-def test_interpolation_hits_the_nodes_and_is_linear_between() -> None:
-    base = RegressionBase(Momenta((4, 4)), 5)
-    base.set_gaussian(torch.ones(base.momenta.n_class, dtype=torch.float64), 0.1, 10.0)
-    table = white((3, 2), 5, 41)
-    nodes = base.log_sigma.exp()
-    torch.testing.assert_close(base.at(table, nodes), table, rtol=1e-12, atol=1e-12)
-    ends = base.at(table, torch.tensor([1e-4, 0.1, 10.0, 1e5], dtype=torch.float64))
-    torch.testing.assert_close(ends, table[[0, 0, 4, 4]], rtol=1e-12, atol=1e-12)
-    middle = (nodes[1:] * nodes[:-1]).sqrt()
-    torch.testing.assert_close(base.at(table, middle), (table[1:] + table[:-1]) / 2, rtol=1e-12, atol=1e-12)
-    flat = base.at(table[:, 0, 0], nodes)
-    assert flat.shape == (5,)
-
-
-# symmetries ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("sector", [False, True])
+def test_levels_of_their_own_are_those_of_each_sample(sector: bool) -> None:
+    """sigma (n,) is (1,) for each sample, tables and kernels too."""
+    base = base_of((6, 4), sector)
+    xk, sigma = base.momenta.modes(white((6, 4), 5, 2)), torch.logspace(-1, 1, 5, dtype=torch.float64)
+    together, c = base.features(xk, sigma), base(xk, sigma)
+    for i in range(5):
+        alone = base.features(xk[i : i + 1], sigma[i : i + 1])
+        assert (together[i] - alone[0]).abs().max() < 3e-6 * alone.abs().max()
+        assert (c[i] - base(xk[i : i + 1], sigma[i : i + 1])[0]).abs().max() < 3e-6 * c[i].abs().max()
+    a = base.momenta.expand(base.at(base.coefficients, sigma).transpose(1, 2))
+    assert ((a * together).sum(1) - c).abs().max() < 1e-5 * c.abs().max()
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (12, 6)])
 def test_base_commutes_with_the_lattice_symmetries(shape: tuple[int, int]) -> None:
-    base = RegressionBase(Momenta(shape), 3)
+    base = base_of(shape)
     p = base.momenta
-    base.set_gaussian(1 / (0.3 + p.khat2), 0.1, 10.0)
-    base.set_action(ScalarPhi4(0.3, 0.4), 3.0)
-    base.coefficients.copy_(white((p.n_class, base.n_feature), 3, 51) / 10)
-    base.zero_mode.fit(white((), 1000, 52))
     x, sigma = white(shape, 16, 53), torch.logspace(-1, 1, 16, dtype=torch.float64)
-
-    def denoised(x: Tensor) -> Tensor:
-        xk = p.modes(x)
-        correction, log_variance = base(xk, base.normalised(xk, sigma), sigma)
-        return torch.stack([p.fields(correction), log_variance])
-
-    out = denoised(x)
+    out = p.fields(base(p.modes(x), sigma))
     moves = {
         "translation": lambda q: q.roll((3, 1), (1, 2)),
         "reflection 0": lambda q: q.flip(1),
@@ -110,6 +119,6 @@ def test_base_commutes_with_the_lattice_symmetries(shape: tuple[int, int]) -> No
     if shape[0] == shape[1]:
         moves["exchange"] = lambda q: q.transpose(1, 2)
     for name, move in moves.items():
-        for there, here in zip(denoised(move(x)), out, strict=True):
-            assert (there - move(here)).abs().max() < 3e-5 * here.abs().max(), name
-            assert (there - here).abs().max() > 0.1 * here.abs().max(), name
+        there = p.fields(base(p.modes(move(x)), sigma))
+        assert (there - move(out)).abs().max() < 3e-5 * out.abs().max(), name
+        assert (there - out).abs().max() > 0.1 * out.abs().max(), name

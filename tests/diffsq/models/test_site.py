@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import RegressionBase
-from diffsq.models.site import N_POINTS, SitePosterior
+from diffsq.models.site import N_CELLS, SitePosterior, SiteTable, neighbours
+from diffsq.models.spline import cardinal
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.exact.scalar import free_propagator
 
@@ -26,6 +27,20 @@ def site_of(kappa: float, lam: float, spread: Tensor = SPREAD) -> SitePosterior:
     site = SitePosterior(len(SIGMAS))
     site.fit(kappa, lam, SIGMAS, spread, FIELD_MAX)
     return site
+
+
+def table_of(
+    site: SitePosterior, rows: Tensor, sigma: Tensor, dtype: torch.dtype = torch.float64
+) -> SiteTable:
+    """Rows of the tables, or mixtures of them, one for each sample."""
+    own, pull = 1 / (site.scale(sigma) * sigma**2), site.coupling / site.scale(sigma)
+    return SiteTable(rows.to(dtype), own.to(dtype), pull.to(dtype), N_CELLS / float(site.reach))
+
+
+def features(table: SiteTable, x: Tensor, mu: Tensor) -> Tensor:
+    """mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1: (n, 3, L0, L1)."""
+    one, two, three = table.iterate(x, mu)[0].unbind(1)
+    return torch.stack([three - mu, three - two, two - one], 1)
 
 
 def by_quadrature(h: float, sigma: float, kappa: float, lam: float, v: float) -> tuple[float, float]:
@@ -51,77 +66,80 @@ def by_quadrature(h: float, sigma: float, kappa: float, lam: float, v: float) ->
     return mean, moment(2, mean) / norm
 
 
-def largest(site: SitePosterior, node: int) -> float:
-    """The largest h of a table."""
-    stiffness = float(site.stiffness)
-    return (FIELD_MAX + 2 / math.sqrt(stiffness)) * (1 / float(SIGMAS[node]) ** 2 + stiffness)
-
-
-def read_off(site: SitePosterior, h: float, node: int) -> tuple[float, float]:
-    """Mean and log-variance at a field h and a noise level, straight from the tables."""
-    axis = np.linspace(-1, 1, N_POINTS) * largest(site, node)
-    return tuple(float(np.interp(h, axis, t[node].numpy())) for t in (site.mean, site.log_variance))  # type: ignore[return-value]
-
-
 @pytest.mark.parametrize(("kappa", "lam"), [(0.33, 0.5), (0.2, 0.022), (-0.1, 1.0)])
 @pytest.mark.parametrize("node", range(4))
-def test_mean_and_variance_against_quadrature(kappa: float, lam: float, node: int) -> None:
-    """On the table's own points to float32 rounding, between them to its second-order error."""
+def test_mean_and_its_slope_against_quadrature(kappa: float, lam: float, node: int) -> None:
+    """d<phi>/dh = Var phi: both exact at the tables' points, cubic between."""
     site = site_of(kappa, lam)
-    top, sigma, v = largest(site, node), float(SIGMAS[node]), float(SPREAD[node])
-    step = 2 * top / (N_POINTS - 1)
-    for h in (0.0, step, 40 * step, -200 * step):
-        mean, variance = by_quadrature(h, sigma, kappa, lam, v)
-        found, log_variance = read_off(site, h, node)
-        assert found == pytest.approx(mean, rel=1e-6, abs=1e-7)
-        assert log_variance == pytest.approx(math.log(variance), abs=1e-6)
-        wrong, _ = by_quadrature(h, 1.05 * sigma, kappa, lam, v)
-        assert h == 0 or abs(found - wrong) > 1e-4 * abs(mean)
-    for h in (33.5 * step, 150.6 * step):
-        mean, variance = by_quadrature(h, sigma, kappa, lam, v)
-        found, log_variance = read_off(site, h, node)
-        assert found == pytest.approx(mean, abs=2e-3 * math.sqrt(variance))
-        assert log_variance == pytest.approx(math.log(variance), abs=2e-3)
+    sigma, v = SIGMAS[node : node + 1], float(SPREAD[node])
+    scale, step = float(site.scale(sigma)), float(site.reach) / N_CELLS
+    table = table_of(site, site.table[node : node + 1], sigma)
+    for cells, tolerance in ((0, 1e-9), (1, 1e-9), (-17, 1e-9), (60, 1e-9), (33.5, 1e-5), (-50.6, 1e-5)):
+        y = torch.full((1, 1, 1), cells * step, dtype=torch.float64)
+        found, slope = (float(q) for q in table.look_up(y))
+        mean, variance = by_quadrature(cells * step * scale, float(sigma), kappa, lam, v)
+        assert found == pytest.approx(mean, rel=tolerance, abs=1e-12)
+        assert slope == pytest.approx(variance * scale, rel=max(1e-6, 100 * tolerance))
+        wrong, _ = by_quadrature(cells * step * scale, 1.05 * float(sigma), kappa, lam, v)
+        assert cells == 0 or abs(found - wrong) > 1e-4 * abs(mean)
 
 
-def test_variance_is_the_slope_of_the_mean() -> None:
-    """d<phi>/dh = Var phi: an identity of any density, here between the two tables."""
+def test_mean_and_slope_are_continuous_and_one_is_the_derivative_of_the_other() -> None:
     site = site_of(0.33, 0.5)
-    h = torch.stack([largest(site, k) * torch.linspace(-1, 1, N_POINTS).double() for k in range(len(SIGMAS))])
-    slope = (site.mean[:, 2:] - site.mean[:, :-2]) / (h[:, 2:] - h[:, :-2])
-    inside = site.mean[:, 1:-1].abs() < FIELD_MAX  # beyond it the integration range cuts the density
-    error = (slope.log() - site.log_variance[:, 1:-1])[inside].abs()
-    assert error.max() < 2e-2
-    assert error.median() < 1e-3
+    for row in site.table:
+        value, slope = row[:-1].sum(1), row[:-1] @ torch.arange(4).double()
+        torch.testing.assert_close(value, row[1:, 0], rtol=0, atol=1e-12)
+        torch.testing.assert_close(slope[:-1], row[1:-1, 1], rtol=0, atol=1e-12)
+    y = (2 * white((4, 6), 4, 1)).requires_grad_()
+    mean, slope = table_of(site, site.table, SIGMAS).look_up(y)
+    (derivative,) = torch.autograd.grad(mean.sum(), y)
+    torch.testing.assert_close(slope, derivative, rtol=1e-12, atol=1e-12)
+    assert (slope > 0).any()
 
 
-def test_odd_mean_and_even_variance() -> None:
+@pytest.mark.parametrize("node", range(4))
+def test_compiled_iteration_is_the_tensor_code(node: int) -> None:
+    site, sigma = site_of(0.33, 0.5), SIGMAS[node : node + 1]
+    x, mu = (1.5 * white((4, 6), 8, seed) for seed in (1, 2))
+    x[1] *= 1e3  # beyond the tables
+    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 2e-6)):
+        table = table_of(site, site.table[node : node + 1], sigma, dtype)
+        fast = table.iterate(x.to(dtype), mu.to(dtype))
+        slow = table.iterate(x.to(dtype).clone().requires_grad_(), mu.to(dtype))
+        each = table_of(site, site.table[[node] * 8], sigma.expand(8), dtype)
+        several = each.iterate(x.to(dtype), mu.to(dtype))
+        for other in (slow, several):
+            for found, known in zip(fast, other, strict=True):
+                assert found.dtype == dtype
+                assert (found - known).abs().max() < tolerance * known.abs().max()
+    x[2, 1, 1] = torch.nan
+    table = table_of(site, site.table[node : node + 1], sigma)
+    for q in (x, x.clone().requires_grad_()):
+        means, _ = table.iterate(q, mu)
+        assert torch.equal(torch.isnan(means[:, 0]), torch.isnan(x))
+        assert torch.isnan(means[:, 2]).sum() == 12  # up to two steps away, on 4 x 6
+        assert not torch.isnan(means[[0, 1, 3]]).any()
+
+
+def test_odd_mean() -> None:
     site = site_of(0.33, 0.5)
-    torch.testing.assert_close(site.mean, -site.mean.flip(1), rtol=0, atol=1e-7)
-    torch.testing.assert_close(site.log_variance, site.log_variance.flip(1), rtol=0, atol=1e-7)
-    x, mu = white((4, 6), 8, 1), white((4, 6), 8, 2)
-    sigma, position = torch.full((8,), 0.7).double(), torch.full((8,), 1.4).double()
-    f, width = site(x, mu, sigma, position)
-    g, same = site(-x, -mu, sigma, position)
-    torch.testing.assert_close(g, -f, rtol=0, atol=1e-5)
-    torch.testing.assert_close(same, width, rtol=0, atol=1e-5)
-    assert f.shape == (8, 3, 4, 6)
+    x, mu = white((4, 6), 4, 1), white((4, 6), 4, 2)
+    table = table_of(site, site.table, SIGMAS)
+    f = features(table, x, mu)
+    assert torch.equal(features(table, -x, -mu), -f)
+    assert torch.equal(table.iterate(x, mu)[1], table.iterate(-x, -mu)[1])
+    assert f.shape == (4, 3, 4, 6)
     assert f.abs().amax((0, 2, 3)).min() > 1e-3
-    assert (site(-x, mu, sigma, position)[0] + f).abs().max() > 0.1
+    assert (features(table, -x, mu) + f).abs().max() > 0.1
 
 
 def test_huge_fields_stay_bounded() -> None:
     site = site_of(0.33, 0.5)
-    x = white((4, 4), 8, 3)
-    for position in (0.0, 1.7, 3.0):
-        for size in (1e2, 1e6, 1e150):
-            p = torch.full((8,), position).double()
-            f, width = site(size * x, size * x, torch.full((8,), 0.2).double(), p)
-            assert torch.isfinite(f).all()
-            assert torch.isfinite(width).all()
-            assert f.abs().max() <= 4 * FIELD_MAX
-            assert site.log_variance.min() - 1e-6 <= width.min()
-            assert width.max() <= site.log_variance.max() + 1e-6
+    x, table = white((4, 4), 4, 3), table_of(site, site.table, SIGMAS)
+    for size in (1e2, 1e6, 1e150):
+        means, slopes = table.iterate(size * x, size * x)
+        assert means.abs().max() <= 2 * FIELD_MAX
+        assert slopes.abs().max() <= site.table[:, :, 1].max() * table.cell
 
 
 def test_gaussian_action_is_linear() -> None:
@@ -130,15 +148,17 @@ def test_gaussian_action_is_linear() -> None:
     site = site_of(kappa, 0.0)
     a = 1 + 0.5 / SIGMAS**2 - 0.5 * (2 * kappa) ** 2 * 4 * SPREAD
     x, mu = 0.2 * white((4, 6), 4, 4), 0.2 * white((4, 6), 4, 5)
-    f, width = site(x, mu, SIGMAS, torch.arange(4).double())
-    flat = -(2 * a).log()[:, None, None].expand_as(width).float()
-    torch.testing.assert_close(width, flat, rtol=0, atol=1e-5)
+    table = table_of(site, site.table, SIGMAS)
+    _, slopes = table.iterate(x, mu)
+    flat = (site.scale(SIGMAS) / (2 * a))[:, None, None, None]
+    assert (slopes - flat).abs().max() < 1e-6
     seen = [mu]
     for _ in range(3):
         near = sum(seen[-1].roll(s, d) for s in (1, -1) for d in (1, 2))
         seen.append((x / SIGMAS[:, None, None] ** 2 + 2 * kappa * near) / (2 * a)[:, None, None])
     expected = torch.stack([seen[3] - mu, seen[3] - seen[2], seen[2] - seen[1]], 1)
-    torch.testing.assert_close(f, expected.float(), rtol=0, atol=1e-5)
+    f = features(table, x, mu)
+    torch.testing.assert_close(f, expected, rtol=0, atol=1e-6)
     assert (f - 1.01 * expected).abs().max() > 1e-3
 
 
@@ -150,9 +170,9 @@ def test_gaussian_iteration_converges_to_the_wiener_filter() -> None:
     w = g / (g + SIGMAS[:, None, None] ** 2)
     x = 0.2 * white(shape, 4, 6)
     site = site_of(kappa, 0.0, torch.zeros(4).double())
-    f, _ = site(x, p.fields(w * p.modes(x)), SIGMAS, torch.arange(4).double())
-    assert f.abs().max() < 1e-5
-    assert site(x, 0.9 * p.fields(w * p.modes(x)), SIGMAS, torch.arange(4).double())[0].abs().max() > 1e-3
+    table, mu = table_of(site, site.table, SIGMAS), p.fields(w * p.modes(x))
+    assert features(table, x, mu).abs().max() < 1e-6
+    assert features(table, x, 0.9 * mu).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("lam", [0.1, 0.5, 1.5])
@@ -160,64 +180,75 @@ def test_decoupled_sites_are_exact(lam: float) -> None:
     """kappa = 0: first guess plus first feature is E[phi|x] of the one-site model, without any fit."""
     action, shape = ScalarPhi4(0.0, lam), (4, 4)
     base = RegressionBase(Momenta(shape), 4)
-    base.set_gaussian(torch.full((base.momenta.n_class,), 0.6).double(), 0.2, 3.0)
+    p = base.momenta
+    base.set_gaussian(torch.full((p.n_class,), 0.6).double(), 0.2, 3.0)
     base.set_action(action, FIELD_MAX)
     sigma = base.log_sigma.exp()
     x = 1.2 * white(shape, 4, 7)
     phi, _ = grid(2 * FIELD_MAX, 20_001)
     log_p = -action.action(phi[:, None])
-    exact = torch.empty_like(x)
-    variance = torch.empty_like(x)
-    for i, s in enumerate(sigma):
-        p = torch.softmax(log_p - (x[i][..., None] - phi) ** 2 / (2 * s**2), -1)
-        exact[i] = (p * phi).sum(-1)
-        variance[i] = (p * phi**2).sum(-1) - exact[i] ** 2
-    xk = base.momenta.modes(x)
+    rows = [
+        torch.softmax(log_p - (q[..., None] - phi) ** 2 / (2 * s**2), -1)
+        for q, s in zip(x, sigma, strict=True)
+    ]
+    exact = torch.stack([(row * phi).sum(-1) for row in rows])
+    variance = torch.stack([(row * phi**2).sum(-1) for row in rows]) - exact**2
+    xk = p.modes(x)
     w, _ = base.wiener(sigma)
-    mu = base.momenta.fields(base.momenta.expand(w) * xk)
-    f, log_variance = base.site(x, mu, sigma, base.position(sigma))
-    for found, known, table in (
-        (mu + f[:, 0], exact, base.site.mean), (log_variance, variance.log(), base.site.log_variance)
-    ):  # fmt: skip
-        interpolation = table.diff(n=2).abs().amax(1) / 8  # largest error of a chord
-        assert ((found - known).abs().amax((1, 2)) < 1.1 * interpolation + 1e-5).all()
-        assert (interpolation < 0.01).all()
+    mu = p.fields(p.expand(w) * xk)
+    table = base.filters(sigma, torch.float64).site
+    assert table is not None
+    f, slope = features(table, x, mu), table.iterate(x, mu)[1][:, 0]
+    assert (mu + f[:, 0] - exact).abs().max() < 1e-5
+    assert (slope / base.site.scale(sigma)[:, None, None] / variance - 1).abs().max() < 1e-3
     assert f[:, 1:].abs().max() == 0  # nothing to iterate
     assert (mu - exact).abs().max() > 0.05
     # the same numbers are the last but one features of the base
-    features, same = base.features(xk, base.normalised(xk, sigma), sigma)
-    torch.testing.assert_close(same, log_variance.to(same.dtype), rtol=0, atol=1e-5)
-    torch.testing.assert_close(base.momenta.fields(features[:, -4]), f[:, 0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(p.fields(base.features(xk, sigma)[:, -4]).double(), f[:, 0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kappa", "lam"), [(0.33, 0.5), (0.25, 0.022), (0.0, 0.1)])
 def test_between_the_noise_levels(kappa: float, lam: float) -> None:
-    """Midway between levels as close as by default (48 from 0.1 to 30) the mean is right to 5e-4.
+    """Midway between levels as close as by default (48 from 0.1 to 30) the mean is right to 2e-5.
 
-    Interpolated at fixed h it would be off by 1e-2 at small sigma, and the score with it.
+    Linear between them it would be off by 1e-4, and interpolated at fixed h by 1e-2 at small sigma.
     """
     nodes = torch.logspace(-1, math.log10(30), 48, dtype=torch.float64)
     site, v = SitePosterior(len(nodes)), 0.1
     site.fit(kappa, lam, nodes, torch.full((48,), v).double(), FIELD_MAX)
     x, mu = white((2, 2), 1, 8), 0.7 * white((2, 2), 1, 9)
-    near = 2 * (mu.roll(1, -1) + mu.roll(1, -2))
-    worst, at_fixed_h = 0.0, 0.0
-    for node in (0, 7, 14, 21, 28, 40):
+    near = neighbours(mu)
+    torch.testing.assert_close(near, 2 * (mu.roll(1, -1) + mu.roll(1, -2)))
+    worst, chord, at_fixed_h = 0.0, 0.0, 0.0
+    for node in (2, 7, 14, 21, 28, 40):
         sigma = (nodes[node : node + 1] * nodes[node + 1 : node + 2]).sqrt()
-        f, _ = site(x, mu, sigma, torch.tensor([node + 0.5]).double())
-        first = (mu + f[:, 0] - f[:, 1] - f[:, 2]).flatten()
+        weights = cardinal(torch.tensor([node + 0.5]).double(), 48)
+        linear = 0.5 * (site.table[node] + site.table[node + 1])[None]
+        first, straight = (
+            table_of(site, rows, sigma).iterate(x, mu)[0][:, 0].flatten()
+            for rows in (torch.einsum("mn,n...->m...", weights, site.table), linear)
+        )
         for i, h in enumerate((x / sigma**2 + 2 * kappa * near).flatten().tolist()):
             mean, _ = by_quadrature(h, float(sigma), kappa, lam, v)
             ends = [by_quadrature(h, float(nodes[k]), kappa, lam, v)[0] for k in (node, node + 1)]
             worst = max(worst, abs(float(first[i]) - mean))
+            chord = max(chord, abs(float(straight[i]) - mean))
             at_fixed_h = max(at_fixed_h, abs(sum(ends) / 2 - mean))
-    assert worst < 5e-4
+    assert worst < 2e-5
+    assert chord > 3 * worst
     assert at_fixed_h > 3e-3
 
 
 def test_without_a_fit_it_says_nothing() -> None:
-    site = SitePosterior(3)
-    x = white((4, 4), 2, 10)
-    f, width = site(x, x, torch.ones(2).double(), torch.zeros(2).double())
-    assert f.abs().max() == 0
-    assert width.abs().max() == 0
+    """Its features are zero, also of a base fitted without them."""
+    assert not SitePosterior(3).known
+    assert site_of(0.2, 0.1).known
+    base = RegressionBase(Momenta((4, 4)), 3)
+    base.set_gaussian(torch.ones(base.momenta.n_class).double(), 0.2, 3.0)
+    xk, sigma = base.momenta.modes(white((4, 4), 2, 10)), torch.ones(2).double()
+    base.zero_mode.fit(white((), 100, 11))
+    f = base.features(xk, sigma)
+    assert not f[:, -4:-1].any()
+    assert f[:, :-4].abs().amax((0, 2, 3)).min() > 0
+    base.set_action(ScalarPhi4(0.2, 0.1), FIELD_MAX)
+    assert base.features(xk, sigma)[:, -4:-1].any()

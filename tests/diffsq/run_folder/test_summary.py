@@ -124,7 +124,7 @@ def test_efficiencies_are_printed_with_errors_and_what_explains_them() -> None:
     ) in lines
     assert "Metropolis acceptance 0.6000(40)" in lines
     held_out = "wiener 3.00(20), base 0.400(30), model 0.300(20), gain 0.100(10)"
-    assert f"path KL on held-out data: {held_out}" in lines
+    assert f"KL on held-out data: {held_out}" in lines
 
 
 def test_table_shows_the_warnings_of_the_sample() -> None:
@@ -165,7 +165,7 @@ def test_summary_takes_what_the_sampler_has(
     assert summary["verdict"]["passed"] == weighted  # a sample without weights is never exact
     text = summaries.table_text(summary)
     assert ("gain 0.100(10)" in text) == weighted
-    assert ("path KL" in text) == weighted
+    assert ("KL on held-out data" in text) == weighted
     assert ("warning: ESS/N is low" in text) == weighted
 
 

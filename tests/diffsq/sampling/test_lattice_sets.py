@@ -240,7 +240,7 @@ def test_forward_weights_that_are_there_are_not_made_again(
     def again(*args: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("diffsq.sampling.lattice_sets.Sampling._forward_block", again)
+    monkeypatch.setattr("diffsq.sampling.lattice_path.ReversePath.weigh", again)
     assert len(draw(work, ensemble, tmp_path, n_samples=128, n_forward=32)) == 128
     with pytest.raises(AssertionError):  # the control: other fields
         draw(work, ensemble, tmp_path, n_samples=128, n_forward=64)

@@ -37,10 +37,10 @@ class TwoPeak(LatticeScore):
 
     factor = 1.0
 
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
+    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         x = self.momenta.fields(xk)
         d = two_peak_denoiser(x, sigma[:, None, None])
-        return self.momenta.modes(x + self.factor * (d - x)), d.float()
+        return self.momenta.modes(x + self.factor * (d - x))
 
 
 def two_peak_model(low: float = 0.2, factor: float = 1.0) -> TwoPeak:
