@@ -23,8 +23,8 @@ class Combination:
     r (n_term + 3, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
     of_v, of_m (n_power + 1, n_term) what multiplies s_p m^m and s_p m' m^(m-1) in term j, and alone, without
     m, (n_power + 1,); pairs: of powers (p, q) a multiplier (*half), weight of the mode included, of
-    conj(v^p) v^q; site: kernels of the site posterior; linear: the trace of its mu; pull: 2 kappa in units
-    of its tables, numbers and no tensors, so that no evaluation waits for a device.
+    conj(v^p) v^q; site: kernels of the site posterior; linear: the trace of its mu;
+    pull: 2 kappa in units of its tables, numbers and no tensors, so that no evaluation waits for a device.
     """
 
     filters: Filters
