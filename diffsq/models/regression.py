@@ -33,7 +33,7 @@ from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
 
 VERSION = 3  # of what fits make of given data, tables of sites and zero mode too: raise it with any change
-RIDGE = 1e-6
+RIDGE = 1e-5
 CHUNK = 1024, 2**18  # fields, and sites, of a block at most
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
 SMOOTH_SIGMA = 0.35  # noise levels closer than this in ln sigma share their data in a fit

@@ -1,9 +1,10 @@
-"""The sample set of the probability flow: which flow, its weights, and what half of its steps change.
+"""The sample set of the probability flow: which flow, its weights, and what steps of half the size change.
 
 The start law is chosen by the data: both flows weigh the same held-out fields, and the one of larger forward
 ESS is taken.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffsq.config.sections import FLOW_LEVELS
 from diffsq.models.blocks import block_size, slices
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.regression import RegressionBase
@@ -25,9 +27,10 @@ from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.statistics.weights import log_moments
 
+STEP = 0.22  # in ln sigma
 SITES = 2**16  # of the fields that go through a flow together: what fits a processor's cache
 N_CHOICE = 256  # held-out fields that decide between two start laws
-N_HALF = 1024  # samples that are drawn again with half of the steps
+N_HALF = 512  # samples that are drawn again in steps of half the size
 HALF = "half"
 START = {
     False: "N(0, G(k) + sigma_max^2) per momentum mode",
@@ -75,7 +78,7 @@ def flow_of(work: Sampling) -> LatticeFlow:
         )
 
     def made(base: RegressionBase) -> LatticeFlow:
-        return LatticeFlow(base, config.n_levels, work.process)
+        return LatticeFlow(base, config.sampling.n_levels or steps_of(base), work.process)
 
     known = {name: made(base) for name, base in bases.items() if base is not None and start in ("auto", name)}
     if len(known) == 1:
@@ -89,6 +92,11 @@ def flow_of(work: Sampling) -> LatticeFlow:
     parts = {name: [next(found) for _ in phi] for name in known}
     best = min(parts, key=lambda name: _spread(parts[name])) if work.team.rank == 0 else ""
     return known[work.team.exchange(best)[0]]
+
+
+def steps_of(base: RegressionBase) -> int:
+    """Steps where the config says nothing: of STEP in ln sigma, FLOW_LEVELS at least."""
+    return max(FLOW_LEVELS, math.ceil(float(base.log_sigma[-1] - base.log_sigma[0]) / STEP))
 
 
 def _spread(log_weights: list[Floats]) -> float:
@@ -117,7 +125,7 @@ def about(flow: LatticeFlow) -> dict[str, Any]:
 
 
 def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: dict[str, Any]) -> None:
-    """Forward weights, the samples, and the first of them with half of the steps, as an ensemble in half/."""
+    """Forward weights, the samples, and the first of them in steps of half the size, an ensemble in half/."""
 
     def weigh(phi: Tensor, index: Integers) -> dict[str, Any]:
         return {"model": log_weights(work, flow, phi).tolist()}
@@ -125,13 +133,13 @@ def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: 
     work.forward(("model",), weigh)
     n = work.config.n_samples
     work.draw(writer, n, partial(_block, work, flow))
-    coarse = flow.in_steps(flow.n_steps // 2)
+    fine = flow.in_steps(2 * flow.n_steps)
     ensemble = work.ensemble
-    own = {**generated, "levels": coarse.levels.tolist(), **about(coarse)}
+    own = {**generated, "levels": fine.levels.tolist(), **about(fine)}
     half = EnsembleWriter(
         work.out / HALF, ensemble.action, ensemble.shape, sha256_text(canonical_json(own)), {"generated": own}
     )
-    work.draw(half, min(n, N_HALF), partial(_block, work, coarse), "half of the steps")
+    work.draw(half, min(n, N_HALF), partial(_block, work, fine), "half steps")
     if work.team.rank == 0:
         half.finish({"generated": own})
 

@@ -11,13 +11,13 @@ smallest sigma that the model knows, sigma_1, the true correction vanishes like 
 there), so the flow is *defined* by c(y, sigma) = (sigma/sigma_1) c(y, sigma_1) down to sigma = 0.
 
 Integrated by the method of Adams and Bashforth of order 4 in the time of the process (ln sigma for VE), one
-evaluation a step, its first steps by Kutta's of order 3, those below sigma_1 by Runge and Kutta's; Hairer,
-Norsett, Wanner, Solving Ordinary Differential Equations I, sections II.1 and III.1. y, log q and their sums
-are float64.
+evaluation a step, its first steps by Kutta's of order 3; where the steps are too large for that to be stable,
+and below sigma_1, by Runge and Kutta's; Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I,
+sections II.1 and III.1. y, log q and their sums are float64.
 
 Where P(M) has two sharp peaks the flow is that of one sector: fluctuations about <|M|>, then a random sign,
 so that w = e^{-S}/(q_+/2). The few that end on the other side, M < 0, are reflected. A field is then reached
-on two paths, of which each counts for a fixed share of e^{-S}, so that weights are exact: 1 - 10^-3, 10^-3.
+on two paths, of which each counts for a fixed share of e^{-S}, so that weights are exact: 1 - 10^-6, 10^-6.
 """
 
 import math
@@ -36,11 +36,12 @@ from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
 from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+STABLE = 0.25  # largest step in ln sigma for Adams and Bashforth: modes relax like sigma, their bound is 0.3
 KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
 STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
 ADAMS = {3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}  # of so many slopes
 START = 2  # steps by Kutta's method, before three slopes are known
-ASTRAY = 1e-3  # share of a field that belongs to paths which ended on the other side
+ASTRAY = 1e-6  # share of a field that belongs to paths which ended on the other side
 
 State = tuple[Tensor, Tensor]
 """y (n, *half) complex128 and the integral of the trace so far, (n,)."""
@@ -131,20 +132,22 @@ class LatticeFlow:
         self.first = float(self.sde.time(torch.tensor(low, dtype=torch.float64)))
         self.below, self.above = (
             Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below, several=False),
-            Leg(n_steps, 1 - self.first, self._above, several=n_steps >= max(ADAMS)),
+            Leg(n_steps, 1 - self.first, self._above, several=self._growth <= STABLE),
         )
 
+    @property
+    def _growth(self) -> float:
+        """The largest step in ln sigma."""
+        return float(self.levels[1:].log().diff().max())
+
     def in_steps(self, n_steps: int) -> "LatticeFlow":
-        """The same flow in another number of steps, any from 1 on: what its own number is judged by."""
-        other = LatticeFlow(self.base, max(n_steps, MIN_FLOW_LEVELS), self.process, self.dtype)
-        other.n_steps = n_steps
-        other.above = Leg(n_steps, 1 - self.first, other._above, several=n_steps >= max(ADAMS))
-        return other
+        """The same flow in another number of steps: what its own number is judged by."""
+        return LatticeFlow(self.base, n_steps, self.process, self.dtype)
 
     @property
     def levels(self) -> Tensor:
         """0, and sigma at the ends of the steps above it, (n_steps + 2,)."""
-        times = self.first + torch.linspace(0, 1, self.n_steps + 1, dtype=torch.float64) * self.above.length
+        times = self.first + torch.linspace(0, 1, self.n_steps + 1, dtype=torch.float64) * (1 - self.first)
         return torch.cat([times.new_zeros(1), self.sde.sigma(times)])
 
     def _rate(self, sigma: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ def sample(
 
     config: of one model alone (`LatticeRun.of`). model: from `diffsq.train` or `diffsq.load_model`, trained
     on this ensemble. For methods "flow" and "path": log-weights, and forward weights on held-out chains in
-    forward.json; for the flow also the first samples with half of the steps, in half/.
+    forward.json; for the flow also the first samples in steps of half the size, in half/.
     More `n_samples` or `n_forward` than `out` holds go on from there.
     Raises `InputError` when the model belongs to another action, lattice or ensemble, or weights are not
     finite.  Process 0 of a `team` calls this, the others `drawn`; the files are the same.
