@@ -42,7 +42,7 @@ class Combination:
     def of(cls, filters: Filters, root: Tensor, r: Tensor) -> "Combination":
         """root (*half): sqrt(G + sigma^2); r (n_term + 3, *half); float64. Of one noise level."""
         p, terms = filters.momenta, filters.terms
-        b = filters.normal[0, 0, 0].double() * filters.wiener[0].double() * root
+        b = filters.normal[0, 0, 0].double() * filters.wiener[0, ..., 0].double() * root
         own = p.total(r[: len(terms)] * b) / p.volume
         of_v, of_m = (r.new_zeros(filters.n_power + 1, len(terms)) for _ in range(2))
         alone, pairs = r.new_zeros(filters.n_power + 1), dict[tuple[int, int], Tensor]()
@@ -56,8 +56,8 @@ class Combination:
 
         for j, t in enumerate(terms):
             slope = t.v * own[j]
-            if t.kernel:
-                k = filters.kernels[t.kernel][0].double()
+            if t.inner:
+                k = filters.tree[0, ..., 0].double()
                 product = p.modes(p.fields(r[j] * b) * p.fields(k)).real / math.sqrt(p.volume)
                 add(t.v - 1, t.inner, slope * k)
                 add(t.v + 1, t.inner, -slope / SATURATION**2 * k)
@@ -73,7 +73,7 @@ class Combination:
                 add(t.v // 2 + 1, t.v - t.v // 2, -slope / SATURATION**2 * torch.ones_like(b))
         if filters.site is None:
             return cls(filters, r, of_v, of_m, alone, pairs, [], 0.0, 0.0)
-        linear = -float(p.total(r[len(terms)] * filters.wiener[0].double() * root))
+        linear = -float(p.total(r[len(terms)] * filters.wiener[0, ..., 0].double() * root))
         site = site_kernels(filters, root, r[len(terms) :])
         return cls(filters, r, of_v, of_m, alone, pairs, site, linear, float(filters.site.pull[0]))
 
@@ -136,8 +136,8 @@ class Plan:
             found: Floats = (torch.stack(twice) if twice else r.new_zeros(shape)).to(dtype).numpy()
             return found
 
-        local = [j for j, t in enumerate(terms) if not t.kernel]
-        other = [r[j] for j, t in enumerate(terms) if t.kernel]
+        local = [j for j, t in enumerate(terms) if not t.inner]
+        other = [r[j] for j, t in enumerate(terms) if t.inner]
         mu = None
         if sums.filters.site is not None:
             a, b, c = r[len(terms) :]
@@ -180,7 +180,7 @@ def site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[float]:
     assert table is not None
     outs = {3: r[0] + r[1], 2: r[2] - r[1], 1: -r[2]}
     own = table.own[0].double() * root
-    field = own + table.pull[0].double() * p.expand(4 - p.khat2) * filters.wiener[0].double() * root
+    field = own + table.pull[0].double() * p.expand(4 - p.khat2) * filters.wiener[0, ..., 0].double() * root
 
     def at(multiplier: Tensor, *places: tuple[int, int]) -> list[float]:
         kernel = p.fields(multiplier + 0j) / math.sqrt(p.volume)

@@ -1,14 +1,13 @@
 """Bounded functions of filtered fields, and the trace of their Jacobian in closed form.
 
 With one normal coordinate per momentum, x(k) = sqrt(G + sigma^2) y(k), and u = W x in units of its standard
-deviation, v = 3 tanh(u/3), m = 3 tanh(mean(u)/3), r_K = K * v^c a circulant filter of a power of v, the
-features f_j are
+deviation, v = 3 tanh(u/3), m = 3 tanh(mean(u)/3), K the covariance C of the Wiener posterior as a circulant
+filter, the features f_j are
 
-    v^a m^b        v^a r_K        mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior        zero mode
+    v^a m^b        v^a (K*v^c)        mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior        zero mode
 
-K is the covariance C of the Wiener posterior, or the square of its kernel: with v^2 (C * v^3) and
-v (C^2 * v^2) these are the diagrams of second order of E[phi|x] in the quartic coupling, the tree and the
-bubble; for a local potential U the tree is U''(v) (C * U'(v)), of which further powers are taken.
+v^2 (K*v^3) is the tree diagram of second order of E[phi|x] in the quartic coupling; for any local potential U
+the tree is U''(v) (K*U'(v)), of which further powers are taken.
 
 For a velocity c(k) = sum_j R_j(k) f_j(k) the trace sum_k dc(k)/dy(k) needs no products with the Jacobian.
 B the filter from y to u, M_j(d) the kernel of R_j B in position space, v' = dv/du:
@@ -22,7 +21,6 @@ and sums over neighbours, so that kernels at distances up to two are enough; m i
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,23 +34,20 @@ N_SITE = 3
 
 @dataclass(frozen=True)
 class Term:
-    """The feature v^v m^m, or v^v (K*v^inner) with a kernel."""
+    """The feature v^v m^m, or the tree v^v (K*v^inner) where inner > 0."""
 
     v: int
     m: int = 0
-    kernel: Literal["", "posterior", "bubble"] = ""
     inner: int = 0
 
 
 ODD = (
     Term(1), Term(3), Term(5), Term(1, 2), Term(1, 4), Term(3, 2), Term(2, 1),
-    Term(2, 0, "posterior", 1), Term(2, 0, "posterior", 3), Term(4, 0, "posterior", 1),
-    Term(4, 0, "posterior", 3), Term(1, 0, "bubble", 2),
+    Term(2, inner=1), Term(2, inner=3), Term(4, inner=1), Term(4, inner=3),
 )  # fmt: skip
 SECTOR = (
     Term(1), Term(2), Term(3), Term(4), Term(1, 1), Term(2, 1), Term(1, 2),
-    Term(1, 0, "posterior", 1), Term(1, 0, "posterior", 2), Term(2, 0, "posterior", 1),
-    Term(2, 0, "posterior", 2), Term(1, 0, "bubble", 2),
+    Term(1, inner=1), Term(1, inner=2), Term(2, inner=1), Term(2, inner=2),
 )  # fmt: skip
 """Terms of an odd denoiser, and of one for the fluctuations of one sector, which has no symmetry."""
 
@@ -67,37 +62,43 @@ def bounded(u: Tensor, scale: float = SATURATION) -> Tensor:
 
 
 def times(f: Tensor, weight: Tensor) -> Tensor:
-    """Complex f times real weight; complex arithmetic would take twice as long."""
-    return torch.view_as_complex(torch.view_as_real(f) * weight[..., None])
+    """Complex f (n, *half) times real weight (m, *half, 2), every number twice; complex arithmetic would take
+    twice as long."""
+    return torch.view_as_complex(torch.view_as_real(f) * weight)
+
+
+def twice(weight: Tensor) -> Tensor:
+    """The weight (m, *half) for `times`."""
+    return weight[..., None].expand(*weight.shape, 2).contiguous()
 
 
 @dataclass
 class Filters:
     """What turns noisy fields into features at one noise level, or one for each sample, m = 1 or n.
 
-    wiener: multipliers (m, *half) from x(k) to W x; normal (m, 1, 1): from W x to u; kernels: multipliers
-    (m, *half) of K; site: tables of its posterior, None without; centre: mean of the field, 0 if no sector.
+    wiener, tree: multipliers (m, *half, 2), every number twice, from x(k) to W x and of K; normal (m, 1, 1):
+    from W x to u; site: tables of its posterior, None without; centre: mean of the field, 0 if no sector.
     """
 
     momenta: Momenta
     terms: tuple[Term, ...]
     wiener: Tensor
+    tree: Tensor
     normal: Tensor
-    kernels: dict[str, Tensor]
     site: SiteTable | None
     centre: float
 
     @property
     def n_power(self) -> int:
         """Powers of v that the terms and their traces need."""
-        return max(max(t.v, t.v + 1 if t.kernel else 0, t.inner + 1 if t.kernel else 0) for t in self.terms)
+        return max(max(t.v, t.inner) + (t.inner > 0) for t in self.terms)
 
 
 class Features:
     """The features of noisy fields xk (n, *half), complex.
 
     v (n, n_power, *shape) are v, v^2, ...; hats (n, n_power, *half) these in momentum space; others
-    (n, n_kernel + 3, *half) the terms with a kernel and mu_1, mu_2, mu_3, mu (n, *half) the first guess of
+    (n, n_tree + 3, *half) the trees and mu_1, mu_2, mu_3, mu (n, *half) the first guess of
     the site posterior, slopes (n, 3, *shape) dm/dy of its iterations, both None without one.
     """
 
@@ -110,11 +111,12 @@ class Features:
         self.m_slope = 1 - (self.m / SATURATION) ** 2
         self.v = powers_of(bounded(u), filters.n_power)
         self.hats = p.modes(self.v)
-        parts = [
-            self.v[:, t.v - 1] * p.fields(times(self.hats[:, t.inner - 1], filters.kernels[t.kernel]))
-            for t in filters.terms
-            if t.kernel
-        ]
+        trees = [t for t in filters.terms if t.inner]
+        inner = list(dict.fromkeys(t.inner for t in trees))
+        hats = torch.stack([self.hats[:, c - 1] for c in inner], 1)
+        filtered = p.fields(times(hats, filters.tree[:, None])).unbind(1)
+        smooth = dict(zip(inner, filtered, strict=True))
+        parts = [self.v[:, t.v - 1] * smooth[t.inner] for t in trees]
         self.mu: Tensor | None = None
         self.slopes: Tensor | None = None
         if filters.site is not None:
@@ -139,14 +141,14 @@ class Features:
 
     def stack(self) -> Tensor:
         """All features but that of the zero mode, (n, n_term + 3, *half)."""
-        scales, kernels = self.scales(), iter(self.others.unbind(1))
+        scales, trees = self.scales(), iter(self.others.unbind(1))
         found = [
-            next(kernels) if t.kernel else scales[:, j, None, None] * self.hats[:, t.v - 1]
+            next(trees) if t.inner else scales[:, j, None, None] * self.hats[:, t.v - 1]
             for j, t in enumerate(self.filters.terms)
         ]
         if self.mu is None:
             return torch.stack([*found, *[torch.zeros_like(found[0])] * N_SITE], 1)
-        one, two, three = kernels
+        one, two, three = trees
         return torch.stack([*found, three - self.mu, three - two, two - one], 1)
 
     def combine(self, a: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffsq.models.blocks import Fields, block_size, drawn, slices, zero_modes
-from diffsq.models.features import N_SITE, ODD, SECTOR, Features, Filters
+from diffsq.models.features import N_SITE, ODD, SECTOR, Features, Filters, twice
 from diffsq.models.momentum import Momenta
 from diffsq.models.normal_kernel import normal_sums
 from diffsq.models.protocol import Noise
@@ -88,12 +88,10 @@ class RegressionBase(nn.Module):
         w, c = self.wiener(sigma)
         mean_c = (p.multiplicity * c).sum(1, keepdim=True) / p.volume
         posterior = p.expand(c / mean_c)
-        bubble = p.modes(p.fields(posterior + 0j) ** 2).real
-        kernels = {"posterior": posterior, "bubble": bubble / bubble[:, :1, :1]}
         normal = 1 / self.scale(sigma)[:, None, None]
         return Filters(
-            p, self.terms, p.expand(w).to(dtype), normal.to(dtype),
-            {name: kernel.to(dtype) for name, kernel in kernels.items()}, self._site(sigma, dtype),
+            p, self.terms, twice(p.expand(w).to(dtype)), twice(posterior.to(dtype)), normal.to(dtype),
+            self._site(sigma, dtype),
             float(self.centre) if self.sector else 0.0,
         )  # fmt: skip
 

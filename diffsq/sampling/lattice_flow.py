@@ -38,7 +38,7 @@ from lattice.errors import InputError
 VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
 STABLE = 0.25  # largest step in ln sigma for Adams and Bashforth: modes relax like sigma, their bound is 0.3
 KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
-STEPS_ABOVE = 24  # of them, to each Runge-Kutta step below sigma_1
+STEPS_ABOVE = 40  # of them, to each Runge-Kutta step below sigma_1
 ADAMS = {3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}  # of so many slopes
 START = 2  # steps by Kutta's method, before three slopes are known
 ASTRAY = 1e-6  # share of a field that belongs to paths which ended on the other side

@@ -38,7 +38,7 @@ def circulant(kernel: Tensor, q: Tensor) -> Tensor:
 @pytest.mark.parametrize("sector", [False, True])
 @pytest.mark.parametrize("sigma", [0.2, 1.5])
 def test_features_are_what_their_terms_say(sector: bool, sigma: float) -> None:
-    """Powers, mean fields, the tree with the posterior covariance C and the bubble with its square."""
+    """Powers, mean fields, and the trees with the posterior covariance C."""
     base, s = base_of((6, 4), sector), torch.tensor([sigma], dtype=torch.float64)
     p, terms = base.momenta, SECTOR if sector else ODD
     x = 1.5 * white((6, 4), 5, 1)
@@ -47,13 +47,12 @@ def test_features_are_what_their_terms_say(sector: bool, sigma: float) -> None:
     u = mu / (p.total(w * p.expand(base.g)) / p.volume).sqrt()
     v, m = 3 * torch.tanh(u / 3), 3 * torch.tanh(u.mean((1, 2), keepdim=True) / 3)
     covariance = p.fields(c + 0j) / math.sqrt(p.volume)
-    kernels = {"posterior": covariance / covariance[0, 0], "bubble": covariance**2 / (covariance**2).sum()}
     found = Features(base.filters(s, torch.float64), p.modes(x)).stack()
     assert found.shape == (5, len(terms) + N_SITE, 6, 3)
     for j, term in enumerate(terms):
         known = v**term.v * m**term.m
-        if term.kernel:
-            known = v**term.v * circulant(kernels[term.kernel], v**term.inner)
+        if term.inner:
+            known = v**term.v * circulant(covariance / covariance[0, 0], v**term.inner)
         assert (p.fields(found[:, j]) - known).abs().max() < 1e-12 * known.abs().max(), term
         assert (p.fields(found[:, j]) - 1.01 * known).abs().max() > 1e-4 * known.abs().max(), term
     filters = base.filters(s, torch.float64)
