@@ -79,8 +79,7 @@ class Combination:
 
     def __call__(self, f: Features) -> tuple[Tensor, Tensor]:
         """sum_j R_j f_j (n, *half), and the trace (n,) float64."""
-        scale, sums = f.scales(), f.sums().double()
-        slopes = torch.stack([t.m * f.m ** max(t.m - 1, 0) for t in self.filters.terms], 1)
+        (scale, slopes), sums = f.scales(), f.sums().double()
         trace = sums @ self.alone + self.linear
         trace = trace + (scale * (sums @ self.of_v)).sum(1) + f.m_slope * (slopes * (sums @ self.of_m)).sum(1)
         if f.hats.device.type == "cpu" and not f.hats.requires_grad:

@@ -1,10 +1,10 @@
 """Bounded functions of filtered fields, and the trace of their Jacobian in closed form.
 
-With one normal coordinate per momentum, x(k) = sqrt(G + sigma^2) y(k), and u = W x in units of its standard
+With one normal coordinate per momentum, x(k) = sqrt(G + sigma^2) y(k), u = W x in units of its standard
 deviation, v = 3 tanh(u/3), m = 3 tanh(mean(u)/3), K the covariance C of the Wiener posterior as a circulant
 filter, the features f_j are
 
-    v^a m^b        v^a (K*v^c)        mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior        zero mode
+    v^a m^b      v^a (K*v^c)      mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior      zero mode
 
 v^2 (K*v^3) is the tree diagram of second order of E[phi|x] in the quartic coupling; for any local potential U
 the tree is U''(v) (K*U'(v)), of which further powers are taken.
@@ -116,18 +116,19 @@ class Features:
         hats = torch.stack([self.hats[:, c - 1] for c in inner], 1)
         filtered = p.fields(times(hats, filters.tree[:, None])).unbind(1)
         smooth = dict(zip(inner, filtered, strict=True))
-        parts = [self.v[:, t.v - 1] * smooth[t.inner] for t in trees]
+        pairs = [(self.v[:, t.v - 1], smooth[t.inner]) for t in trees]
         self.mu: Tensor | None = None
         self.slopes: Tensor | None = None
-        if filters.site is not None:
-            x, centre = p.fields(xk), filters.centre
-            if centre:
-                x, mu = x + centre, mu + centre
-                wiener[..., 0, 0] += centre * math.sqrt(p.volume)
-            self.mu = wiener
-            means, self.slopes = filters.site.iterate(x, mu)
-            parts += means.unbind(1)
-        self.others = p.modes(torch.stack(parts, 1))
+        if filters.site is None:
+            self.others = p.modes(products_of(pairs))
+            return
+        x, centre = p.fields(xk), filters.centre
+        if centre:
+            x, mu = x + centre, mu + centre
+            wiener[..., 0, 0] += centre * math.sqrt(p.volume)
+        self.mu = wiener
+        others, self.slopes = filters.site.iterate(x, mu, products_of(pairs, N_SITE))
+        self.others = p.modes(others)
 
     def sums(self) -> Tensor:
         """sum_x v^p, p = 0 ... n_power: (n, n_power + 1)."""
@@ -135,13 +136,17 @@ class Features:
         found = self.hats[:, :, 0, 0].real * math.sqrt(p.volume)
         return torch.cat([torch.full_like(found[:, :1], p.volume), found], 1)
 
-    def scales(self) -> Tensor:
-        """m^m of each term: (n, n_term)."""
-        return torch.stack([self.m**t.m for t in self.filters.terms], 1)
+    def scales(self) -> tuple[Tensor, Tensor]:
+        """m^m and m m^(m-1) of each term: (n, n_term) each."""
+        terms, powers = self.filters.terms, [torch.ones_like(self.m)]
+        for _ in range(max(t.m for t in terms)):
+            powers.append(powers[-1] * self.m)
+        slopes = [t.m * powers[t.m - 1] if t.m else torch.zeros_like(self.m) for t in terms]
+        return torch.stack([powers[t.m] for t in terms], 1), torch.stack(slopes, 1)
 
     def stack(self) -> Tensor:
         """All features but that of the zero mode, (n, n_term + 3, *half)."""
-        scales, trees = self.scales(), iter(self.others.unbind(1))
+        scales, trees = self.scales()[0], iter(self.others.unbind(1))
         found = [
             next(trees) if t.inner else scales[:, j, None, None] * self.hats[:, t.v - 1]
             for j, t in enumerate(self.filters.terms)
@@ -158,7 +163,25 @@ class Features:
 
 def powers_of(v: Tensor, n: int) -> Tensor:
     """v, v^2, ..., v^n: (n_field, *shape) -> (n_field, n, *shape)."""
-    found = [v]
-    while len(found) < n:
-        found.append(found[-1] * v)
-    return torch.stack(found, 1)
+    if v.requires_grad:
+        found = [v]
+        while len(found) < n:
+            found.append(found[-1] * v)
+        return torch.stack(found, 1)
+    room = v.new_empty(len(v), n, *v.shape[1:])
+    room[:, 0] = v
+    for i in range(1, n):
+        torch.mul(room[:, i - 1], v, out=room[:, i])
+    return room
+
+
+def products_of(pairs: list[tuple[Tensor, Tensor]], more: int = 0) -> Tensor:
+    """The products (n, *shape) of pairs, stacked to (n, n_pair + more, *shape); `more` are left empty, none
+    where gradients are wanted."""
+    one = pairs[0][1]
+    if one.requires_grad:
+        return torch.stack([a * b for a, b in pairs], 1)
+    room = one.new_empty(len(one), len(pairs) + more, *one.shape[1:])
+    for i, (a, b) in enumerate(pairs):
+        torch.mul(a, b, out=room[:, i])
+    return room

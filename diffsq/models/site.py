@@ -101,25 +101,34 @@ class SiteTable:
         slope = torch.addcmul(c1, t, torch.addcmul(2 * c2, t, c3, value=3)) * self.cell
         return torch.copysign(value, y), slope
 
-    def iterate(self, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        """mu_1, mu_2, mu_3 and dm/dy of each, (n, 3, L0, L1), from x and the first guess mu (n, L0, L1)."""
-        if x.device.type == "cpu" and len(self.cubics) == 1 and not (x.requires_grad or mu.requires_grad):
-            return self._compiled(x, mu)
+    def iterate(self, x: Tensor, mu: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """mu_1, mu_2, mu_3 behind the fields `before`, (n, k + 3, L0, L1), and dm/dy of each, (n, 3, L0, L1).
+
+        x, first guess mu (n, L0, L1). before (n, k + 3, L0, L1) with room for three more, but none,
+        (n, k, L0, L1), where gradients are wanted.
+        """
+        given = mu.requires_grad or x.requires_grad
+        if before is None:
+            before = x.new_empty(len(x), 0 if given else N_ITERATIONS, *x.shape[1:])
+        if x.device.type == "cpu" and len(self.cubics) == 1 and not given:
+            return self._compiled(x, mu, before)
         own, pull = (q[:, None, None] for q in (self.own, self.pull))
         first, means, slopes = own * x, list[Tensor](), list[Tensor]()
         for _ in range(N_ITERATIONS):
             mu, slope = self.look_up(torch.addcmul(first, pull, neighbours(mu)))
             means.append(mu)
             slopes.append(slope)
-        return torch.stack(means, 1), torch.stack(slopes, 1)
+        k = before.shape[1] - (0 if given else N_ITERATIONS)
+        return torch.cat([before[:, :k], torch.stack(means, 1)], 1), torch.stack(slopes, 1)
 
-    def _compiled(self, x: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
-        means, slopes = (x.new_empty(len(x), N_ITERATIONS, *x.shape[1:]) for _ in range(2))
+    def _compiled(self, x: Tensor, mu: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+        slopes = x.new_empty(len(x), N_ITERATIONS, *x.shape[1:])
+        first = room.shape[1] - N_ITERATIONS
         arrays = [q.contiguous().numpy() for q in (x, mu, self.cubics[0].T)]
         real = arrays[0].dtype.type  # of one type with the arrays, or the loops are of another
         numbers = [real(q) for q in (self.own.item(), self.pull.item(), self.cell)]
-        feature_kernels.iterate(*arrays, *numbers, means.numpy(), 0, slopes.numpy())
-        return means, slopes
+        feature_kernels.iterate(*arrays, *numbers, room.numpy(), first, slopes.numpy())
+        return room, slopes
 
 
 def neighbours(u: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from diffsq.models.combination import Combination
-from diffsq.models.features import Features
+from diffsq.models.features import Features, times, twice
 from diffsq.models.regression import RegressionBase
 
 
@@ -19,18 +19,19 @@ class Velocity:
     ) -> None:
         p, self.base, self.sigma = base.momenta, base, sigma[None]
         self.complex = torch.complex64 if dtype == torch.float32 else torch.complex128
-        self.root = p.expand((base.g + sigma**2).sqrt())
+        root = p.expand((base.g + sigma**2).sqrt())
+        self.root, self.root_zero = twice(root[None].to(dtype)), root[0, 0]
         r = p.expand((rate[:, None] * base.at(base.coefficients, self.sigma)[0]).T)
         self.filters = base.filters(self.sigma, dtype)
-        self.sums = Combination.of(base.filters(self.sigma, torch.float64), self.root, r[:-1])
+        self.sums = Combination.of(base.filters(self.sigma, torch.float64), root, r[:-1])
         self.wiener, variance = (q[0, 0] for q in base.wiener(self.sigma))
         self.zero = r[-1, 0, 0] / variance.sqrt()
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """rate c at y, complex128, and sum_k d/dy(k) of it, (n,) float64."""
-        xk = self.root * y
-        c, trace = self.sums(Features(self.filters, xk.to(self.complex)))
-        z, c = xk[..., 0, 0].real, c.to(y.dtype)
+        """rate c at y (n, *half) complex128, in the precision of the features, and sum_k d/dy(k) of it, (n,)
+        float64."""
+        c, trace = self.sums(Features(self.filters, times(y.to(self.complex), self.root)))
+        z = self.root_zero * y[..., 0, 0].real
         mean, slope = self.base.zero_mode.mean_and_slope(z, self.sigma)
         c[..., 0, 0] += self.zero * (mean - self.wiener * z)
-        return c, trace + self.zero * self.root[0, 0] * (slope - self.wiener)
+        return c, trace + self.zero * self.root_zero * (slope - self.wiener)

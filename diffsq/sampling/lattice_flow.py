@@ -51,19 +51,22 @@ State = tuple[Tensor, Tensor]
 class Leg:
     """A stretch of the flow in equal steps: velocities at its 2 N + 1 half steps, made when asked for.
 
-    several: whether a step uses the slopes of those before it.
+    several: whether a step uses the slopes of those before it; still: whether nothing moves at its lower end.
     """
 
     n_steps: int
     length: float
     at: Callable[[float], Velocity]
     several: bool
+    still: bool = False
 
     def __post_init__(self) -> None:
         self.made: dict[int, Velocity] = {}
 
     def slope(self, half: int, y: Tensor) -> State:
         """d(y, trace) upwards at a half step."""
+        if half == 0 and self.still:
+            return torch.zeros_like(y), torch.zeros(len(y), dtype=torch.float64, device=y.device)
         velocity = self.made.get(half) or self.at(half * self.length / (2 * self.n_steps))
         if self.n_steps <= KEPT_STEPS:
             self.made[half] = velocity
@@ -131,7 +134,7 @@ class LatticeFlow:
         self.process, self.sde = process, SDES[process](low, high)
         self.first = float(self.sde.time(torch.tensor(low, dtype=torch.float64)))
         self.below, self.above = (
-            Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below, several=False),
+            Leg(-(-n_steps // STEPS_ABOVE), 1.0, self._below, several=False, still=True),
             Leg(n_steps, 1 - self.first, self._above, several=self._growth <= STABLE),
         )
 
