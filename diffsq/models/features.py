@@ -2,7 +2,7 @@
 
 With one normal coordinate per momentum, x(k) = sqrt(G + sigma^2) y(k), u = W x in units of its standard
 deviation, v = 3 tanh(u/3), m = 3 tanh(mean(u)/3), K the covariance C of the Wiener posterior as a circulant
-filter, the features f_j are
+filter, K(0) no more than at all other k, the features f_j are
 
     v^a m^b      v^a (K*v^c)      mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior      zero mode
 

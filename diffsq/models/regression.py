@@ -87,10 +87,12 @@ class RegressionBase(nn.Module):
         p = self.momenta
         w, c = self.wiener(sigma)
         mean_c = (p.multiplicity * c).sum(1, keepdim=True) / p.volume
-        posterior = p.expand(c / mean_c)
+        tree = p.expand(c / mean_c)
+        # C(0) may be so much larger that the trees would be of the zero mode alone, and their tails too
+        tree[..., 0, 0] = tree.flatten(-2)[..., 1:].amax(-1) if p.volume > 1 else 1.0
         normal = 1 / self.scale(sigma)[:, None, None]
         return Filters(
-            p, self.terms, twice(p.expand(w).to(dtype)), twice(posterior.to(dtype)), normal.to(dtype),
+            p, self.terms, twice(p.expand(w).to(dtype)), twice(tree.to(dtype)), normal.to(dtype),
             self._site(sigma, dtype),
             float(self.centre) if self.sector else 0.0,
         )  # fmt: skip
