@@ -4,7 +4,7 @@ With one normal coordinate per momentum, x(k) = sqrt(G + sigma^2) y(k), and u = 
 deviation, v = 3 tanh(u/3), m = 3 tanh(mean(u)/3), K the covariance C of the Wiener posterior as a circulant
 filter, the features f_j are
 
-    v^a m^b        v^a (K*v^c)        mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior        zero mode
+    v^a m^b      v^a (K*v^c)      mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior      zero mode
 
 v^2 (K*v^3) is the tree diagram of second order of E[phi|x] in the quartic coupling; for any local potential U
 the tree is U''(v) (K*U'(v)), of which further powers are taken.

@@ -1,4 +1,4 @@
-"""Sample sets of the flow: its start law is that of the data, same bits in any order, half steps beside it."""
+"""Sample sets of the flow: a start law that fits the data, same bits in any order, half steps beside it."""
 
 from __future__ import annotations
 
