@@ -52,11 +52,19 @@ def smooth_base(shape: Shape, low: float = 0.2) -> RegressionBase:
 
 
 def spoilt(base: RegressionBase, size: float = 0.1) -> RegressionBase:
-    """A bad score: random changes of every coefficient of a feature."""
-    bad = deepcopy(base)
+    """A bad score: each feature with a random change of `size` times what it is, root mean square in a class.
+
+    That of a Gaussian field: weak features have large coefficients, which say nothing.
+    """
+    bad, p = deepcopy(base), base.momenta
     generator = torch.Generator().manual_seed(2)
     change = size * torch.randn(bad.n_feature, generator=generator, dtype=torch.float64)
-    bad.coefficients.add_(change)
+    white = noise_of("spoilt", 256, p.shape)(0)
+    for node, sigma in enumerate(base.log_sigma.exp()):
+        x = p.modes(p.colour(white, base.g + sigma**2))
+        power = p.class_mean((base.features(x, sigma[None]).abs().double() ** 2).mean(0)).T
+        present = power > 1e-6 * power.amax(0)
+        bad.coefficients[node] += torch.where(present, change / power.sqrt(), 0.0)
     return bad
 
 

@@ -57,6 +57,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "lattice/interchange/hdf5": "lattice/interchange/test_kinds",
         "lattice/interchange/layouts": "lattice/interchange/test_misread",
         "diffsq/config/action_section": "diffsq/config/test_config",
+        "diffsq/config/base": "diffsq/config/test_config",
         "diffsq/config/section": "diffsq/config/test_config",
         "diffsq/config/sections": "diffsq/config/test_config",
         "diffsq/report/reader": "diffsq/report/test_page",
@@ -71,7 +72,6 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/analysis/point_cumulants": "physics/test_toy_run",
         "diffsq/sampling/point_sets": "physics/test_toy_run",
         "diffsq/sampling/folder": "diffsq/sampling/test_lattice_sets",
-        "diffsq/sampling/draws": "diffsq/sampling/test_lattice_sets",
     },
     "one word for two kinds of run, both of which are tested": {
         "diffsq/training/train": "physics/test_toy_run",

@@ -28,7 +28,10 @@ from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.gamma import Derived
 from lattice.statistics.notation import format_value
 
-ORDER = 3  # that is counted on
+ORDER, ADVISED = (
+    3,
+    2,
+)  # counted on for the bound; for more steps, where those made are too large for any order
 LIMIT = 0.3  # share of the statistical error that discretisation may take
 N_BLOCKS = 20
 
@@ -68,7 +71,7 @@ def discretisation(folder: Path, samples: Ensemble) -> dict[str, Any] | None:
     change = weights[1] - weights[0]
     return {
         "n": n, "steps": [steps, 2 * steps], "observables": found, "largest": [name, share],
-        "enough": math.ceil(steps * (share / LIMIT) ** (1 / ORDER)) if share > LIMIT else None,
+        "enough": math.ceil(steps * (2 * share / LIMIT) ** (1 / ADVISED)) if share > LIMIT else None,
         "log_weight": [float(change.mean()), float(change.std())],
     }  # fmt: skip
 

@@ -228,13 +228,9 @@ def test_a_value_beyond_all_bounds_is_shown_in_short(tmp_path: Path, config_file
 def test_a_check_that_is_no_word_is_refused(name: Any) -> None:
     with pytest.raises(InputError, match="no such check"):
         config_from_dict(
-            {
-                "name": "x",
-                "action": {"kind": "phi4", "kappa": 0.25, "lam": 0.022},
-                "lattice": {"shape": [8, 8]},
-                "checks": {name: {}},
-            }
-        )
+            {"name": "x", "action": {"kind": "phi4", "kappa": 0.25, "lam": 0.022},
+             "lattice": {"shape": [8, 8]}, "checks": {name: {}}}
+        )  # fmt: skip
 
 
 BOTH = ("models=[closed, score]", "model.base=wiener")
@@ -269,10 +265,7 @@ def test_a_single_model_is_as_it_was(config_file: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        (
-            "sampling.method={scor: path}",
-            "sampling.method.scor: no such model; did you mean score?",
-        ),
+        ("sampling.method={scor: path}", "sampling.method.scor: no such model; did you mean score?"),
         ("sampling.method={closed: path}", "sampling.method has no entry for score"),
         ("sampling.n_samples={}", "sampling.n_samples has no entry for closed, score"),
         (

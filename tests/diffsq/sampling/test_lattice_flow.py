@@ -45,8 +45,9 @@ def weighted(log_w: Tensor, observable: Tensor) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("process", ["ve", "vp"])
-def test_order_of_convergence_up_and_down(process: str) -> None:
+def test_order_of_convergence_up_and_down(process: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """y and log q converge like N^-4; past 72 steps, with four and more below sigma_1, too."""
+    monkeypatch.setattr(lattice_flow, "KEPT_STEPS", 256)  # one making of velocities for both ways
     base, shape = smooth_base((6, 4), low=0.8), (6, 4)
     noise, x, found = noise_of("order", 4, shape)(0), equilibrium(NEAR, shape, 2048)[:4], []
     for n in (64, 128, 256):
@@ -84,17 +85,17 @@ def test_free_field_is_exact_in_any_number_of_steps(n_steps: int, process: str) 
     assert flow.sample(action.action, noise, torch.ones(64))[1].std() > 0.1
 
 
-def test_few_steps_of_a_flow_to_compare_with() -> None:
-    base = flow_base(SHAPE, TWO)
+def test_number_of_steps() -> None:
+    flow = LatticeFlow(flow_base(SHAPE, TWO), 4)
     for n in (-1, 0, 3):
-        with pytest.raises(InputError, match=f"integrator of order 4 needs at least 4 levels, got {n}"):
-            LatticeFlow(base, n)
-    flow = LatticeFlow(base, 4)
-    for n in (1, 2, 3, 7):
+        for made in (flow.in_steps, lambda n: LatticeFlow(flow.base, n)):
+            with pytest.raises(InputError, match=f"integrator of order 4 needs at least 4 levels, got {n}"):
+                made(n)
+    for n in (4, 5, 41):  # by Runge and Kutta, and by Adams and Bashforth
         other = flow.in_steps(n)
         assert len(other.levels) == n + 2
         assert torch.isfinite(other.down(noise_of("few", 4, SHAPE)(0))[1]).all()
-    assert (other.n_steps, other.process, other.dtype) == (7, flow.process, flow.dtype)
+    assert (other.n_steps, other.process, other.dtype) == (41, flow.process, flow.dtype)
 
 
 # --- the density ------------------------------------------------------------------------------------------
@@ -104,12 +105,12 @@ def test_few_steps_of_a_flow_to_compare_with() -> None:
 def test_density_is_the_jacobian_of_the_steps(sector: bool) -> None:
     """By reverse mode through every step, to the integrator's error, which falls with its order."""
     base = spoilt(flow_base((4, 4), BROKEN if sector else NEAR, sector), 0.02)
-    noise, errors = noise_of("jacobian", 3, (4, 4))(0), []
-    for n in (6, 48):
+    noise, errors = noise_of("jacobian", 2, (4, 4))(0), []
+    for n in (6, 24, 72):  # by Runge and Kutta, and twice by Adams and Bashforth
         stated, found = log_det(fine(base, n), noise)
         errors.append(float((stated - found).abs().max()))
-    assert errors[1] < 2e-3
-    assert errors[1] < errors[0] / 20
+    assert max(errors) < 2e-3
+    assert errors[2] < errors[1] / 20
 
 
 @pytest.mark.parametrize("process", ["ve", "vp"])
@@ -182,7 +183,7 @@ def drawn(flow: LatticeFlow, action: ScalarPhi4, n: int, stream: str = "draw") -
 def test_a_bad_score_costs_efficiency_never_correctness() -> None:
     flow = LatticeFlow(spoilt(flow_base(SHAPE, TWO), 0.15), 24)
     phi, log_w = drawn(flow, TWO, 4000)
-    exact, (value, error) = truth(), ln_z(log_w.numpy())
+    exact, (value, error), pulls = truth(), ln_z(log_w.numpy()), []
     assert abs(value - exact.ln_z) < 4 * error
     m = phi.mean((1, 2))
     for observable, known in (
@@ -191,8 +192,8 @@ def test_a_bad_score_costs_efficiency_never_correctness() -> None:
     ):  # fmt: skip
         value, error = weighted(log_w, observable)
         assert abs(value - known) < 4 * error
-    raw = (phi**2).mean((1, 2))
-    assert abs(raw.mean() - exact.phi2) > 10 * raw.std() / math.sqrt(len(raw)), "the proposal must be wrong"
+        pulls.append(float(abs(observable.mean() - known) / observable.std()) * math.sqrt(len(phi)))
+    assert max(pulls) > 10, "the proposal must be wrong"
     bad, bad_error = effective_sample_size(log_w.numpy())
     good, _ = effective_sample_size(drawn(LatticeFlow(flow_base(SHAPE, TWO), 24), TWO, 4000)[1].numpy())
     assert bad < good - 4 * bad_error
@@ -211,7 +212,7 @@ def test_both_processes_give_one_z() -> None:
 
 def test_a_sector_whose_fields_go_astray_is_exact() -> None:
     """A centre too near to zero: some fields end on the other side."""
-    action, n = ScalarPhi4(0.35, 0.05), 4000
+    action, n = ScalarPhi4(0.35, 0.05), 2000
     base = deepcopy(flow_base(SHAPE, action, sector=True))
     base.centre.mul_(0.7)
     exact, flow = small_lattice(action, SHAPE), LatticeFlow(base, 24)
@@ -260,13 +261,15 @@ def test_no_tensor_is_on_another_device(sector: bool, monkeypatch: pytest.Monkey
     monkeypatch.setattr(LatticeFlow, "_require_finite", lambda *args: None)
     known = {name: lambda *ends, kind=kind: kind(0.2, 2.0) for name, kind in SDES.items()}
     monkeypatch.setattr(lattice_flow, "SDES", known)
-    base = deepcopy(flow_base((4, 4), BROKEN, sector)).to("meta")
+    base = deepcopy(flow_base((4, 4), BROKEN if sector else NEAR, sector)).to("meta")
     noise = torch.empty(3, 4, 4, dtype=torch.float64, device="meta")
-    for process in SDES:
-        flow = LatticeFlow(base, 6, process)
+    for process, stable in (("ve", 0.25), ("vp", 2.0)):  # by Runge and Kutta, by Adams and Bashforth
+        monkeypatch.setattr(lattice_flow, "STABLE", stable)
+        flow = LatticeFlow(base, 4, process)
+        assert flow.above.several == (stable > 1)
         for made in (
             *flow.sample(BROKEN.action, noise, noise[:, 0, 0], lambda level, x: None),
-            *flow.latent(noise, BROKEN.action), *flow.in_steps(3).down(noise),
+            *flow.latent(noise, BROKEN.action),
         ):  # fmt: skip
             assert made.device.type == "meta"
     with pytest.raises(RuntimeError, match="device"):  # the control
@@ -274,30 +277,24 @@ def test_no_tensor_is_on_another_device(sector: bool, monkeypatch: pytest.Monkey
 
 
 CODE = """
-import sys, torch
-torch.set_num_threads(int(sys.argv[1]))
-from small_flows import NEAR, flow_base
-from small_models import noise_of
+import sys, numba, torch
 from diffsq.sampling.flow_sets import in_groups
-from diffsq.process.sde import SDES
-from diffsq.sampling import lattice_flow
 from diffsq.sampling.lattice_flow import LatticeFlow
-flow = LatticeFlow(flow_base((4, 4)), 6)
-noise = noise_of("threads", 70, (4, 4))(0)
-parts = in_groups(lambda z: flow.down(z), noise)
-print(*(q.numpy().tobytes().hex()[-4000:] for q in parts))
+base, noise = torch.load(sys.argv[1], weights_only=False)
+for threads in (1, 2):
+    torch.set_num_threads(threads)
+    numba.set_num_threads(threads)
+    parts = in_groups(LatticeFlow(base, 6).down, noise)
+    print(threads, *(q.numpy().tobytes().hex() for q in parts))
 """
 
 
-def test_same_bits_with_one_thread_and_with_two() -> None:
-    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", CODE, str(threads)], capture_output=True, text=True, check=True,
-            cwd=Path(__file__).parent,
-            env={**os.environ, "PYTHONPATH": path, "NUMBA_NUM_THREADS": str(threads)},
-        ).stdout
-        for threads in (1, 2)
-    ]  # fmt: skip
-    assert len(outputs[0]) > 1000
-    assert outputs[0] == outputs[1]
+def test_same_bits_with_one_thread_and_with_two(tmp_path: Path) -> None:
+    torch.save((flow_base((4, 4)), noise_of("threads", 70, (4, 4))(0)), tmp_path / "base")
+    said = subprocess.run(
+        [sys.executable, "-c", CODE, str(tmp_path / "base")], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_NUM_THREADS": "2"},
+    ).stdout.splitlines()  # fmt: skip
+    assert len(said[0]) > 70 * 17 * 16
+    assert [line[0] for line in said] == ["1", "2"]
+    assert said[0][1:] == said[1][1:]

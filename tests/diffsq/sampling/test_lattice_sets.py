@@ -189,7 +189,7 @@ def test_the_wiener_rival_is_the_linear_filter_with_its_own_variance() -> None:
     """Near kappa_c it has the law of the zero mode that the base has, wider steps, and loses by its score."""
     action, shape = ScalarPhi4(0.27, 0.022), (6, 6)
     phi = equilibrium(action, shape, 1024)
-    base = phi4_model(action, phi[:512], n_sigma=8)
+    base = phi4_model(action, phi[:512])
     rival, bare = wiener_of(base.base), LatticeScore.unfitted(shape, len(base.base.log_sigma))
     bare.base.g.copy_(base.base.g)
     bare.base.log_sigma.copy_(base.base.log_sigma)
