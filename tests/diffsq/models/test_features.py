@@ -46,13 +46,15 @@ def test_features_are_what_their_terms_say(sector: bool, sigma: float) -> None:
     mu = p.fields(w * p.modes(x))
     u = mu / (p.total(w * p.expand(base.g)) / p.volume).sqrt()
     v, m = 3 * torch.tanh(u / 3), 3 * torch.tanh(u.mean((1, 2), keepdim=True) / 3)
-    covariance = p.fields(c + 0j) / math.sqrt(p.volume)
+    tree = c / (p.total(c) / p.volume)
+    tree[0, 0] = tree.flatten()[1:].max()
+    kernel = p.fields(tree + 0j) / math.sqrt(p.volume)
     found = Features(base.filters(s, torch.float64), p.modes(x)).stack()
     assert found.shape == (5, len(terms) + N_SITE, 6, 3)
     for j, term in enumerate(terms):
         known = v**term.v * m**term.m
         if term.inner:
-            known = v**term.v * circulant(covariance / covariance[0, 0], v**term.inner)
+            known = v**term.v * circulant(kernel, v**term.inner)
         assert (p.fields(found[:, j]) - known).abs().max() < 1e-12 * known.abs().max(), term
         assert (p.fields(found[:, j]) - 1.01 * known).abs().max() > 1e-4 * known.abs().max(), term
     filters = base.filters(s, torch.float64)
@@ -80,7 +82,7 @@ def test_features_are_odd_and_bounded() -> None:
     f = base.features(p.modes(x), s)
     assert base.n_feature == len(ODD) + N_SITE + 1
     assert (base.features(-p.modes(x), s) + f).abs().max() < 1e-6 * f.abs().max()
-    sums = max(float(kernel.max()) for kernel in base.filters(s).kernels.values())
+    sums = float(base.filters(s).tree.max())
     most = SATURATION ** max(t.v + t.m + t.inner for t in ODD) * max(1.0, sums) * math.sqrt(p.volume)
     for size in (1e2, 1e6):
         terms = base.features(size * p.modes(x), s)[:, : len(ODD)]
