@@ -25,6 +25,7 @@ from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import lattice_flow
+from diffsq.sampling.flow_sets import about
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -202,12 +203,13 @@ class _Making:
     @cached_property
     def request(self) -> dict[str, Any]:
         """All that the chain's numbers depend on."""
-        bench, settings = self.bench, self.settings
+        bench, settings, flow = self.bench, self.settings, self.bench.flow
         return {
             "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed,
             "law": {"path": VERSION, "flow": lattice_flow.VERSION, "moves": kernels.VERSION},
             "model": bench.model.about["sha256"],
             "levels": bench.path.levels.tolist(),
+            **({"flow": {**about(flow), "process": flow.process}} if flow is not None else {}),
             "ensemble": bench.ensemble.identity,
             "samples": sha256_array(bench.samples.phi[: settings.n_chains])
             if settings.start == "samples" else None,
