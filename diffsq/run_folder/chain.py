@@ -67,28 +67,42 @@ def run_chain(
     """n_steps cycles of every chain, all saved: trajectory 1 ... n_steps, `start` itself is not.
 
     Series: `accepted`, the mean over the kinds of moves, and `accepted_NAME` of each; path_log_weight where
-    the cycle ends with an independence move. Shards already there are kept and gone on from.
+    the cycle ends with an independence move. Shards already there are kept and gone on from; the noise of a
+    flow, which they have not, is made anew every `size` steps.
     """
     state, n = start, len(start.phi)
     size = max(1, min(SHARD_STEPS, SHARD_BYTES // start.phi.nbytes))
+    anew = 0, start
     progress.start(n_steps, "chain")
     try:
         for k, steps, kept in writer.spans(n_steps, size, lambda step: step + 1, n):
             if kept is not None:
                 weights = kept.series.get(WEIGHTED)
                 state = State.of(kept.phi[-n:], None if weights is None else weights[-n:])
+                anew = anew if steps.stop % size else (steps.stop, state)
                 progress.update(len(steps))
                 continue
+            if steps.start % size == 0:
+                state = State(state.phi, state.log_w)  # as one that was read back
+            elif "latent" in dict(cycle):
+                state = _again(cycle, *anew, steps.start, seed)
             state = _one_shard(writer, k, cycle, state, steps, seed, progress)
     finally:
         progress.close()
     return writer.read()
 
 
+def _again(cycle: Cycle, first: int, state: State, stop: int, seed: int) -> State:
+    """The state at step `stop` with its noise, from one at step `first` by the moves that made it."""
+    for step in range(first, stop):
+        state, _ = one_cycle(cycle, state, seed, step)
+    return state
+
+
 def _one_shard(
     writer: EnsembleWriter, k: int, cycle: Cycle, state: State, steps: range, seed: int, progress: Progress
 ) -> State:
-    n, state = len(state.phi), State(state.phi, state.log_w)  # as one that was read back
+    n = len(state.phi)
     rows: dict[str, list[Floats]] = {}
     fields = []
     for step in steps:
