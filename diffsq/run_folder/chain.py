@@ -25,6 +25,7 @@ from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling import lattice_flow
+from diffsq.sampling.flow_sets import about
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -66,28 +67,42 @@ def run_chain(
     """n_steps cycles of every chain, all saved: trajectory 1 ... n_steps, `start` itself is not.
 
     Series: `accepted`, the mean over the kinds of moves, and `accepted_NAME` of each; path_log_weight where
-    the cycle ends with an independence move. Shards already there are kept and gone on from.
+    the cycle ends with an independence move. Shards already there are kept and gone on from; the noise of a
+    flow, which they have not, is made anew every `size` steps.
     """
     state, n = start, len(start.phi)
     size = max(1, min(SHARD_STEPS, SHARD_BYTES // start.phi.nbytes))
+    anew = 0, start
     progress.start(n_steps, "chain")
     try:
         for k, steps, kept in writer.spans(n_steps, size, lambda step: step + 1, n):
             if kept is not None:
                 weights = kept.series.get(WEIGHTED)
                 state = State.of(kept.phi[-n:], None if weights is None else weights[-n:])
+                anew = anew if steps.stop % size else (steps.stop, state)
                 progress.update(len(steps))
                 continue
+            if steps.start % size == 0:
+                state = State(state.phi, state.log_w)  # as one that was read back
+            elif "latent" in dict(cycle):
+                state = _again(cycle, *anew, steps.start, seed)
             state = _one_shard(writer, k, cycle, state, steps, seed, progress)
     finally:
         progress.close()
     return writer.read()
 
 
+def _again(cycle: Cycle, first: int, state: State, stop: int, seed: int) -> State:
+    """The state at step `stop` with its noise, from one at step `first` by the moves that made it."""
+    for step in range(first, stop):
+        state, _ = one_cycle(cycle, state, seed, step)
+    return state
+
+
 def _one_shard(
     writer: EnsembleWriter, k: int, cycle: Cycle, state: State, steps: range, seed: int, progress: Progress
 ) -> State:
-    n, state = len(state.phi), State(state.phi, state.log_w)  # as one that was read back
+    n = len(state.phi)
     rows: dict[str, list[Floats]] = {}
     fields = []
     for step in steps:
@@ -202,12 +217,13 @@ class _Making:
     @cached_property
     def request(self) -> dict[str, Any]:
         """All that the chain's numbers depend on."""
-        bench, settings = self.bench, self.settings
+        bench, settings, flow = self.bench, self.settings, self.bench.flow
         return {
             "action": bench.action.as_dict(), "shape": list(self.shape), "seed": bench.seed,
             "law": {"path": VERSION, "flow": lattice_flow.VERSION, "moves": kernels.VERSION},
             "model": bench.model.about["sha256"],
             "levels": bench.path.levels.tolist(),
+            **({"flow": {**about(flow), "process": flow.process}} if flow is not None else {}),
             "ensemble": bench.ensemble.identity,
             "samples": sha256_array(bench.samples.phi[: settings.n_chains])
             if settings.start == "samples" else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bench(run: Path) -> Workbench:
     return open_run(run)
+
+
+@pytest.fixture(scope="module")
+def flow_bench(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+    """The same ensemble and model, sampled by the flow."""
+    folder = tmp_path_factory.mktemp("flow")
+    config = RUN.replace("method: path", "method: flow").replace("n_levels: 6", "n_levels: 4")
+    (folder / "small.yaml").write_text(config)
+    for stage in ("ensemble", "train", "sample"):
+        main([stage, str(folder / "small.yaml"), "--run", str(folder / "run"), "--quiet"])
+    return open_run(folder / "run")
 
 
 def settings(**values: Any) -> ChainParameters:
@@ -77,8 +89,26 @@ def test_more_steps_go_on_from_what_is_there(
     bench: Workbench, tmp_path: Path, values: dict[str, Any]
 ) -> None:
     """From 20 steps through an interruption to the 60 of one go."""
+    grows(bench, tmp_path, values)
+
+
+@pytest.mark.parametrize("moves", [["latent"], ["independence"], ["latent", "wolff"]])
+def test_chains_of_a_flow_go_on_from_what_is_there(
+    flow_bench: Workbench, tmp_path: Path, moves: list[str]
+) -> None:
+    grows(flow_bench, tmp_path, {"moves": moves, "rho": 0.7, "start": "samples"})
+
+
+def anew(folder: Path, *args: Any, **options: Any) -> None:
+    """The chain of a run that a process has opened itself."""
+    bench = open_run(folder)
+    assert isinstance(bench, Workbench)
+    chain(bench, *args, **options)
+
+
+def grows(bench: Workbench, tmp_path: Path, values: dict[str, Any]) -> None:
     short = chain(bench, settings(n_steps=20, **values), tmp_path / "a")
-    killed("chain", 12, chain, bench, settings(**values), tmp_path / "a")
+    killed("chain", 12, anew, bench.folder, settings(**values), tmp_path / "a")
     assert same_numbers(read_ensemble(tmp_path / "a", bench.action), short)
     longer = chain(bench, settings(**values), tmp_path / "a")
     assert same_numbers(longer, chain(bench, settings(**values), tmp_path / "b"))
@@ -86,14 +116,20 @@ def test_more_steps_go_on_from_what_is_there(
     assert read_ensemble(tmp_path / "a", bench.action).identity == longer.identity
 
 
-def test_every_kind_of_chain_agrees_with_the_ensemble(bench: Workbench, tmp_path: Path) -> None:
+def test_every_kind_of_chain_agrees_with_the_ensemble(
+    bench: Workbench, flow_bench: Workbench, tmp_path: Path
+) -> None:
+    path_bench = bench
     known = measure(bench.ensemble, two_point=False)["observables"]
     kinds = {
         "independence": settings(moves=["independence"], n_steps=100, n_chains=16, start="samples"),
         "denoise": settings(moves=["denoise"], depth=None, n_steps=100, n_chains=16),
         "block": settings(moves=["denoise", "hmc"], block=[2, 2], depth=2.0, n_steps=100, n_chains=16),
+        "latent": settings(moves=["latent"], rho=0.7, n_steps=100, n_chains=16),
+        "flow": settings(moves=["independence"], n_steps=100, n_chains=16, start="samples"),
     }
     for name, chosen in kinds.items():
+        bench = flow_bench if name in ("latent", "flow") else path_bench
         made = chain(bench, chosen, tmp_path / name)
         series = {
             "abs_magnetization": np.abs(made.series["magnetization"]),
@@ -113,6 +149,17 @@ def test_independence_is_the_chain_of_the_weights(bench: Workbench, tmp_path: Pa
     rate = float(made.series["accepted"].mean())
     known = metropolis_ensemble(bench.samples, 1).attrs["metropolis"]["acceptance"]
     assert abs(rate - known) < 0.1
+
+
+def test_the_chain_of_a_flow_is_that_of_its_steps(flow_bench: Workbench, tmp_path: Path) -> None:
+    """Made with samples that were drawn again in other steps it is refused."""
+    chosen, flow = settings(moves=["latent"], n_steps=2, start="samples"), flow_bench.flow
+    assert flow is not None
+    made = chain(flow_bench, chosen, tmp_path / "chain")
+    assert made.series["accepted_latent"].mean() > 0.5
+    other = replace(flow_bench, flow=flow.in_steps(flow.n_steps + 1))
+    with pytest.raises(InputError, match="flow.n_steps was 4, now 5"):
+        chain(other, chosen, tmp_path / "chain")
 
 
 def test_a_larger_lattice_by_blocks(bench: Workbench, tmp_path: Path) -> None:
@@ -175,6 +222,7 @@ def test_kill_9_then_the_same_command_writes_the_same_bytes(
         ({"block": [2, 2], "shape": [8, 8], "moves": ["denoise"]}, "chain.start must be hmc"),
         ({"depth": 1e3}, r"chain.depth must be a noise width sigma from"),
         ({"start": "samples", "n_chains": 1000}, "start samples has only 256 fields"),
+        ({"moves": ["latent"]}, "^chain.moves: latent .* of a flow; this run's sampler is not the flow$"),
     ],
 )
 def test_settings_that_do_not_fit(
