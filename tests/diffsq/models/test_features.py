@@ -80,7 +80,7 @@ def test_features_are_odd_and_bounded() -> None:
     f = base.features(p.modes(x), s)
     assert base.n_feature == len(ODD) + N_SITE + 1
     assert (base.features(-p.modes(x), s) + f).abs().max() < 1e-6 * f.abs().max()
-    sums = max(float(kernel.max()) for kernel in base.filters(s).kernels.values())
+    sums = float(base.filters(s).tree.max())
     most = SATURATION ** max(t.v + t.m + t.inner for t in ODD) * max(1.0, sums) * math.sqrt(p.volume)
     for size in (1e2, 1e6):
         terms = base.features(size * p.modes(x), s)[:, : len(ODD)]
