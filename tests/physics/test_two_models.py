@@ -20,7 +20,7 @@ from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent
 
-SETS = {"closed-ve": "closed form", "score-ve": "U-Net"}
+SETS = {"closed-ve": "flow", "score-ve": "U-Net"}
 EXACT = ("abs_magnetization", "susceptibility_full", "binder", "phi2", "action_density")
 SETTINGS: dict[str, Any] = {
     "name": "two", "seed": 3, "action": {"kind": "phi4", "kappa": 0.27, "lam": 0.022},
@@ -29,8 +29,8 @@ SETTINGS: dict[str, Any] = {
     "model": {"base": "wiener", "channels": 4, "n_levels": 2, "n_sigma": 12, "n_fit": 1024},
     "training": {"n_steps": 150, "batch_size": 32, "learning_rate": 1e-2, "warmup": 20, "validate_every": 75},
     "sampling": {
-        "n_samples": {"closed": 1024, "score": 512}, "method": {"closed": "path", "score": "path"},
-        "n_levels": 16, "n_forward": 256, "n_calibration": 512,
+        "n_samples": {"closed": 1024, "score": 512}, "method": {"closed": "flow", "score": "path"},
+        "n_levels": 16, "n_forward": 256,
     },
 }  # fmt: skip
 
@@ -138,7 +138,7 @@ SMALL: dict[str, Any] = {
     **SETTINGS, "lattice": {"shape": (4, 4)}, "ensemble": {"n_configs": 1024, "n_chains": 16, "n_therm": 100},
     "model": {"base": "wiener", "channels": 2, "n_levels": 1, "n_sigma": 8, "n_fit": 256},
     "training": {"n_steps": 12, "batch_size": 16, "checkpoint_every": 4},
-    "sampling": {"n_samples": 1100, "n_levels": 4, "n_forward": 64, "n_calibration": 128},
+    "sampling": {"n_samples": 1100, "n_levels": 4, "n_forward": 64},
 }  # fmt: skip
 
 

@@ -214,11 +214,12 @@ def test_exact_divergence_is_the_determinant_of_the_map() -> None:
     def carried(y: Tensor) -> Tensor:
         return ProbabilityFlow(model, levels).sample(y, probes=probe)[0]
 
+    corrections = []
     for i in range(2):
         _, log_det = np.linalg.slogdet(jacobian(carried, noise[i : i + 1], 1e-2))
         assert float(log_q[i]) == pytest.approx(float(log_normal(noise[i : i + 1])) - log_det, abs=2e-3)
-        correction = log_det - float(ProbabilityFlow(model, levels).log_volume(levels[0]))
-        assert abs(correction) > 0.02, "without a correction the divergence would not be tested"
+        corrections.append(log_det - float(ProbabilityFlow(model, levels).log_volume(levels[0])))
+    assert max(map(abs, corrections)) > 0.02, "without a correction the divergence would not be tested"
 
 
 @pytest.mark.parametrize("channels", [0, 4])
