@@ -28,7 +28,7 @@ _KEPT = r"checks/kernels/kernel[-\w]*\.(json|safetensors)"  # kernels that check
 _NAMES = {
     "ensemble": rf"ensemble/({ENSEMBLE.pattern})",
     "train": rf"train/(closed|score|energy|part-\d+)/({MODEL.pattern})",
-    "sample": rf"samples/((closed|score|energy)-(ve|vp)|metropolis)/({SAMPLES.pattern})",
+    "sample": rf"samples/((closed|score|energy)-(ve|vp)|metropolis)/(half/)?({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",
     "report": r"report\.html|overview\.png",
 }
@@ -58,6 +58,8 @@ def own_name(stage: str, name: str) -> bool:
     >>> own_name("ensemble", "ensemble/shard-0000.h5"), own_name("ensemble", "ensemble/notes.txt")
     (True, False)
     >>> own_name("sample", "samples/score-ve/.shard-0003.h5.4711.diffsq.tmp")
+    True
+    >>> own_name("sample", "samples/score-ve/half/shard-0000.h5")  # the flow's, in half steps
     True
     """
     if match := _LEFTOVER.fullmatch(name):
