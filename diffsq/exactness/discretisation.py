@@ -28,10 +28,8 @@ from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.gamma import Derived
 from lattice.statistics.notation import format_value
 
-ORDER, ADVISED = (
-    3,
-    2,
-)  # counted on for the bound; for more steps, where those made are too large for any order
+ORDER = 3  # counted on for the bound
+ADVISED = 2  # for the advice: steps that are flagged may be too large for any order
 LIMIT = 0.3  # share of the statistical error that discretisation may take
 N_BLOCKS = 20
 

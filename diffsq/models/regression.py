@@ -37,7 +37,7 @@ RIDGE = 1e-5
 CHUNK = 1024, 2**18  # fields, and sites, of a block at most
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
 SMOOTH_SIGMA = 0.35  # noise levels closer than this in ln sigma share their data in a fit
-ROUNDING = 1e-10  # a feature with less than this fraction of its own mean power in a class is absent there
+ROUNDING = 1e-10  # a feature with less than this fraction of the strongest one's power is absent
 
 
 class RegressionBase(nn.Module):
@@ -247,8 +247,8 @@ class RegressionBase(nn.Module):
 def least_squares(a: Tensor, b: Tensor) -> Tensor:
     """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a small ridge.
 
-    A feature that vanishes by symmetry (a neighbour mean at k = (pi, pi)) is only rounding, different on
-    every machine: it must get no coefficient, not a huge one.
+    A feature of next to no power (the last steps of the site posterior at small sigma) is only rounding,
+    different on every machine: it must get no coefficient, not a huge one.
     """
     power = a.diagonal()
     present = power > ROUNDING * power.max()

@@ -7,8 +7,7 @@ about the mean of the step is
 
     (1 - q) N(0, v) + q N(shift, v'),
 
-the means of both components such that (without local modulation of the variance) the whole has the mean that
-the score model predicts.
+the means of both components such that the whole has the mean that the score model predicts.
 """
 
 import math

@@ -62,10 +62,11 @@ def _draw(figure: Any, labels: Sequence[str], pulls: Mapping[str, Sequence[float
     for sigmas in (3, 2, 1):
         axes.axvspan(-sigmas, sigmas, color=GREY, alpha=0.10, linewidth=0)
     axes.axvline(0.0, color=INK, linewidth=1.0)
+    apart = min(0.16, 0.8 / max(len(pulls), 1))  # all columns of an observable inside its row
     axes.hlines(places[:-1] - 0.5, -reach, reach, color=GREY, alpha=0.25, linewidth=0.8)
     for i, (name, column) in enumerate(zip(pulls, values)):
         label, colour, marker = _style(list(pulls), i)
-        y = places + 0.16 * ((len(pulls) - 1) / 2 - i)
+        y = places + apart * ((len(pulls) - 1) / 2 - i)
         inside = np.abs(column) <= reach
         axes.plot(
             column[inside], y[inside], linestyle="none", marker=marker, color=colour, markersize=6,
