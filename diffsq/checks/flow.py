@@ -38,7 +38,7 @@ from diffsq.models.blocks import block_size
 from diffsq.plots.style import BLUE, GREEN, INK, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling.draws import BLOCK
-from diffsq.sampling.flow_sets import SITES
+from diffsq.sampling.flow_sets import GROUP
 from diffsq.sampling.lattice_flow import LatticeFlow
 from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
@@ -208,7 +208,7 @@ def _differences(
     drawn = uniforms(bench.seed, "check/flow/level", index, 0, 1)[:, 0]
     level = 1 + np.minimum(np.searchsorted(np.cumsum(p), drawn), TOP - 1)
     out, about, spent = np.zeros((n, len(table.names) + 1)), [], 0
-    size = block_size(tuple(bench.ensemble.shape), BLOCK, SITES)
+    size = block_size(tuple(bench.ensemble.shape), BLOCK, GROUP[1])
     fine = LatticeFlow(flow.base, flow.n_steps, flow.process, torch.float64)
     progress.start(n, "remainder")
     for j in np.unique(level):

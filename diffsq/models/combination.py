@@ -20,10 +20,10 @@ from lattice.arrays import Floats, Integers
 class Combination:
     """sum_k d/dy(k) and sum of R_j(k) f_j(k): constants made once for a noise level that samples share.
 
-    r (n_term + 3, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
-    of_v, of_m (n_power + 1, n_term) what multiplies s_p m^m and s_p m' m^(m-1) in term j, and alone, without
-    m, (n_power + 1,); pairs: of powers (p, q) a multiplier (*half), weight of the mode included, of
-    conj(v^p) v^q; site: kernels of the site posterior; linear: the trace of its mu;
+    r (n_term + 1, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
+    of_v, of_m (n_power + 1, n_mean + 1) what multiplies s_p m^b and s_p m' m^b; pairs: of powers (p, q) a
+    multiplier (*half), weight of the mode included, of conj(v^p) v^q; site: kernels of the site posterior;
+    linear: the trace of its mu;
     pull: 2 kappa in units of its tables, numbers and no tensors, so that no evaluation waits for a device.
     """
 
@@ -31,7 +31,6 @@ class Combination:
     r: Tensor
     of_v: Tensor
     of_m: Tensor
-    alone: Tensor
     pairs: dict[tuple[int, int], Tensor]
     site: list[float]
     linear: float
@@ -40,19 +39,19 @@ class Combination:
 
     @classmethod
     def of(cls, filters: Filters, root: Tensor, r: Tensor) -> "Combination":
-        """root (*half): sqrt(G + sigma^2); r (n_term + 3, *half); float64. Of one noise level."""
+        """root (*half): sqrt(G + sigma^2); r (n_term + 1, *half); float64. Of one noise level."""
         p, terms = filters.momenta, filters.terms
         b = filters.normal[0, 0, 0].double() * filters.wiener[0, ..., 0].double() * root
         own = p.total(r[: len(terms)] * b) / p.volume
-        of_v, of_m = (r.new_zeros(filters.n_power + 1, len(terms)) for _ in range(2))
-        alone, pairs = r.new_zeros(filters.n_power + 1), dict[tuple[int, int], Tensor]()
+        of_v, of_m = (r.new_zeros(filters.n_power + 1, filters.n_mean + 1) for _ in range(2))
+        pairs = dict[tuple[int, int], Tensor]()
 
         def add(first: int, second: int, multiplier: Tensor) -> None:
             first, second = min(first, second), max(first, second)
             if first:
                 pairs[first, second] = pairs.get((first, second), 0) + p.weight * multiplier
             else:  # v^0 has the mode k = 0 only
-                alone[second] += multiplier[0, 0]
+                of_v[second, 0] += multiplier[0, 0]
 
         for j, t in enumerate(terms):
             slope = t.v * own[j]
@@ -64,28 +63,29 @@ class Combination:
                 add(t.v, t.inner - 1, t.inner * product)
                 add(t.v, t.inner + 1, -t.inner / SATURATION**2 * product)
                 continue
-            of_v[t.v - 1, j] = slope
-            of_m[t.v, j] = r[j, 0, 0] * b[0, 0] / p.volume
+            of_v[t.v - 1, t.m] += slope
+            if t.m:
+                of_m[t.v, t.m - 1] += t.m * r[j, 0, 0] * b[0, 0] / p.volume
             if t.v < filters.n_power:
-                of_v[t.v + 1, j] = -slope / SATURATION**2
+                of_v[t.v + 1, t.m] -= slope / SATURATION**2
             else:
                 assert t.m == 0
                 add(t.v // 2 + 1, t.v - t.v // 2, -slope / SATURATION**2 * torch.ones_like(b))
         if filters.site is None:
-            return cls(filters, r, of_v, of_m, alone, pairs, [], 0.0, 0.0)
+            return cls(filters, r, of_v, of_m, pairs, [], 0.0, 0.0)
         linear = -float(p.total(r[len(terms)] * filters.wiener[0, ..., 0].double() * root))
-        site = site_kernels(filters, root, r[len(terms) :])
-        return cls(filters, r, of_v, of_m, alone, pairs, site, linear, float(filters.site.pull[0]))
+        site = site_kernels(filters, root, r[len(terms)])
+        return cls(filters, r, of_v, of_m, pairs, site, linear, float(filters.site.pull[0]))
 
     def __call__(self, f: Features) -> tuple[Tensor, Tensor]:
         """sum_j R_j f_j (n, *half), and the trace (n,) float64."""
-        (scale, slopes), sums = f.scales(), f.sums().double()
-        trace = sums @ self.alone + self.linear
-        trace = trace + (scale * (sums @ self.of_v)).sum(1) + f.m_slope * (slopes * (sums @ self.of_m)).sum(1)
+        sums, powers = f.sums().double(), f.powers().double()
+        of_m = f.m_slope * ((sums @ self.of_m) * powers).sum(1)
+        trace = ((sums @ self.of_v) * powers).sum(1) + of_m + self.linear
         if f.hats.device.type == "cpu" and not f.hats.requires_grad:
             if not self.plan:
                 self.plan.append(Plan.of(self, f.m.dtype))
-            return self.plan[0](f, scale, trace)
+            return self.plan[0](f, powers, trace)
         for (first, second), multiplier in self.pairs.items():
             product = (f.hats[:, first - 1].conj() * f.hats[:, second - 1]).real
             trace = trace + (multiplier * product).sum((-1, -2))
@@ -95,17 +95,14 @@ class Combination:
 
     def _of_site(self, slopes: Tensor) -> Tensor:
         d1, d2, d3 = slopes.unbind(1)
-        first, own2, *near2, own3, near3_0, near3_1, corner, far_0, far_1, back = self.site
-        inner, outer = torch.full_like(d2, own2), torch.zeros_like(d2)
-        for axis, other, near, far, out3 in (
-            (-2, -1, near2[0], far_0, near3_0), (-1, -2, near2[1], far_1, near3_1),
-        ):  # fmt: skip
+        own, near_0, near_1, corner, far_0, far_1, back = self.site
+        outer = torch.zeros_like(d2)
+        for axis, other, near, far in ((-2, -1, near_0, far_0), (-1, -2, near_1, far_1)):
             up, down, high, low = (d.roll(way, axis) for d in (d1, d3) for way in (-1, 1))
-            inner = inner + self.pull * near * (up + down)
             across = d1.roll(-1, other) + d1.roll(1, other)
-            outer = outer + (out3 + self.pull * corner * across) * (high + low)
+            outer = outer + (near + self.pull * corner * across) * (high + low)
             outer = outer + self.pull * (far * (up * low + down * high) + back * (up * high + down * low))
-        density = first * d1 + d2 * (inner + self.pull * outer) + own3 * d3
+        density = self.pull * d2 * outer + own * d3
         return density.double().sum((-1, -2))
 
 
@@ -122,7 +119,7 @@ class Plan:
     overlap: Floats
     site: Floats
     pull: float
-    local: list[int]
+    of_m: Tensor
 
     @classmethod
     def of(cls, sums: Combination, dtype: torch.dtype) -> "Plan":
@@ -139,26 +136,25 @@ class Plan:
         other = [r[j] for j, t in enumerate(terms) if t.inner]
         mu = None
         if sums.filters.site is not None:
-            a, b, c = r[len(terms) :]
-            other += [-c, c - b, a + b]
-            mu = (-a).to(dtype)
+            other.append(r[len(terms)])
+            mu = (-r[len(terms)]).to(dtype)
         return cls(
             np.array([terms[j].v - 1 for j in local]), rows([r[j] for j in local]),
             np.arange(len(other)), rows(other), mu,
             np.array([[p - 1, q - 1] for p, q in sums.pairs], dtype=np.int64).reshape(-1, 2),
             rows(list(sums.pairs.values())), np.array(sums.site).astype(np.zeros(0, str(dtype)[6:]).dtype),
-            sums.pull, local,
+            sums.pull, torch.tensor([terms[j].m for j in local]),
         )  # fmt: skip
 
-    def __call__(self, f: Features, scale: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
-        """sum_j R_j f_j (n, *half), scale (n, n_term) of each; the rest of the trace is added to `trace`."""
+    def __call__(self, f: Features, powers: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
+        """sum_j R_j f_j (n, *half), powers (n, n_mean + 1) of m; what is left of the trace to `trace`."""
         hats, others = (torch.view_as_real(q).flatten(2).numpy() for q in (f.hats, f.others))
         if f.mu is None or self.mu is None:
             c = torch.zeros_like(f.hats[:, 0])
         else:
             c = torch.view_as_complex(torch.view_as_real(f.mu) * self.mu[..., None])
         out, total = torch.view_as_real(c).flatten(1).numpy(), trace.numpy()
-        own = scale[:, self.local].contiguous().numpy()
+        own = powers[:, self.of_m].to(f.m.dtype).numpy()
         feature_kernels.add_features(hats, self.which, self.weight, own, out)
         feature_kernels.add_features(
             others,
@@ -174,10 +170,9 @@ class Plan:
 
 
 def site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[float]:
-    """Kernels at the distances that the trace of three iterations needs; mu_i goes out with r_i."""
+    """Kernels at the distances that the trace of three iterations needs; mu_3 goes out with r (*half)."""
     p, table = filters.momenta, filters.site
     assert table is not None
-    outs = {3: r[0] + r[1], 2: r[2] - r[1], 1: -r[2]}
     own = table.own[0].double() * root
     field = own + table.pull[0].double() * p.expand(4 - p.khat2) * filters.wiener[0, ..., 0].double() * root
 
@@ -185,8 +180,4 @@ def site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[float]:
         kernel = p.fields(multiplier + 0j) / math.sqrt(p.volume)
         return [float(kernel[i % p.shape[0], j % p.shape[1]]) for i, j in places]
 
-    here, near = (0, 0), ((1, 0), (0, 1))
-    return [
-        *at(outs[1] * field, here), *at(outs[2] * own, here), *at(outs[2] * field, *near),
-        *at(outs[3] * own, here, *near), *at(outs[3] * field, (1, 1), (2, 0), (0, 2), here),
-    ]  # fmt: skip
+    return [*at(r * own, (0, 0), (1, 0), (0, 1)), *at(r * field, (1, 1), (2, 0), (0, 2), (0, 0))]

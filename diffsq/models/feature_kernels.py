@@ -14,18 +14,21 @@ from lattice.arrays import Floats, Integers
 @njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})  # type: ignore[untyped-decorator]
 def iterate(
     x: Floats, mu: Floats, cubics: Floats, own: float, pull: float, cell: float,
-    means: Floats, first: int, slopes: Floats,
+    means: Floats, slopes: Floats,
 ) -> None:  # fmt: skip
-    """Fill means[:, first:] and slopes (n, 3, L0, L1) from x and mu (n, L0, L1); cubics (4, n_cell + 1)."""
+    """Fill means[:, -1] by mu_3, slopes (n, 3, L0, L1) from x and mu (n, L0, L1); cubics (4, n_cell + 1)."""
     n, rows, columns = x.shape
+    turns = slopes.shape[1]
     last = x.dtype.type(cubics.shape[1] - 1)
     for s in prange(n):
         y = np.empty(columns, dtype=x.dtype)
-        for turn in range(slopes.shape[1]):
-            before = mu[s] if turn == 0 else means[s, first + turn - 1]
+        between = np.empty((2, rows, columns), dtype=x.dtype)
+        for turn in range(turns):
+            before = mu[s] if turn == 0 else between[turn % 2]
+            after = means[s, -1] if turn + 1 == turns else between[1 - turn % 2]
             for i in range(rows):
                 up, down = before[i - 1 if i else rows - 1], before[i + 1 if i + 1 < rows else 0]
-                here, mean, slope = before[i], means[s, first + turn, i], slopes[s, turn, i]
+                here, mean, slope = before[i], after[i], slopes[s, turn, i]
                 y[0] = here[columns - 1] + here[1 % columns]
                 for j in range(1, columns - 1):
                     y[j] = here[j - 1] + here[j + 1]
@@ -45,8 +48,8 @@ def iterate(
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=True)  # type: ignore[untyped-decorator]
 def site_trace(slopes: Floats, k: Floats, pull: float, out: Floats) -> None:
-    """Add to out (n,) float64 the trace of the site features, from slopes (n, 3, L0, L1) and the kernels k
-    (11,) of `features.site_kernels`."""
+    """Add to out (n,) float64 the trace of mu_3, from slopes (n, 3, L0, L1) and the kernels k (7,) of
+    `combination.site_kernels`."""
     n, _, rows, columns = slopes.shape
     for s in prange(n):
         d1, d2, d3 = slopes[s, 0], slopes[s, 1], slopes[s, 2]
@@ -60,12 +63,11 @@ def site_trace(slopes: Floats, k: Floats, pull: float, out: Floats) -> None:
                 right, left = j + 1 if j + 1 < columns else 0, j - 1 if j else columns - 1
                 a, b, c, d = a1[j], b1[j], o1[right], o1[left]
                 p, q, r, w = a3[j], b3[j], o3[right], o3[left]
-                inner = k[1] + pull * (k[2] * (a + b) + k[3] * (c + d))
-                outer = (k[5] + pull * k[7] * (c + d)) * (p + q) + (k[6] + pull * k[7] * (a + b)) * (r + w)
+                outer = (k[1] + pull * k[3] * (c + d)) * (p + q) + (k[2] + pull * k[3] * (a + b)) * (r + w)
                 outer += pull * (
-                    k[8] * (a * q + b * p) + k[9] * (c * w + d * r) + k[10] * (a * p + b * q + c * r + d * w)
+                    k[4] * (a * q + b * p) + k[5] * (c * w + d * r) + k[6] * (a * p + b * q + c * r + d * w)
                 )
-                part += k[0] * o1[j] + o2[j] * (inner + pull * outer) + k[4] * o3[j]
+                part += pull * o2[j] * outer + k[0] * o3[j]
             total += part
         out[s] += total
 

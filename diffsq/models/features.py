@@ -4,7 +4,7 @@ With one normal coordinate per momentum, x(k) = sqrt(G + sigma^2) y(k), u = W x 
 deviation, v = 3 tanh(u/3), m = 3 tanh(mean(u)/3), K the covariance C of the Wiener posterior as a circulant
 filter, K(0) no more than at all other k, the features f_j are
 
-    v^a m^b      v^a (K*v^c)      mu_3 - mu, mu_3 - mu_2, mu_2 - mu_1 of the site posterior      zero mode
+    v^a m^b      v^a (K*v^c)      mu_3 - mu of the site posterior      zero mode
 
 v^2 (K*v^3) is the tree diagram of second order of E[phi|x] in the quartic coupling; for any local potential U
 the tree is U''(v) (K*U'(v)), of which further powers are taken.
@@ -29,7 +29,6 @@ from diffsq.models.momentum import Momenta
 from diffsq.models.site import SiteTable
 
 SATURATION = 3.0  # features are flat beyond this many standard deviations of u: thin tails cost forward ESS
-N_SITE = 3
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,11 @@ class Filters:
     centre: float
 
     @property
+    def n_mean(self) -> int:
+        """Powers of m that the terms need."""
+        return max(t.m for t in self.terms)
+
+    @property
     def n_power(self) -> int:
         """Powers of v that the terms and their traces need."""
         return max(max(t.v, t.inner) + (t.inner > 0) for t in self.terms)
@@ -98,8 +102,8 @@ class Features:
     """The features of noisy fields xk (n, *half), complex.
 
     v (n, n_power, *shape) are v, v^2, ...; hats (n, n_power, *half) these in momentum space; others
-    (n, n_tree + 3, *half) the trees and mu_1, mu_2, mu_3, mu (n, *half) the first guess of
-    the site posterior, slopes (n, 3, *shape) dm/dy of its iterations, both None without one.
+    (n, n_tree + 1, *half) the trees and mu_3 of the site posterior, mu (n, *half) its first guess, slopes
+    (n, 3, *shape) dm/dy of its iterations, both None without one.
     """
 
     def __init__(self, filters: Filters, xk: Tensor) -> None:
@@ -127,7 +131,7 @@ class Features:
             x, mu = x + centre, mu + centre
             wiener[..., 0, 0] += centre * math.sqrt(p.volume)
         self.mu = wiener
-        others, self.slopes = filters.site.iterate(x, mu, products_of(pairs, N_SITE))
+        others, self.slopes = filters.site.iterate(x, mu, products_of(pairs, 1))
         self.others = p.modes(others)
 
     def sums(self) -> Tensor:
@@ -136,28 +140,22 @@ class Features:
         found = self.hats[:, :, 0, 0].real * math.sqrt(p.volume)
         return torch.cat([torch.full_like(found[:, :1], p.volume), found], 1)
 
-    def scales(self) -> tuple[Tensor, Tensor]:
-        """m^m and m m^(m-1) of each term: (n, n_term) each."""
-        terms, powers = self.filters.terms, [torch.ones_like(self.m)]
-        for _ in range(max(t.m for t in terms)):
-            powers.append(powers[-1] * self.m)
-        slopes = [t.m * powers[t.m - 1] if t.m else torch.zeros_like(self.m) for t in terms]
-        return torch.stack([powers[t.m] for t in terms], 1), torch.stack(slopes, 1)
+    def powers(self) -> Tensor:
+        """m^b, b = 0 ... n_mean: (n, n_mean + 1)."""
+        return self.m[:, None] ** torch.arange(self.filters.n_mean + 1, device=self.m.device)
 
     def stack(self) -> Tensor:
-        """All features but that of the zero mode, (n, n_term + 3, *half)."""
-        scales, trees = self.scales()[0], iter(self.others.unbind(1))
+        """All features but that of the zero mode, (n, n_term + 1, *half)."""
+        powers, trees = self.powers()[:, :, None, None], iter(self.others.unbind(1))
         found = [
-            next(trees) if t.inner else scales[:, j, None, None] * self.hats[:, t.v - 1]
-            for j, t in enumerate(self.filters.terms)
+            next(trees) if t.inner else powers[:, t.m] * self.hats[:, t.v - 1] for t in self.filters.terms
         ]
         if self.mu is None:
-            return torch.stack([*found, *[torch.zeros_like(found[0])] * N_SITE], 1)
-        one, two, three = trees
-        return torch.stack([*found, three - self.mu, three - two, two - one], 1)
+            return torch.stack([*found, torch.zeros_like(found[0])], 1)
+        return torch.stack([*found, next(trees) - self.mu], 1)
 
     def combine(self, a: Tensor) -> Tensor:
-        """sum_j a_j f_j, a (m, n_term + 3, *half) -> (n, *half)."""
+        """sum_j a_j f_j, a (m, n_term + 1, *half) -> (n, *half)."""
         return (a * self.stack()).sum(1)
 
 

@@ -23,8 +23,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from diffsq.models.blocks import Fields, block_size, drawn, slices, zero_modes
-from diffsq.models.features import N_SITE, ODD, SECTOR, Features, Filters, twice
-from diffsq.models.momentum import Momenta
+from diffsq.models.features import ODD, SECTOR, Features, Filters, twice
+from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.normal_kernel import normal_sums
 from diffsq.models.protocol import Noise
 from diffsq.models.site import N_CELLS, SitePosterior, SiteTable
@@ -32,11 +32,11 @@ from diffsq.models.spline import cardinal
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
 
-VERSION = 3  # of what fits make of given data, tables of sites and zero mode too: raise it with any change
+VERSION = 4  # of what fits make of given data, tables of sites and zero mode too: raise it with any change
 RIDGE = 1e-5
 CHUNK = 1024, 2**18  # fields, and sites, of a block at most
 N_SMOOTH_K = 6  # polynomials in ln(1 + k^2): free coefficients of every k would fit the noise of the data
-SMOOTH_SIGMA = 0.35  # noise levels closer than this in ln sigma share their data in a fit
+N_SMOOTH_SIGMA = 12  # polynomials in ln sigma, likewise
 ROUNDING = 1e-10  # a feature with less than this fraction of the strongest one's power is absent
 
 
@@ -53,7 +53,7 @@ class RegressionBase(nn.Module):
         super().__init__()
         self.momenta, self.sector = momenta, sector
         self.terms = SECTOR if sector else ODD
-        self.n_feature = len(self.terms) + N_SITE + 1
+        self.n_feature = len(self.terms) + 2  # of the site posterior, and of the zero mode
         self.zero_mode = ZeroModeDenoiser(symmetric=not sector)
         self.site = SitePosterior(n_sigma)
         n_class = momenta.n_class
@@ -179,13 +179,7 @@ class RegressionBase(nn.Module):
                 total = total + self._sums(fields, grad(fields + self.centre), eps[part], log_sigma.exp())
             sums.append(total / n)
             done()
-        found = torch.stack(sums)
-        for node in range(len(self.log_sigma)):
-            away = (self.log_sigma - self.log_sigma[node]).abs()
-            # never one-sided, which would bias the couplings that the score knows at the smallest sigma
-            width = min(SMOOTH_SIGMA, float(torch.minimum(away[0], away[-1])) + 1e-3)
-            weight = (1 - away / width).clamp_min(0)
-            self._solve(node, torch.einsum("s,s...->...", weight / weight.sum(), found), found[node])
+        self._solve(torch.stack(sums))
 
     def fit_zero_mode(self, phi: Fields, chunk: int) -> None:
         """The table of the zero mode, from those of the training fields."""
@@ -220,39 +214,57 @@ class RegressionBase(nn.Module):
             rearrange(rows @ rows.mT, "(k0 k1) i j -> i j k0 k1", k1=p.index.shape[1])
         ).movedim(-1, 0)
 
-    def _solve(self, node: int, near: Tensor, here: Tensor) -> None:
-        """Coefficients of a node: of k = 0 on its own, of all other modes as polynomials in ln(1 + k^2).
+    def _solve(self, sums: Tensor) -> None:
+        """Coefficients from `_sums` of all nodes: of k = 0 on its own, of all other modes as polynomials in
+        ln(1 + k^2), and both as polynomials in ln sigma.
 
-        near, here: sums of `_sums` around and at the node. The weight of a mode in the joint fit is its
-        weight in the path KL, W(k). The control variate's coefficient is fitted as its deviation from 1, its
-        value for a free field: exact there.
+        The weight of a mode is its weight in the path KL, W(k). The control variate's coefficient is fitted
+        as its deviation from 1, its value for a free field: exact there.
         """
-        p, a, b = self.momenta, near[:, :-1, :-1], near[:, :-1, -1]
-        w, _ = self.wiener(self.log_sigma[node].exp()[None])
+        p = self.momenta
+        w, _ = self.wiener(self.log_sigma.exp())
+        nodes = torch.linspace(-1, 1, len(sums), dtype=sums.dtype, device=sums.device)
+        r = chebyshev(nodes, min(N_SMOOTH_SIGMA, len(sums)))
         t = p.chebyshev(N_SMOOTH_K)[:, 1:]
-        power = p.multiplicity[1:] * w[0, 1:]
-        big_a = torch.einsum("k,pk,qk,kij->piqj", power, t, t, a[1:])
-        big_b = torch.einsum("k,pk,ki->pi", power, t, b[1:])
-        n = big_b.numel()
-        joint = least_squares(big_a.reshape(n, n), big_b.flatten()).reshape(big_b.shape)
-        solution = torch.cat([least_squares(a[0], b[0])[None], torch.einsum("pk,pi->ki", t, joint)])
-        coefficients, matrix = solution[:, :-1], here[:, :-2, :-2]
-        self.coefficients[node] = coefficients
-        self.beta[node] = 1 + solution[:, -1]
-        side = here[:, :-2, -2] + here[:, :-2, -1]  # of the target itself
-        fitted = torch.einsum("ki,kij,kj->k", coefficients, matrix, coefficients)
-        self.explained[node] = 2 * (coefficients * side).sum(1) - fitted
+        solution = torch.cat(
+            [
+                smooth_solution(sums[:, :1], w[:, :1], r, t.new_ones(1, 1)),
+                smooth_solution(sums[:, 1:], p.multiplicity[1:] * w[:, 1:], r, t),
+            ],
+            1,
+        )
+        coefficients, matrix = solution[..., :-1], sums[..., :-2, :-2]
+        self.coefficients.copy_(coefficients)
+        self.beta.copy_(1 + solution[..., -1])
+        side = sums[..., :-2, -2] + sums[..., :-2, -1]  # of the target itself
+        fitted = torch.einsum("ski,skij,skj->sk", coefficients, matrix, coefficients)
+        self.explained.copy_(2 * (coefficients * side).sum(-1) - fitted)
+
+
+def smooth_solution(sums: Tensor, weight: Tensor, r: Tensor, t: Tensor) -> Tensor:
+    """Least squares over nodes and modes at once, of coefficients sum_pq r_q(node) t_p(k) c_pqi in units of
+    feature i's size at the node: (n_sigma, n_mode, n).
+
+    sums (n_sigma, n_mode, n + 1, n + 1) with the right-hand side last, weight (n_sigma, n_mode) of each,
+    r (n_r, n_sigma), t (n_t, n_mode).
+    """
+    a, b = sums[..., :-1, :-1], sums[..., :-1, -1]
+    size = torch.einsum("sk,skii->si", weight / weight.sum(1, keepdim=True), a)
+    # a feature of next to no power (the last steps of the site posterior at small sigma) is only rounding,
+    # different on every machine: it must get no coefficient, not a huge one
+    unit = torch.where(size > ROUNDING * size.amax(1, keepdim=True), size, math.inf).rsqrt()
+    big_a = torch.einsum("sk,pk,qk,skij->spiqj", weight, t, t, a) * unit[:, None, :, None, None]
+    big_b = torch.einsum("sk,pk,ski->spi", weight, t, b) * unit[:, None]
+    n = r.shape[0] * big_b[0].numel()
+    whole = torch.einsum("as,bs,spiqj->apibqj", r, r, big_a * unit[:, None, None, None]).reshape(n, n)
+    c = least_squares(whole, torch.einsum("as,spi->api", r, big_b).flatten())
+    return torch.einsum("as,pk,si,api->ski", r, t, unit, c.reshape(len(r), *big_b.shape[1:]))
 
 
 def least_squares(a: Tensor, b: Tensor) -> Tensor:
-    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a small ridge.
-
-    A feature of next to no power (the last steps of the site posterior at small sigma) is only rounding,
-    different on every machine: it must get no coefficient, not a huge one.
-    """
+    """Solution of a x = b, (n, n) and (n,), the regressors scaled to unit power, with a small ridge."""
     power = a.diagonal()
-    present = power > ROUNDING * power.max()
-    scale = torch.where(present, power, math.inf).sqrt()
+    scale = torch.where(power > 0, power, math.inf).sqrt()
     ridge = RIDGE * torch.eye(len(a), dtype=a.dtype, device=a.device)
     solution: Tensor = torch.linalg.solve(a / scale[:, None] / scale + ridge, b / scale) / scale
     return solution

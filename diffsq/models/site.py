@@ -102,32 +102,30 @@ class SiteTable:
         return torch.copysign(value, y), slope
 
     def iterate(self, x: Tensor, mu: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu_1, mu_2, mu_3 behind the fields `before`, (n, k + 3, L0, L1), and dm/dy of each, (n, 3, L0, L1).
+        """mu_3 behind the fields `before`, (n, k + 1, L0, L1), and dm/dy of all iterations, (n, 3, L0, L1).
 
-        x, first guess mu (n, L0, L1). before (n, k + 3, L0, L1) with room for three more, but none,
+        x, first guess mu (n, L0, L1). before (n, k + 1, L0, L1) with room for one more, but none,
         (n, k, L0, L1), where gradients are wanted.
         """
         given = mu.requires_grad or x.requires_grad
         if before is None:
-            before = x.new_empty(len(x), 0 if given else N_ITERATIONS, *x.shape[1:])
+            before = x.new_empty(len(x), 0 if given else 1, *x.shape[1:])
         if x.device.type == "cpu" and len(self.cubics) == 1 and not given:
             return self._compiled(x, mu, before)
         own, pull = (q[:, None, None] for q in (self.own, self.pull))
-        first, means, slopes = own * x, list[Tensor](), list[Tensor]()
+        first, slopes = own * x, list[Tensor]()
         for _ in range(N_ITERATIONS):
             mu, slope = self.look_up(torch.addcmul(first, pull, neighbours(mu)))
-            means.append(mu)
             slopes.append(slope)
-        k = before.shape[1] - (0 if given else N_ITERATIONS)
-        return torch.cat([before[:, :k], torch.stack(means, 1)], 1), torch.stack(slopes, 1)
+        k = before.shape[1] - (0 if given else 1)
+        return torch.cat([before[:, :k], mu[:, None]], 1), torch.stack(slopes, 1)
 
     def _compiled(self, x: Tensor, mu: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
         slopes = x.new_empty(len(x), N_ITERATIONS, *x.shape[1:])
-        first = room.shape[1] - N_ITERATIONS
         arrays = [q.contiguous().numpy() for q in (x, mu, self.cubics[0].T)]
         real = arrays[0].dtype.type  # of one type with the arrays, or the loops are of another
         numbers = [real(q) for q in (self.own.item(), self.pull.item(), self.cell)]
-        feature_kernels.iterate(*arrays, *numbers, room.numpy(), first, slopes.numpy())
+        feature_kernels.iterate(*arrays, *numbers, room.numpy(), slopes.numpy())
         return room, slopes
 
 

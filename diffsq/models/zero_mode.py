@@ -17,15 +17,17 @@ import torch
 from torch import Tensor, nn
 
 TWO_PEAKS = 0.7
-BEYOND = 1.2  # range of the zero mode's histogram, over the largest |z| seen
+BEYOND = 1.2  # range of the zero mode's table, over the largest |z| seen
+NEWTON = 50
 EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
+N_POWERS = 8  # polynomials of ln P(z), of z^2 or of z: P(M) is e^{-V U(M)}, U smooth, its tails unseen
 
 
 class ZeroModeDenoiser(nn.Module):
-    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the histogram of z in the training ensemble.
+    """E[z | z + sigma eps] for z = sqrt(V) M alone, from the law of z in the training ensemble.
 
-    `symmetric`: of z and -z. Bins of width h are smoothed to Gaussians of variance h^2, for which the
-    posterior mean is closed-form.
+    `symmetric`: of z and -z. ln P is the polynomial of largest likelihood; its values in bins of width h are
+    taken as Gaussians of variance h^2, for which the posterior mean is closed-form.
     """
 
     def __init__(self, n_bins: int = 200, symmetric: bool = True) -> None:
@@ -36,14 +38,16 @@ class ZeroModeDenoiser(nn.Module):
         self.width2 = nn.Buffer(torch.ones((), dtype=torch.float64))
 
     def fit(self, z: Tensor) -> None:
-        """Set the histogram from the zero modes z (n,) of the training fields."""
+        """Set the table from the zero modes z (n,) of the training fields."""
         n_bins = len(self.centre)
         top = BEYOND * float(z.abs().max())
         width = 2 * top / n_bins
-        seen = torch.cat([z, -z]) if self.symmetric else z
-        counts = torch.histc(seen.double(), n_bins, -top, top) + EMPTY_BIN
+        counts = torch.histc(z.double(), n_bins, -top, top)
+        if self.symmetric:
+            counts = (counts + counts.flip(0)) / 2
         self.centre.copy_((torch.arange(n_bins, dtype=torch.float64) + 0.5) * width - top)
-        self.log_p.copy_(torch.log(counts / counts.sum()))
+        p = most_likely(counts.cpu(), 2 if self.symmetric else 1) + EMPTY_BIN / float(counts.sum())
+        self.log_p.copy_((p / p.sum()).log())
         self.width2.fill_(width**2)
 
     def two_peaks(self) -> bool:
@@ -84,6 +88,33 @@ class ZeroModeDenoiser(nn.Module):
             return mean, (w * (inside - mean[:, None]) ** 2).sum(1) + within
 
         return ZeroModePosterior(q, *mean_variance(minor), mean_variance(p - minor)[1], mean_variance(p)[1])
+
+
+def most_likely(counts: Tensor, step: int) -> Tensor:
+    """The law p (n_bins,) with ln p a polynomial in the bins of largest likelihood, by Newton's method.
+
+    counts (n_bins,); of the N_POWERS lowest multiples of `step` as powers. The likelihood is concave.
+    """
+    n_bins = len(counts)
+    at = (torch.arange(n_bins, dtype=torch.float64) + 0.5) * 2 / n_bins - 1
+    t = torch.stack([torch.cos(step * j * torch.arccos(at)) for j in range(1, N_POWERS + 1)])  # Chebyshev's
+    seen = counts / counts.sum()
+    a = t.new_zeros(N_POWERS)
+
+    def law(a: Tensor) -> tuple[Tensor, float]:
+        log_p = torch.log_softmax(a @ t, 0)
+        return log_p.exp(), float(seen @ log_p)
+
+    p, likelihood = law(a)
+    for _ in range(NEWTON):
+        away = t - (t @ p)[:, None]
+        slope = t @ (seen - p)
+        ridge = 1e-12 * torch.eye(N_POWERS, dtype=t.dtype)
+        move, part = torch.linalg.solve((away * p) @ away.T + ridge, slope), 1.0
+        while (found := law(a + part * move))[1] < likelihood and part > 1e-3:
+            part /= 2
+        a, (p, likelihood) = a + part * move, found
+    return p
 
 
 @dataclass

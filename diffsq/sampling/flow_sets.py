@@ -28,7 +28,7 @@ from lattice.files import canonical_json, sha256_text
 from lattice.statistics.weights import log_moments
 
 STEP = 0.22  # in ln sigma
-SITES = 2**16  # of the fields that go through a flow together: what fits a processor's cache
+GROUP = 128, 3 * 2**15  # fields, and sites, that go through a flow together: a processor's cache holds them
 N_CHOICE = 256  # held-out fields that decide between two start laws
 N_HALF = 512  # samples that are drawn again in steps of half the size
 HALF = "half"
@@ -43,7 +43,7 @@ def in_groups(function: Callable[..., tuple[Tensor, ...]], *arrays: Tensor) -> t
 
     So the numbers of a field are the same bits whatever else is asked for.
     """
-    size = block_size(tuple(arrays[0].shape[1:]), 64, SITES)
+    size = block_size(tuple(arrays[0].shape[1:]), *GROUP)
     found = []
     for rows in slices(len(arrays[0]), size):
         parts = [a[rows] for a in arrays]

@@ -76,10 +76,11 @@ class Leg:
 
 def moved(state: State, h: float, slopes: list[tuple[float, State]]) -> State:
     """state + h sum of weight slope."""
-    y, total = state
+    move, change = (torch.zeros_like(q) for q in slopes[0][1])
     for weight, (dy, dtrace) in slopes:
-        y, total = y.add(dy, alpha=h * weight), total.add(dtrace, alpha=h * weight)
-    return y, total
+        move.add_(dy, alpha=weight)  # in the precision of the velocity, which it does not exceed
+        change.add_(dtrace, alpha=weight)
+    return state[0].add(move, alpha=h), state[1].add(change, alpha=h)
 
 
 def runge_kutta(leg: Leg, half: int, way: int, state: State, first: State) -> State:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffsq.models.features import ODD
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.momentum import Momenta, propagator
-from diffsq.models.regression import N_SMOOTH_K, RIDGE, RegressionBase, least_squares
+from diffsq.models.momentum import Momenta, chebyshev, propagator
+from diffsq.models.regression import N_SMOOTH_K, RIDGE, RegressionBase, smooth_solution
 from diffsq.sampling.lattice_path import ReversePath
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.exact.scalar import free_propagator
@@ -192,7 +192,10 @@ def test_a_feature_that_is_only_rounding_gets_no_coefficient(
     p, own = base.momenta, base.n_feature - 1
     rows = white((4,), 100, 1) * torch.tensor([1.0, 30.0, 1e-7, 1e-3], dtype=torch.float64)
     a, b = rows.T @ rows, rows.T @ (rows.sum(1) + white((), 100, 2))
-    found = least_squares(a, b)
+    sums = torch.zeros(1, 1, 5, 5, dtype=torch.float64)
+    sums[0, 0, :4, :4], sums[0, 0, :4, 4] = a, b
+    one = torch.ones(1, 1, dtype=torch.float64)
+    found = smooth_solution(sums, one, one, one)[0, 0]
     assert found[2] == 0
     known = torch.linalg.solve(a[[0, 1, 3]][:, [0, 1, 3]], b[[0, 1, 3]])
     size = a.diagonal()[[0, 1, 3]].sqrt()
@@ -208,6 +211,31 @@ def test_a_feature_that_is_only_rounding_gets_no_coefficient(
 
 
 # regression ------------------------------------------------------------------------------------------------
+
+
+def test_nodes_and_modes_of_one_joint_fit() -> None:
+    """Coefficients that are polynomials in both, in units of a feature's size at the node, are found exactly,
+    and noise of the data is shared by all nodes: an own fit of each has more of it."""
+    n_node, n_mode, n_r, n_t, n = 10, 7, 3, 2, 400
+    r, t = (chebyshev(torch.linspace(-1, 1, m).double(), k) for m, k in ((n_node, n_r), (n_mode, n_t)))
+    size = torch.logspace(0, -4, n_node).double()[:, None] * torch.tensor([1.0, 30.0])
+    known = torch.einsum("as,pk,api->ski", r, t, white((n_r, n_t, 2), 1, 1)[0]) / size[:, None]
+    x = white((n_node, n_mode, 2), n, 2)
+    x = x / x.square().mean((0, 2), keepdim=True).sqrt() * size[:, None]
+    errors = []
+    for noise in (0.0, 0.5):
+        y = (x * known).sum(-1) + noise * white((n_node, n_mode), n, 3)
+        rows = torch.cat([x, y[..., None]], -1)
+        sums = torch.einsum("nski,nskj->skij", rows, rows) / n
+        for basis in ((r, t), (torch.eye(n_node).double(), torch.eye(n_mode).double())):
+            found = smooth_solution(sums, torch.ones(n_node, n_mode).double(), *basis)
+            errors.append(float(((found - known) * size[:, None]).square().mean()))
+    assert errors[0] < 10 * RIDGE**2
+    own, joint = errors[3], errors[2]
+    # 6 numbers of a feature are fitted to 70 cells of them, instead of 70
+    assert 0.5 < own / joint * 6 / 70 < 2
+    wrong = smooth_solution(sums, torch.ones(n_node, n_mode).double(), r[:2], t)
+    assert float(((wrong - known) * size[:, None]).square().mean()) > 10 * joint
 
 
 def test_tables_are_splines_in_ln_sigma() -> None:
