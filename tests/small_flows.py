@@ -57,7 +57,7 @@ def spoilt(base: RegressionBase, size: float = 0.1) -> RegressionBase:
     That of a Gaussian field: weak features have large coefficients, which say nothing.
     """
     bad, p = deepcopy(base), base.momenta
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(3)
     change = size * torch.randn(bad.n_feature, generator=generator, dtype=torch.float64)
     white = noise_of("spoilt", 256, p.shape)(0)
     for node, sigma in enumerate(base.log_sigma.exp()):

@@ -22,7 +22,8 @@ class Momenta(nn.Module):
     (..., *half).
 
     Attributes: `index` (*half) class of each mode, `weight` (*half) 1 or 2, `multiplicity` (n_class,)
-    number of real degrees of freedom, `khat2` (n_class,) lattice momentum squared, sum_mu 4 sin^2(k_mu/2).
+    number of real degrees of freedom, `khat2`, `khat4` (n_class,) sums over mu of powers 1 and 2 of the
+    lattice momentum squared, 4 sin^2(k_mu/2).
 
     >>> p = Momenta((4, 4))
     >>> int(p.multiplicity.sum()), p.n_class
@@ -37,7 +38,7 @@ class Momenta(nn.Module):
         half = (*shape[:-1], shape[-1] // 2 + 1)
         steps = torch.stack(torch.meshgrid(*[torch.arange(n) for n in half], indexing="ij"), -1)
         steps = torch.minimum(steps, torch.tensor(shape) - steps)  # |n_mu| of each mode
-        khat2 = (4 * torch.sin(math.pi * steps.double() / torch.tensor(shape)) ** 2).sum(-1)
+        khat2 = 4 * torch.sin(math.pi * steps.double() / torch.tensor(shape)) ** 2
         representative = steps.clone()
         for length in set(shape):
             axes = [mu for mu, extent in enumerate(shape) if extent == length]
@@ -50,7 +51,9 @@ class Momenta(nn.Module):
         self.n_class = len(labels)
         self.index, self.weight = nn.Buffer(index.reshape(half)), nn.Buffer(weight)
         self.multiplicity = nn.Buffer(self.class_sum(weight))
-        self.khat2 = nn.Buffer(self.class_sum(weight * khat2) / self.multiplicity)
+        self.khat2, self.khat4 = (
+            nn.Buffer(self.class_sum(weight * (khat2**n).sum(-1)) / self.multiplicity) for n in (1, 2)
+        )
 
     def chebyshev(self, n: int) -> Tensor:
         """T_0 ... T_{n-1} of ln(1 + k^2), mapped to [-1, 1]: (n, n_class)."""
@@ -117,6 +120,26 @@ def propagator(momenta: Momenta, phi: Fields, chunk: int | None = None) -> Tenso
     chunk = chunk or block_size(momenta.shape, 4096, 2**20)
     blocks = [momenta.power(part).sum(0) for part in split(phi, chunk)]
     return torch.stack(blocks).sum(0) / len(phi)
+
+
+N_SMOOTH_G = 12  # polynomials in ln k^2
+
+
+def smooth_propagator(momenta: Momenta, g: Tensor) -> Tensor:
+    """A measured G(k) > 0 (n_class,) without most of its noise, which costs n_class/2n nats of n fields.
+
+    Away from k = 0, which stays, ln k^2 G is the least-squares polynomial in ln k^2 plus a multiple of
+    sum_mu k_mu^4/k^2 (all in lattice momenta), classes weighted by their multiplicity. Where there are fewer
+    than twice as many classes as coefficients, g is returned as it is.
+    """
+    if momenta.n_class < 2 * (N_SMOOTH_G + 1):
+        return g
+    k2, weight = momenta.khat2[1:], momenta.multiplicity[1:].sqrt()
+    x = k2.log()
+    rows = chebyshev((2 * (x - x.min()) / (x.max() - x.min()) - 1).clamp(-1, 1), N_SMOOTH_G)
+    rows = torch.cat([rows, momenta.khat4[None, 1:] / k2])
+    solution = torch.linalg.lstsq((rows * weight).T, ((g[1:] * k2).log() * weight)[:, None]).solution
+    return torch.cat([g[:1], (rows.T @ solution)[:, 0].exp() / k2])
 
 
 N_SHELLS = 6

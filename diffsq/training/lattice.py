@@ -17,7 +17,7 @@ from diffsq.models import lattice, regression
 from diffsq.models.blocks import Fields, KeyedNoise, Mapped, Rows, largest, zero_modes
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.momentum import propagator
+from diffsq.models.momentum import propagator, smooth_propagator
 from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import Symmetry
 from diffsq.training.checkpoint import read_lines
@@ -162,7 +162,7 @@ class Training:
 
     def _set_levels(self, base: RegressionBase) -> None:
         sde = self.config.sde
-        g = propagator(base.momenta, Mapped(self.phi, base.of_sector))
+        g = smooth_propagator(base.momenta, propagator(base.momenta, Mapped(self.phi, base.of_sector)))
         sigma_max = 2 * math.sqrt(float(g.max() if base.sector else g[0]))
         if not base.sector:
             sigma_max = sde.sigma_max or sigma_max

@@ -11,7 +11,7 @@ import torch
 from fields import free_fields, hessian, white
 from scipy.stats import multivariate_normal
 
-from diffsq.models.momentum import Momenta, propagator
+from diffsq.models.momentum import N_SMOOTH_G, Momenta, propagator, smooth_propagator
 from lattice.actions.phi4 import FreeScalar
 from lattice.exact.scalar import free_propagator
 
@@ -150,3 +150,33 @@ def test_propagator_keeps_the_mean_and_ignores_the_chunks() -> None:
     zero = torch.tensor(2.0) ** 2 * p.volume + 2 * 2.0 * x.mean(0).sum()
     torch.testing.assert_close(shifted[0], zero.double(), rtol=1e-10, atol=0)
     assert shifted[1:].abs().max() < 1e-12
+
+
+def nats(p: Momenta, g: torch.Tensor, known: torch.Tensor) -> float:
+    """KL(known || g) of Gaussian fields, k = 0 left out."""
+    ratio = known / g
+    return float(0.5 * (p.multiplicity * (ratio - 1 - ratio.log()))[1:].sum())
+
+
+@pytest.mark.parametrize(("shape", "m2"), [((32, 32), 0.01), ((32, 32), 1.0), ((64, 8), 0.05)])
+def test_a_smooth_propagator_has_less_noise(shape: tuple[int, ...], m2: float) -> None:
+    """n_class/2n nats of noise for n fields become those of as many numbers as are fitted."""
+    p, n = Momenta(shape), 400
+    known = 1 / (m2 + p.khat2 + 0.1 * p.khat4)
+    assert nats(p, smooth_propagator(p, known), known) < 1e-3
+    raw, smooth = [], []
+    for seed in range(8):
+        g = propagator(p, p.colour(white(shape, n, seed), known))
+        raw.append(nats(p, g, known))
+        smooth.append(nats(p, smooth_propagator(p, g), known))
+        assert smooth_propagator(p, g)[0] == g[0]
+    assert np.mean(raw) == pytest.approx((p.n_class - 1) / (2 * n), rel=0.3)
+    assert np.mean(smooth) == pytest.approx((N_SMOOTH_G + 1) / (2 * n), rel=0.6)
+    wrong = smooth_propagator(p, known * torch.where(p.khat2 > 2, 1.5, 1.0))  # no polynomial
+    assert nats(p, wrong, known) > 10 * np.mean(raw)
+
+
+def test_few_classes_are_left_as_they_are() -> None:
+    p = Momenta((8, 8))
+    g = 1 / (0.1 + p.khat2)
+    assert smooth_propagator(p, g) is g

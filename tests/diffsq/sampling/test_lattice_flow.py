@@ -181,7 +181,7 @@ def drawn(flow: LatticeFlow, action: ScalarPhi4, n: int, stream: str = "draw") -
 
 
 def test_a_bad_score_costs_efficiency_never_correctness() -> None:
-    flow = LatticeFlow(spoilt(flow_base(SHAPE, TWO), 0.3), 24)
+    flow = LatticeFlow(spoilt(flow_base(SHAPE, TWO), 0.15), 24)
     phi, log_w = drawn(flow, TWO, 4000)
     exact, (value, error), pulls = truth(), ln_z(log_w.numpy()), []
     assert abs(value - exact.ln_z) < 4 * error
