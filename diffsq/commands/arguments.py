@@ -103,8 +103,8 @@ WORDS = {
     "chain": (
         "a Markov chain of diffusion moves, HMC and clusters",
         "Cycles the moves of the config's `chain` section, with the model and the path of a "
-        "finished run: independence Metropolis on whole paths, noise and denoise (of blocks: on lattices "
-        "larger than the run's own), HMC, Wolff clusters, overrelaxation. Exact for any model. Writes "
+        "finished run: independence and latent moves of its flow or paths, noise and denoise (of blocks: on "
+        "lattices larger than its own), HMC, Wolff clusters, overrelaxation. Exact for any model. Writes "
         "RUN/chain, an ordinary ensemble, and prints acceptance and tau_int; an interrupted chain resumes.",
         "diffsq chain demo --set chain.moves=[denoise,hmc] chain.depth=2 chain.n_steps=1000",
     ),

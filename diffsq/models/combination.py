@@ -119,7 +119,7 @@ class Plan:
     overlap: Floats
     site: Floats
     pull: float
-    of_m: Tensor
+    means: Tensor
 
     @classmethod
     def of(cls, sums: Combination, dtype: torch.dtype) -> "Plan":
@@ -154,7 +154,7 @@ class Plan:
         else:
             c = torch.view_as_complex(torch.view_as_real(f.mu) * self.mu[..., None])
         out, total = torch.view_as_real(c).flatten(1).numpy(), trace.numpy()
-        own = powers[:, self.of_m].to(f.m.dtype).numpy()
+        own = powers[:, self.means].to(f.m.dtype).numpy()
         feature_kernels.add_features(hats, self.which, self.weight, own, out)
         feature_kernels.add_features(
             others,

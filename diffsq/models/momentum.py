@@ -125,15 +125,29 @@ def propagator(momenta: Momenta, phi: Fields, chunk: int | None = None) -> Tenso
 N_SMOOTH_G = 12  # polynomials in ln k^2
 
 
-def smooth_propagator(momenta: Momenta, g: Tensor) -> Tensor:
-    """A measured G(k) > 0 (n_class,) without most of its noise, which costs n_class/2n nats of n fields.
+def smooth_propagator(momenta: Momenta, g: Tensor, halves: tuple[Tensor, Tensor]) -> Tensor:
+    """A measured G(k) (n_class,) without most of its noise, which costs n_class/2n nats for n fields.
 
-    Away from k = 0, which stays, ln k^2 G is the least-squares polynomial in ln k^2 plus a multiple of
-    sum_mu k_mu^4/k^2 (all in lattice momenta), classes weighted by their multiplicity. Where there are fewer
-    than twice as many classes as coefficients, g is returned as it is.
+    halves: G of either half of the fields, independent of each other. The smooth form is taken if that of
+    one half predicts the other half better than the half itself does, as Gaussians; else g is returned as
+    it is. So it is, too, where there are fewer than twice as many classes as coefficients.
     """
-    if momenta.n_class < 2 * (N_SMOOTH_G + 1):
+    if momenta.n_class < 2 * (N_SMOOTH_G + 1) or not all((q > 0).all() for q in (g, *halves)):
         return g
+
+    def surprise(known: Tensor, seen: Tensor) -> Tensor:
+        return (momenta.multiplicity * (known.log() + seen / known))[1:].sum()
+
+    smooth, own = (
+        torch.stack([surprise(q, other) for q, other in zip(known, halves[::-1], strict=True)]).sum()
+        for known in ([_smooth(momenta, q) for q in halves], halves)
+    )
+    return _smooth(momenta, g) if smooth < own else g
+
+
+def _smooth(momenta: Momenta, g: Tensor) -> Tensor:
+    """Away from k = 0, which stays, ln k^2 G is the least-squares polynomial in ln k^2 plus a multiple of
+    sum_mu k_mu^4/k^2 (all in lattice momenta), classes weighted by their multiplicity."""
     k2, weight = momenta.khat2[1:], momenta.multiplicity[1:].sqrt()
     x = k2.log()
     rows = chebyshev((2 * (x - x.min()) / (x.max() - x.min()) - 1).clamp(-1, 1), N_SMOOTH_G)

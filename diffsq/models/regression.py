@@ -1,7 +1,7 @@
 """The closed-form part of the denoiser: Wiener filter plus a regression on bounded functions of it.
 
 For x = phi + sigma eps the best linear denoiser is W x per momentum mode, W = G/(G + sigma^2), with posterior
-variance C = W sigma^2. What it misses is fitted, per momentum class and noise level, by least squares:
+variance C = W sigma^2. What it misses is fitted by one least squares over momenta and noise levels:
 
     D(k) = W x + sqrt(C) c(k),    c(k) = sum_j a_j(k, sigma) f_j(k),     f_j of diffsq.models.features.
 
@@ -250,8 +250,8 @@ def smooth_solution(sums: Tensor, weight: Tensor, r: Tensor, t: Tensor) -> Tenso
     """
     a, b = sums[..., :-1, :-1], sums[..., :-1, -1]
     size = torch.einsum("sk,skii->si", weight / weight.sum(1, keepdim=True), a)
-    # a feature of next to no power (the last steps of the site posterior at small sigma) is only rounding,
-    # different on every machine: it must get no coefficient, not a huge one
+    # a feature of next to no power is only rounding, different on every machine: it must get no coefficient,
+    # not a huge one
     unit = torch.where(size > ROUNDING * size.amax(1, keepdim=True), size, math.inf).rsqrt()
     big_a = torch.einsum("sk,pk,qk,skij->spiqj", weight, t, t, a) * unit[:, None, :, None, None]
     big_b = torch.einsum("sk,pk,ski->spi", weight, t, b) * unit[:, None]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 TWO_PEAKS = 0.7
+BETWEEN = 0.3  # the peaks: |M| below this share of <|M|>
 BEYOND = 1.2  # range of the zero mode's table, over the largest |z| seen
 NEWTON = 50
 EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
@@ -54,6 +55,11 @@ class ZeroModeDenoiser(nn.Module):
         """Whether P(M) is split or flat: <|z|>^2/<z^2> is 0.64 for a Gaussian and 1 for two sharp peaks."""
         p = self.log_p.exp()
         return bool((p * self.centre.abs()).sum() ** 2 > TWO_PEAKS * (p * self.centre**2).sum() * p.sum())
+
+    def between(self) -> float:
+        """Probability that |M| is far below its mean, between the two peaks if there are two."""
+        p, z = self.log_p.exp(), self.centre.abs()
+        return float(p[z < BETWEEN * (p * z).sum()].sum())
 
     def _components(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior probabilities and means of the bins (n, n_bins), and the variance inside a bin (n,)."""
@@ -111,8 +117,10 @@ def most_likely(counts: Tensor, step: int) -> Tensor:
         slope = t @ (seen - p)
         ridge = 1e-12 * torch.eye(N_POWERS, dtype=t.dtype)
         move, part = torch.linalg.solve((away * p) @ away.T + ridge, slope), 1.0
-        while (found := law(a + part * move))[1] < likelihood and part > 1e-3:
+        while not (found := law(a + part * move))[1] >= likelihood and part > 1e-3:
             part /= 2
+        if not found[1] >= likelihood:
+            break
         a, (p, likelihood) = a + part * move, found
     return p
 

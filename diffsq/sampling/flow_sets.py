@@ -1,7 +1,8 @@
 """The sample set of the probability flow: which flow, its weights, and what steps of half the size change.
 
 The start law is chosen by the data: both flows weigh the same held-out fields, and the one of larger forward
-ESS is taken.
+ESS is taken. Where fields hardly ever are between two peaks of P(M) it is that of one sector: no number of them
+would tell what a flow of both signs does there, and its few samples have any weight.
 """
 
 import math
@@ -30,6 +31,7 @@ from lattice.statistics.weights import log_moments
 STEP = 0.22  # in ln sigma
 GROUP = 128, 3 * 2**15  # fields, and sites, that go through a flow together: a processor's cache holds them
 N_CHOICE = 256  # held-out fields that decide between two start laws
+UNSEEN = 1e-3  # probability between the peaks below which nothing is known of what is there
 N_HALF = 512  # samples that are drawn again in steps of half the size
 HALF = "half"
 START = {
@@ -80,6 +82,8 @@ def flow_of(work: Sampling) -> LatticeFlow:
     def made(base: RegressionBase) -> LatticeFlow:
         return LatticeFlow(base, config.sampling.n_levels or steps_of(base), work.process)
 
+    if start == "auto" and model.sector is not None and model.base.zero_mode.between() < UNSEEN:
+        start = "sector"
     known = {name: made(base) for name, base in bases.items() if base is not None and start in ("auto", name)}
     if len(known) == 1:
         return next(iter(known.values()))

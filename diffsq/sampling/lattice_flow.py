@@ -35,7 +35,7 @@ from diffsq.process.sde import SDES
 from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
 from lattice.errors import InputError
 
-VERSION = 1  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+VERSION = 2  # of the law q: raise it with any change, so that no folder mixes samples of two laws
 STABLE = 0.25  # largest step in ln sigma for Adams and Bashforth: modes relax like sigma, their bound is 0.3
 KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
 STEPS_ABOVE = 40  # of them, to each Runge-Kutta step below sigma_1
@@ -78,7 +78,7 @@ def moved(state: State, h: float, slopes: list[tuple[float, State]]) -> State:
     """state + h sum of weight slope."""
     move, change = (torch.zeros_like(q) for q in slopes[0][1])
     for weight, (dy, dtrace) in slopes:
-        move.add_(dy, alpha=weight)  # in the precision of the velocity, which it does not exceed
+        move.add_(dy, alpha=weight)  # in the precision of the velocities, less than the state's
         change.add_(dtrace, alpha=weight)
     return state[0].add(move, alpha=h), state[1].add(change, alpha=h)
 

@@ -59,7 +59,7 @@ def zero_mode_law(
 def table_variance(zero_mode: ZeroModeDenoiser, sigma: Tensor) -> Tensor:
     """Mean posterior variance of the zero mode in its one-mode table, over noisy z: sigma (n,) -> (n,).
 
-    By quadrature over `N_NODES` values of z, `REACH` noise widths beyond the histogram.
+    By quadrature over `N_NODES` values of z, `REACH` noise widths beyond the table.
     """
     found, centre = [], zero_mode.centre
     for one in sigma:

@@ -158,25 +158,51 @@ def nats(p: Momenta, g: torch.Tensor, known: torch.Tensor) -> float:
     return float(0.5 * (p.multiplicity * (ratio - 1 - ratio.log()))[1:].sum())
 
 
+def measured(p: Momenta, known: torch.Tensor, n: int, seed: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """G of n fields and of their halves."""
+    fields = p.colour(white(p.shape, n, seed), known)
+    return propagator(p, fields), [propagator(p, q) for q in fields.chunk(2)]
+
+
+def smooth(p: Momenta, known: torch.Tensor, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """G of n fields, and the smooth one."""
+    g, (one, other) = measured(p, known, n, seed)
+    return g, smooth_propagator(p, g, (one, other))
+
+
 @pytest.mark.parametrize(("shape", "m2"), [((32, 32), 0.01), ((32, 32), 1.0), ((64, 8), 0.05)])
 def test_a_smooth_propagator_has_less_noise(shape: tuple[int, ...], m2: float) -> None:
     """n_class/2n nats of noise for n fields become those of as many numbers as are fitted."""
     p, n = Momenta(shape), 400
     known = 1 / (m2 + p.khat2 + 0.1 * p.khat4)
-    assert nats(p, smooth_propagator(p, known), known) < 1e-3
-    raw, smooth = [], []
-    for seed in range(8):
-        g = propagator(p, p.colour(white(shape, n, seed), known))
-        raw.append(nats(p, g, known))
-        smooth.append(nats(p, smooth_propagator(p, g), known))
-        assert smooth_propagator(p, g)[0] == g[0]
-    assert np.mean(raw) == pytest.approx((p.n_class - 1) / (2 * n), rel=0.3)
-    assert np.mean(smooth) == pytest.approx((N_SMOOTH_G + 1) / (2 * n), rel=0.6)
-    wrong = smooth_propagator(p, known * torch.where(p.khat2 > 2, 1.5, 1.0))  # no polynomial
-    assert nats(p, wrong, known) > 10 * np.mean(raw)
+    half, other = measured(p, known, 2, 0)[1]
+    assert nats(p, smooth_propagator(p, known, (half, other)), known) < 1e-3
+    both = [smooth(p, known, n, seed) for seed in range(8)]
+    assert all(g[0] == q[0] for g, q in both)
+    raw, less = (np.mean([nats(p, pair[i], known) for pair in both]) for i in (0, 1))
+    assert raw == pytest.approx((p.n_class - 1) / (2 * n), rel=0.3)
+    assert less == pytest.approx((N_SMOOTH_G + 1) / (2 * n), rel=0.6)
 
 
-def test_few_classes_are_left_as_they_are() -> None:
+@pytest.mark.parametrize("m2", [0.03, 0.3])
+def test_what_is_not_smooth_in_k2_is_left_as_measured(m2: float) -> None:
+    """kappa < 0: G is largest at (pi, pi), and a polynomial in ln k^2 would lose it."""
+    p = Momenta((32, 32))
+    known = 1 / (m2 + 8 - p.khat2)
+    g, found = smooth(p, known, 40_000, 1)
+    assert found is g
+    little = smooth_propagator(p, g, tuple(measured(p, known, 8, 2)[1]))  # halves that know no better
+    assert nats(p, little, known) > 10 * nats(p, g, known)
+
+
+def test_few_classes_and_absent_modes_are_left_as_they_are() -> None:
     p = Momenta((8, 8))
     g = 1 / (0.1 + p.khat2)
-    assert smooth_propagator(p, g) is g
+    assert smooth_propagator(p, g, (g, g)) is g
+    p = Momenta((32, 32))
+    g = 1 / (0.1 + p.khat2)
+    for wrong in (0.0, -1.0, math.nan):
+        bad = g.clone()
+        bad[7] = wrong
+        assert smooth_propagator(p, bad, (g, g)) is bad
+        assert smooth_propagator(p, g, (bad, g)) is g

@@ -159,9 +159,7 @@ def test_control_variate_changes_errors_and_not_the_fit() -> None:
         for block in range(16):
             base = kind(blank.momenta, 2)
             base.load_state_dict(blank.state_dict())
-            part = phi.roll(
-                -block * n_fit, 0
-            )  # all of them set the zero-mode histogram, n_fit are regressed on
+            part = phi.roll(-block * n_fit, 0)  # all of them set the zero mode's law, n_fit are regressed on
             base.fit(part, action.grad, lambda node, b=block: white(SHAPE, n_fit, 50 + 2 * b + node))
             values[-1].append(base.momenta.fields(correction(base, xk, seen)))
     good, blind, wrong = (torch.stack(v) for v in values)

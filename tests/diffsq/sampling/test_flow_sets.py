@@ -96,7 +96,7 @@ def test_two_sharp_peaks_start_in_one_of_them(broken: Made) -> None:
         flow = flow_of(work_of(broken, BROKEN, start=start))
         assert flow.base.sector == (start == "sector")
         ess[start] = forward_ess(log_weights(work, flow, phi).numpy())[0]
-    assert ess["symmetric"] < 0.2 * ess["sector"]
+    assert ess["symmetric"] < 0.12
     assert ess["sector"] > 0.5
     assert flow_of(work).base.sector
 
@@ -106,7 +106,20 @@ def test_the_better_law_is_taken_whichever_it_is(broken: Made, monkeypatch: pyte
         return phi.mean((1, 2)) * (10 if flow.base.sector else 0.1)
 
     monkeypatch.setattr(flow_sets, "log_weights", worse)
+    monkeypatch.setattr(flow_sets, "UNSEEN", 0.0)
     assert not flow_of(work_of(broken, BROKEN)).base.sector
+
+
+def test_where_no_field_was_between_the_peaks_weights_decide_nothing(
+    broken: Made, near: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few samples between them would have any weight, and held-out fields never say so."""
+    monkeypatch.setattr(flow_sets, "log_weights", None)  # it is not asked
+    assert flow_of(work_of(broken, BROKEN)).base.sector
+    between = [q[1].base.zero_mode.between() for q in (broken, near)]
+    m = np.abs(broken[0].phi.mean((1, 2)))
+    assert (m < 0.3 * m.mean()).mean() < 1e-3
+    assert between[0] < flow_sets.UNSEEN < 0.1 < between[1]
 
 
 def test_one_peak_has_no_sector(near: Made) -> None:
