@@ -43,9 +43,9 @@ def fake_device() -> Iterator[torch.device]:
     """The device; within the block every tensor, on the CPU too, is without numbers."""
     _register()
     mode = _Mode(allow_non_fake_inputs=True)  # what was kept of earlier work, on the CPU
-    spline._curvatures.cache_clear()
+    spline._pieces.cache_clear()
     try:
         with mode:
             yield torch.device(NAME)
     finally:
-        spline._curvatures.cache_clear()  # it has no numbers
+        spline._pieces.cache_clear()  # it has no numbers

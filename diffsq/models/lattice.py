@@ -21,7 +21,7 @@ from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import IDENTITY, Symmetry, shared
 from diffsq.models.unet import UNet
 
-VERSION = 5  # of the function D for given weights: raise it with any change
+VERSION = 6  # of the function D for given weights: raise it with any change
 N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
 
 

@@ -45,7 +45,7 @@ class RegressionBase(nn.Module):
 
     `coefficients` (n_sigma, n_class, n_feature); `explained` (n_sigma, n_class): the part of the Wiener
     posterior variance C, as a fraction, that the regression explains; `beta` (n_sigma, n_class): weight of
-    the control variate sqrt(C) z in a variance-reduced training target. Tables are cubic splines in
+    the control variate sqrt(C) z in a variance-reduced training target. Tables are quintic splines in
     ln sigma, and zero until `fit`: the bare Wiener filter. `centre`: <|M|> of a sector, else 0.
     """
 
@@ -70,7 +70,7 @@ class RegressionBase(nn.Module):
         return w, w * sigma[:, None] ** 2
 
     def at(self, table: Tensor, sigma: Tensor) -> Tensor:
-        """Table (n_sigma, ...) as a cubic spline in ln sigma, constant beyond both ends: (n, ...)."""
+        """Table (n_sigma, ...) as a quintic spline in ln sigma, constant beyond both ends: (n, ...)."""
         low, high = self.log_sigma[0], self.log_sigma[-1]
         place = ((sigma.log() - low) / (high - low)).clamp(0, 1) * (len(self.log_sigma) - 1)
         return (cardinal(place, len(self.log_sigma)) @ table.reshape(len(table), -1)).reshape(

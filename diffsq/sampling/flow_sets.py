@@ -1,8 +1,8 @@
 """The sample set of the probability flow: which flow, its weights, and what steps of half the size change.
 
 The start law is chosen by the data: both flows weigh the same held-out fields, and the one of larger forward
-ESS is taken. Where fields hardly ever are between two peaks of P(M) it is that of one sector: no number of them
-would tell what a flow of both signs does there, and its few samples have any weight.
+ESS is taken. Where fields hardly ever are between two peaks of P(M) it is that of one sector: no number of
+them would tell what a flow of both signs does there, and its few samples have any weight.
 """
 
 import math

@@ -77,13 +77,13 @@ def edit(folder: Path, **values: Any) -> None:
 def test_another_schema_is_refused(folder: Path) -> None:
     edit(folder, schema="diffsq-model/3")
     with pytest.raises(
-        InputError, match=r"schema is 'diffsq-model/3', expected 'diffsq-lattice/5' or 'diffsq-points/1'"
+        InputError, match=r"schema is 'diffsq-model/3', expected 'diffsq-lattice/6' or 'diffsq-points/1'"
     ):
         load_model(folder)
 
 
 def test_a_model_of_another_kind_is_refused(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"schema is 'diffsq-lattice/5', expected 'diffsq-points/1'"):
+    with pytest.raises(InputError, match=r"schema is 'diffsq-lattice/6', expected 'diffsq-points/1'"):
         load_model(folder, PointModel)
 
 
@@ -135,7 +135,7 @@ def test_points_make_the_same_trip(kind: str, tmp_path: Path) -> None:
             load_model(tmp_path)
 
 
-@pytest.mark.parametrize("schema", [[], {}, None, 3, ["diffsq-lattice/5"]])
+@pytest.mark.parametrize("schema", [[], {}, None, 3, ["diffsq-lattice/6"]])
 def test_a_schema_that_is_no_text_is_refused(folder: Path, schema: Any) -> None:
     path = folder / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema": schema}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fields import free_fields, generator, grid, significance, white
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import make_interp_spline
 from small_models import equilibrium, geometric, noise_of, still
 from torch import Tensor
 
@@ -237,17 +237,17 @@ def test_nodes_and_modes_of_one_joint_fit() -> None:
 
 
 def test_tables_are_splines_in_ln_sigma() -> None:
-    """Exact at the levels, natural between them, constant beyond both ends."""
-    base = RegressionBase(Momenta((4, 4)), 5)
+    """Exact at the levels, quintic between them, constant beyond both ends."""
+    base = RegressionBase(Momenta((4, 4)), 7)
     base.set_gaussian(torch.ones(base.momenta.n_class, dtype=torch.float64), 0.1, 10.0)
-    table, nodes = white((3, 2), 5, 41), base.log_sigma.exp()
+    table, nodes = white((3, 2), 7, 41), base.log_sigma.exp()
     torch.testing.assert_close(base.at(table, nodes), table, rtol=0, atol=1e-12)
     ends = base.at(table, torch.tensor([1e-4, 0.1, 10.0, 1e5], dtype=torch.float64))
-    torch.testing.assert_close(ends, table[[0, 0, 4, 4]], rtol=0, atol=1e-12)
+    torch.testing.assert_close(ends, table[[0, 0, 6, 6]], rtol=0, atol=1e-12)
     sigma = torch.logspace(-1, 1, 41, dtype=torch.float64)
-    known = CubicSpline(base.log_sigma, table, bc_type="natural")(sigma.log())
+    known = make_interp_spline(base.log_sigma, table, k=5)(sigma.log())
     torch.testing.assert_close(base.at(table, sigma), torch.from_numpy(known), rtol=0, atol=1e-12)
-    assert base.at(table[:, 0, 0], nodes).shape == (5,)
+    assert base.at(table[:, 0, 0], nodes).shape == (7,)
 
 
 def test_coefficients_are_polynomials_in_ln_k2(phi4: tuple[RegressionBase, Tensor, Tensor]) -> None:
