@@ -10,10 +10,10 @@ by the integrator's error. With A_j = E[w O] in N 2^j steps, exactly
 both flows of a pair from the same noise and J drawn anew for each (randomised levels: Rhee and Glynn, Oper.
 Res. 63 (2015) 1026). A method of order 4 has differences of second moment ~ 2^(-8 j) at a cost ~ 2^j, so that
 P(j) ~ 2^(-p j) has finite variance and mean cost for 1 < p < 8. p = 5/2: until the steps are shorter than the
-distance of the levels of the base, whose coefficients are splines in between, differences fall by 2^-1 to
-2^-4 a doubling (log w on 8^2, 8 steps and up: by 4, 0.3, 0.07, 0.02, 0.002, 0.0002 %). Numerator and
-denominator of <O> = E[w O]/E[w] are then free of the bias, whatever N. (Where a sample of a sector ends on
-the other side in one number of steps alone the difference is of order 1, at a rate ~ 2^(-4 j): finite too.)
+distance of the levels of the base, whose coefficients are splines in between, differences fall more slowly.
+Numerator and denominator of <O> = E[w O]/E[w] are then free of the bias, whatever N. (Where a sample of a
+sector ends on the other side in one number of steps alone the difference is of order 1, at a rate ~ 2^(-4 j):
+finite too.)
 
 A_0 is of the run's own flow, whose features are float32; all others have them in float64. So the rounding of
 float32, 10^-6 in log w, which no number of steps makes smaller, is part of the remainder.
