@@ -103,14 +103,16 @@ def test_number_of_steps() -> None:
 
 @pytest.mark.parametrize("sector", [False, True])
 def test_density_is_the_jacobian_of_the_steps(sector: bool) -> None:
-    """By reverse mode through every step, to the integrator's error, which falls with its order."""
+    """By reverse mode through every step, to the integrator's error, which falls with its order until the
+    slopes of the site tables, whose own have jumps between cells, leave 10^-6."""
     base = spoilt(flow_base((4, 4), BROKEN if sector else NEAR, sector), 0.02)
     noise, errors = noise_of("jacobian", 2, (4, 4))(0), []
     for n in (6, 24, 72):  # by Runge and Kutta, and twice by Adams and Bashforth
         stated, found = log_det(fine(base, n), noise)
         errors.append(float((stated - found).abs().max()))
     assert max(errors) < 2e-3
-    assert errors[2] < errors[1] / 20
+    assert errors[1] < 1e-4
+    assert errors[2] < min(errors[1] / 4, 1e-5)
 
 
 @pytest.mark.parametrize("process", ["ve", "vp"])
