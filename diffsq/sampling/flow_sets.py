@@ -29,7 +29,7 @@ from lattice.files import canonical_json, sha256_text
 from lattice.statistics.weights import log_moments
 
 STEP = 0.22  # in ln sigma
-GROUP = 128, 3 * 2**15  # fields, and sites, that go through a flow together: a processor's cache holds them
+GROUP = 128, 2**16  # fields, and sites, that go through a flow together: a processor's cache holds them
 N_CHOICE = 256  # held-out fields that decide between two start laws
 UNSEEN = 1e-3  # probability between the peaks below which nothing is known of what is there
 N_HALF = 512  # samples that are drawn again in steps of half the size
