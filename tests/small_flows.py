@@ -51,13 +51,13 @@ def smooth_base(shape: Shape, low: float = 0.2) -> RegressionBase:
     return base
 
 
-def spoilt(base: RegressionBase, size: float = 0.1) -> RegressionBase:
+def spoilt(base: RegressionBase, size: float = 0.1, seed: int = 3) -> RegressionBase:
     """A bad score: each feature with a random change of `size` times what it is, root mean square in a class.
 
     That of a Gaussian field: weak features have large coefficients, which say nothing.
     """
     bad, p = deepcopy(base), base.momenta
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     change = size * torch.randn(bad.n_feature, generator=generator, dtype=torch.float64)
     white = noise_of("spoilt", 256, p.shape)(0)
     for node, sigma in enumerate(base.log_sigma.exp()):

@@ -1,7 +1,7 @@
 """Quintic splines on equidistant nodes, as weights of the nodes' values.
 
-Four derivatives are continuous. What is integrated over tables by a method of order 4 needs them: with the
-third one jumping at every node, half of the error of the probability flow was theirs.
+Four derivatives are continuous. What is integrated over tables by a method of order 4 needs them: the third
+one of a cubic spline jumps at every node (numbers in configs/exact/README.md).
 """
 
 import math

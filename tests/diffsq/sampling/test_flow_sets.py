@@ -29,6 +29,7 @@ from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
+from lattice.observables.measure import MIN_ESS
 from lattice.progress import Silent
 
 SYMMETRIC, BROKEN = 0.25, 0.40
@@ -96,7 +97,7 @@ def test_two_sharp_peaks_start_in_one_of_them(broken: Made) -> None:
         flow = flow_of(work_of(broken, BROKEN, start=start))
         assert flow.base.sector == (start == "sector")
         ess[start] = forward_ess(log_weights(work, flow, phi).numpy())[0]
-    assert ess["symmetric"] < 0.12
+    assert ess["symmetric"] < MIN_ESS  # what the flag is raised by
     assert ess["sector"] > 0.5
     assert flow_of(work).base.sector
 

@@ -103,16 +103,15 @@ def test_number_of_steps() -> None:
 
 @pytest.mark.parametrize("sector", [False, True])
 def test_density_is_the_jacobian_of_the_steps(sector: bool) -> None:
-    """By reverse mode through every step, to the integrator's error, which falls with its order until the
-    slopes of the site tables, whose own have jumps between cells, leave 10^-6."""
+    """By reverse mode through every step, to the integrator's error, which falls with its order once the
+    steps are well below the distance of the few levels of this base."""
     base = spoilt(flow_base((4, 4), BROKEN if sector else NEAR, sector), 0.02)
     noise, errors = noise_of("jacobian", 2, (4, 4))(0), []
-    for n in (6, 24, 72):  # by Runge and Kutta, and twice by Adams and Bashforth
+    for n in (6, 24, 144):  # by Runge and Kutta, and twice by Adams and Bashforth
         stated, found = log_det(fine(base, n), noise)
         errors.append(float((stated - found).abs().max()))
     assert max(errors) < 2e-3
-    assert errors[1] < 1e-4
-    assert errors[2] < min(errors[1] / 4, 1e-5)
+    assert errors[2] < errors[1] / 20
 
 
 @pytest.mark.parametrize("process", ["ve", "vp"])
@@ -199,6 +198,22 @@ def test_a_bad_score_costs_efficiency_never_correctness() -> None:
     bad, bad_error = effective_sample_size(log_w.numpy())
     good, _ = effective_sample_size(drawn(LatticeFlow(flow_base(SHAPE, TWO), 24), TWO, 4000)[1].numpy())
     assert bad < good - 4 * bad_error
+
+
+@pytest.mark.parametrize("seed", [2, 3, 5])
+def test_density_of_any_bad_score_is_normalised(seed: int) -> None:
+    """E_p[Z/w] = int q = 1 over fields in equilibrium, also where samples of the flow cannot tell: of seed 5
+    a fifth of p is where w/Z > 20, so that thousands of its samples miss it."""
+    flow = LatticeFlow(spoilt(flow_base(SHAPE, TWO), 0.15, seed), 48)
+    phi = equilibrium(TWO, SHAPE, 16384, 99)
+    z, log_w = flow.latent(phi, TWO.action)
+    without = -TWO.action(phi) - flow.log_base(flow.momenta.modes(z))  # the control: no trace
+    sigmas = []
+    for found in (log_w, without):
+        ratio = (truth().ln_z - found).exp()
+        sigmas.append(float((ratio.mean() - 1) / ratio.std()) * math.sqrt(len(phi)))
+    assert abs(sigmas[0]) < 4
+    assert abs(sigmas[1]) > 10
 
 
 def test_both_processes_give_one_z() -> None:
