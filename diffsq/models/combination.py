@@ -23,7 +23,7 @@ class Combination:
     r (n_term + 1, *half): R_j. The trace is linear in the sums s_p of v^p, p = 0 ... n_power, over sites:
     of_v, of_m (n_power + 1, n_mean + 1) what multiplies s_p m^b and s_p m' m^b; pairs: of powers (p, q) a
     multiplier (*half), weight of the mode included, of conj(v^p) v^q; site: kernels of the site posterior;
-    linear: the trace of its mu;
+    linear: the trace of its -mu;
     pull: 2 kappa in units of its tables, numbers and no tensors, so that no evaluation waits for a device.
     """
 
@@ -102,8 +102,8 @@ class Combination:
             across = d1.roll(-1, other) + d1.roll(1, other)
             outer = outer + (near + self.pull * corner * across) * (high + low)
             outer = outer + self.pull * (far * (up * low + down * high) + back * (up * high + down * low))
-        density = self.pull * d2 * outer + own * d3
-        return density.double().sum((-1, -2))
+        # own times the slopes is cancelled by the trace of mu but for a thousandth: not in float32
+        return ((self.pull * d2 * outer).double() + own * d3.double()).sum((-1, -2))
 
 
 @dataclass
@@ -114,9 +114,9 @@ class Plan:
     weight: Floats
     which_other: Integers
     weight_other: Floats
-    mu: Tensor | None
     pairs: Integers
     overlap: Floats
+    own: float
     site: Floats
     pull: float
     means: Tensor
@@ -134,25 +134,21 @@ class Plan:
 
         local = [j for j, t in enumerate(terms) if not t.inner]
         other = [r[j] for j, t in enumerate(terms) if t.inner]
-        mu = None
         if sums.filters.site is not None:
             other.append(r[len(terms)])
-            mu = (-r[len(terms)]).to(dtype)
         return cls(
             np.array([terms[j].v - 1 for j in local]), rows([r[j] for j in local]),
-            np.arange(len(other)), rows(other), mu,
+            np.arange(len(other)), rows(other),
             np.array([[p - 1, q - 1] for p, q in sums.pairs], dtype=np.int64).reshape(-1, 2),
-            rows(list(sums.pairs.values())), np.array(sums.site).astype(np.zeros(0, str(dtype)[6:]).dtype),
-            sums.pull, torch.tensor([terms[j].m for j in local]),
+            rows(list(sums.pairs.values())), sums.site[0] if sums.site else 0.0,
+            np.array(sums.site[1:]).astype(np.zeros(0, str(dtype)[6:]).dtype), sums.pull,
+            torch.tensor([terms[j].m for j in local]),
         )  # fmt: skip
 
     def __call__(self, f: Features, powers: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
         """sum_j R_j f_j (n, *half), powers (n, n_mean + 1) of m; what is left of the trace to `trace`."""
         hats, others = (torch.view_as_real(q).flatten(2).numpy() for q in (f.hats, f.others))
-        if f.mu is None or self.mu is None:
-            c = torch.zeros_like(f.hats[:, 0])
-        else:
-            c = torch.view_as_complex(torch.view_as_real(f.mu) * self.mu[..., None])
+        c = torch.zeros_like(f.hats[:, 0])
         out, total = torch.view_as_real(c).flatten(1).numpy(), trace.numpy()
         own = powers[:, self.means].to(f.m.dtype).numpy()
         feature_kernels.add_features(hats, self.which, self.weight, own, out)
@@ -165,7 +161,9 @@ class Plan:
         )
         feature_kernels.add_overlaps(hats, self.pairs, self.overlap, total)
         if f.slopes is not None:
-            feature_kernels.site_trace(f.slopes.numpy(), self.site, out.dtype.type(self.pull), total)
+            feature_kernels.site_trace(
+                f.slopes.numpy(), self.own, self.site, out.dtype.type(self.pull), total
+            )
         return c, trace
 
 

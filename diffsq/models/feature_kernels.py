@@ -16,7 +16,8 @@ def iterate(
     x: Floats, mu: Floats, cubics: Floats, own: float, pull: float, cell: float,
     means: Floats, slopes: Floats,
 ) -> None:  # fmt: skip
-    """Fill means[:, -1] by mu_3, slopes (n, 3, L0, L1) from x and mu (n, L0, L1); cubics (4, n_cell + 1)."""
+    """Fill means[:, -1] by mu_3 - mu, slopes (n, 3, L0, L1) from x and mu (n, L0, L1); cubics
+    (4, n_cell + 1)."""
     n, rows, columns = x.shape
     turns = slopes.shape[1]
     last = x.dtype.type(cubics.shape[1] - 1)
@@ -44,12 +45,15 @@ def iterate(
                     value = cubics[0, left] + t * (c1 + t * (c2 + t * c3))
                     mean[j] = (value if y[j] >= 0 else -value) + (y[j] - y[j])
                     slope[j] = (c1 + t * (c2 + c2 + (c3 + c3 + c3) * t)) * cell
+                if turn + 1 == turns:
+                    for j in range(columns):
+                        mean[j] -= mu[s, i, j]
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=True)  # type: ignore[untyped-decorator]
-def site_trace(slopes: Floats, k: Floats, pull: float, out: Floats) -> None:
-    """Add to out (n,) float64 the trace of mu_3, from slopes (n, 3, L0, L1) and the kernels k (7,) of
-    `combination.site_kernels`."""
+def site_trace(slopes: Floats, own: float, k: Floats, pull: float, out: Floats) -> None:
+    """Add to out (n,) float64 the trace of mu_3, from slopes (n, 3, L0, L1) and kernels own, k (6,) of
+    `combination.site_kernels`. own times the slopes is the large part, cancelled by that of mu: float64."""
     n, _, rows, columns = slopes.shape
     for s in prange(n):
         d1, d2, d3 = slopes[s, 0], slopes[s, 1], slopes[s, 2]
@@ -58,17 +62,18 @@ def site_trace(slopes: Floats, k: Floats, pull: float, out: Floats) -> None:
             up, down = i + 1 if i + 1 < rows else 0, i - 1 if i else rows - 1
             a1, b1, o1 = d1[up], d1[down], d1[i]
             a3, b3, o3, o2 = d3[up], d3[down], d3[i], d2[i]
-            part = x_zero(slopes)
+            part, near = x_zero(slopes), x_zero(slopes)
             for j in range(columns):
                 right, left = j + 1 if j + 1 < columns else 0, j - 1 if j else columns - 1
                 a, b, c, d = a1[j], b1[j], o1[right], o1[left]
                 p, q, r, w = a3[j], b3[j], o3[right], o3[left]
-                outer = (k[1] + pull * k[3] * (c + d)) * (p + q) + (k[2] + pull * k[3] * (a + b)) * (r + w)
+                outer = (k[0] + pull * k[2] * (c + d)) * (p + q) + (k[1] + pull * k[2] * (a + b)) * (r + w)
                 outer += pull * (
-                    k[4] * (a * q + b * p) + k[5] * (c * w + d * r) + k[6] * (a * p + b * q + c * r + d * w)
+                    k[3] * (a * q + b * p) + k[4] * (c * w + d * r) + k[5] * (a * p + b * q + c * r + d * w)
                 )
-                part += pull * o2[j] * outer + k[0] * o3[j]
-            total += part
+                part += pull * o2[j] * outer
+                near += o3[j]
+            total += part + own * near
         out[s] += total
 
 

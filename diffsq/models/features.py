@@ -102,14 +102,14 @@ class Features:
     """The features of noisy fields xk (n, *half), complex.
 
     v (n, n_power, *shape) are v, v^2, ...; hats (n, n_power, *half) these in momentum space; others
-    (n, n_tree + 1, *half) the trees and mu_3 of the site posterior, mu (n, *half) its first guess, slopes
-    (n, 3, *shape) dm/dy of its iterations, both None without one.
+    (n, n_tree + 1, *half) the trees and mu_3 - mu of the site posterior, slopes (n, 3, *shape) dm/dy of its
+    iterations, None without one. The difference is taken before the transform: of much larger numbers, it
+    would keep the transform's rounding, which is no part of the trace.
     """
 
     def __init__(self, filters: Filters, xk: Tensor) -> None:
         self.filters, p = filters, filters.momenta
-        wiener = times(xk, filters.wiener)
-        mu = p.fields(wiener)
+        mu = p.fields(times(xk, filters.wiener))
         u = mu * filters.normal
         self.m = bounded(u.mean((-1, -2)))
         self.m_slope = 1 - (self.m / SATURATION) ** 2
@@ -121,7 +121,6 @@ class Features:
         filtered = p.fields(times(hats, filters.tree[:, None])).unbind(1)
         smooth = dict(zip(inner, filtered, strict=True))
         pairs = [(self.v[:, t.v - 1], smooth[t.inner]) for t in trees]
-        self.mu: Tensor | None = None
         self.slopes: Tensor | None = None
         if filters.site is None:
             self.others = p.modes(products_of(pairs))
@@ -129,8 +128,6 @@ class Features:
         x, centre = p.fields(xk), filters.centre
         if centre:
             x, mu = x + centre, mu + centre
-            wiener[..., 0, 0] += centre * math.sqrt(p.volume)
-        self.mu = wiener
         others, self.slopes = filters.site.iterate(x, mu, products_of(pairs, 1))
         self.others = p.modes(others)
 
@@ -150,9 +147,7 @@ class Features:
         found = [
             next(trees) if t.inner else powers[:, t.m] * self.hats[:, t.v - 1] for t in self.filters.terms
         ]
-        if self.mu is None:
-            return torch.stack([*found, torch.zeros_like(found[0])], 1)
-        return torch.stack([*found, next(trees) - self.mu], 1)
+        return torch.stack([*found, next(trees, torch.zeros_like(found[0]))], 1)
 
     def combine(self, a: Tensor) -> Tensor:
         """sum_j a_j f_j, a (m, n_term + 1, *half) -> (n, *half)."""

@@ -90,7 +90,7 @@ class RegressionBase(nn.Module):
         tree = p.expand(c / mean_c)
         # C(0) may be so much larger that the trees would be of the zero mode alone, and their tails too
         tree[..., 0, 0] = tree.flatten(-2)[..., 1:].amax(-1) if p.volume > 1 else 1.0
-        normal = 1 / self.scale(sigma)[:, None, None]
+        normal = (1 / self.scale(sigma)).float().double()[:, None, None]  # see _site
         return Filters(
             p, self.terms, twice(p.expand(w).to(dtype)), twice(tree.to(dtype)), normal.to(dtype),
             self._site(sigma, dtype),
@@ -101,8 +101,9 @@ class RegressionBase(nn.Module):
         if not self.site.known:
             return None
         scale = self.site.scale(sigma)
-        own, pull = 1 / (scale * sigma**2), self.site.coupling / scale
-        cell = N_CELLS / float(self.site.reach)
+        # in numbers that float32 holds: what multiplies all sites alike must be the same in value and trace
+        own, pull = ((q / scale).float().double() for q in (1 / sigma**2, self.site.coupling))
+        cell = float((N_CELLS / self.site.reach).float())
         return SiteTable(self.at(self.site.table, sigma).to(dtype), own.to(dtype), pull.to(dtype), cell)
 
     def shift(self, z: Tensor, sigma: Tensor) -> Tensor:

@@ -102,7 +102,8 @@ class SiteTable:
         return torch.copysign(value, y), slope
 
     def iterate(self, x: Tensor, mu: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """mu_3 behind the fields `before`, (n, k + 1, L0, L1), and dm/dy of all iterations, (n, 3, L0, L1).
+        """mu_3 - mu behind the fields `before`, (n, k + 1, L0, L1), and dm/dy of all iterations,
+        (n, 3, L0, L1).
 
         x, first guess mu (n, L0, L1). before (n, k + 1, L0, L1) with room for one more, but none,
         (n, k, L0, L1), where gradients are wanted.
@@ -113,12 +114,12 @@ class SiteTable:
         if x.device.type == "cpu" and len(self.cubics) == 1 and not given:
             return self._compiled(x, mu, before)
         own, pull = (q[:, None, None] for q in (self.own, self.pull))
-        first, slopes = own * x, list[Tensor]()
+        first, last, slopes = own * x, mu, list[Tensor]()
         for _ in range(N_ITERATIONS):
-            mu, slope = self.look_up(torch.addcmul(first, pull, neighbours(mu)))
+            last, slope = self.look_up(torch.addcmul(first, pull, neighbours(last)))
             slopes.append(slope)
         k = before.shape[1] - (0 if given else 1)
-        return torch.cat([before[:, :k], mu[:, None]], 1), torch.stack(slopes, 1)
+        return torch.cat([before[:, :k], (last - mu)[:, None]], 1), torch.stack(slopes, 1)
 
     def _compiled(self, x: Tensor, mu: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
         slopes = x.new_empty(len(x), N_ITERATIONS, *x.shape[1:])

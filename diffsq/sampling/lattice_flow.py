@@ -35,7 +35,7 @@ from diffsq.process.sde import SDES
 from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
 from lattice.errors import InputError
 
-VERSION = 2  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+VERSION = 3  # of the law q: raise it with any change, so that no folder mixes samples of two laws
 STABLE = 0.25  # largest step in ln sigma for Adams and Bashforth: modes relax like sigma, their bound is 0.3
 KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
 STEPS_ABOVE = 40  # of them, to each Runge-Kutta step below sigma_1

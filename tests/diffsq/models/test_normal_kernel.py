@@ -65,7 +65,7 @@ for threads in (1, 2, 3):
     means, slopes, out, c = np.empty((37, 1, 6, 4)), np.empty((37, 3, 6, 4)), np.zeros(37), np.zeros((37, 24))
     sums = normal_kernel.normal_sums(x, index, weight, 7)
     fk.iterate(field, field, cubics, 1.0, 0.1, 2.0, means, slopes)
-    fk.site_trace(slopes, weight[:7], 0.1, out)
+    fk.site_trace(slopes, 0.3, weight[:6], 0.1, out)
     fk.add_overlaps(flat, np.array([[0, 1], [2, 2]]), flat[0, :2], out)
     fk.add_features(flat, np.arange(3), flat[0], scale, c)
     print(hashlib.sha256(b"".join(q.tobytes() for q in (sums, means, slopes, out, c))).hexdigest())
