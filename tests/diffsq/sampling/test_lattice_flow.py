@@ -239,6 +239,19 @@ def test_both_processes_give_one_z() -> None:
     assert math.hypot(ea, eb) < 0.02
 
 
+def test_both_start_laws_give_one_z() -> None:
+    """Where P(M) has two peaks that still touch, and from fields in equilibrium too."""
+    phi, values = equilibrium(BROKEN, (6, 6), 1024, 31), []
+    for sector in (False, True):
+        flow = LatticeFlow(flow_base((6, 6), BROKEN, sector), 24)
+        values.append(ln_z(drawn(flow, BROKEN, 4096)[1].numpy()))
+    (a, ea), (b, eb) = values
+    assert abs(a - b) < 4 * math.hypot(ea, eb)
+    assert math.hypot(ea, eb) < 0.02
+    back, error = ln_z(-flow.latent(phi, BROKEN.action)[1].numpy())
+    assert abs(b + back) < 4 * math.hypot(eb, error)
+
+
 def test_a_sector_whose_fields_go_astray_is_exact() -> None:
     """A centre too near to zero: some fields end on the other side."""
     action, n = ScalarPhi4(0.35, 0.05), 2000
