@@ -108,6 +108,13 @@ WORDS = {
         "RUN/chain, an ordinary ensemble, and prints acceptance and tau_int; an interrupted chain resumes.",
         "diffsq chain demo --set chain.moves=[denoise,hmc] chain.depth=2 chain.n_steps=1000",
     ),
+    "spectrum": (
+        "singular values of any model's weights beside random ones",
+        "Every matrix of a safetensors file or a PyTorch state dict: Kolmogorov-Smirnov distance to "
+        "Marchenko-Pastur beside Gaussian matrices of its shape, outliers above the Tracy-Widom edge, stable "
+        "rank, spacing ratios. Kernels of convolutions as (c_out, rest). Code in a file is never run.",
+        "diffsq spectrum runs/demo/train/score/weights.safetensors --only unet",
+    ),
     "configs": (
         "the configs that come with diffsq",
         "Lists the presets with one line each, or prints one as YAML, to be kept and changed. Every command "
@@ -260,6 +267,18 @@ def _chain(sub: argparse.ArgumentParser) -> None:
     _machine(sub)
 
 
+def _spectrum(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "file", metavar="FILE", type=Path, help="weights: .safetensors, or a state dict (.pt, .pth)"
+    )
+    sub.add_argument("--only", metavar="PREFIX", default="", help="only arrays whose names begin so")
+    sub.add_argument(
+        "--figure", metavar="FILE", type=Path, help="draw the densities there: .png, .svg or .pdf"
+    )
+    _json(sub)
+    _quiet(sub)
+
+
 def _configs(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", nargs="?", help="print this preset as YAML")
 
@@ -300,5 +319,5 @@ def _json(sub: argparse.ArgumentParser) -> None:
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "run": _stage, "ensemble": _ensemble, "train": _stage, "sample": _stage, "measure": _measure,
     "compare": _compare, "import": _import, "export": _export, "report": _report, "check": _check,
-    "chain": _chain, "configs": _configs, "doctor": _doctor,
+    "chain": _chain, "spectrum": _spectrum, "configs": _configs, "doctor": _doctor,
 }  # fmt: skip

@@ -123,6 +123,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "report": report_command,
     "check": lambda args: import_module("diffsq.commands.check").check_command(args),
     "chain": lambda args: import_module("diffsq.commands.chain").chain_command(args),
+    "spectrum": lambda args: import_module("diffsq.commands.spectrum").spectrum_command(args),
     "configs": configs_command,
     "doctor": doctor_command,
 }
