@@ -1,0 +1,217 @@
+r"""Training of Gaussian restricted Boltzmann machines: ascent of the likelihood, exact or by Gibbs sampling.
+
+The gradient is s^2 (C - C') W, C the second moments of data and C' of the machine:
+
+    exact    C' = K^-1
+    cd       of k sweeps of block Gibbs from the data (Hinton, Neural Comput. 14 (2002) 1771); without
+             mini-batches in expectation, C - C' = D - R^k D R^k, D = C - K^-1, R = s^2 W W^T/mu^2
+    pcd      of chains that go on from step to step (Tieleman, ICML 2008)
+
+`natural` multiplies C - C' by the inverse of the data's C from both sides, so that every mode relaxes with
+the rate 2 s^2 y*, without the stiffness 1/kappa^2. Mini-batches make the path of W a Langevin process, its
+noise rate/batch. Rates above the limit of lattice.exact.gaussian_rbm.largest_step are refused: K would not
+stay positive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffsq.models.rbm import GaussianRBM
+from lattice.errors import InputError
+from lattice.exact.gaussian_rbm import largest_step
+from lattice.rng import normals, uniforms
+
+METHODS = ("exact", "cd", "pcd")
+FLAT = 1e-12  # eigenvalues of C below this fraction of the largest: modes without variance
+Draw = Callable[[int], Tensor]
+"""draw(step): a mini-batch (*batch, n, n_visible) of every machine."""
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How: rate per step, times `cooling` every `period` steps; momentum (heavy ball); k sweeps of cd and
+    pcd; mass: whether mu^2 is learned. Raises `InputError` for what makes no sense."""
+
+    rate: float
+    method: str = "exact"
+    k: int = 1
+    momentum: float = 0.0
+    cooling: float = 1.0
+    period: int = 1
+    natural: bool = False
+    mass: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"no method {self.method!r} of learning; there are {', '.join(METHODS)}")
+        if not (0 <= self.rate < math.inf and 0 <= self.momentum < 1 and 0 < self.cooling <= 1):
+            got = f"{self.rate}, {self.momentum} and {self.cooling}"
+            raise InputError(f"need rate >= 0, 0 <= momentum < 1 and 0 < cooling <= 1, got {got}")
+        if self.k < 1 or self.period < 1:
+            raise InputError(f"k and period must be at least 1, got {self.k} and {self.period}")
+
+    def limit(self, second: Tensor, machine: GaussianRBM) -> tuple[float, str]:
+        """The rate above which the infrared end of C (n, n) is unstable, and the mode that sets it in words.
+
+        Momentum b makes it 1 + b times larger. Raises `InputError` where nothing can be learned.
+        """
+        kappa, mu2 = kernel_of(second), float(machine.mu2.max())
+        k = self.k if self.method == "cd" else None
+        if self.natural:
+            _refuse_flat(kappa)
+            star = mu2 - kappa.min()
+            if star <= 0:
+                largest_step(kappa, mu2, machine.s)
+            found, mode = 1 / (machine.s**2 * star), int(np.argmin(kappa))
+        else:
+            found, mode = largest_step(kappa, mu2, machine.s, k)
+        return (1 + self.momentum) * found, f"mode {mode} with kappa = {kappa[mode]:.6g}"
+
+
+def kernel_of(second: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """kappa_a = 1/eigenvalues of second moments (n, n), rising; infinite where there is no variance."""
+    values = np.linalg.eigvalsh(second.cpu().numpy())[::-1]
+    flat = values <= FLAT * values[0]
+    return np.where(flat, np.inf, 1 / np.where(flat, 1.0, values))
+
+
+def _refuse_flat(kappa: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+    if np.isinf(kappa).any():
+        raise InputError(
+            f"{int(np.isinf(kappa).sum())} of {len(kappa)} modes have no variance, kappa = inf: the natural "
+            "gradient divides by it; leave such sites out, or take natural=False"
+        )
+
+
+def second_moments(phi: Tensor) -> Tensor:
+    """<phi phi^T> (*batch, n_visible, n_visible) of fields (*batch, n, n_visible), not centred."""
+    return phi.mT @ phi / phi.shape[-2]
+
+
+def from_rows(fields: Tensor, size: int, seed: int, n_machines: int | None = None) -> Draw:
+    """Mini-batches of the rows of fields (n, n_visible), each epoch in another order, each machine its own.
+
+    Raises `InputError` for batches larger than the data and for fields that are not finite.
+    """
+    n = len(fields)
+    if not 1 <= size <= n:
+        raise InputError(f"a batch of {size} fields needs as many, the data has {n}")
+    if not bool(torch.isfinite(fields).all()):
+        raise InputError(f"{int((~torch.isfinite(fields)).any(1).sum())} of {n} fields are NaN or infinite")
+    per_epoch, machines = n // size, np.arange(n_machines or 1)
+
+    def draw(step: int) -> Tensor:
+        epoch, part = divmod(step, per_epoch)
+        order = uniforms(seed, "rbm/epoch", machines, epoch, n).argsort(1)[:, part * size : (part + 1) * size]
+        found = fields[torch.from_numpy(order)]
+        return found if n_machines else found[0]
+
+    return draw
+
+
+def from_gaussian(root: Tensor, size: int, seed: int, n_machines: int | None = None) -> Draw:
+    """Fresh Gaussian data at every step: `root` (n_visible, n_visible) times white noise, C = root root^T."""
+    n, machines = len(root), np.arange(n_machines or 1)
+
+    def draw(step: int) -> Tensor:
+        noise = torch.from_numpy(normals(seed, "rbm/data", machines, step, size * n))
+        found = noise.reshape(len(machines), size, n) @ root.mT
+        return found if n_machines else found[0]
+
+    return draw
+
+
+def learn(
+    machine: GaussianRBM, second: Tensor, learning: Learning, n_steps: int, *, draw: Draw | None = None,
+    mean: Tensor | None = None, seed: int = 1, allow_any_rate: bool = False,
+) -> Iterator[tuple[int, GaussianRBM]]:  # fmt: skip
+    """Yields (step, machine) from step 0, the given one, to n_steps.
+
+    second (n_visible, n_visible): <phi phi^T> of the data, by which the rate is judged, and the positive
+    phase without `draw`. mean (n_visible,): of the data, where the machine is to have a source: that of largest
+    likelihood given K, J = K <phi>, so that W learns what is left about the mean. allow_any_rate: to see what
+    happens. Raises `InputError` for a rate above the limit, pcd without `draw`, and where K is no longer
+    positive.
+    """
+    if mean is not None:
+        second = second - mean[:, None] * mean
+    if not allow_any_rate and learning.rate > 0:
+        most, mode = learning.limit(second, machine)
+        if learning.rate >= most:
+            raise InputError(
+                f"a rate of {learning.rate:g} is unstable, K would not stay positive: {mode} allows less "
+                f"than {most:.6g}"
+            )
+    if learning.method == "pcd" and draw is None:
+        raise InputError(
+            "pcd needs mini-batches; give draw, or take the method exact, which they approximate"
+        )
+    inverse = torch.linalg.inv(second) if learning.natural else None
+    heavy = torch.zeros_like(machine.w), torch.zeros_like(machine.mu2)
+    chains: Tensor | None = None
+    machine = replace(machine, source=None)
+    yield 0, _with_mean(machine, mean)
+    for step in range(n_steps):
+        batch = None if draw is None else draw(step) if mean is None else draw(step) - mean
+        positive = second if batch is None else second_moments(batch)
+        if learning.method == "exact" or batch is None:
+            gap = exact_gap(machine, positive, learning.k if learning.method == "cd" else None)
+        else:
+            start = batch if chains is None or learning.method == "cd" else chains
+            chains = _swept(machine, start, learning.k, seed, step)
+            gap = positive - second_moments(chains)
+        machine, heavy = _moved(machine, gap, learning, step, heavy, inverse)
+        yield step + 1, _with_mean(machine, mean)
+
+
+def _with_mean(machine: GaussianRBM, mean: Tensor | None) -> GaussianRBM:
+    return machine if mean is None else replace(machine, source=machine.kernel @ mean)
+
+
+def exact_gap(machine: GaussianRBM, positive: Tensor, k: int | None = None) -> Tensor:
+    """C - K^-1 (*batch, n_visible, n_visible), and what k sweeps of contrastive divergence leave of it.
+
+    Raises `InputError` where K is not positive.
+    """
+    lower, info = torch.linalg.cholesky_ex(machine.kernel)
+    if bool(info.any()):
+        machine.require_positive()
+    gap: Tensor = positive - torch.cholesky_inverse(lower)
+    if k is None:
+        return gap
+    mass = machine.mu2[..., None, None]
+    power = torch.linalg.matrix_power(machine.s**2 * machine.w @ machine.w.mT / mass, k)
+    gap = gap - power @ gap @ power
+    return gap
+
+
+def _swept(machine: GaussianRBM, phi: Tensor, k: int, seed: int, step: int) -> Tensor:
+    machines = np.arange(math.prod(machine.w.shape[:-2]))
+    m, n_visible, n_hidden = phi.shape[-2], *machine.w.shape[-2:]
+    for sweep in range(k):
+        drawn = normals(seed, "rbm/gibbs", machines, step * k + sweep, m * (n_visible + n_hidden))
+        noise = torch.from_numpy(drawn).reshape(*machine.w.shape[:-2], m, n_visible + n_hidden).to(phi.device)
+        phi = machine.gibbs(phi, noise[..., n_visible:], noise[..., :n_visible])
+    return phi
+
+
+def _moved(
+    machine: GaussianRBM, gap: Tensor, learning: Learning, step: int, heavy: tuple[Tensor, Tensor],
+    inverse: Tensor | None,
+) -> tuple[GaussianRBM, tuple[Tensor, Tensor]]:  # fmt: skip
+    rate = learning.rate * learning.cooling ** (step // learning.period)
+    of_mass = (
+        -0.5 * gap.diagonal(dim1=-2, dim2=-1).sum(-1) if learning.mass else torch.zeros_like(machine.mu2)
+    )
+    if inverse is not None:
+        gap = inverse @ gap @ inverse
+    w = learning.momentum * heavy[0] + rate * machine.s**2 * gap @ machine.w
+    mu2 = learning.momentum * heavy[1] + rate * of_mass
+    return replace(machine, w=machine.w + w, mu2=machine.mu2 + mu2), (w, mu2)

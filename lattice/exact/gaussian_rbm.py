@@ -1,0 +1,186 @@
+r"""What a Gaussian restricted Boltzmann machine learns, how fast, and what its Gibbs sampler costs: exactly.
+
+    E(phi, h) = (mu^2/2) phi^2 + h^2/(2 s^2) - phi^T W h,     so that phi ~ exp(-phi^T K phi/2),
+    K = mu^2 - s^2 W W^T
+
+(Park, Aarts, Lucini 2309.15002: a free scalar field; maximum likelihood is probabilistic principal
+components, Tipping and Bishop, J. R. Stat. Soc. B 61 (1999) 611). The target has second moments C,
+kappa_a = 1/eig(C); gradient ascent of the likelihood is dW/dt = s^2 (C - K^-1) W. Aligned with C, each
+y = s^2 xi^2 of a singular value xi of W has
+
+    dy/dt = 2 s^2 y [1/kappa - 1/(mu^2 - y)],        y* = mu^2 - kappa,
+
+an instability of the infrared modes, kappa < mu^2, that is the faster the smaller kappa. All rates are of y,
+a factor of 2 above those of xi; arrays of kappa are of any shape, elementwise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from scipy.optimize import brentq
+
+from lattice.arrays import Floats
+from lattice.errors import InputError
+
+
+def chain_kernel(n: int, mass: float) -> Floats:
+    """kappa_p = m^2 + 2 - 2 cos p of the free field on n sites in one dimension, rising: (n,)."""
+    return np.sort(mass**2 + 2 - 2 * np.cos(2 * np.pi * np.arange(n) / n))
+
+
+def lattice_kernel(shape: tuple[int, ...], kappa: float) -> Floats:
+    """K(p) = 2 - 4 kappa sum_i cos p_i of the free field in the kappa-lambda convention, rising: (V,).
+
+    Raises `InputError` where it is not positive, |kappa| >= 1/(2d).
+    """
+    angles = np.meshgrid(*(2 * np.pi * np.arange(extent) / extent for extent in shape), indexing="ij")
+    found = 2 - 4 * kappa * np.sum([np.cos(a) for a in angles], axis=0)
+    return positive(np.sort(found.ravel()), "K(p) of the free field")
+
+
+def positive(kappa: Floats, name: str = "kappa") -> Floats:
+    """kappa as it is, float64. Raises `InputError` unless all are positive; infinite ones, of modes without
+    variance, are allowed."""
+    kappa = np.asarray(kappa, dtype=np.float64)
+    if not (kappa > 0).all():
+        worst = int(np.argmin(np.where(np.isnan(kappa), -np.inf, kappa)))
+        raise InputError(f"{name} must be positive; mode {worst} has {kappa.flat[worst]:g}")
+    return kappa
+
+
+def learned(kappa: Floats, mu2: float, n_hidden: int) -> Floats:
+    """Eigenvalues lambda of the learned K in the order of kappa (n,): kappa for the n_hidden smallest that
+    are below mu^2, mu^2 for all others, cut by the mass or by the number of hidden nodes."""
+    kappa = positive(kappa)
+    order = np.argsort(kappa, kind="stable")
+    found = np.full_like(kappa, mu2)
+    kept = order[:n_hidden]
+    found[kept] = np.minimum(kappa[kept], mu2)
+    return found
+
+
+def best_mass(kappa: Floats, n_hidden: int) -> float:
+    """mu^2 of maximum likelihood: the harmonic mean of the kappa that n_hidden nodes leave out.
+
+    Raises `InputError` where nothing is left out: every mu^2 above the largest kappa is as good.
+    """
+    kappa = np.sort(positive(kappa))
+    if n_hidden >= len(kappa):
+        raise InputError(
+            f"{n_hidden} hidden nodes represent all {len(kappa)} modes: any mu^2 >= {kappa[-1]:g} is as good"
+        )
+    return float(1 / (1 / kappa[n_hidden:]).mean())
+
+
+def divergence(kappa: Floats, lam: Floats) -> float:
+    """KL(target|machine) per configuration, in nats: sum of [lambda/kappa - 1 - ln(lambda/kappa)]/2."""
+    ratio = np.asarray(lam) / positive(kappa)
+    return float(0.5 * (ratio - 1 - np.log(ratio)).sum())
+
+
+def log_likelihood(kappa: Floats, lam: Floats) -> float:
+    """Mean ln p of the data per configuration; modes without variance, kappa = inf, count too."""
+    lam = np.asarray(lam)
+    return float(0.5 * (np.log(lam / (2 * math.pi)) - lam / positive(kappa)).sum())
+
+
+def growth_rate(kappa: Floats, mu2: float, s: float = 1.0) -> Floats:
+    """Of y while it is small: 2 s^2 (1/kappa - 1/mu^2), negative where the mass cuts the mode."""
+    return 2 * s**2 * (1 / positive(kappa) - 1 / mu2)
+
+
+def relaxation_rate(kappa: Floats, mu2: float, s: float = 1.0) -> Floats:
+    """Of y towards y*: 2 s^2 (mu^2 - kappa)/kappa^2."""
+    kappa = positive(kappa)
+    return 2 * s**2 * (mu2 - kappa) / kappa**2
+
+
+def time_between(y0: float, y: float, kappa: float, mu2: float, s: float = 1.0) -> float:
+    """Time from y0 to y of one mode, kappa < mu^2, both on the same side of y*.
+
+    t = kappa/(2 s^2 y*) [mu^2 ln(y/y0) - kappa ln((y* - y)/(y* - y0))]. Raises `InputError` otherwise.
+    """
+    star = mu2 - kappa
+    if not (0 < kappa < mu2 and y0 > 0 and y > 0 and (star - y) * (star - y0) > 0):
+        raise InputError(
+            f"y0 = {y0:g} and y = {y:g} must be positive and on one side of y* = mu^2 - kappa = {star:g} > 0"
+        )
+    side = 1.0 if y0 < star else -1.0
+    ends = (math.log(end / abs(star - end)) for end in (y0, y))
+    first, last = (_clock(v, side, kappa, star, s) for v in ends)
+    return last - first
+
+
+def _clock(v: float, side: float, kappa: float, star: float, s: float) -> float:
+    """Time as a function of v = ln(y/|y* - y|), which keeps all digits; side: 1 below y*, -1 above."""
+    return kappa / (2 * s**2) * (kappa * v / star - math.log1p(side * math.exp(-v)))
+
+
+def trajectory(t: Floats, y0: float, kappa: float, mu2: float, s: float = 1.0) -> Floats:
+    """y (n,) at the times t >= 0 of one mode, kappa < mu^2, by inversion of `time_between`.
+
+    Raises `InputError` unless 0 < kappa < mu^2 and 0 < y0 < mu^2, where K is positive.
+    """
+    star = mu2 - kappa
+    if not (0 < kappa < mu2 and 0 < y0 < mu2):
+        raise InputError(f"need 0 < kappa, y0 < mu^2, got kappa {kappa:g}, y0 {y0:g}, mu^2 {mu2:g}")
+    if y0 == star:
+        return np.full(np.shape(t), y0)
+    side, v0, found = (1.0 if y0 < star else -1.0), math.log(y0 / abs(star - y0)), []
+    begin = _clock(v0, side, kappa, star, s)
+    slack = 1 + star / kappa * abs(math.log1p(side * math.exp(-v0)))  # what the logarithm can add
+    for time in np.atleast_1d(t):
+        high = v0 + 2 * s**2 * star / kappa**2 * float(time) + slack
+        miss = lambda v, end=begin + float(time): _clock(v, side, kappa, star, s) - end  # noqa: E731
+        found.append(brentq(miss, v0, high, xtol=1e-14) if time > 0 else v0)
+    y: Floats = star / (1 + side * np.exp(-np.array(found)))
+    return y
+
+
+def cd_factor(y: Floats, mu2: float, k: int) -> Floats:
+    """What contrastive divergence of k steps leaves of a mode's exact gradient: 1 - (y/mu^2)^(2k).
+
+    D -> D - R^k D R^k, D = C - K^-1, R = s^2 W W^T/mu^2: same fixed points.
+    """
+    return 1 - (np.asarray(y) / mu2) ** (2 * k)
+
+
+def largest_step(kappa: Floats, mu2: float, s: float = 1.0, k: int | None = None) -> tuple[float, int]:
+    """The learning rate above which W <- W + alpha s^2 (C - K^-1) W leaves its fixed point, and the mode that
+    sets it.
+
+    alpha < kappa^2/(s^2 y*) for the exact gradient, k None; over 1 - (y*/mu^2)^(2k) for CD of k steps.
+    Raises `InputError` where mu^2 cuts every mode: nothing is learned.
+    """
+    kappa = positive(kappa)
+    star = mu2 - kappa
+    if not (star > 0).any():
+        raise InputError(
+            f"mu^2 = {mu2:g} is below every kappa, from {kappa.min():g} on: the machine learns nothing"
+        )
+    factor = 1.0 if k is None else cd_factor(np.clip(star, 0, None), mu2, k)
+    limit = np.where(star > 0, kappa**2 / np.where(star > 0, s**2 * star * factor, 1.0), np.inf)
+    mode = int(np.argmin(limit))
+    return float(limit[mode]), mode
+
+
+def gibbs_rho(lam: Floats, mu2: float) -> Floats:
+    """Autocorrelation of a mode of phi after one sweep of block Gibbs: 1 - lambda/mu^2."""
+    return 1 - np.asarray(lam) / mu2
+
+
+def gibbs_tau_int(lam: Floats, mu2: float) -> Floats:
+    """tau_int = 1/2 + sum_t rho(t) of a mode of phi in sweeps: mu^2/lambda - 1/2. Critical, z = 2."""
+    return mu2 / np.asarray(lam) - 0.5
+
+
+def action_density(kappa: Floats, lam: Floats) -> float:
+    """<S>/V of the target's action in the machine's fields, sum kappa/lambda over 2V; 1/2 if all learned."""
+    return float(0.5 * (positive(kappa) / np.asarray(lam)).mean())
+
+
+def phi2(lam: Floats) -> float:
+    """<phi^2> at a site: sum 1/lambda over V."""
+    return float((1 / positive(lam, "lambda")).mean())
