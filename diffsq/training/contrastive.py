@@ -135,7 +135,7 @@ def learn(
     """Yields (step, machine) from step 0, the given one, to n_steps.
 
     second (n_visible, n_visible): <phi phi^T> of the data, by which the rate is judged, and the positive
-    phase without `draw`. mean (n_visible,): of the data, where the machine is to have a source, that of largest
+    phase without `draw`. mean (n_visible,): of the data, for a machine with a source, that of the largest
     likelihood given K, J = K <phi>, so that W learns what is left about the mean. allow_any_rate: to see what
     happens. Raises `InputError` for a rate above the limit, pcd without `draw`, and where K is no longer
     positive.
