@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 TWO_PEAKS = 0.7
-BETWEEN = 0.3  # the peaks: |M| below this share of <|M|>
+BETWEEN = 0.5  # the peaks: |M| below this share of <|M|>
 BEYOND = 1.2  # range of the zero mode's table, over the largest |z| seen
 NEWTON = 50
 EMPTY_BIN = 0.01  # counts: the zero mode may be where no training field was
@@ -57,9 +57,11 @@ class ZeroModeDenoiser(nn.Module):
         return bool((p * self.centre.abs()).sum() ** 2 > TWO_PEAKS * (p * self.centre**2).sum() * p.sum())
 
     def between(self) -> float:
-        """Probability that |M| is far below its mean, between the two peaks if there are two."""
+        """Probability that |M| is far below its mean, between the two peaks if there are two: as the smooth
+        law says, without what no bin is emptier than."""
         p, z = self.log_p.exp(), self.centre.abs()
-        return float(p[z < BETWEEN * (p * z).sum()].sum())
+        p = p - p.min()
+        return float(p[z < BETWEEN * (p * z).sum() / p.sum()].sum())
 
     def _components(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior probabilities and means of the bins (n, n_bins), and the variance inside a bin (n,)."""

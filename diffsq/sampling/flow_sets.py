@@ -1,8 +1,9 @@
 """The sample set of the probability flow: which flow, its weights, and what steps of half the size change.
 
-The start law is chosen by the data: both flows weigh the same held-out fields, and the one of larger forward
-ESS is taken. Where fields hardly ever are between two peaks of P(M) it is that of one sector: no number of
-them would tell what a flow of both signs does there, and its few samples have any weight.
+The start law is chosen by the data. Where fields hardly ever are between two peaks of P(M) it is that of one
+sector: no number of held-out fields would tell what a flow of both signs does there, and its few samples have
+any weight. Else both flows weigh the same held-out fields, and one sector is taken where its forward ESS is
+clearly larger: between peaks that touch it is the one whose weights have a tail that few fields show.
 """
 
 import math
@@ -31,7 +32,8 @@ from lattice.statistics.weights import log_moments
 STEP = 0.22  # in ln sigma
 GROUP = 128, 2**16  # fields, and sites, that go through a flow together: a processor's cache holds them
 N_CHOICE = 256  # held-out fields that decide between two start laws
-UNSEEN = 1e-3  # probability between the peaks below which nothing is known of what is there
+UNSEEN = 1e-6  # probability between the peaks below which nothing is known of what is there
+CLEARLY = 0.5  # of -ln ESS of the symmetric law, from which on that of one sector is better
 N_HALF = 512  # samples that are drawn again in steps of half the size
 HALF = "half"
 START = {
@@ -94,7 +96,10 @@ def flow_of(work: Sampling) -> LatticeFlow:
 
     found = work.team.each(part, [(name, block) for name in known for block in range(len(phi))])
     parts = {name: [next(found) for _ in phi] for name in known}
-    best = min(parts, key=lambda name: _spread(parts[name])) if work.team.rank == 0 else ""
+    best = ""
+    if work.team.rank == 0:
+        spread = {name: _spread(values) for name, values in parts.items()}
+        best = "sector" if spread["sector"] < CLEARLY * spread["symmetric"] else "symmetric"
     return known[work.team.exchange(best)[0]]
 
 

@@ -20,7 +20,6 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import propagator, smooth_propagator
 from diffsq.models.regression import RegressionBase
 from diffsq.models.symmetry import Symmetry
-from diffsq.models.zero_mode import BETWEEN
 from diffsq.training.checkpoint import read_lines
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
@@ -39,6 +38,7 @@ EVALUATE = 64  # fields per network call outside training
 FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest |phi| seen
 WEIGHT_DECAY = 1e-3
 RARE = 0.02  # fields between the peaks of P(M), as a share, below which a sector is a law of its own
+BETWEEN = 0.3  # of <|M|>, the peaks
 
 
 def train(
