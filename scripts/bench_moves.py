@@ -1,8 +1,9 @@
 """Diffusion moves beside HMC: acceptance, tau_int, and CPU time per independent configuration.
 
-    python scripts/bench_moves.py RUN [RUN ...] [--sizes 32 64 128] [--block 16] [--depths 0.5 1.7 5]
+    python scripts/bench_moves.py RUN [RUN ...] [--sizes 32 64] [--block 16] [--depths 0.5 5] [--rhos 0 0.9]
 
-Each RUN is a finished run folder. In all of them: independence and noise-denoise on the whole lattice. With
+Each RUN is a finished run folder. In all of them: independence and noise-denoise on the whole lattice (no
+depths: neither), and latent moves of the flow with each of --rhos, 0 being independence. With
 the first: block moves on lattices of --sizes, multiples of the run's own. Chains start from HMC and clusters,
 as `diffsq chain` does. Acceptance is the mean of min(1, e^l) over proposals, its error over chains. Cost is
 2 tau_int(M^2) times CPU seconds per step, over that of HMC alone on the same lattice, timed in this process.
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diffsq.exactness import moves
+from diffsq.exactness import flow_moves, moves
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
 from diffsq.run_folder.finished import Workbench, open_run
@@ -28,7 +29,16 @@ from lattice.statistics.gamma import EstimatorError, gamma_method
 from lattice.statistics.notation import aligned, format_value
 
 SEED = 77
-HEAD = ["lattice", "move", "sigma", "acceptance", "tau_int M^2", "tau_int S", "CPU s/step/chain", "cost/HMC"]
+HEAD = [
+    "lattice",
+    "move",
+    "sigma or rho",
+    "acceptance",
+    "tau_int M^2",
+    "tau_int S",
+    "CPU s/step/chain",
+    "cost/HMC",
+]
 
 
 def start(bench: Workbench, shape: tuple[int, ...], n_chains: int, n_therm: int) -> Thermalisation:
@@ -77,7 +87,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--sizes", type=int, nargs="*", default=[32, 64, 128])
     parser.add_argument("--block", type=int, default=16)
-    parser.add_argument("--depths", type=float, nargs="+", default=[0.5, 1.7, 5.0])
+    parser.add_argument("--depths", type=float, nargs="*", default=[0.5, 1.7, 5.0])
+    parser.add_argument("--rhos", type=float, nargs="*", default=[], help="of latent moves, 0 <= rho < 1")
     parser.add_argument(
         "--chains", type=int, default=16, help="on the run's own lattice; fewer on larger ones"
     )
@@ -106,7 +117,11 @@ def main() -> None:
             )
             hmc = measured(bench, kernel, therm.phi, max(steps, 400))
             add(row([name, "hmc", "-"], hmc, hmc))
-            whole = {"independence": partial(moves.independence, path, bench.action.action, frames)}
+            whole: dict[str, Move] = {}
+            if depths:
+                whole["independence"] = partial(moves.independence, path, bench.action.action, frames)
+            for rho in args.rhos if bench.flow is not None else ():
+                whole[f"latent {rho:g}"] = partial(flow_moves.latent, bench.flow, bench.action.action, rho)
             for depth in depths:
                 whole[f"denoise {float(levels[depth]):.3g}"] = partial(
                     moves.noise_denoise, path, bench.action.action, frames, depth
