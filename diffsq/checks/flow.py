@@ -16,8 +16,8 @@ sector ends on the other side in one number of steps alone the difference is of 
 finite too.)
 
 A_0 is of the run's own flow, whose features are float32; all others have them in float64. So the rounding of
-float32, which no number of steps makes smaller, is part of the remainder: a shift that all samples share,
-10^-4 in log w at 32^2 and 6 10^-4 at 64^2, with a spread of a tenth of it.
+float32, which no number of steps makes smaller, is part of the remainder: a shift of all samples alike, below
+3 10^-5 in log w up to 64^2 and 2 10^-4 at 128^2 (configs/exact/README.md).
 
 J ends at TOP, with 2^TOP N steps: what is left out is 2^(-4 TOP) of the remainder, 2^-32, of which n noises
 know no more than 1/sqrt(n). Without the end one noise in 10^6 would go beyond.
