@@ -95,6 +95,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="likewise; without tau_int below 20")
     parser.add_argument("--therm", type=int, default=300)
     args = parser.parse_args()
+    if not all(0 <= rho < 1 for rho in args.rhos):
+        parser.error(f"--rhos must be in [0, 1), got {args.rhos}")
     rows = [HEAD]
 
     def add(cells: list[str]) -> None:
@@ -120,7 +122,11 @@ def main() -> None:
             whole: dict[str, Move] = {}
             if depths:
                 whole["independence"] = partial(moves.independence, path, bench.action.action, frames)
-            for rho in args.rhos if bench.flow is not None else ():
+            if args.rhos and bench.flow is None:
+                parser.error(
+                    f"{folder}: its sampler is not the flow, which latent moves need; leave --rhos out"
+                )
+            for rho in args.rhos:
                 whole[f"latent {rho:g}"] = partial(flow_moves.latent, bench.flow, bench.action.action, rho)
             for depth in depths:
                 whole[f"denoise {float(levels[depth]):.3g}"] = partial(

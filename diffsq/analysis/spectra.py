@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,20 +35,20 @@ from lattice.statistics.notation import aligned, format_entry
 
 SMALLEST = 8  # rows below which a spectrum says nothing
 N_NULL = 64  # Gaussian matrices of a shape
-NULL_WORK = 2e11  # n^2 m of all of them, at most: some seconds a shape
+NULL_WORK = 2e11  # n^2 m of all of them: some seconds a shape; of larger ones FEWEST are drawn
 FEWEST = 8
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """One matrix: eigenvalues x (n,) in rising order, in units of s^2 = `variance`, and what follows of them.
+    """One matrix: eigenvalues x (n,) in rising order, in units of s^2, s = `deviation`, and what follows.
 
     rank: of the matrix; the other x are zero. ratios (n - 2,): spacing ratios.
     """
 
     shape: tuple[int, int]
     x: Floats
-    variance: float
+    deviation: float
     rank: int
     ks: float
     outliers: int
@@ -85,16 +85,18 @@ def spectrum(w: Floats, name: str = "weights") -> Spectrum:
     n, m = w.shape
     if n < SMALLEST:
         raise InputError(f"{name}: has {n} rows or columns, a spectrum needs {SMALLEST}")
-    values = np.linalg.svd(w, compute_uv=False)[::-1]
+    scale = float(np.abs(w).max()) or 1.0  # squares of the largest and the smallest numbers stay numbers
+    values = np.linalg.svd(w / scale, compute_uv=False)[::-1]
     rank = int((values > values[-1] * m * np.finfo(np.float64).eps).sum())
     if 2 * rank <= n + 1:
         raise InputError(
             f"{name}: has rank {rank} of {n}: without half of its singular values it has no scale"
         )
-    return _of((n, m), values**2 / m, rank)
+    return _of((n, m), values**2 / m, rank, scale)
 
 
-def _of(shape: tuple[int, int], x: Floats, rank: int) -> Spectrum:
+def _of(shape: tuple[int, int], x: Floats, rank: int, scale: float = 1.0) -> Spectrum:
+    """Of eigenvalues x of W W^T/(m scale^2)."""
     (n, m), q = shape, shape[0] / shape[1]
     variance = float(np.median(x)) / marchenko_pastur_median(q)
     x = x / variance
@@ -103,12 +105,12 @@ def _of(shape: tuple[int, int], x: Floats, rank: int) -> Spectrum:
     low, high = np.minimum(spacings[1:], spacings[:-1]), np.maximum(spacings[1:], spacings[:-1])
     edge, ks = upper_edge(n, m), float(np.maximum(steps[1:] - cdf, cdf - steps[:-1]).max())
     return Spectrum(
-        shape, x, variance, rank, ks, int((x > edge).sum()), float(x[-1] / edge), float(x.sum() / x[-1]),
-        low / np.where(high > 0, high, 1.0),
+        shape, x, variance**0.5 * scale, rank, ks, int((x > edge).sum()), float(x[-1] / edge),
+        float(x.sum() / x[-1]), low / np.where(high > 0, high, 1.0),
     )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
+@cache
 def null_of(shape: tuple[int, int], seed: int = 1) -> Null:
     """The same of N_NULL Gaussian matrices (n, m), of fewer where these are large."""
     n, m = shape
@@ -124,21 +126,24 @@ def null_of(shape: tuple[int, int], seed: int = 1) -> Null:
     )  # fmt: skip
 
 
-def pooled_ratio(spectra: list[Spectrum], seed: int = 1) -> tuple[float, float]:
-    """<r> of all matrices together, and its error: the spread of Gaussian matrices of the same shapes."""
+def pooled_ratio(spectra: list[Spectrum], seed: int = 1) -> tuple[float, float, float]:
+    """<r> of all matrices together, its error, the spread of Gaussian matrices of the same shapes, and <r> of
+    these."""
     counts = np.array([len(s.ratios) for s in spectra])
     means = np.array([s.ratios.mean() for s in spectra])
-    spread = np.array([null_of(s.shape, seed).ratio_spread for s in spectra])
-    return float((counts * means).sum() / counts.sum()), float(
-        np.sqrt(((counts * spread) ** 2).sum()) / counts.sum()
-    )
+    nulls = [null_of(s.shape, seed) for s in spectra]
+    spread, null = (np.array([getattr(q, name) for q in nulls]) for name in ("ratio_spread", "ratio"))
+    total = counts.sum()
+    error = float(np.sqrt(((counts * spread) ** 2).sum()) / total)
+    return float((counts * means).sum() / total), error, float((counts * null).sum() / total)
 
 
 def matrices(tensors: Mapping[str, Any]) -> Iterator[tuple[str, Floats]]:
-    """Name and matrix of every array of two axes or more: kernels (c_out, c_in, ...) as (c_out, rest)."""
+    """Name and matrix of every array of numbers of two axes or more: kernels (c_out, c_in, ...) as (c_out,
+    rest)."""
     for name, tensor in tensors.items():
         array = np.asarray(tensor)
-        if array.ndim >= 2 and array.dtype.kind == "f":
+        if array.ndim >= 2 and array.dtype.kind == "f" and array.size:
             yield name, array.reshape(len(array), -1).astype(np.float64)
 
 
@@ -175,7 +180,7 @@ def table(spectra: dict[str, Spectrum], left: dict[str, str]) -> dict[str, Any]:
     for name, s in spectra.items():
         null = null_of(s.shape)
         found[name] = {
-            "shape": list(s.shape), "rank": s.rank, "standard_deviation": s.variance**0.5, "ks": s.ks,
+            "shape": list(s.shape), "rank": s.rank, "standard_deviation": s.deviation, "ks": s.ks,
             "ks_null": null.ks, "ks_null_95": null.ks_95, "outliers": s.outliers,
             "outliers_null": null.outliers, "largest_over_edge": s.over_edge, "stable_rank": s.stable_rank,
             "ratio": float(s.ratios.mean()), "ratio_null": null.ratio,
@@ -184,7 +189,7 @@ def table(spectra: dict[str, Spectrum], left: dict[str, str]) -> dict[str, Any]:
         }  # fmt: skip
     return {
         "matrices": found, "left_out": left, "ratio": ratio[0], "ratio_error": ratio[1],
-        "ratio_goe": RATIO_GOE, "ratio_poisson": RATIO_POISSON,
+        "ratio_null": ratio[2], "ratio_goe": RATIO_GOE, "ratio_poisson": RATIO_POISSON,
     }  # fmt: skip
 
 
@@ -204,7 +209,7 @@ def table_text(result: dict[str, Any]) -> str:
     goe, poisson = result["ratio_goe"], result["ratio_poisson"]
     lines = [
         *aligned(rows),
-        f"<r> of all: {format_entry(result, 'ratio')}; {goe} where levels repel (GOE), {poisson:.4f} where "
-        "not (Poisson)",
+        f"<r> of all: {format_entry(result, 'ratio')}, of Gaussian matrices {result['ratio_null']:.3f}; "
+        f"{goe} where many levels repel (GOE), {poisson:.4f} where none do (Poisson)",
     ]
     return "\n".join([*lines, *(f"left out: {reason}" for reason in result["left_out"].values())])

@@ -19,13 +19,9 @@ def spectrum_command(args: argparse.Namespace) -> int:
         raise InputError(f"--figure {args.figure}: give a name that ends in .png, .svg or .pdf")
     if args.figure is not None and args.figure.exists():
         raise InputError(f"{args.figure}: there is a file already; give another name")
-    weights = read_weights(args.file)
-    chosen = {name: w for name, w in weights.items() if name.startswith(args.only)}
-    if not chosen:
-        raise InputError(
-            f"--only {args.only}: no array of {args.file} begins so; they are {', '.join(weights)}"
-        )
-    result = table(*all_spectra(chosen, make_progress(args.quiet)))
+    weights, unreal = read_weights(args.file, args.only)
+    spectra, left = all_spectra(weights, make_progress(args.quiet))
+    result = table(spectra, {**left, **unreal})
     print(json.dumps(result, indent=1) if args.json else table_text(result))
     if args.figure is not None:
         from diffsq.plots.spectra import spectra_figure

@@ -160,7 +160,7 @@ class SamplingConfig(Section):
     of the score is closed-form, without a U-Net, else the path.
 
     n_levels: steps of the integrator, null for 40; of the flow for steps of 0.22 in ln sigma, 24 at least.
-    start: of the flow, both signs of M or one and a random sign; "auto" is what is better on held-out fields.
+    start: of the flow, both signs of M or one and a random sign; "auto" chooses by P(M) and held-out fields.
     sde: the processes sampled through: "ve" variance-expanding, levels geometric in sigma; "vp"
     variance-preserving, levels uniform in its time.
     method and n_samples may be mappings, one value for each of `models`.

@@ -62,7 +62,7 @@ def site_trace(slopes: Floats, own: float, k: Floats, pull: float, out: Floats) 
             up, down = i + 1 if i + 1 < rows else 0, i - 1 if i else rows - 1
             a1, b1, o1 = d1[up], d1[down], d1[i]
             a3, b3, o3, o2 = d3[up], d3[down], d3[i], d2[i]
-            part, near = x_zero(slopes), x_zero(slopes)
+            part, near = x_zero(slopes), 0.0
             for j in range(columns):
                 right, left = j + 1 if j + 1 < columns else 0, j - 1 if j else columns - 1
                 a, b, c, d = a1[j], b1[j], o1[right], o1[left]

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from lattice.errors import InputError
 
+FLAT = 1e-12  # eigenvalues of second moments below this fraction of the largest: modes without variance
+
 
 @dataclass
 class GaussianRBM:
@@ -39,6 +41,8 @@ class GaussianRBM:
         """
         if not (mu2 > 0 and s > 0 and width >= 0):
             raise InputError(f"mu^2, s and the width must be positive, got {mu2:g}, {s:g} and {width:g}")
+        if n_visible < 1 or n_hidden < 1:
+            raise InputError(f"a machine has visible and hidden nodes, got {n_visible} and {n_hidden}")
         if tuple(noise.shape[-2:]) != (n_visible, n_hidden):
             raise InputError(f"noise for weights {[n_visible, n_hidden]} has shape {list(noise.shape)}")
         mass = torch.full(noise.shape[:-2], mu2, dtype=torch.float64, device=noise.device)
@@ -65,14 +69,16 @@ class GaussianRBM:
         """<phi> (*batch, n_visible)."""
         if self.source is None:
             return torch.zeros_like(self.w[..., 0])
-        found: Tensor = torch.linalg.solve(self.kernel, self.source)
+        found: Tensor = torch.linalg.solve(self.kernel, self.source[..., None])[..., 0]
         return found
 
     def require_positive(self, when: str = "") -> None:
         """Raise `InputError` unless K is positive, without which there is no machine."""
-        lowest = self.mu2 - self.s**2 * torch.linalg.matrix_norm(self.w, 2) ** 2
-        if bool((lowest > 0).all()):
+        if not bool(torch.isfinite(self.w).all()):
+            raise InputError(f"weights are NaN or infinite {when}".rstrip())
+        if not bool(torch.linalg.cholesky_ex(self.kernel)[1].any()):
             return
+        lowest = self.spectrum[..., 0]
         bad = int((~(lowest > 0)).sum())
         which = f" in {bad} of {lowest.numel()} machines" if lowest.numel() > 1 else ""
         raise InputError(
@@ -116,9 +122,10 @@ class GaussianRBM:
         """
         if self.source is not None:
             raise InputError("the divergence is for machines without source")
-        product = second @ self.kernel
-        sign, log_det = torch.linalg.slogdet(product)
-        if not bool((sign > 0).all()) or not bool(torch.isfinite(log_det).all()):
+        self.require_positive()
+        product, values = second @ self.kernel, torch.linalg.eigvalsh(second)
+        log_det = torch.linalg.slogdet(product)[1]
+        if bool((values[..., 0] <= FLAT * values[..., -1]).any()):
             raise InputError(
                 "the second moments are singular: modes without variance have no KL; use log_prob"
             )

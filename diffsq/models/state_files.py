@@ -16,10 +16,12 @@ from lattice.arrays import Floats
 from lattice.errors import InputError
 
 
-def read_weights(path: str | Path) -> dict[str, Floats]:
-    """The floating-point tensors of a file, float64, by name; those inside other tables by their path, a.b.
+def read_weights(path: str | Path, prefix: str = "") -> tuple[dict[str, Floats], dict[str, str]]:
+    """The real tensors of a file whose names begin with `prefix`, float64, by name (those inside other tables
+    by their path, a.b), and why others of two axes or more are not among them.
 
-    Raises `InputError` for a missing or damaged file, and for one that holds code: a whole pickled model.
+    Raises `InputError` for a missing or damaged file, for one that holds code, a whole pickled model, and
+    where nothing begins so.
 
     >>> read_weights("nothing.pt")
     Traceback (most recent call last):
@@ -31,14 +33,22 @@ def read_weights(path: str | Path) -> dict[str, Floats]:
         raise InputError(
             f"{path}: no such file" if not path.is_dir() else f"{path}: a folder; name a file in it"
         )
-    found = {
-        name: tensor.detach().to(torch.float64).numpy()
-        for name, tensor in _flat(_read(path))
-        if tensor.is_floating_point()
-    }
+    tensors = dict(_flat(_read(path)))
+    found, left = dict[str, Floats](), dict[str, str]()
+    for name, tensor in tensors.items():
+        if not name.startswith(prefix):
+            continue
+        if tensor.is_floating_point() and tensor.layout == torch.strided:
+            found[name] = tensor.detach().to(torch.float64).numpy()
+        elif tensor.ndim >= 2:
+            kind = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout)
+            left[name] = f"{name}: is of {kind.removeprefix('torch.')}, not of real numbers"
+    if not tensors:
+        raise InputError(f"{path}: no tensor in it")
     if not found:
-        raise InputError(f"{path}: no floating-point tensor in it")
-    return found
+        begin = f" whose name begins with {prefix}" if prefix else ""
+        raise InputError(f"{path}: no tensor of real numbers{begin}; there are {', '.join(tensors)}")
+    return found, left
 
 
 def _read(path: Path) -> Any:

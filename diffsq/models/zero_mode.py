@@ -60,8 +60,8 @@ class ZeroModeDenoiser(nn.Module):
         """Probability that |M| is far below its mean, between the two peaks if there are two: as the smooth
         law says, without what no bin is emptier than."""
         p, z = self.log_p.exp(), self.centre.abs()
-        p = p - p.min()
-        return float(p[z < BETWEEN * (p * z).sum() / p.sum()].sum())
+        p = (p - p.min()) / (p - p.min()).sum()
+        return float(p[z < BETWEEN * (p * z).sum()].sum())
 
     def _components(self, z: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Posterior probabilities and means of the bins (n, n_bins), and the variance inside a bin (n,)."""

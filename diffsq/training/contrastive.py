@@ -7,7 +7,7 @@ The gradient is s^2 (C - C') W, C the second moments of data and C' of the machi
              mini-batches in expectation, C - C' = D - R^k D R^k, D = C - K^-1, R = s^2 W W^T/mu^2
     pcd      of chains that go on from step to step (Tieleman, ICML 2008)
 
-`natural` multiplies C - C' by the inverse of the data's C from both sides, so that every mode relaxes with
+`natural` multiplies C - C' by the inverse of the data's C from both sides, so that learned modes relax with
 the rate 2 s^2 y*, without the stiffness 1/kappa^2. Mini-batches make the path of W a Langevin process, its
 noise rate/batch. Rates above the limit of lattice.exact.gaussian_rbm.largest_step are refused: K would not
 stay positive.
@@ -23,13 +23,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.models.rbm import GaussianRBM
+from diffsq.models.rbm import FLAT, GaussianRBM
 from lattice.errors import InputError
-from lattice.exact.gaussian_rbm import largest_step
+from lattice.exact.gaussian_rbm import best_mass, largest_natural_step, largest_step
 from lattice.rng import normals, uniforms
 
 METHODS = ("exact", "cd", "pcd")
-FLAT = 1e-12  # eigenvalues of C below this fraction of the largest: modes without variance
 Draw = Callable[[int], Tensor]
 """draw(step): a mini-batch (*batch, n, n_visible) of every machine."""
 
@@ -58,21 +57,28 @@ class Learning:
             raise InputError(f"k and period must be at least 1, got {self.k} and {self.period}")
 
     def limit(self, second: Tensor, machine: GaussianRBM) -> tuple[float, str]:
-        """The rate above which the infrared end of C (n, n) is unstable, and the mode that sets it in words.
+        """The rate above which the end of learning C (n, n) is unstable, and what sets it in words.
 
-        Momentum b makes it 1 + b times larger. Raises `InputError` where nothing can be learned.
+        Momentum b makes it 1 + b times larger. A mass that is learned is judged where it starts and where it
+        ends; its own limit is 4 mu^4 over the number of modes left out. Raises `InputError` where nothing can
+        be learned.
         """
-        kappa, mu2 = kernel_of(second), float(machine.mu2.max())
-        k = self.k if self.method == "cd" else None
-        if self.natural:
-            _refuse_flat(kappa)
-            star = mu2 - kappa.min()
-            if star <= 0:
-                largest_step(kappa, mu2, machine.s)
-            found, mode = 1 / (machine.s**2 * star), int(np.argmin(kappa))
-        else:
-            found, mode = largest_step(kappa, mu2, machine.s, k)
-        return (1 + self.momentum) * found, f"mode {mode} with kappa = {kappa[mode]:.6g}"
+        kappa, n_hidden = kernel_of(second), machine.w.shape[-1]
+        masses, found = {float(machine.mu2.min()), float(machine.mu2.max())}, list[tuple[float, str]]()
+        if self.mass and n_hidden < len(kappa):
+            end = best_mass(kappa, n_hidden)
+            masses = {*(mu2 for mu2 in masses if mu2 > kappa.min()), end}
+            found.append((4 * min(masses) ** 2 / (len(kappa) - n_hidden), "the mass"))
+        for mu2 in masses:
+            if self.natural:
+                _refuse_flat(kappa)
+                most, mode = largest_natural_step(kappa, mu2, machine.s, n_hidden)
+            else:
+                k = self.k if self.method == "cd" else None
+                most, mode = largest_step(kappa, mu2, machine.s, k, n_hidden)
+            found.append((most, f"mode {mode} with kappa = {kappa[mode]:.6g}"))
+        most, words = min(found)
+        return (1 + self.momentum) * most, words
 
 
 def kernel_of(second: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -140,6 +146,10 @@ def learn(
     happens. Raises `InputError` for a rate above the limit, pcd without `draw`, and where K is no longer
     positive.
     """
+    if machine.source is not None and mean is None:
+        raise InputError("a machine with a source learns from data with a mean; give mean")
+    if not bool(torch.isfinite(second).all()) or not torch.allclose(second, second.mT):
+        raise InputError("second moments must be a finite, symmetric matrix <phi phi^T>")
     if mean is not None:
         second = second - mean[:, None] * mean
     if not allow_any_rate and learning.rate > 0:
@@ -156,7 +166,7 @@ def learn(
     inverse = torch.linalg.inv(second) if learning.natural else None
     heavy = torch.zeros_like(machine.w), torch.zeros_like(machine.mu2)
     chains: Tensor | None = None
-    machine = replace(machine, source=None)
+    machine = replace(machine, source=None)  # of the fluctuations about the mean
     yield 0, _with_mean(machine, mean)
     for step in range(n_steps):
         batch = None if draw is None else draw(step) if mean is None else draw(step) - mean
@@ -168,6 +178,7 @@ def learn(
             chains = _swept(machine, start, learning.k, seed, step)
             gap = positive - second_moments(chains)
         machine, heavy = _moved(machine, gap, learning, step, heavy, inverse)
+        machine.require_positive(f"after step {step + 1}")
         yield step + 1, _with_mean(machine, mean)
 
 

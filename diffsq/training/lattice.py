@@ -38,7 +38,7 @@ EVALUATE = 64  # fields per network call outside training
 FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest |phi| seen
 WEIGHT_DECAY = 1e-3
 RARE = 0.02  # fields between the peaks of P(M), as a share, below which a sector is a law of its own
-BETWEEN = 0.3  # of <|M|>, the peaks
+SMALL = 0.3  # of <|M|>: between the peaks
 
 
 def train(
@@ -237,7 +237,7 @@ class Training:
 def one_sided(phi: Fields) -> bool:
     """Whether P(M) has two peaks with so little between them that one sign is a law of its own."""
     m = zero_modes(phi, EVALUATE).abs()
-    return float((m < BETWEEN * m.mean()).double().mean()) < RARE
+    return float((m < SMALL * m.mean()).double().mean()) < RARE
 
 
 def initialise(unet: nn.Module, uniform: Tensor) -> None:

@@ -21,7 +21,7 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 
 
@@ -50,10 +50,25 @@ def positive(kappa: Floats, name: str = "kappa") -> Floats:
     return kappa
 
 
+def _modes(kappa: Floats, n_hidden: int) -> Floats:
+    kappa = positive(kappa)
+    if kappa.ndim != 1 or n_hidden < 0:
+        raise InputError(
+            f"kappa must be a row of modes and n_hidden 0 or more, got {kappa.shape} and {n_hidden}"
+        )
+    return kappa
+
+
+def _require_mass(mu2: float) -> None:
+    if not 0 < mu2 < math.inf:
+        raise InputError(f"mu^2 must be positive, got {mu2:g}")
+
+
 def learned(kappa: Floats, mu2: float, n_hidden: int) -> Floats:
     """Eigenvalues lambda of the learned K in the order of kappa (n,): kappa for the n_hidden smallest that
     are below mu^2, mu^2 for all others, cut by the mass or by the number of hidden nodes."""
-    kappa = positive(kappa)
+    kappa = _modes(kappa, n_hidden)
+    _require_mass(mu2)
     order = np.argsort(kappa, kind="stable")
     found = np.full_like(kappa, mu2)
     kept = order[:n_hidden]
@@ -66,7 +81,7 @@ def best_mass(kappa: Floats, n_hidden: int) -> float:
 
     Raises `InputError` where nothing is left out: every mu^2 above the largest kappa is as good.
     """
-    kappa = np.sort(positive(kappa))
+    kappa = np.sort(_modes(kappa, n_hidden))
     if n_hidden >= len(kappa):
         raise InputError(
             f"{n_hidden} hidden nodes represent all {len(kappa)} modes: any mu^2 >= {kappa[-1]:g} is as good"
@@ -92,20 +107,24 @@ def growth_rate(kappa: Floats, mu2: float, s: float = 1.0) -> Floats:
 
 
 def relaxation_rate(kappa: Floats, mu2: float, s: float = 1.0) -> Floats:
-    """Of y towards y*: 2 s^2 (mu^2 - kappa)/kappa^2."""
+    """Of y towards its end: 2 s^2 (mu^2 - kappa)/kappa^2 to y* of a learned mode, 2 s^2 (1/mu^2 - 1/kappa) to
+    0 of one that the mass cuts."""
     kappa = positive(kappa)
-    return 2 * s**2 * (mu2 - kappa) / kappa**2
+    learned = 2 * s**2 * (mu2 - np.minimum(kappa, mu2)) / np.minimum(kappa, mu2) ** 2
+    return np.where(kappa < mu2, learned, -growth_rate(kappa, mu2, s))
 
 
 def time_between(y0: float, y: float, kappa: float, mu2: float, s: float = 1.0) -> float:
-    """Time from y0 to y of one mode, kappa < mu^2, both on the same side of y*.
+    """Time from y0 to y of one mode, kappa < mu^2, both on the same side of y* and below mu^2; negative where
+    y was earlier.
 
     t = kappa/(2 s^2 y*) [mu^2 ln(y/y0) - kappa ln((y* - y)/(y* - y0))]. Raises `InputError` otherwise.
     """
     star = mu2 - kappa
-    if not (0 < kappa < mu2 and y0 > 0 and y > 0 and (star - y) * (star - y0) > 0):
+    inside = 0 < kappa < mu2 and 0 < y0 < mu2 and 0 < y < mu2
+    if not (inside and (star - y) * (star - y0) > 0):
         raise InputError(
-            f"y0 = {y0:g} and y = {y:g} must be positive and on one side of y* = mu^2 - kappa = {star:g} > 0"
+            f"y0 = {y0:g} and y = {y:g} must be in (0, mu^2), on one side of y* = mu^2 - kappa = {star:g} > 0"
         )
     side = 1.0 if y0 < star else -1.0
     ends = (math.log(end / abs(star - end)) for end in (y0, y))
@@ -124,14 +143,17 @@ def trajectory(t: Floats, y0: float, kappa: float, mu2: float, s: float = 1.0) -
     Raises `InputError` unless 0 < kappa < mu^2 and 0 < y0 < mu^2, where K is positive.
     """
     star = mu2 - kappa
+    times = np.atleast_1d(np.asarray(t, dtype=np.float64))
+    if not (np.isfinite(times).all() and (times >= 0).all()):
+        raise InputError("times must be finite and not negative")
     if not (0 < kappa < mu2 and 0 < y0 < mu2):
         raise InputError(f"need 0 < kappa, y0 < mu^2, got kappa {kappa:g}, y0 {y0:g}, mu^2 {mu2:g}")
     if y0 == star:
-        return np.full(np.shape(t), y0)
+        return np.full(times.shape, y0)
     side, v0, found = (1.0 if y0 < star else -1.0), math.log(y0 / abs(star - y0)), []
     begin = _clock(v0, side, kappa, star, s)
     slack = 1 + star / kappa * abs(math.log1p(side * math.exp(-v0)))  # what the logarithm can add
-    for time in np.atleast_1d(t):
+    for time in times:
         high = v0 + 2 * s**2 * star / kappa**2 * float(time) + slack
         miss = lambda v, end=begin + float(time): _clock(v, side, kappa, star, s) - end  # noqa: E731
         found.append(brentq(miss, v0, high, xtol=1e-14) if time > 0 else v0)
@@ -147,23 +169,63 @@ def cd_factor(y: Floats, mu2: float, k: int) -> Floats:
     return 1 - (np.asarray(y) / mu2) ** (2 * k)
 
 
-def largest_step(kappa: Floats, mu2: float, s: float = 1.0, k: int | None = None) -> tuple[float, int]:
+def largest_step(
+    kappa: Floats, mu2: float, s: float = 1.0, k: int | None = None, n_hidden: int | None = None
+) -> tuple[float, int]:
     """The learning rate above which W <- W + alpha s^2 (C - K^-1) W leaves its fixed point, and the mode that
     sets it.
 
-    alpha < kappa^2/(s^2 y*) for the exact gradient, k None; over 1 - (y*/mu^2)^(2k) for CD of k steps.
-    Raises `InputError` where mu^2 cuts every mode: nothing is learned.
+    Along y of a learned mode alpha < kappa^2/(s^2 y*), over 1 - (y*/mu^2)^(2k) for CD of k steps. A rotation
+    of a learned mode a into b, which mass or n_hidden leave out, decays with s^2 (1/kappa_a - 1/kappa_b),
+    with CD too: alpha < 2 over that. Raises `InputError` where mu^2 cuts every mode: nothing is learned.
     """
-    kappa = positive(kappa)
-    star = mu2 - kappa
-    if not (star > 0).any():
-        raise InputError(
-            f"mu^2 = {mu2:g} is below every kappa, from {kappa.min():g} on: the machine learns nothing"
-        )
-    factor = 1.0 if k is None else cd_factor(np.clip(star, 0, None), mu2, k)
-    limit = np.where(star > 0, kappa**2 / np.where(star > 0, s**2 * star * factor, 1.0), np.inf)
+    kappa = _modes(kappa, 0 if n_hidden is None else n_hidden)
+    _require_mass(mu2)
+    kept = _kept(kappa, mu2, n_hidden)
+    star = mu2 - kappa[kept]
+    if k is not None and k < 1:
+        raise InputError(f"contrastive divergence has at least one step, got k = {k}")
+    factor = 1.0 if k is None else cd_factor(star, mu2, k)
+    limit = kappa[kept] ** 2 / (s**2 * star * factor)
     mode = int(np.argmin(limit))
-    return float(limit[mode]), mode
+    most, which = float(limit[mode]), int(kept[mode])
+    left, other = _left_out(kappa, kept)
+    turn = 1 / float(kappa[kept].min()) - 1 / left if left else 0.0
+    return (2 / (s**2 * turn), other) if turn > 0 and 2 / (s**2 * turn) < most else (most, which)
+
+
+def largest_natural_step(
+    kappa: Floats, mu2: float, s: float = 1.0, n_hidden: int | None = None
+) -> tuple[float, int]:
+    """The same of W <- W + alpha s^2 C^-1 (C - K^-1) C^-1 W: alpha < 1/(s^2 y*), and for the rotation of a
+    learned mode a into b, left out, 2 mu^2/[s^2 kappa_b (kappa_b - kappa_a)]. Raises as `largest_step`."""
+    kappa = _modes(kappa, 0 if n_hidden is None else n_hidden)
+    _require_mass(mu2)
+    kept = _kept(kappa, mu2, n_hidden)
+    first = int(kept[np.argmin(kappa[kept])])
+    most, (left, other) = 1 / (s**2 * float(mu2 - kappa[first])), _left_out(kappa, kept)
+    turn = left * (left - float(kappa[first])) / (2 * mu2)
+    return (1 / (s**2 * turn), other) if turn > 0 and 1 / (s**2 * turn) < most else (most, first)
+
+
+def _left_out(kappa: Floats, kept: Integers) -> tuple[float, int]:
+    """The largest kappa that is not learned, and which; 0 where all are."""
+    left = np.delete(kappa, kept)
+    if not len(left):
+        return 0.0, -1
+    return float(left.max()), int(np.setdiff1d(np.arange(len(kappa)), kept)[np.argmax(left)])
+
+
+def _kept(kappa: Floats, mu2: float, n_hidden: int | None) -> Integers:
+    """The modes that are learned, as places in kappa."""
+    order = np.argsort(kappa, kind="stable")[:n_hidden]
+    kept: Integers = order[kappa[order] < mu2]
+    if not len(kept):
+        raise InputError(
+            f"mu^2 = {mu2:g} is below every kappa, from {kappa.min():g} on, or there is no hidden node: the "
+            "machine learns nothing"
+        )
+    return kept
 
 
 def gibbs_rho(lam: Floats, mu2: float) -> Floats:

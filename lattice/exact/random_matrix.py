@@ -28,7 +28,6 @@ from lattice.errors import InputError
 RATIO_GOE = 0.5307  # of large matrices, numerically; the surmise of 3 x 3 ones is 4 - 2 sqrt 3 = 0.5359
 RATIO_POISSON = 2 * math.log(2) - 1
 SPREAD_GOE = 4 / math.pi  # <S^2>/<S>^2 of Wigner's surmise
-SPREAD_POISSON = 2.0
 NODES = 60  # of Gauss and Legendre: F_1 to 1e-14
 
 
@@ -43,7 +42,7 @@ def wigner_cdf(s: Floats) -> Floats:
 
 
 def two_level_density(x: Floats, spread: float) -> Floats:
-    r"""Density of either eigenvalue, about the mean of both, of 2 x 2; spread = sqrt(v) = <S>/sqrt(pi).
+    r"""Density of either eigenvalue of 2 x 2, about the mean tr<M>/2; spread = sqrt(v) = <S>/sqrt(pi).
 
     From the law of both, |x - y| exp[-(x^2 + y^2)/(2v)] over its norm 4 v sqrt(pi v): y integrated out.
     """

@@ -22,14 +22,19 @@ def white(n: int, m: int, step: int = 0) -> np.ndarray[Any, Any]:
 
 def test_white_matrices_are_white_whatever_their_scale_and_their_law() -> None:
     uniform = uniforms(9, "test/flat", np.arange(1), 0, 64 * 256).reshape(64, 256) - 0.5
-    for w in (white(64, 256), 1e-6 * white(64, 256, 1), uniform):
-        found, null = spectrum(w), null_of((64, 256))
+    for w, unit in (
+        (white(64, 256), 1),
+        (white(64, 256, 1), 1e-200),
+        (white(64, 256, 2), 1e200),
+        (uniform, 1),
+    ):
+        found, null = spectrum(unit * w), null_of((64, 256))
         assert found.rank == 64
         assert found.ks < 1.5 * null.ks_95
         assert found.outliers <= 1
         assert found.over_edge < 1.1
         assert found.stable_rank == pytest.approx(64 / 2.2, rel=0.1)
-        assert math.sqrt(found.variance) == pytest.approx(w.std(), rel=0.03)
+        assert found.deviation / unit == pytest.approx(w.std(), rel=0.03)
     one, other = spectrum(w), spectrum(w.T)
     assert (one.ks, one.outliers) == (other.ks, other.outliers)
     np.testing.assert_allclose(one.x, other.x)
@@ -63,19 +68,19 @@ def test_structure_is_found_in_a_rank_one_part_and_the_bulk_stays() -> None:
 def test_repulsion_is_told_from_none() -> None:
     """<r> of matrices is that of GOE; diagonal ones, whose levels are independent, have Poisson's."""
     drawn = [spectrum(white(96, 96 + 32 * k, 10 + k)) for k in range(12)]
-    value, error = pooled_ratio(drawn)
+    value, error, null = pooled_ratio(drawn)
     assert abs(value - RATIO_GOE) < 4 * error
+    assert null == pytest.approx(RATIO_GOE, abs=0.01)
     assert abs(value - RATIO_POISSON) > 8 * error
     levels = np.sqrt(uniforms(9, "test/levels", np.arange(12), 0, 96))
-    value, error = pooled_ratio([spectrum(np.diag(x)) for x in levels])
+    value, error, _ = pooled_ratio([spectrum(np.diag(x)) for x in levels])
     assert abs(value - RATIO_POISSON) < 5 * error  # fluctuates more than with repulsion
     assert abs(value - RATIO_GOE) > 8 * error
 
 
 def test_errors_of_the_pooled_ratio_cover() -> None:
     groups = [[spectrum(white(32, 64, 100 + 8 * g + k)) for k in range(8)] for g in range(24)]
-    values, errors = np.array([pooled_ratio(group) for group in groups]).T
-    known = null_of((32, 64)).ratio
+    values, errors, (known, *_) = np.array([pooled_ratio(group) for group in groups]).T
     chi2 = float((((values - known) / errors) ** 2).mean())
     assert 1 - 4 * math.sqrt(2 / 24) < chi2 < 1 + 4 * math.sqrt(2 / 24) + 0.3
 
@@ -95,7 +100,8 @@ def test_rank_is_counted() -> None:
 
 def test_what_has_no_spectrum_is_left_out_with_a_reason_and_nan_is_refused() -> None:
     weights = {"a": white(16, 32), "kernel": white(16, 72).reshape(16, 8, 3, 3), "bias": white(1, 16)[0],
-               "small": white(4, 9), "steps": np.arange(12).reshape(3, 4)}  # fmt: skip
+               "small": white(4, 9), "steps": np.arange(12).reshape(3, 4),
+               "none": np.zeros((0, 5))}  # fmt: skip
     assert [name for name, _ in matrices(weights)] == ["a", "kernel", "small"]
     found, left = all_spectra(weights, Silent())
     assert {name: s.shape for name, s in found.items()} == {"a": (16, 32), "kernel": (16, 72)}

@@ -46,7 +46,10 @@ def test_table_figure_and_json(weights: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--only", "nothing"], "no array of .* begins so; they are net.first"),
+        (
+            ["--only", "nothing"],
+            "no tensor of real numbers whose name begins with nothing; there are net.first",
+        ),
         (["--figure", "s.txt"], "ends in .png, .svg or .pdf"),
         (["--figure", "model.pt.png"], "there is a file already"),
     ],

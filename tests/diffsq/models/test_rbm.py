@@ -91,8 +91,9 @@ def test_many_machines_at_once_are_those_alone() -> None:
     noise = noise_of("rbm/many", 3, (N, HIDDEN))(0)
     many = GaussianRBM.initial(N, HIDDEN, MU2, 0.5, noise, S)
     phi = noise_of("rbm/fields", 3, (7, N))(0)
+    many.source = noise_of("rbm/sources", 3, (N,))(0)
     for i in range(3):
-        alone = GaussianRBM(many.w[i], many.mu2[i], None, S)
+        alone = GaussianRBM(many.w[i], many.mu2[i], many.source[i], S)
         assert (many.log_prob(phi)[i] - alone.log_prob(phi[i])).abs().max() < 1e-12
         assert (many.spectrum[i] - alone.spectrum).abs().max() < 1e-12
         assert (many.sample(phi)[i] - alone.sample(phi[i])).abs().max() < 1e-12
@@ -109,7 +110,15 @@ def test_bad_input() -> None:
         GaussianRBM.initial(N, HIDDEN, MU2, 0.1, white("w", HIDDEN, N))
     with pytest.raises(InputError, match="must be positive"):
         GaussianRBM.initial(N, HIDDEN, -1.0, 0.1, white("w", N, HIDDEN))
-    with pytest.raises(InputError, match="without variance"):
-        machine().divergence(torch.diag(torch.tensor([1.0, 1, 1, 1, 0])).double())
+    rows = white("few", 3, N)
+    for flat in (torch.diag(torch.tensor([1.0, 1, 1, 1, 0])).double(), rows.T @ rows / 3):
+        with pytest.raises(InputError, match="without variance"):
+            machine().divergence(flat)
+    with pytest.raises(InputError, match="visible and hidden nodes"):
+        GaussianRBM.initial(N, 0, MU2, 0.1, torch.zeros(N, 0))
+    lost = machine()
+    lost.w[0, 0] = torch.nan
+    with pytest.raises(InputError, match="weights are NaN"):
+        lost.sample(torch.zeros(2, N).double())
     with pytest.raises(InputError, match="without source"):
         machine(True).divergence(torch.eye(N).double())

@@ -24,14 +24,29 @@ def test_both_formats_and_nested_tables(tmp_path: Path) -> None:
     w = torch.arange(12.0).reshape(3, 4)
     save_file({"w": w, "half": w.to(torch.bfloat16), "n": torch.tensor([1])}, tmp_path / "a.safetensors")
     torch.save({"model": {"w": w, "half": w.half()}, "steps": [w, 3, "word"]}, tmp_path / "b.pt")
-    first, second = read_weights(tmp_path / "a.safetensors"), read_weights(tmp_path / "b.pt")
+    first, second = (read_weights(tmp_path / name)[0] for name in ("a.safetensors", "b.pt"))
     assert set(first) == {"w", "half"}
     assert set(second) == {"model.w", "model.half", "steps.0"}
     for found in (*first.values(), *second.values()):
         assert found.dtype == np.float64
         np.testing.assert_array_equal(found, w.numpy())
     torch.save(w, tmp_path / "c.pt")
-    assert list(read_weights(tmp_path / "c.pt")) == ["weights"]
+    assert list(read_weights(tmp_path / "c.pt")[0]) == ["weights"]
+    assert list(read_weights(tmp_path / "b.pt", "model.h")[0]) == ["model.half"]
+
+
+def test_what_is_not_real_is_named(tmp_path: Path) -> None:
+    w = torch.eye(3)
+    torch.save(
+        {"w": w, "z": w + 0j, "n": w.to(torch.int8), "s": w.to_sparse(), "step": torch.tensor(3)},
+        tmp_path / "a.pt",
+    )
+    found, left = read_weights(tmp_path / "a.pt")
+    assert list(found) == ["w"]
+    assert left == {
+        "z": "z: is of complex64, not of real numbers", "n": "n: is of int8, not of real numbers",
+        "s": "s: is of sparse_coo, not of real numbers",
+    }  # fmt: skip
 
 
 def test_code_is_named_and_not_run(tmp_path: Path) -> None:
@@ -51,8 +66,11 @@ def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="empty.pt"):
         read_weights(tmp_path / "empty.pt")
     torch.save({"steps": torch.tensor(3), "word": "x"}, tmp_path / "no.pt")
-    with pytest.raises(InputError, match="no floating-point tensor"):
+    with pytest.raises(InputError, match="no tensor of real numbers; there are steps"):
         read_weights(tmp_path / "no.pt")
+    torch.save({"word": "x"}, tmp_path / "word.pt")
+    with pytest.raises(InputError, match="no tensor in it"):
+        read_weights(tmp_path / "word.pt")
     with pytest.raises(InputError, match="a folder"):
         read_weights(tmp_path)
     with pytest.raises(InputError, match="no such file"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from fields import generator, grid, white
+from small_models import noise_of
 from torch import Tensor
 
 from diffsq.models.zero_mode import ZeroModeDenoiser
@@ -114,3 +115,14 @@ def test_zero_mode_of_a_sector() -> None:
     x, s = torch.zeros(1).double(), torch.full((1,), 2.0).double()
     assert float(one_sided(x, s)) == pytest.approx(5 * 4 / (4 + 0.09), rel=0.01)
     assert float(both(x, s)) == pytest.approx(0, abs=1e-9)
+
+
+def test_between_is_what_the_smooth_law_says_without_the_floor() -> None:
+    """Of two Gaussian peaks: their tails at half the mean, and nothing where they are far apart."""
+    for mean, known in ((3.0, 0.0668), (4.0, 0.0228), (40.0, 0.0)):
+        z = mean + noise_of("between", 40_000, (1,))(0)[:, 0]
+        table = ZeroModeDenoiser()
+        table.fit(torch.where(torch.arange(len(z)) % 2 == 0, z, -z))
+        assert table.between() == pytest.approx(known, rel=0.1, abs=1e-7)
+        floor = table.log_p.exp().min() * (table.centre.abs() < 0.5 * mean).sum()
+        assert floor > 1e-7  # which alone would be taken for fields between the peaks

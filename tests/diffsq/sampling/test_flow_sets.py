@@ -102,13 +102,18 @@ def test_two_sharp_peaks_start_in_one_of_them(broken: Made) -> None:
     assert flow_of(work).base.sector
 
 
-def test_the_better_law_is_taken_whichever_it_is(broken: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    def worse(work: Sampling, flow: LatticeFlow, phi: torch.Tensor) -> torch.Tensor:
-        return phi.mean((1, 2)) * (10 if flow.base.sector else 0.1)
+@pytest.mark.parametrize(("spread", "sector"), [(10.0, False), (0.8, False), (0.6, True), (0.1, True)])
+def test_a_sector_is_taken_where_it_is_clearly_better(
+    broken: Made, monkeypatch: pytest.MonkeyPatch, spread: float, sector: bool
+) -> None:
+    """Where fields have been between the peaks: -ln ESS, like spread^2, half of the other's or less."""
 
-    monkeypatch.setattr(flow_sets, "log_weights", worse)
+    def weights(work: Sampling, flow: LatticeFlow, phi: torch.Tensor) -> torch.Tensor:
+        return phi.mean((1, 2)) * 0.05 * (spread if flow.base.sector else 1)
+
+    monkeypatch.setattr(flow_sets, "log_weights", weights)
     monkeypatch.setattr(flow_sets, "UNSEEN", 0.0)
-    assert not flow_of(work_of(broken, BROKEN)).base.sector
+    assert flow_of(work_of(broken, BROKEN)).base.sector == sector
 
 
 def test_where_no_field_was_between_the_peaks_weights_decide_nothing(

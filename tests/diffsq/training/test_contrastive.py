@@ -211,6 +211,16 @@ def test_a_source_learns_the_mean() -> None:
     assert abs(float((MODES.T @ noisy.kernel @ MODES)[0, 0]) - 4) < 0.5
 
 
+def test_persistent_chains_are_not_those_of_the_data() -> None:
+    """The same first step; from then on PCD's chains remember, and CD's do not."""
+    draw = from_gaussian(ROOT, 16, 3)
+    ends = {}
+    for method in ("cd", "pcd"):
+        ends[method] = [m.w for _, m in learn(start(width=0.3), SECOND, Learning(0.1, method), 2, draw=draw)]
+    assert torch.equal(ends["cd"][1], ends["pcd"][1])
+    assert (ends["cd"][2] - ends["pcd"][2]).abs().max() > 1e-4
+
+
 def test_minibatches_by_sampling_end_near_the_target() -> None:
     """CD-3 and PCD-3 with fresh data: the mean over machines and time within its error and O(rate/n)."""
     for method in ("cd", "pcd"):
@@ -224,6 +234,31 @@ def test_minibatches_by_sampling_end_near_the_target() -> None:
         error = float(found.std()) / n**0.5
         assert abs(float(found.mean()) - 4) < 4 * error + 0.15
         assert error < 0.05
+
+
+@pytest.mark.parametrize("natural", [False, True])
+def test_a_cut_machine_has_the_limit_of_turning_modes(natural: bool) -> None:
+    """mu^2 = 4.5 cuts seven modes; below the limit it is learned, above it is refused and would run away."""
+    most, mode = Learning(0.1, natural=natural).limit(SECOND, start(mu2=4.5))
+    assert (most, mode) == (pytest.approx(0.28125 if natural else 16.0), "mode 9 with kappa = 8")
+    machine = last(learn(start(mu2=4.5), SECOND, Learning(0.9 * most, natural=natural), 3000))
+    assert np.abs(machine.spectrum.numpy() - np.minimum(KAPPA, 4.5)).max() < 1e-6
+    with pytest.raises(InputError, match="unstable.*mode 9"):
+        last(learn(start(mu2=4.5), SECOND, Learning(1.1 * most, natural=natural), 1))
+
+
+def test_a_mass_that_starts_too_small_grows_and_one_that_runs_away_is_stopped() -> None:
+    machine = last(learn(start(3, mu2=3.5), SECOND, Learning(0.5, mass=True), 8000))
+    assert float(machine.mu2) == pytest.approx(exact.best_mass(KAPPA, 3), abs=1e-3)
+    many = torch.diag(torch.cat([torch.ones(1), torch.full((200,), 1 / 1.2)])).double()
+    wide = GaussianRBM(torch.full((201, 1), 1e-3).double(), torch.tensor(1.2).double())
+    with pytest.raises(InputError, match="the mass allows less than 0.0288"):
+        last(learn(wide, many, Learning(0.03, mass=True), 1))
+    assert float(last(learn(wide, many, Learning(0.02, mass=True), 20)).mu2) == pytest.approx(1.2, abs=0.01)
+    draw = from_gaussian(ROOT, 4, 3)
+    wild = Learning(50.0, "cd", mass=True)
+    with pytest.raises(InputError, match="not positive .* after step|NaN or infinite after step"):
+        last(learn(start(), SECOND, wild, 50, draw=draw, allow_any_rate=True))
 
 
 def test_momentum_and_cooling() -> None:
@@ -273,5 +308,14 @@ def test_bad_data() -> None:
     rows[3, 1] = torch.nan
     with pytest.raises(InputError, match="1 of 8 fields are NaN"):
         from_rows(rows, 4, 1)
+    skew = SECOND.clone()
+    skew[0, 1] += 1
+    for wrong in (skew, SECOND * torch.nan):
+        with pytest.raises(InputError, match="finite, symmetric matrix"):
+            last(learn(start(), wrong, Learning(0.1), 1))
+    sourced = start()
+    sourced.source = torch.ones(N).double()
+    with pytest.raises(InputError, match="give mean"):
+        last(learn(sourced, SECOND, Learning(0.1), 1))
     with pytest.raises(InputError, match="pcd needs mini-batches"):
         last(learn(start(), SECOND, Learning(0.1, "pcd"), 1))

@@ -140,6 +140,44 @@ def test_largest_step(k: int | None) -> None:
     assert abs(ascend(4.0, MU2, 1.05 * limit, k) - 5) > 0.1
 
 
+def turned(alpha: float, mu2: float, k: int | None, natural: int, steps: int = 600) -> float:
+    """How far W ends from its fixed point after a small turn of the lowest mode into the highest."""
+    c = np.diag(1 / CHAIN)
+    kept = CHAIN < mu2
+    w = np.diag(np.sqrt(np.where(kept, mu2 - CHAIN, 0)))
+    end = w.copy()
+    w[9, 0] += 1e-6
+    for _ in range(steps):
+        gap = c - np.linalg.inv(mu2 * np.eye(10) - w @ w.T)
+        if k is not None:
+            power = np.linalg.matrix_power(w @ w.T / mu2, k)
+            gap = gap - power @ gap @ power
+        w = w + alpha * (np.diag(CHAIN) @ gap @ np.diag(CHAIN) if natural else gap) @ w
+        if not np.isfinite(w).all() or np.abs(w - end).max() > 1:
+            return math.inf
+    return float(np.abs(w - end).max())
+
+
+@pytest.mark.parametrize(
+    ("k", "natural", "limit"), [(None, False, 16.0), (1, False, 16.0), (None, True, 0.28125)]
+)
+def test_no_learned_mode_turns_into_a_cut_one(k: int | None, natural: int, limit: float) -> None:
+    """mu^2 = 4.5: kappa = 4 and a pair are learned. Along y alone 32 and 2 would be allowed."""
+    mu2 = 4.5
+    found = rbm.largest_natural_step(CHAIN, mu2) if natural else rbm.largest_step(CHAIN, mu2, k=k)
+    assert found == (pytest.approx(limit), 9)
+    assert turned(0.95 * limit, mu2, k, natural) < 1e-8
+    assert turned(1.05 * limit, mu2, k, natural) > 1e-3
+
+
+def test_limits_by_the_number_of_hidden_nodes() -> None:
+    """A mode that is left out though it is infrared: 2 over 1/kappa_a - 1/kappa_b."""
+    for kappa in (np.array([2.0, 2.2]), np.array([2.2, 2.0])):
+        most, _ = rbm.largest_step(kappa, 2.1 + 1e-9, n_hidden=1)
+        assert most == pytest.approx(min(4 / 0.1, 2 / (1 / 2 - 1 / 2.2)), rel=1e-6)
+    assert rbm.largest_step(np.array([2.0, 2.0]), 9.0, n_hidden=1)[0] == pytest.approx(4 / 7)
+
+
 def test_gibbs() -> None:
     """Block Gibbs of one mode is an autoregression: E[phi'|phi] = s^2 W^2 phi/mu^2."""
     mu2, kappa = 4.0, 0.4
@@ -157,7 +195,18 @@ def test_cut_modes_and_bad_input() -> None:
         rbm.largest_step(kappa, 0.9)
     with pytest.raises(InputError, match="mode 1 has -1"):
         rbm.learned(np.array([1.0, -1.0]), 2.0, 1)
-    with pytest.raises(InputError, match="one side of y"):
-        rbm.time_between(0.1, 3.0, 1.0, 3.0)
+    for ends in ((0.1, 2.5), (0.1, 3.5), (3.1, 2.5)):
+        with pytest.raises(InputError, match="on one side of y"):
+            rbm.time_between(*ends, 1.0, 3.0)
+    with pytest.raises(InputError, match="finite and not negative"):
+        rbm.trajectory(np.array([1.0, -1.0]), 0.1, 1.0, 3.0)
+    with pytest.raises(InputError, match="n_hidden 0 or more"):
+        rbm.learned(kappa, 2.0, -1)
+    with pytest.raises(InputError, match="mu.2 must be positive"):
+        rbm.learned(kappa, 0.0, 1)
+    with pytest.raises(InputError, match="at least one step"):
+        rbm.largest_step(kappa, 4.0, k=0)
+    rates = rbm.relaxation_rate(np.array([1.0, 6.0, np.inf]), 3.0)
+    np.testing.assert_allclose(rates, [4.0, 2 * (1 / 3 - 1 / 6), 2 / 3])
     with pytest.raises(InputError, match="K.p. of the free field must be positive"):
         rbm.lattice_kernel((8, 8), 0.26)

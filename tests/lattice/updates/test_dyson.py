@@ -60,18 +60,19 @@ def test_two_eigenvalues_repel_as_wigner_surmised() -> None:
     assert kstest(np.diff(free)[:, 0] / np.diff(free).mean(), wigner_cdf).pvalue < 1e-20  # the control
 
 
-def test_the_error_is_of_order_dt() -> None:
-    """<tr X^2> = v n (n + 1)/2 in equilibrium; the implicit step is off by a part that halves with dt."""
-    n, m, off = 3, 20_000, []
+def test_the_error_falls_nearly_like_dt() -> None:
+    """<tr X^2> = v n (n + 1)/2 in equilibrium; the implicit step is off by a part of order dt ln(1/dt), where
+    sqrt(dt) would leave a half at a quarter of dt."""
+    n, m, off = 3, 40_000, []
     exact = V * n * (n + 1) / 2
-    for dt in (0.2, 0.1):
+    for dt in (0.4, 0.1):
         x = spread(n, m)
         for step in range(round(4 / dt)):
             x = eigenvalue_step(x, V, dt, seed=7, chains=np.arange(m), step=step)
         off.append(float((x**2).sum(1).mean()) - exact)
     error = exact * math.sqrt(2 / 6 / m)
-    assert abs(off[0]) > 6 * error
-    assert abs(off[0] / off[1] - 2) < 4 * math.hypot(1, 2) * error / abs(off[1]) + 0.2
+    assert abs(off[0]) > 20 * error
+    assert abs(off[1] / off[0]) + 4 * error / abs(off[0]) < 0.48
 
 
 def test_many_eigenvalues_have_the_semicircle() -> None:
@@ -95,13 +96,15 @@ def test_no_crossing_for_any_step_and_the_equation_is_solved() -> None:
     assert np.abs(miss).max() < 1e-8
     huge = eigenvalue_step(spread(6, 50), V, 10.0, seed=1, chains=np.arange(50), step=0)
     assert (np.diff(huge) > 0).all()
+    small = _implicit(1e-9 * target, 1e-9 * start, 1e-18 * push, pull)
+    np.testing.assert_allclose(small, 1e-9 * x, rtol=1e-9)
 
 
 def test_numbers_do_not_depend_on_the_batch() -> None:
     x = spread(4, 6)
     whole = eigenvalue_step(x, V, 0.1, seed=1, chains=np.arange(6), step=3)
     part = eigenvalue_step(x[2:4], V, 0.1, seed=1, chains=np.arange(2, 4), step=3)
-    np.testing.assert_allclose(whole[2:4], part, atol=1e-11)
+    np.testing.assert_array_equal(whole[2:4], part)
 
 
 def test_bad_input() -> None:
