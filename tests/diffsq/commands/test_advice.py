@@ -29,6 +29,7 @@ PRINTED_BY = {  # who prints the messages of a file in which an option stands al
     "diffsq/commands/scan.py": ("ensemble",),
     "diffsq/commands/session.py": (*STAGES, "chain"),
     "diffsq/commands/slurm.py": ("ensemble",),
+    "diffsq/commands/spectrum.py": ("spectrum",),
     "diffsq/checks/perform.py": ("check",),
     "diffsq/config/action_section.py": ("import",),
     "diffsq/config/scan_file.py": ("ensemble",),

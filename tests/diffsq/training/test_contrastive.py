@@ -80,7 +80,7 @@ def test_the_learned_spectrum(mu2: float, n_hidden: int) -> None:
 def test_below_every_kappa_nothing_is_learned() -> None:
     with pytest.raises(InputError, match="learns nothing"):
         last(learn(start(mu2=3.5), SECOND, Learning(0.1), 1))
-    machine = last(learn(start(mu2=3.5), SECOND, Learning(0.1), 20_000, allow_any_rate=True))
+    machine = last(learn(start(mu2=3.5), SECOND, Learning(3.0), 1000, allow_any_rate=True))
     assert (machine.spectrum - 3.5).abs().max() < 1e-3
 
 
@@ -89,22 +89,22 @@ def test_aligned_modes_follow_the_closed_form(mode: int) -> None:
     """y(t) of small steps; with half of the rate they would be far off."""
     w = 0.1 * MODES
     machine = GaussianRBM(w.clone(), torch.tensor(MU2).double())
-    t, rate = [], 0.005
+    t, rate = [], 0.01
     y = []
-    for step, found in learn(machine, SECOND, Learning(rate), 12_000):
-        if step % 3000 == 0:
+    for step, found in learn(machine, SECOND, Learning(rate), 6000):
+        if step % 1500 == 0:
             t.append(rate * step)
             y.append(MU2 - float(MODES[:, mode] @ found.kernel @ MODES[:, mode]))
     known = exact.trajectory(np.array(t), 0.01, float(KAPPA[mode]), MU2)
     late = exact.trajectory(np.array(t) / 2, 0.01, float(KAPPA[mode]), MU2)
-    assert np.abs(np.array(y) - known).max() < 5e-3 * (MU2 - KAPPA[mode])
+    assert np.abs(np.array(y) - known).max() < 1e-2 * (MU2 - KAPPA[mode])
     assert np.abs(np.array(y) - late).max() > 0.1 * known.max()
 
 
 def test_the_span_of_the_weights() -> None:
     """span W(t) = exp(C t) span W(0): the hidden nodes turn to the infrared, whatever they have learned."""
-    first, t = start(3), 20.0
-    machine = last(learn(first, SECOND, Learning(1e-3), round(t / 1e-3)))
+    first, t, rate = start(3), 20.0, 5e-3
+    machine = last(learn(first, SECOND, Learning(rate), round(t / rate)))
     turned = torch.linalg.matrix_exp(SECOND * t) @ first.w
     one, other, infrared = (torch.linalg.qr(w)[0] for w in (machine.w, turned, MODES[:, :3]))
     angle = lambda a, b: float(torch.arccos(torch.linalg.svdvals(a.T @ b).clamp(max=1)).max())  # noqa: E731
@@ -123,7 +123,7 @@ def test_two_modes_turn_at_the_known_rate() -> None:
 def test_contrastive_divergence_in_expectation(k: int) -> None:
     """D - R^k D R^k is the mean of sampled gradients; aligned, the known fraction of the exact one."""
     machine = start(4, width=0.6)
-    n = 400_000
+    n = 100_000
     expected = exact_gap(machine, SECOND, k)
     phi = noise_of("learn/cd", n, (N,))(0) @ ROOT.T
     chain = phi
