@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from diffsq.analysis.spectra import all_spectra, table, table_text
+from diffsq.models.files import load_model
+from diffsq.models.lattice import LatticeScore
 from diffsq.plots.spectra import spectra_figure
 from diffsq.run_folder.finished import PointBench, Workbench
 from lattice.errors import InputError
@@ -15,10 +17,12 @@ from lattice.progress import Progress
 
 
 def run(bench: Workbench | PointBench, progress: Progress) -> dict[str, Any]:
-    """Every matrix of the networks. Raises `InputError` where there is no network. No verdict."""
+    """Every matrix of the networks of all models. Raises `InputError` where there is none. No verdict."""
     networks: dict[str, nn.Module | None]
     if isinstance(bench, Workbench):
-        networks = {"": bench.model.unet}
+        names = bench.config.models
+        others = {f"{name}.": load_model(bench.folder / "train" / name, LatticeScore) for name in names[1:]}
+        networks = {f"{names[0]}.": bench.model.unet, **{name: m.unet for name, m in others.items()}}
     else:
         networks = {f"{name}.": model for name, model in bench.models.items()}
     weights = {
@@ -29,7 +33,7 @@ def run(bench: Workbench | PointBench, progress: Progress) -> dict[str, Any]:
     }
     if not weights:
         raise InputError(
-            f"{bench.folder}: its model has no network, only the closed form; take a run with model.channels"
+            f"{bench.folder}: its models have no network, only the closed form; take one with model.channels"
         )
     return {"passed": None, **table(*all_spectra(weights, progress))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from diffsq.checks import spectrum
 from diffsq.checks.perform import serves
+from diffsq.models.files import save_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.run_folder.finished import PointBench, Workbench
@@ -22,11 +24,11 @@ def points(model: PointModel) -> PointBench:
     return PointBench(Path("run"), nothing, nothing, {"score": model}, nothing)
 
 
-def fields(channels: int) -> Workbench:
+def fields(channels: int, models: tuple[str, ...] = ("score",), folder: Path = Path("run")) -> Workbench:
     bench = Workbench.__new__(Workbench)
     torch.manual_seed(2)
     model = LatticeScore.unfitted((8, 8), 4, channels=channels, n_levels=2)
-    bench.__dict__.update(folder=Path("run"), model=model)
+    bench.__dict__.update(folder=folder, model=model, config=SimpleNamespace(models=models))
     return bench
 
 
@@ -55,6 +57,16 @@ def test_convolutions_of_a_score_network() -> None:
     assert serves("spectrum", fields(0))
 
 
+def test_every_model_of_a_run(tmp_path: Path) -> None:
+    """The first may be the closed form alone."""
+    torch.manual_seed(3)
+    second = LatticeScore.unfitted((8, 8), 4, channels=8, n_levels=2)
+    save_model(second, tmp_path / "train" / "score", {"action": {}, "ensemble": ""})
+    found = spectrum.run(fields(0, ("closed", "score"), tmp_path), Silent())
+    assert found["matrices"]
+    assert all(name.startswith("score.") for name in found["matrices"])
+
+
 def test_no_network() -> None:
-    with pytest.raises(InputError, match="run: its model has no network"):
+    with pytest.raises(InputError, match="run: its models have no network"):
         spectrum.run(fields(0), Silent())
