@@ -163,6 +163,8 @@ def learn(
         raise InputError(
             "pcd needs mini-batches; give draw, or take the method exact, which they approximate"
         )
+    if learning.natural:
+        _refuse_flat(kernel_of(second))  # at any rate
     inverse = torch.linalg.inv(second) if learning.natural else None
     heavy = torch.zeros_like(machine.w), torch.zeros_like(machine.mu2)
     chains: Tensor | None = None

@@ -184,6 +184,8 @@ def test_the_natural_gradient_relaxes_all_modes_alike() -> None:
     flat[9, 9] = 0
     with pytest.raises(InputError, match="1 of 10 modes have no variance"):
         last(learn(near, flat, Learning(0.1, natural=True), 1))
+    with pytest.raises(InputError, match="1 of 10 modes have no variance"):
+        last(learn(near, flat, Learning(0.1, natural=True), 1, allow_any_rate=True))
 
 
 @pytest.mark.parametrize("n_hidden", [0, 3, 7])
@@ -259,6 +261,19 @@ def test_a_mass_that_starts_too_small_grows_and_one_that_runs_away_is_stopped() 
     wild = Learning(50.0, "cd", mass=True)
     with pytest.raises(InputError, match="not positive .* after step|NaN or infinite after step"):
         last(learn(start(), SECOND, wild, 50, draw=draw, allow_any_rate=True))
+
+
+def test_momentum_makes_the_limit_larger_by_as_much_as_is_said() -> None:
+    """1 + b, of a heavy ball in a parabola (Polyak, USSR Comput. Math. Math. Phys. 4 (1964) 1)."""
+    near = GaussianRBM((MODES * (MU2 - torch.from_numpy(KAPPA) - 1e-6).sqrt()), torch.tensor(MU2).double())
+    most, _ = Learning(0.1, momentum=0.5).limit(SECOND, near)
+    assert most == pytest.approx(1.5 * 3.2)
+    off = []
+    for rate in (0.95 * most, 1.05 * most):
+        how = Learning(rate, momentum=0.5)
+        off.append(abs(float(last(learn(near, SECOND, how, 400, allow_any_rate=True)).spectrum[0]) - 4))
+    assert off[0] < 1e-8
+    assert off[1] > 1e-2
 
 
 def test_momentum_and_cooling() -> None:
