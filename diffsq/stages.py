@@ -1,7 +1,7 @@
 """The five stages of a run: each makes its part of the run folder and returns the identity of what it made.
 
     ensemble   Monte Carlo, complex Langevin, exact draws, certified; or from elsewhere    ensemble/
-    train      one model per name in `models`                                              train/NAME/
+    train      one model per name in `models`, or the rows of a run that watches training  train/NAME/
     sample     one set per model and process, and the learned energy made exact            samples/NAME-SDE/
     measure    the checks, and summary.json                                                checks/
     report     one page                                                                    report.html
@@ -17,10 +17,13 @@ from pathlib import Path
 
 from diffsq.checks.perform import check
 from diffsq.config.config import Config, LatticeRun, PointRun
+from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.path_metropolis import correct
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.report.page import build_report
 from diffsq.run_folder.own_files import hashes
@@ -29,6 +32,9 @@ from diffsq.run_folder.summary import summarize
 from diffsq.sampling import lattice_sets
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
+from diffsq.training.dynamics import train_rows
+from diffsq.training.machines import train_machine
+from diffsq.training.pictures import make_pictures, read_pictures
 from diffsq.training.train import train
 from lattice.certificates.monte_carlo import certify
 from lattice.ensembles.ensemble import read_ensemble
@@ -39,10 +45,19 @@ from lattice.processes import Team
 from lattice.progress import Progress
 from lattice.simulation.simulate import simulate
 
+FRESH = {"passed": True, "reason": "drawn afresh while training", "checks": [], "verdict": None}
+"""The certificate of a run without data of its own."""
+
 
 def make_ensemble(run: Run, progress: Progress) -> str:
     """Simulate, or take what `ensemble.source` names."""
     config, out = run.config, run.out("ensemble")
+    if isinstance(config, PicturesRun):
+        return make_pictures(config.ensemble.data, out)
+    if isinstance(config, DynamicsRun):
+        out.mkdir(exist_ok=True)
+        write_json(out / "certificate.json", FRESH)
+        return sha256_text(canonical_json(FRESH))
     if config.action is None:
         raise InputError("action: null takes the action of an ensemble given from Python; name one to run")
     if config.source is not None:
@@ -83,18 +98,37 @@ def make_models(run: Run, progress: Progress) -> str:
     """Train every model; of a real variable, those of disjoint parts of the data too."""
     if run.config.models:
         require_certificate(run)
-    config, out, ensemble = run.config, run.out("train"), read_ensemble(run.out("ensemble"))
+    config, out = run.config, run.out("train")
     out.mkdir(exist_ok=True)
+    if isinstance(config, DynamicsRun):
+        return train_rows(config, out, progress)
+    if isinstance(config, PicturesRun):
+        phi, identity = read_pictures(run.out("ensemble"))
+        train_machine(config, phi, identity, out / "rbm", progress)
+        return _weights(run)
+    ensemble = read_ensemble(run.out("ensemble"))
     for name in (*config.models, *(f"part-{k}" for k in range(getattr(config, "n_parts", 0)))):
         train(config, ensemble, out / name, name=name, progress=progress, device=run.device)
+    return _weights(run)
+
+
+def _weights(run: Run) -> str:
     weights = {k: v for k, v in hashes(run.folder, "train").items() if k.endswith("/weights.safetensors")}
     return sha256_text(canonical_json(weights))
 
 
 def make_samples(run: Run, progress: Progress) -> str:
     """Every sample set of the run, and what its weights say of the sampler."""
-    config, out, ensemble = run.config, run.out("sample"), read_ensemble(run.out("ensemble"))
+    config, out = run.config, run.out("sample")
     out.mkdir(exist_ok=True)
+    if isinstance(config, DynamicsRun | PicturesRun):
+        return sha256_text("nothing is sampled")
+    ensemble = read_ensemble(run.out("ensemble"))
+    if isinstance(config, MachineRun):
+        machine, name = load_machine(run.out("train") / "rbm")[0], "rbm-exact"
+        samples = sample(config, machine, ensemble, out / name, progress=progress)
+        diagnose(out / name, config.seed)
+        return sha256_text(canonical_json({name: samples.identity}))
     models, made = {str(name): load_model(run.out("train") / name) for name in config.models}, {}
     team = run.team if run.team and isinstance(config, LatticeRun) else Team()
     team.tell(("samples", str(run.folder.resolve())))

@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import nn
 
-from diffsq.analysis.spectra import all_spectra, table, table_text
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.spectra import all_spectra, table, table_text
 from diffsq.plots.spectra import spectra_figure
 from diffsq.run_folder.finished import PointBench, Workbench
 from lattice.errors import InputError

@@ -11,7 +11,7 @@ from lattice.errors import InputError
 
 def spectrum_command(args: argparse.Namespace) -> int:
     """spectrum FILE."""
-    from diffsq.analysis.spectra import all_spectra, table, table_text
+    from diffsq.models.spectra import all_spectra, table, table_text
     from diffsq.models.state_files import read_weights
     from lattice.progress import make_progress
 

@@ -23,6 +23,7 @@ from lattice.errors import InputError
 if TYPE_CHECKING:
     from lattice.actions.protocol import Action
 
+ModelName = Literal["closed", "score", "energy", "rbm", "pairs", "teacher_student", "transformer"]
 Built = Annotated[
     Any, SkipValidation, PlainSerializer(lambda action: None if action is None else action.as_dict())
 ]
@@ -36,7 +37,7 @@ class Config(Section):
 
     sections: ClassVar[dict[str, tuple[str, ...]]] = {
         "ensemble": ("seed", "action", "lattice", "ensemble"),
-        "train": ("seed", "action", "lattice", "sde", "model", "models", "training", "n_parts"),
+        "train": ("seed", "action", "lattice", "sde", "model", "models", "machine", "training", "n_parts"),
         "sample": ("seed", "sampling"),
         "measure": ("name", "seed", "checks", "reference"),
         "report": ("name",),
@@ -49,7 +50,7 @@ class Config(Section):
     action: Built = None
     lattice: ShapeConfig | None = None
     ensemble: Any
-    models: tuple[Literal["closed", "score", "energy"], ...] = ("score",)
+    models: tuple[ModelName, ...] = ("score",)
     training: Any = None
     sampling: Any = None
     checks: Checks = Field(default_factory=dict)

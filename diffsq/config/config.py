@@ -23,6 +23,8 @@ from pydantic import (
 
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.base import Config as Config  # handed on
+from diffsq.config.dynamics import DYNAMICS
+from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.presets import found
 from diffsq.config.section import Section, nearest, one_line, refuse_truth_values
 from diffsq.config.sections import (
@@ -61,8 +63,8 @@ GONE = {  # keys of fields on a lattice until version 0.3, and why nothing takes
     "chain.n_calibration": "block moves are not calibrated",
 }
 ORDER = (
-    "name", "seed", "action", "lattice", "ensemble", "models", "sde", "model", "training", "n_parts",
-    "sampling", "chain", "checks", "reference",
+    "name", "seed", "action", "lattice", "ensemble", "models", "machine", "sde", "model", "training",
+    "n_parts", "sampling", "chain", "checks", "reference",
 )  # fmt: skip
 
 
@@ -241,7 +243,9 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
         ...
     lattice.errors.InputError: unknown key action.kapa; did you mean action.kappa?
     """
-    if "action" not in data:
+    models = data.get("models")
+    first = models[0] if isinstance(models, list | tuple) and models else models
+    if "action" not in data and first not in (*DYNAMICS, "rbm"):
         raise InputError("action is missing from the config")
     for old, new in MOVED.items():
         if _has(data, old):
@@ -249,10 +253,10 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     lattice = data.get("lattice")
     shape = lattice.get("shape") if isinstance(lattice, Mapping) else None
     action = None
-    if data["action"] is not None:
+    if data.get("action") is not None:
         action = read_action(data["action"], len(shape) if isinstance(shape, list | tuple) else None)
         check_limits(action)  # also of converted couplings
-    kind = run_kind(action)
+    kind = run_kind(action, str(first), data.get("ensemble"))
     for old, why in GONE.items() if kind is LatticeRun else ():
         if _has(data, old):
             raise InputError(f"{old} is gone since version 0.3: {why}; remove it")
@@ -268,8 +272,13 @@ def _has(data: Mapping[str, Any], key: str) -> bool:
     return isinstance(data.get(section), Mapping) and name in data[section]
 
 
-def run_kind(action: Action | None) -> type[Config]:
-    """Which sections a run of this action has; None, an action from Python, is for fields on a lattice."""
+def run_kind(action: Action | None, model: str = "", ensemble: Any = None) -> type[Config]:
+    """Which sections a run has, by its first model and its action; None, an action from Python, is for fields
+    on a lattice. A machine learns from an ensemble, or from a data set where that is named."""
+    if model in DYNAMICS:
+        return DYNAMICS[model]
+    if model == "rbm":
+        return PicturesRun if isinstance(ensemble, Mapping) and "data" in ensemble else MachineRun
     if action is not None and action.field in ("complex", "angle"):
         return ComplexRun
     return RealRun if action is not None and action.one_variable else LatticeRun

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 
 from diffsq.config.config import Config, LatticeRun
+from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.machines import MachineRun, PicturesRun
 from lattice.memory import machine_memory, require_memory
 
 BASE = 1.1e9  # bytes
@@ -23,6 +25,14 @@ Terms = dict[str, tuple[int, float]]
 
 def terms(config: Config, stage: str) -> Terms:
     """What the memory of a stage is in proportion to."""
+    if isinstance(config, DynamicsRun | PicturesRun):
+        return {}
+    if isinstance(config, MachineRun):
+        each, copies = float(NUMBER * math.prod(config.shape)), 3 if stage == "measure" else 1
+        held: Terms = {"ensemble.n_configs": (config.ensemble.n_saved, each)}
+        if stage not in ("ensemble", "train"):
+            held["sampling.n_samples"] = (config.sampling.n_samples, copies * each)
+        return held
     if not isinstance(config, LatticeRun):
         each = POINT if stage in ("measure", "report") else POINT / 3
         found: Terms = {"ensemble.n_configs": (config.ensemble.n_configs, each)}
@@ -48,6 +58,8 @@ def check_memory(config: Config, stages: Sequence[str]) -> None:
     have = machine_memory()
     for stage in stages:
         found = terms(config, stage)
+        if not found:
+            continue
         sizes = {name: value * each for name, (value, each) in found.items()}
         needed, largest = BASE + sum(sizes.values()), max(sizes, key=lambda name: sizes[name])
         fits = int((have - needed + sizes[largest]) / found[largest][1])

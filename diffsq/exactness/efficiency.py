@@ -84,7 +84,7 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
             "log_weight": up.tolist(),
         },
         **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
-        **by_level,
+        **by_level, "method": about["sampler"],
     }  # fmt: skip
     lines = warnings(found, len(samples), math.prod(samples.shape))
     lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]
@@ -115,6 +115,8 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
             "the forward ESS is far below the reverse one: the proposal has thin tails, and the reverse ESS "
             "flatters; raise ensemble.n_configs"
         )
+    if diagnostics.get("method") == "gaussian":
+        return lines + [_of_machine(diagnostics["kl"]["model"], volume)]
     if "per_level" not in diagnostics:
         return lines + _of_flow(diagnostics["kl"]["model"], volume)
     sigma, variance = (diagnostics["per_level"][name] for name in ("sigma", "variance"))
@@ -126,6 +128,14 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
     if len(lines) == 1:
         lines += _levels_or_volume(len(sigma), diagnostics["kl"]["model"], volume)
     return lines
+
+
+def _of_machine(kl: float, volume: int) -> str:
+    return (
+        f"a Gaussian machine knows two-point functions: what is beyond them costs c = {kl / volume:.2g} nats "
+        "per site, and a mode that its mass or its nodes cut costs as well; a larger machine.mu2 and "
+        "machine.n_hidden help against the second only"
+    )
 
 
 def _of_flow(kl: float, volume: int) -> list[str]:

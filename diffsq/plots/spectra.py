@@ -16,7 +16,7 @@ MOST = 12
 
 @styled
 def spectra_figure(result: Mapping[str, Any]) -> Figure:
-    """Of `analysis.spectra.table`: density of eigenvalues of every matrix (the MOST of largest KS distance),
+    """Of `models.spectra.table`: density of eigenvalues of every matrix (the MOST of largest KS distance),
     Marchenko-Pastur, and marks where outliers are."""
     rows = result["matrices"]
     chosen = sorted(rows, key=lambda name: -rows[name]["ks"])[:MOST]

@@ -62,6 +62,11 @@ SYMBOLS = {
     "kappa": "κ", "lam": "λ", "mass": "m", "beta": "β", "sigma0": "σ₀", "mu2": "μ²", "g": "g", "mu0": "μ₀",
 }  # fmt: skip
 CERTIFICATES = {
+    "data": (
+        "The data",
+        "No ensemble of an action: what can be asked of data that come with a package, or are drawn afresh "
+        "while training.",
+    ),
     "complex Langevin": (
         "Verdict on complex Langevin",
         "Complex Langevin can converge to a wrong answer without a sign of it in any chain. Every check has "

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from diffsq import plots
 from diffsq.report.reader import Absent, NotRun, RunFolder
-from diffsq.report.sections import Draw, Section, build_sections, on_lattice
+from diffsq.report.sections import Draw, Section, build_sections, of_network, on_lattice
 from diffsq.run_folder.summary import TRAINING, set_label
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble
@@ -41,6 +41,7 @@ def _weighted(run: RunFolder) -> dict[str, Any]:
 
 
 def path_kl(run: RunFolder) -> Figure:
+    of_network(run)
     kl = _weighted(run).get("kl")
     if not kl:
         raise Absent("the path KL of this run was not measured")
@@ -48,6 +49,7 @@ def path_kl(run: RunFolder) -> Figure:
 
 
 def level_variance(run: RunFolder) -> Figure:
+    of_network(run)
     data = _weighted(run).get("per_level")
     if data is None:
         raise Absent("a flow has no steps of noise")

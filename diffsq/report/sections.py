@@ -48,9 +48,16 @@ class Foreign(Absent):
 
 
 def on_lattice(run: RunFolder) -> None:
-    """Refuse a run on one variable."""
-    if run.config.get("action") and not run.config.get("sde"):
+    """Refuse a run on one variable, and one without action."""
+    machine = run.config.get("machine") and run.config.get("lattice")
+    if run.config and not run.config.get("sde") and not machine:
         raise Foreign("for fields on a lattice")
+
+
+def of_network(run: RunFolder) -> None:
+    """Refuse all but a run that trains a score of fields on a lattice."""
+    if run.config and not run.config.get("sde"):
+        raise Foreign("for a score of fields on a lattice")
 
 
 def thermalisation(run: RunFolder) -> Figure:
@@ -93,6 +100,8 @@ def autocorrelation(run: RunFolder) -> Figure:
 
 def history(run: RunFolder) -> Figure:
     """Losses of every model of one variable; of the score on a lattice the held-out gain too."""
+    if run.config.get("machine") or "ensemble" in run.config and run.config["ensemble"] is None:
+        raise Foreign("its checks show how it has learned")
     if run.config.get("sde") is None:
         curves = {name: [line for line in lines if "loss" in line] for name, lines in run.metrics.items()}
         return losses({
@@ -118,7 +127,7 @@ def _on_wiener(run: RunFolder) -> bool:
 
 
 def gain_levels(run: RunFolder) -> Figure:
-    on_lattice(run)
+    of_network(run)
     data = run.validation
     total = data.get("total") or {}
     return plots.gain_per_level(
@@ -131,7 +140,7 @@ def gain_levels(run: RunFolder) -> Figure:
 
 
 def gain_shells(run: RunFolder) -> Figure:
-    on_lattice(run)
+    of_network(run)
     data = run.validation
     labels = [pretty(str(shell["label"])) for shell in data["shells"]]
     sizes = [int(shell["multiplicity"]) for shell in data["shells"]]
@@ -140,12 +149,12 @@ def gain_shells(run: RunFolder) -> Figure:
 
 
 def sequence(run: RunFolder) -> Figure:
-    on_lattice(run)
+    of_network(run)
     return plots.denoising_sequence(*run.sequence)
 
 
 def schedule(run: RunFolder) -> Figure:
-    on_lattice(run)
+    of_network(run)
     return plots.level_schedule(run.diagnostics["levels"])
 
 

@@ -170,9 +170,12 @@ def pretty(text: str) -> str:
 
 def column_labels(summary: Mapping[str, Any]) -> dict[str, str]:
     """Heading of every column: the data by how they were made, corrected columns, sample sets by name."""
-    made = (summary.get("config") or {}).get("ensemble") or {}
+    config = summary.get("config") or {}
+    made = config.get("ensemble") or {}
     data = (
-        "complex Langevin"
+        "data"
+        if "data" in made or "ensemble" in config and config["ensemble"] is None
+        else "complex Langevin"
         if "imaginary_noise" in made
         else "Monte Carlo"
         if "n_chains" in made

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun, PointRun
+from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import Frames, Noise
+from diffsq.models.rbm import GaussianRBM
 from diffsq.process.sde import SDES
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
@@ -25,8 +29,12 @@ from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.streams import frames_of, noise_of
+from diffsq.training.checkpoint import read_lines
+from diffsq.training.dynamics import read_rows
+from diffsq.training.machines import second_of
+from diffsq.training.pictures import read_pictures
 from lattice.actions.complexified import Complexified
-from lattice.arrays import Integers
+from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.observables.holomorphic import blocks_of, estimates, exact_numbers, variable
@@ -165,6 +173,77 @@ class PointBench:
             raise InputError(f"the check {check} is for complex variables; this run's is real")
 
 
+@dataclass
+class MachineBench:
+    """What a check of a Gaussian machine on a lattice works with."""
+
+    folder: Path
+    config: MachineRun
+    action: Any
+    machine: GaussianRBM
+    about: dict[str, Any]
+    ensemble: Ensemble
+    samples: Ensemble
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.seed
+
+    @cached_property
+    def trained_on(self) -> Floats:
+        """The fields it has learned from (n, *shape)."""
+        return self.ensemble.phi[self.ensemble.split_rows(self.config.training.validation_fraction)[0]]
+
+    @cached_property
+    def second(self) -> Tensor:
+        """The second moments it has learned from."""
+        return second_of(self.config, self.trained_on)
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of its metrics."""
+        return read_lines(self.folder / "train" / "rbm" / "metrics.jsonl")
+
+
+@dataclass
+class PicturesBench:
+    """The same of a machine of pictures, the data phi (n, *shape)."""
+
+    folder: Path
+    config: PicturesRun
+    machine: GaussianRBM
+    about: dict[str, Any]
+    phi: Floats
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.seed
+
+    @cached_property
+    def second(self) -> Tensor:
+        """Second moments of the data, not centred."""
+        return second_of(self.config, self.phi)
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of its metrics."""
+        return read_lines(self.folder / "train" / "rbm" / "metrics.jsonl")
+
+
+@dataclass
+class DynamicsBench:
+    """The rows of a run that watches training, by name."""
+
+    folder: Path
+    config: DynamicsRun
+    rows: dict[str, dict[str, Any]]
+
+
+Bench = Workbench | PointBench | MachineBench | PicturesBench | DynamicsBench
+
+
 def first_set(folder: Path, config: LatticeRun) -> Path:
     """The sample set that checks and chains of a run on a lattice work with: its first model and process."""
     return folder / "samples" / f"{config.models[0]}-{config.processes[0]}"
@@ -176,13 +255,23 @@ def sample_sets(folder: Path) -> dict[str, Ensemble]:
     return {path.name: read_ensemble(path) for path in found}
 
 
-def open_run(folder: str | Path, device: str = "cpu") -> Workbench | PointBench:
+def open_run(folder: str | Path, device: str = "cpu") -> Bench:
     """Open a run folder with finished train and sample stages (on a lattice: method "path").
 
     Raises `InputError` when a part is missing, or model and ensemble do not belong together.
     """
     folder = Path(folder)
     config = open_config(folder)
+    if isinstance(config, DynamicsRun):
+        return DynamicsBench(folder, config, read_rows(config, folder / "train"))
+    if isinstance(config, PicturesRun):
+        phi, _ = read_pictures(folder / "ensemble")
+        return PicturesBench(folder, config, *load_machine(folder / "train" / "rbm"), phi)
+    if isinstance(config, MachineRun):
+        ensemble = read_ensemble(folder / "ensemble")
+        samples = read_ensemble(folder / "samples" / "rbm-exact", ensemble.action)
+        machine, about = load_machine(folder / "train" / "rbm")
+        return MachineBench(folder, config, ensemble.action, machine, about, ensemble, samples)
     if isinstance(config, PointRun):
         ensemble = read_ensemble(folder / "ensemble")
         models = {str(kind): load_model(folder / "train" / kind, PointModel) for kind in config.models}

@@ -24,11 +24,12 @@ from lattice.files import set_aside, sha256_file
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
-_KEPT = r"checks/kernels/kernel[-\w]*\.(json|safetensors)"  # kernels that checks have measured
+_ROW = r"(pairs|students|text|shuffled)-\d+(-\d+)?"  # of runs that watch training
+_KEPT = rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern}))"
 _NAMES = {
-    "ensemble": rf"ensemble/({ENSEMBLE.pattern})",
-    "train": rf"train/(closed|score|energy|part-\d+)/({MODEL.pattern})",
-    "sample": rf"samples/((closed|score|energy)-(ve|vp)|metropolis)/(half/)?({SAMPLES.pattern})",
+    "ensemble": rf"ensemble/({ENSEMBLE.pattern}|data\.npy)",
+    "train": rf"train/(closed|score|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})",
+    "sample": rf"samples/((closed|score|energy)-(ve|vp)|rbm-exact|metropolis)/(half/)?({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",
     "report": r"report\.html|overview\.png",
 }

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from diffsq.config.config import Config, PointRun
+from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.machines import PicturesRun
 from diffsq.config.sections import of_model
 from diffsq.exactness import discretisation
 from diffsq.exactness.weights import metropolis_ensemble
@@ -43,7 +45,7 @@ NOTHING: dict[str, Any] = {"observables": {}}  # a column that could not be meas
 def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[str, Any]:
     """The content of summary.json: measured columns, what is known, efficiencies, checks, versions,
     verdict."""
-    data = read_ensemble(folder / "ensemble")
+    data = None if isinstance(config, DynamicsRun | PicturesRun) else read_ensemble(folder / "ensemble")
     certificate = certificate_of(folder)
     columns, notes, gated = _columns(config, folder, data)
     training = columns.get(TRAINING, NOTHING)
@@ -52,7 +54,8 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
         for name, entry in training["observables"].items()
         if entry.get("exact") is not None
     }
-    reference, is_complex = config.active_reference(), isinstance(data.action, Complexified)
+    reference = config.active_reference()
+    is_complex = data is not None and isinstance(data.action, Complexified)
     against = "reference" if reference else "training" if is_complex or not exact else "exact"
     summary: dict[str, Any] = {
         "name": config.name,
@@ -105,11 +108,13 @@ def _check(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _columns(
-    config: Config, folder: Path, data: Ensemble
+    config: Config, folder: Path, data: Ensemble | None
 ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """Measured columns, the reason for each that could not be measured, and those that the verdict asks
     for."""
     sets = sample_sets(folder)
+    if data is None:
+        return {}, {}, []
     makers: dict[str, Callable[[], dict[str, Any]]] = {TRAINING: lambda: measure(data)}
     notes: dict[str, str] = {}
     gated = []
@@ -257,7 +262,7 @@ def table_text(summary: dict[str, Any]) -> str:
     if known and summary["against"] == "training":
         words += ", theirs against the exact values"
     convention = "; odd moments are zero by symmetry" if summary["exact"] else "; kappa-lambda convention"
-    lines = [*aligned(rows), f"value(error) [pull against {words}]{convention}"]
+    lines = [*aligned(rows), f"value(error) [pull against {words}]{convention}"] if len(rows) > 1 else []
     lines += [f"{column}: not measured, {why}" for column, why in summary["notes"].items()]
     for name, check in summary["checks"].items():
         lines += ["", f"check {name}:", check["text"]]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffsq.config.config import Config, LatticeRun, PointRun
+from diffsq.config.machines import MachineRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
-from diffsq.sampling import lattice_flow, lattice_path, lattice_sets, point_sets
+from diffsq.models.rbm import GaussianRBM
+from diffsq.sampling import lattice_flow, lattice_path, lattice_sets, machine_sets, point_sets
 from diffsq.sampling.point_sets import PointDraws
 from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble
@@ -17,7 +19,7 @@ from lattice.progress import Progress, Silent
 
 
 def sample(
-    config: Config, model: LatticeScore | PointModel, ensemble: Ensemble, out: str | Path, *,
+    config: Config, model: LatticeScore | PointModel | GaussianRBM, ensemble: Ensemble, out: str | Path, *,
     name: str | None = None, sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
     team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
@@ -31,6 +33,9 @@ def sample(
     in `lattice_sets.drawn` at once.
     """
     out, process = Path(out), sde or config.processes[0]
+    if isinstance(model, GaussianRBM) and isinstance(config, MachineRun):
+        config.require_action(ensemble.action)
+        return machine_sets.sample_machine(config, model, ensemble, out, progress)
     if isinstance(model, LatticeScore) and isinstance(config, LatticeRun):
         own = config.of(name or config.models[0])
         return lattice_sets.sample(
@@ -52,4 +57,8 @@ def versions(config: Config) -> dict[str, int]:
     """The version of the law that the sample sets of `config` are drawn from."""
     if isinstance(config, LatticeRun):
         return {"law": lattice_path.VERSION, "flow": lattice_flow.VERSION}
+    if isinstance(config, MachineRun):
+        return {"law": machine_sets.LAW}
+    if not isinstance(config, PointRun):
+        return {}
     return {"law": point_sets.LAW}

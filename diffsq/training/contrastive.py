@@ -5,7 +5,8 @@ The gradient is s^2 (C - C') W, C the second moments of data and C' of the machi
     exact    C' = K^-1
     cd       of k sweeps of block Gibbs from the data (Hinton, Neural Comput. 14 (2002) 1771); without
              mini-batches in expectation, C - C' = D - R^k D R^k, D = C - K^-1, R = s^2 W W^T/mu^2
-    pcd      of chains that go on from step to step (Tieleman, ICML 2008)
+    pcd      of chains that go on from step to step (Tieleman, ICML 2008), as many as a mini-batch has fields,
+             or, beside the exact C, n_chains of them
 
 `natural` multiplies C - C' by the inverse of the data's C from both sides, so that learned modes relax with
 the rate 2 s^2 y*, without the stiffness 1/kappa^2. Mini-batches make the path of W a Langevin process, its
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from diffsq.models.rbm import FLAT, GaussianRBM
 from lattice.errors import InputError
-from lattice.exact.gaussian_rbm import best_mass, largest_natural_step, largest_step
+from lattice.exact.gaussian_rbm import best_mass, largest_natural_step, largest_step, reachable_step
 from lattice.rng import normals, uniforms
 
 METHODS = ("exact", "cd", "pcd")
@@ -36,7 +37,8 @@ Draw = Callable[[int], Tensor]
 @dataclass(frozen=True)
 class Learning:
     """How: rate per step, times `cooling` every `period` steps; momentum (heavy ball); k sweeps of cd and
-    pcd; mass: whether mu^2 is learned. Raises `InputError` for what makes no sense."""
+    pcd, n_chains of pcd without mini-batches; mass: whether mu^2 is learned. Raises `InputError` for what
+    makes no sense."""
 
     rate: float
     method: str = "exact"
@@ -46,6 +48,7 @@ class Learning:
     period: int = 1
     natural: bool = False
     mass: bool = False
+    n_chains: int | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -53,11 +56,13 @@ class Learning:
         if not (0 <= self.rate < math.inf and 0 <= self.momentum < 1 and 0 < self.cooling <= 1):
             got = f"{self.rate}, {self.momentum} and {self.cooling}"
             raise InputError(f"need rate >= 0, 0 <= momentum < 1 and 0 < cooling <= 1, got {got}")
-        if self.k < 1 or self.period < 1:
-            raise InputError(f"k and period must be at least 1, got {self.k} and {self.period}")
+        if self.k < 1 or self.period < 1 or (self.n_chains or 1) < 1:
+            got = f"{self.k}, {self.period} and {self.n_chains}"
+            raise InputError(f"k, period and n_chains must be at least 1, got {got}")
 
     def limit(self, second: Tensor, machine: GaussianRBM) -> tuple[float, str]:
-        """The rate above which the end of learning C (n, n) is unstable, and what sets it in words.
+        """The rate above which the end of learning C (n, n) is unstable, or with cd the way there leads out
+        of positive K, and what sets it in words.
 
         Momentum b makes it 1 + b times larger. A mass that is learned is judged where it starts and where it
         ends; its own limit is 4 mu^4 over the number of modes left out. Raises `InputError` where nothing can
@@ -77,8 +82,24 @@ class Learning:
                 k = self.k if self.method == "cd" else None
                 most, mode = largest_step(kappa, mu2, machine.s, k, n_hidden)
             found.append((most, f"mode {mode} with kappa = {kappa[mode]:.6g}"))
+            if self.method == "cd" and not self.natural:
+                first = int(np.argmin(kappa))
+                most, on_the_way = reachable_step(float(kappa[first]), mu2, machine.s, self.k)
+                if on_the_way:
+                    found.append((most, f"mode {first} with kappa = {kappa[first]:.6g}, on its way,"))
         most, words = min(found)
         return (1 + self.momentum) * most, words
+
+
+@dataclass
+class State:
+    """Where a learning stands: step, velocity of W and of mu^2, chains of pcd. With the machine of that step
+    it goes on from there, to the same bits. refused: steps of single machines that were not taken."""
+
+    step: int = 0
+    velocity: tuple[Tensor, Tensor] | None = None
+    chains: Tensor | None = None
+    refused: int = 0
 
 
 def kernel_of(second: Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -136,15 +157,18 @@ def from_gaussian(root: Tensor, size: int, seed: int, n_machines: int | None = N
 
 def learn(
     machine: GaussianRBM, second: Tensor, learning: Learning, n_steps: int, *, draw: Draw | None = None,
-    mean: Tensor | None = None, seed: int = 1, allow_any_rate: bool = False,
+    mean: Tensor | None = None, seed: int = 1, allow_any_rate: bool = False, state: State | None = None,
+    refuse_steps: bool = False,
 ) -> Iterator[tuple[int, GaussianRBM]]:  # fmt: skip
-    """Yields (step, machine) from step 0, the given one, to n_steps.
+    """Yields (step, machine) from step 0, the given one, to n_steps; from state.step, which is kept up to
+    date, where `state` is given.
 
     second (n_visible, n_visible): <phi phi^T> of the data, by which the rate is judged, and the positive
     phase without `draw`. mean (n_visible,): of the data, for a machine with a source, that of the largest
     likelihood given K, J = K <phi>, so that W learns what is left about the mean. allow_any_rate: to see what
-    happens. Raises `InputError` for a rate above the limit, pcd without `draw`, and where K is no longer
-    positive.
+    happens. refuse_steps: a machine whose K a step would make not positive, as noise can at any rate, stays
+    where it is, counted in state.refused. Raises `InputError` for a rate above the limit, pcd without `draw`
+    and n_chains, and where K is no longer positive.
     """
     if machine.source is not None and mean is None:
         raise InputError("a machine with a source learns from data with a mean; give mean")
@@ -159,28 +183,36 @@ def learn(
                 f"a rate of {learning.rate:g} is unstable, K would not stay positive: {mode} allows less "
                 f"than {most:.6g}"
             )
-    if learning.method == "pcd" and draw is None:
+    if learning.method == "pcd" and draw is None and learning.n_chains is None:
         raise InputError(
-            "pcd needs mini-batches; give draw, or take the method exact, which they approximate"
+            "pcd needs mini-batches; give draw, or n_chains, or take the method exact, which they approximate"
         )
     if learning.natural:
         _refuse_flat(kernel_of(second))  # at any rate
     inverse = torch.linalg.inv(second) if learning.natural else None
-    heavy = torch.zeros_like(machine.w), torch.zeros_like(machine.mu2)
-    chains: Tensor | None = None
+    state = state or State()
     machine = replace(machine, source=None)  # of the fluctuations about the mean
-    yield 0, _with_mean(machine, mean)
-    for step in range(n_steps):
+    heavy = state.velocity or (torch.zeros_like(machine.w), torch.zeros_like(machine.mu2))
+    chains = state.chains
+    yield state.step, _with_mean(machine, mean)
+    for step in range(state.step, n_steps):
         batch = None if draw is None else draw(step) if mean is None else draw(step) - mean
         positive = second if batch is None else second_moments(batch)
-        if learning.method == "exact" or batch is None:
+        if learning.method == "pcd" and batch is None and chains is None:
+            chains = _equilibrium(machine, learning.n_chains or 1, seed)
+        if learning.method == "exact" or (batch is None and learning.method == "cd"):
             gap = exact_gap(machine, positive, learning.k if learning.method == "cd" else None)
         else:
-            start = batch if chains is None or learning.method == "cd" else chains
+            start = chains if chains is not None and learning.method == "pcd" else batch
+            assert start is not None
             chains = _swept(machine, start, learning.k, seed, step)
             gap = positive - second_moments(chains)
+        before = machine
         machine, heavy = _moved(machine, gap, learning, step, heavy, inverse)
+        if refuse_steps:
+            machine = _positive_or(before, machine, state)
         machine.require_positive(f"after step {step + 1}")
+        state.step, state.velocity, state.chains = step + 1, heavy, chains
         yield step + 1, _with_mean(machine, mean)
 
 
@@ -203,6 +235,23 @@ def exact_gap(machine: GaussianRBM, positive: Tensor, k: int | None = None) -> T
     power = torch.linalg.matrix_power(machine.s**2 * machine.w @ machine.w.mT / mass, k)
     gap = gap - power @ gap @ power
     return gap
+
+
+def _positive_or(before: GaussianRBM, after: GaussianRBM, state: State) -> GaussianRBM:
+    """`after`, but the machines of `before` where its K is not positive."""
+    bad = torch.linalg.cholesky_ex(after.kernel)[1] > 0
+    if not bool(bad.any()):
+        return after
+    state.refused += int(bad.sum())
+    w = torch.where(bad[..., None, None], before.w, after.w)
+    return replace(after, w=w, mu2=torch.where(bad, before.mu2, after.mu2))
+
+
+def _equilibrium(machine: GaussianRBM, n_chains: int, seed: int) -> Tensor:
+    """Exact draws (*batch, n_chains, n_visible): where persistent chains start."""
+    machines, n = np.arange(math.prod(machine.w.shape[:-2])), machine.w.shape[-2]
+    white = torch.from_numpy(normals(seed, "rbm/chains", machines, 0, n_chains * n))
+    return machine.sample(white.reshape(*machine.w.shape[:-2], n_chains, n).to(machine.w.device))
 
 
 def _swept(machine: GaussianRBM, phi: Tensor, k: int, seed: int, step: int) -> Tensor:

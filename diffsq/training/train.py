@@ -1,4 +1,4 @@
-"""One model of a run: a score of fields on a lattice, a score or an energy of points."""
+"""One model of a run: a score of fields on a lattice, a score or an energy of points, a Gaussian machine."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 import torch
 
 from diffsq.config.config import Config, LatticeRun, PointRun
+from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
-from diffsq.training import lattice, points
+from diffsq.models.rbm import GaussianRBM
+from diffsq.training import dynamics, lattice, machines, points
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
@@ -19,7 +22,7 @@ from lattice.progress import Progress
 from lattice.rng import stream_id
 
 FILES = re.compile(
-    r"(request|model|validation)\.json|weights\.safetensors|metrics\.jsonl|checkpoint-\d+\.safetensors"
+    r"(request|model|validation|row)\.json|weights\.safetensors|metrics\.jsonl|checkpoint-\d+\.safetensors"
 )
 """The names in the folder of a training that are ours."""
 _OURS = ("request.json", "model.json")
@@ -28,7 +31,7 @@ _OURS = ("request.json", "model.json")
 def train(
     config: Config, ensemble: Ensemble, out: str | Path, *,
     name: str | None = None, progress: Progress | None = None, device: str = "cpu",
-) -> LatticeScore | PointModel:  # fmt: skip
+) -> LatticeScore | PointModel | GaussianRBM:  # fmt: skip
     """Train a model of `config` on an ensemble in the folder `out`; the same call again resumes, or reads it.
 
     name: of `models` (default: the first), or "part-K" for the last of them trained on the K-th of `n_parts`
@@ -41,6 +44,11 @@ def train(
         lattice.describe(own, ensemble)  # refused before the folder is taken
         claim(out)
         return lattice.train(own, ensemble, out, progress=progress, device=device)
+    if isinstance(config, MachineRun):
+        config.require_action(ensemble.action)
+        claim(out)
+        rows = ensemble.split_rows(config.training.validation_fraction)[0]
+        return machines.train_machine(config, ensemble.phi[rows], ensemble.identity, out, progress)
     assert isinstance(config, PointRun)
     config.require_action(ensemble.action)
     name, data = name or config.models[0], torch.from_numpy(ensemble.phi)
@@ -57,6 +65,10 @@ def train(
 
 def versions(config: Config) -> dict[str, int]:
     """The version of every law and fit that enters the models of `config`."""
+    if isinstance(config, MachineRun | PicturesRun):
+        return {"machine": machines.VERSION}
+    if isinstance(config, DynamicsRun):
+        return {"rows": dynamics.VERSION}
     return lattice.versions() if isinstance(config, LatticeRun) else points.versions()
 
 

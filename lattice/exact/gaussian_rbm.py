@@ -194,6 +194,33 @@ def largest_step(
     return (2 / (s**2 * turn), other) if turn > 0 and 2 / (s**2 * turn) < most else (most, which)
 
 
+def reachable_step(kappa: float, mu2: float, s: float = 1.0, k: int | None = None) -> tuple[float, bool]:
+    """The largest rate at which one mode stays below mu^2 on its way from any y below y*, and whether the way
+    is what limits it: y <- y (1 + alpha s^2 g)^2, g = (1/kappa - 1/(mu^2 - y)) (1 - (y/mu^2)^(2k)).
+
+    Contrastive divergence slows down near y* and not on the way: where kappa is far below mu^2 steps that are
+    stable at the end jump over mu^2 before it, and K is not positive. Never above `largest_step`.
+    """
+    most = largest_step(np.array([kappa]), mu2, s, k)[0]
+    if _arrives(kappa, mu2, s * s * most * (1 - 1e-3), k):
+        return most, False
+    low, high = 0.0, most
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _arrives(kappa, mu2, s * s * middle, k) else (low, middle)
+    return low, True
+
+
+def _arrives(kappa: float, mu2: float, rate: float, k: int | None) -> bool:
+    y = (mu2 - kappa) * np.geomspace(1e-6, 1, 1000)
+    for _ in range(200):
+        factor = 1.0 if k is None else cd_factor(y, mu2, k)
+        y = y * (1 + rate * (1 / kappa - 1 / (mu2 - y)) * factor) ** 2
+        if not ((y > 0) & (y < mu2)).all():
+            return False
+    return True
+
+
 def largest_natural_step(
     kappa: Floats, mu2: float, s: float = 1.0, n_hidden: int | None = None
 ) -> tuple[float, int]:

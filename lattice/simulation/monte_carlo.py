@@ -147,9 +147,9 @@ class _Run:
 
 def _algorithm(params: MonteCarlo, settings: Settings) -> dict[str, Any]:
     """Its name, for example hmc-fourier+overrelaxation+wolff, and parameters, with those that were tuned."""
-    name, tuned = "metropolis", dict[str, Any]()
+    name, tuned = {"local": "metropolis"}.get(params.update, params.update), dict[str, Any]()
     if params.update == "hmc":
-        name = "hmc" if params.acceleration == "none" else "hmc-fourier"
+        name += "-fourier" * (params.acceleration != "none")
         used = {"trajectory_length": settings.length, "n_steps": settings.n_steps}
         tuned = {**used, "tuned": [key for key in used if getattr(params, key) is None]}
     name += "+overrelaxation" * (params.n_overrelax > 0) + f"+{params.cluster}" * (params.clusters > 0)

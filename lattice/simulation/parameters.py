@@ -46,8 +46,9 @@ class Chains(BaseModel):
 
 
 class MonteCarlo(Chains):
-    """How an ensemble is made. One trajectory is an update of the amplitudes (HMC, or a local Metropolis
-    sweep), `n_overrelax` overrelaxation sweeps, the cluster updates and, with these, a random global sign.
+    """How an ensemble is made. One trajectory is an update of the amplitudes (HMC, a local Metropolis sweep,
+    or block Gibbs), `n_overrelax` overrelaxation sweeps, the cluster updates and, with these, a random global
+    sign.
 
     >>> MonteCarlo(n_chains=64, n_configs=1000).n_saved
     1024
@@ -57,7 +58,9 @@ class MonteCarlo(Chains):
         500, ge=10, le=2**31, description="trajectories of every chain before the first saved one"
     )
     stride: int = Field(1, ge=1, le=2**20, description="trajectories between saved configurations of a chain")
-    update: Literal["hmc", "local"] = Field("hmc", description="what moves the amplitudes")
+    update: Literal["hmc", "local", "gibbs"] = Field(
+        "hmc", description="what moves the amplitudes; gibbs: of a machine with hidden nodes"
+    )
     trajectory_length: float | None = Field(
         None, gt=0, le=100,
         description="HMC time in the units of H = p^2/2 + S (or, accelerated, of pAp/2 + S); null: tuned",

@@ -25,6 +25,7 @@ from lattice.requests import refuse_changes, stored_request, without
 from lattice.seeds import check_seed
 from lattice.simulation.parameters import Chains, MonteCarlo
 from lattice.simulation.starts import start_fields
+from lattice.updates.gibbs import as_machine
 
 GROWS = ("ensemble.n_configs",)  # what a request may ask more of than the folder holds
 RNG = "philox4x32-10, counter (position, trajectory, chain, crc32(stream name))"
@@ -145,13 +146,15 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
     if action.one_variable:
         check_one_variable(recipe.shape, f"{type(action).__name__} is a model")
     for asked, key, instead in (
-        (p.update != "hmc", "update", "hmc"),
+        (p.update == "local", "update", "hmc"),
         (p.n_overrelax > 0, "n_overrelax", "0"),
         (p.clusters > 0, "cluster", "none"),
         (p.acceleration != "none", "acceleration", "none"),
     ):
         if asked:
             as_phi4(action, f"ensemble.{key}: {getattr(p, key)} knows", f"use ensemble.{key}: {instead}")
+    if p.update == "gibbs":
+        as_machine(action)
     action.check_normalisable(recipe.shape)
     fields = 8.0 * p.n_saved * math.prod(recipe.fields)
     require_memory(fields, f"an ensemble of {p.n_saved} fields", "take a smaller ensemble.n_configs")

@@ -17,6 +17,7 @@ from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.recipe import Recipe
 from lattice.updates.cluster import swendsen_wang_update, wolff_update
+from lattice.updates.gibbs import gibbs_sweep
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
 
@@ -37,7 +38,7 @@ def one_trajectory(
 
     The length is jittered, one draw for all chains, so that no mode of a nearly free field comes back to
     where it was (Mackenzie, Phys. Lett. B226 (1989) 369). A local update has dH = 0 and its acceptance as
-    `accepted`.
+    `accepted`, Gibbs 0 and 1.
     """
     action, params, seed = recipe.action, recipe.params, recipe.seed
     keys: dict[str, Any] = {"seed": seed, "chains": chains, "trajectory": trajectory}
@@ -51,6 +52,9 @@ def one_trajectory(
         # a trajectory that ran off was rejected: weight exp(-dH) = 0
         dH = np.where(np.isfinite(info.dH), info.dH, np.inf)
         accepted = np.asarray(info.accepted, dtype=np.float64)
+    elif params.update == "gibbs":
+        phi = gibbs_sweep(action, phi, **keys)
+        dH, accepted = np.zeros(len(phi)), np.ones(len(phi))
     else:
         phi, local = metropolis_sweep(action, phi, **keys, width=params.metropolis_width)
         dH, accepted = np.zeros(len(phi)), local.acceptance

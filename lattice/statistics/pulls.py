@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -70,6 +71,15 @@ def pull(a: float, a_error: float, b: float, b_error: float) -> float:
     """
     error = with_rounding(math.hypot(a_error, b_error), max(abs(a), abs(b)))
     return real_number(a - b, "the difference") / error if error > 0 else 0.0
+
+
+def pull_of(one: Sequence[float], other: Sequence[float]) -> float:
+    """The same of two pairs [value, error].
+
+    >>> pull_of([1.5, 0.3], [1.0, 0.4])
+    1.0
+    """
+    return pull(one[0], one[1], other[0], other[1])
 
 
 def sidak_threshold(n: int, significance: float = SIGNIFICANCE) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from diffsq.analysis.spectra import spectrum, table
+from diffsq.models.spectra import spectrum, table
 from diffsq.plots.spectra import MOST, spectra_figure
 from lattice.rng import normals
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffsq.analysis import spectra
-from diffsq.analysis.spectra import all_spectra, matrices, null_of, pooled_ratio, spectrum
+from diffsq.models.spectra import all_spectra, matrices, null_of, pooled_ratio, spectrum
 from lattice.errors import InputError
 from lattice.exact.random_matrix import RATIO_GOE, RATIO_POISSON
 from lattice.progress import Silent

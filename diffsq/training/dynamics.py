@@ -1,0 +1,78 @@
+"""Rows of training that are watched, not used: each in a folder of its own, made once, resumed where it is
+long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffsq.config.dynamics import DynamicsRun, PairsRun, TeacherRun, TextRun
+from diffsq.training.pairs import pair_row
+from diffsq.training.teachers import TeacherRow, run_row
+from diffsq.training.text import TextTraining, train_text
+from lattice.files import canonical_json, read_json, sha256_text, write_json
+from lattice.progress import Progress
+
+VERSION = 1  # of the rows: raise it with any change
+
+
+def train_rows(config: DynamicsRun, out: Path, progress: Progress) -> str:
+    """Make every row that is not there; the hash of all of them. Raises `InputError` where a row is refused,
+    before the rows after it."""
+    found = {}
+    for name, make in _rows(config).items():
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        path, settings = folder / "row.json", {"name": name, "seed": config.seed, "version": VERSION}
+        key = sha256_text(canonical_json(settings | {"training": config.model_dump(mode="json")["training"]}))
+        have = read_json(path) if path.is_file() else {}
+        if have.get("key") != key:
+            have = {"key": key, "row": make(folder, progress)}
+            write_json(path, have)
+        found[name] = have["row"]
+    return sha256_text(canonical_json(found))
+
+
+def _rows(config: DynamicsRun) -> dict[str, Callable[[Path, Progress], dict[str, Any]]]:
+    """What makes each row, in order."""
+    made: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {}
+    for i, name in enumerate(config.row_names()):
+        made[name] = _maker(config, name, i)
+    return made
+
+
+def _maker(config: DynamicsRun, name: str, i: int) -> Callable[[Path, Progress], dict[str, Any]]:
+    if isinstance(config, PairsRun):
+        pair = config.training.rows[i]
+        return lambda folder, progress: pair_row(config.training, pair, config.seed + i, progress)
+    if isinstance(config, TeacherRun):
+        training, number = config.training, int(name.split("-")[1])
+        given = training.rows[number]
+        row = TeacherRow(
+            given.rate, given.batch, training.n_replicas, training.n_steps, training.amplitude,
+            given.n_data is None, given.n_data or 0,
+        )  # fmt: skip
+        return lambda folder, progress: run_row(row, config.seed + i, progress)
+    assert isinstance(config, TextRun)
+    return _text_maker(config, name)
+
+
+def _text_maker(config: TextRun, name: str) -> Callable[[Path, Progress], dict[str, Any]]:
+    kind, _, number = name.partition("-")
+    given, is_shuffled = config.training, kind == "shuffled"
+    n_steps = given.shuffled_steps if is_shuffled else given.n_steps
+    settings = TextTraining(
+        n_layers=given.n_layers, n_heads=given.n_heads, width=given.width, block=given.block,
+        batch=given.batch, learning_rate=given.learning_rate, n_steps=n_steps,
+        at=tuple(step for step in given.at if step <= n_steps), checkpoint_every=given.checkpoint_every,
+    )  # fmt: skip
+    seed = config.seed + int(number)
+    return lambda folder, progress: train_text(
+        settings, seed, folder / "network", is_shuffled=is_shuffled, progress=progress
+    )
+
+
+def read_rows(config: DynamicsRun, out: Path) -> dict[str, dict[str, Any]]:
+    """The finished rows by name, in order."""
+    return {name: read_json(out / name / "row.json")["row"] for name in config.row_names()}
