@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from diffsq.models.files import load_model
     from diffsq.models.lattice import LatticeScore
     from diffsq.models.points import PointModel
+    from diffsq.models.rbm import GaussianRBM
     from diffsq.pipeline import run
     from diffsq.process.sde import VESDE, VPSDE
     from diffsq.report.page import build_report
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
-    "Config", "LatticeScore", "PointModel", "ReversePath", "VESDE", "VPSDE", "build_report", "check",
-    "compare", "forward_ess", "independence_metropolis", "ln_z", "load_config", "load_model",
+    "Config", "GaussianRBM", "LatticeScore", "PointModel", "ReversePath", "VESDE", "VPSDE", "build_report",
+    "check", "compare", "forward_ess", "independence_metropolis", "ln_z", "load_config", "load_model",
     "metropolis_ensemble", "open_run", "run", "sample", "train",
 ]  # fmt: skip
 
@@ -43,6 +44,7 @@ __getattr__ = lazy(
         "diffsq.models.files": "load_model",
         "diffsq.models.lattice": "LatticeScore",
         "diffsq.models.points": "PointModel",
+        "diffsq.models.rbm": "GaussianRBM",
         "diffsq.pipeline": "run",
         "diffsq.process.sde": "VESDE VPSDE",
         "diffsq.report.page": "build_report",

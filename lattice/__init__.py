@@ -11,6 +11,7 @@ from lattice.lazy import lazy
 
 if TYPE_CHECKING:
     from lattice.actions.conventions import from_kappa_lambda, to_kappa_lambda
+    from lattice.actions.gaussian_rbm import GaussianMachine
     from lattice.actions.kinds import action_from_dict
     from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
     from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
@@ -37,18 +38,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Action", "ComplexGaussian", "ComplexLangevin", "ComplexPhi4", "ComplexQuartic", "Ensemble", "Estimate",
-    "EstimatorError", "ExactDraws", "FreeScalar", "InputError", "MonteCarlo", "OneLink", "RealQuartic",
-    "ScalarPhi4", "TwoPeak", "action_from_dict", "binder_crossings", "combine", "cumulants_from_moments",
-    "effective_sample_size", "export_ensemble", "format_table", "format_value", "from_kappa_lambda",
-    "gamma_method", "import_file", "jackknife", "measure", "parse_value", "read_ensemble", "run_scan",
-    "simulate", "stochastic_quantization", "thermodynamic_integration", "to_kappa_lambda", "two_point",
-    "write_ensemble",
+    "EstimatorError", "ExactDraws", "FreeScalar", "GaussianMachine", "InputError", "MonteCarlo", "OneLink",
+    "RealQuartic", "ScalarPhi4", "TwoPeak", "action_from_dict", "binder_crossings", "combine",
+    "cumulants_from_moments", "effective_sample_size", "export_ensemble", "format_table", "format_value",
+    "from_kappa_lambda", "gamma_method", "import_file", "jackknife", "measure", "parse_value",
+    "read_ensemble", "run_scan", "simulate", "stochastic_quantization", "thermodynamic_integration",
+    "to_kappa_lambda", "two_point", "write_ensemble",
 ]  # fmt: skip
 
 __getattr__ = lazy(
     __name__,
     {
         "lattice.actions.conventions": "from_kappa_lambda to_kappa_lambda",
+        "lattice.actions.gaussian_rbm": "GaussianMachine",
         "lattice.actions.kinds": "action_from_dict",
         "lattice.actions.one_variable": "ComplexGaussian ComplexQuartic RealQuartic TwoPeak",
         "lattice.actions.phi4": "ComplexPhi4 FreeScalar ScalarPhi4",

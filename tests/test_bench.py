@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 
 import bench_common
+import bench_machines
 import bench_recipes
 import bench_report
 import bench_tau
@@ -227,3 +228,11 @@ def test_starts_that_disagree_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench_tau, "make_sweep", lambda *_: lambda phi, t: (phi, {}))
     with pytest.raises(InputError, match="hot and other starts differ"):
         bench_tau.equilibrium(ACTION, 4, SEED, tmp_path)
+
+
+def test_replicas_in_one_tensor_and_in_a_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--replicas", "32", "--sites", "4", "--batch", "4", "--steps", "3", "--repeat", "1"]
+    assert bench_machines.batched(bench_machines.arguments(few)) == 32 * 3
+    assert bench_machines.looped(bench_machines.arguments(few)) == 3
+    assert bench_machines.main(few) == 0
+    assert "ratio" in capsys.readouterr().out

@@ -7,6 +7,7 @@ in the run's checks/gibbs, by `lattice.simulate` with the update "gibbs".
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from diffsq.run_folder.finished import MachineBench
 from lattice.actions.gaussian_rbm import GaussianMachine
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.manifest import FILES
 from lattice.errors import InputError
 from lattice.exact.gaussian_rbm import gibbs_rho, gibbs_tau_int
+from lattice.files import json_data, read_json
 from lattice.progress import Progress
+from lattice.requests import without
 from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import GROWS, Recipe
 from lattice.simulation.simulate import simulate
 from lattice.statistics.gamma import gamma_method
 from lattice.statistics.notation import aligned, format_value
@@ -52,6 +57,7 @@ def run(
         update="gibbs", cluster="none", n_clusters=0,
     )  # fmt: skip
     out = bench.folder / "checks" / "gibbs"
+    _clear_other(out, Recipe(action, bench.config.shape, parameters, bench.seed).request())
     made = simulate(action, bench.config.shape, parameters, seed=bench.seed, out=out, progress=progress)
     chosen = np.unique(np.linspace(0, len(lam) - 1, min(N_MODES, len(lam))).round().astype(int))
     chosen = chosen[lam[chosen] < 0.999 * mu2]
@@ -64,6 +70,16 @@ def run(
         "reason": certificate["reason"], "n": len(made), "n_chains": n_chains, "mu2": mu2, "modes": modes,
         "largest_pull": max(pulls), "threshold": most, "slowest": tau,
     }  # fmt: skip
+
+
+def _clear_other(out: Path, request: dict[str, Any]) -> None:
+    """Remove the check's own ensemble of other settings; a longer one of the same settings goes on."""
+    found = read_json(out / "manifest.json").get("request") if (out / "manifest.json").is_file() else None
+    if found is None or without(found, GROWS) == without(json_data(request, "request"), GROWS):
+        return
+    for path in out.iterdir():
+        if FILES.fullmatch(path.name):
+            path.unlink()
 
 
 def _mode(made: Ensemble, wave: Floats, lam: float, mu2: float) -> dict[str, Any]:

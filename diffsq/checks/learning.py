@@ -30,7 +30,7 @@ from lattice.exact.gaussian_rbm import (
 )
 from lattice.progress import Progress
 from lattice.rng import normals
-from lattice.statistics.notation import aligned
+from lattice.statistics.notation import aligned, format_value
 
 Y0 = 0.01  # of y = s^2 xi^2 at the start, in units of y*
 ORDER = 0.25  # what the limit of two rates may leave of their difference
@@ -44,7 +44,8 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """n_steps of learning at half the rate; k: sweeps of contrastive divergence; n_fields to measure it with.
 
-    The verdict: the limit of both rates is on the closed form, the factor of contrastive divergence within
+    The verdict: the limit of both rates is on the closed form, the space that W spans on its law to the order
+    of the rate, the factor of contrastive divergence within
     4.5 sigma, and just below the largest rate learning stays where it should end, just above it leaves.
     Raises `InputError` where the mass cuts every mode.
     """
@@ -56,9 +57,11 @@ def run(
     kappa = kappa[np.unique(np.linspace(0, len(kappa) - 1, min(N_MODES, len(kappa))).round().astype(int))]
     curves = _curves(kappa, mu2, n_steps, progress)
     factors = [_factor(kappa, mu2, each, n_fields, bench.seed) for each in k or [1, 3]]
+    angles = _subspace(kappa, mu2, bench.seed) if len(kappa) > 1 else [0.0, 0.0, 0.0]
     limits = [_limit(kappa, mu2, name) for name in ("exact", "cd", "natural")]
     passed = (
         curves["left"] < ORDER
+        and angles[1] <= 0.6 * angles[0] + 1e-9
         and all(row["sigmas"] < 4.5 for rows in factors for row in rows["modes"])
         and all(row["below"] and not row["above"] for row in limits)
     )
@@ -66,8 +69,8 @@ def run(
     rates = {"growth": growth_rate(kappa, mu2).tolist(), "relaxation": relaxation_rate(kappa, mu2).tolist()}
     return {
         "passed": bool(passed), "mu2": mu2, "kappa": kappa.tolist(), **curves, "factors": factors,
-        "limits": limits, "history": history, "rates": rates, "all_kappa": kernel_of(bench.second).tolist(),
-        "rate": bench.about["rate"],
+        "angles": angles, "limits": limits, "history": history, "rates": rates,
+        "all_kappa": kernel_of(bench.second).tolist(), "rate": bench.about["rate"],
     }  # fmt: skip
 
 
@@ -104,6 +107,30 @@ def _curves(kappa: Floats, mu2: float, n_steps: int, progress: Progress) -> dict
         "limit": float(np.abs(2 * found[1] - found[0] - exact).max()),
         "left": float(np.abs(2 * found[1] - found[0] - exact).max() / fine),
     }  # fmt: skip
+
+
+def _subspace(kappa: Floats, mu2: float, seed: int, n_steps: int = 2000) -> list[float]:
+    """Angle of the space that W spans after learning from random weights to exp(s^2 C t) W(0), at two rates,
+    and of W(0) to it: a property of every path, however far from aligned, in the limit of small rates."""
+    n, n_hidden = len(kappa), max(1, len(kappa) // 2)
+    white = normals(seed, "learning/subspace", np.arange(1), 0, n * n_hidden).reshape(n, n_hidden)
+    w0, second = torch.from_numpy(0.1 * math.sqrt(mu2) / n * white), torch.diag(torch.from_numpy(1 / kappa))
+    time = 1.0 / float(1 / kappa[0] - 1 / kappa[-1])
+    grown: Floats = np.exp(time * (1 / kappa - 1 / kappa[0]))  # a common factor spans nothing new
+    exact = grown[:, None] * w0.numpy()
+    angles = []
+    for part in (1, 2):
+        machine, rate = GaussianRBM(w0, torch.tensor(mu2).double()), time / (n_steps * part)
+        for _, now in learn(machine, second, Learning(rate), n_steps * part):
+            last = now
+        angles.append(_angle(last.w.numpy(), exact))
+    return [*angles, _angle(w0.numpy(), exact)]
+
+
+def _angle(a: Floats, b: Floats) -> float:
+    """The largest angle between the spaces that the columns span."""
+    p, q = np.linalg.qr(a)[0], np.linalg.qr(b)[0]
+    return math.asin(min(1.0, float(np.linalg.norm(p - q @ (q.T @ p), 2))))
 
 
 def _factor(kappa: Floats, mu2: float, k: int, n_fields: int, seed: int) -> dict[str, Any]:
@@ -172,7 +199,7 @@ def text(result: dict[str, Any]) -> str:
     for i, kappa in enumerate(result["kappa"]):
         cells = [kappa, result["mu2"] - kappa, result["rates"]["growth"][i], result["rates"]["relaxation"][i]]
         factors = [f["modes"][i] for f in result["factors"]]
-        shown = [f"{m['sampled']:.4f}({m['error']:.4f}), {m['formula']:.6f}" for m in factors]
+        shown = [f"{format_value(m['sampled'], m['error'])}, {m['formula']:.6f}" for m in factors]
         rows.append([*(f"{cell:.6g}" for cell in cells), *shown])
     coarse, fine = result["differences"]
     lines = [
@@ -180,6 +207,11 @@ def text(result: dict[str, Any]) -> str:
         f"y(t) of aligned machines: off the closed form by {coarse:.3g} at the rate "
         f"{result['step_rate']:.4g}, {fine:.3g} at half of it, {result['limit']:.2g} in the limit of both",
     ]
+    first, second, turned = result["angles"]
+    lines.append(
+        f"the space that half as many nodes span from random weights: {first:.2g} from exp(C t) W(0), "
+        f"{second:.2g} at half the rate, having turned by {turned:.3f}"
+    )
     for row in result["limits"]:
         sides = "stays below it" if row["below"] else "LEAVES below it"
         sides += ", leaves above it" if not row["above"] else ", STAYS above it"

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffsq.analysis.gaussian_machines import ROUNDING, by_mass, by_nodes, cut_row, finite_data
+from diffsq.exactness.weights import ln_z
 from diffsq.models.second_moments import projected
 from diffsq.plots.machines import machine_figure
 from diffsq.run_folder.finished import MachineBench
@@ -40,6 +41,7 @@ def run(
     """masses, nodes: cuts to compare (null: some); sizes: of finite data; n_draws fields for each cut."""
     kappa = kernel_of(bench.second)
     mu2, n_hidden = float(bench.machine.mu2), bench.machine.w.shape[-1]
+    kl = float(bench.machine.divergence(bench.second))  # refuses modes without variance
     lam, known = bench.machine.spectrum.numpy(), np.sort(learned(kappa, mu2, n_hidden))
     volume, low, high = len(kappa), float(kappa[0]), float(kappa[-1])
     masses = masses or np.geomspace(low + 0.2 * (high - low), high, 5).round(6).tolist()
@@ -51,7 +53,7 @@ def run(
         "off": int((np.abs(lam / known - 1) > CLOSE).sum()),
         "cut_by_mass": int((kappa >= mu2 * (1 - ROUNDING)).sum()),
         "cut_by_nodes": max(0, int((kappa < mu2).sum()) - n_hidden),
-        "kl": float(bench.machine.divergence(bench.second)), "kl_predicted": divergence(kappa, known),
+        "kl": kl, "kl_predicted": divergence(kappa, known),
         "propagator": _propagator(bench), "nodes": by_nodes(kappa, max(mu2, 1.05 * high)),
         "masses": {"mu2": (grid := np.geomspace(1.02 * low, 1.3 * high, 60)).tolist(),
                    "kl": by_mass(kappa, grid.tolist())},
@@ -69,6 +71,10 @@ def _verdict_of(
     error = float(made.std(ddof=1) / math.sqrt(len(made)))
     series = [schwinger_dyson(bench.ensemble.phi[rows], bench.action) for rows in bench.ensemble.replicas()]
     data = mean_of_chains(series)
+    assert bench.samples.log_weight is not None
+    exact = None
+    if bench.config.training.second == "exact":
+        exact = 0.5 * float(len(kappa) * math.log(2 * math.pi) - np.log(kappa).sum())
     sigmas = abs(float(made.mean()) - 1) / error
     reasons = []
     if (off := int((np.abs(lam / known - 1) > CLOSE).sum())) > 0:
@@ -80,7 +86,8 @@ def _verdict_of(
     if sigmas > GATE:
         reasons.append(f"phi dS/dphi of its fields is {format_value(float(made.mean()), error)}, not 1")
     return {
-        "passed": not reasons, "reasons": reasons,
+        "passed": not reasons, "reasons": reasons, "ln_z": list(ln_z(bench.samples.log_weight)),
+        "ln_z_exact": exact,
         "schwinger_dyson": {"machine": [float(made.mean()), error], "data": list(data[:2])},
     }  # fmt: skip
 
@@ -136,7 +143,20 @@ def text(result: dict[str, Any]) -> str:
     dyson = result["schwinger_dyson"]
     for name, pair in {**result["observables"], "phi dS/dphi": dyson}.items():
         rows.append([name, *(_shown(pair[of]) for of in ("data", "machine"))])
-    lines += [*aligned(rows), "", *_cut_lines(result["cuts"]), ""]
+    lines += aligned(rows)
+    if (exact := result["ln_z_exact"]) is not None:
+        value, error = result["ln_z"]
+        error = max(error, 1e-12 * abs(value))
+        lines.append(f"ln Z by weights {format_value(value, error)}, exact {exact:.8f}")
+    best = result["nodes"]["best_mass"]
+    shown = sorted({0, len(best) // 8, len(best) // 4, len(best) // 2, len(best) - 2})
+    masses = ", ".join(f"{best[n]:.6g} ({n})" for n in shown if n < len(best) - 1)
+    lines += [
+        "",
+        f"mu^2 of the largest likelihood, by hidden nodes: {masses}",
+        *_cut_lines(result["cuts"]),
+        "",
+    ]
     rows = [["fields learned from", "KL", "of averaged moments", "largest kappa seen"]]
     for row in result["finite"]:
         rows.append(

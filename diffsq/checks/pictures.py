@@ -117,7 +117,7 @@ def text(result: dict[str, Any]) -> str:
         best = row["best_mass"]
         cells = [f"{row['log_likelihood'][mu]:.4f}" for mu in masses]
         rows.append([str(row["n_hidden"]), *cells, "-" if best is None else f"{best:.4g}"])
-    history = [h for h in result["history"] if h["step"] > 0]
+    history = [h for h in result["history"] if h["step"] > 0] or result["history"]
     shown = [history[i] for i in sorted({len(history) // 3, 2 * len(history) // 3, len(history) - 1})]
     return "\n".join([
         f"second moments, not centred: trace {result['trace']:.6f}, largest "

@@ -12,8 +12,10 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.spectra import all_spectra, table, table_text
 from diffsq.plots.spectra import spectra_figure
 from diffsq.run_folder.finished import PointBench, Workbench
+from diffsq.training.checkpoint import read_lines
 from lattice.errors import InputError
 from lattice.progress import Progress
+from lattice.statistics.notation import aligned, format_value
 
 
 def run(bench: Workbench | PointBench, progress: Progress) -> dict[str, Any]:
@@ -35,12 +37,35 @@ def run(bench: Workbench | PointBench, progress: Progress) -> dict[str, Any]:
         raise InputError(
             f"{bench.folder}: its models have no network, only the closed form; take one with model.channels"
         )
-    return {"passed": None, **table(*all_spectra(weights, progress))}
+    found = {"passed": None, **table(*all_spectra(weights, progress))}
+    return found | {"history": _history(bench)}
+
+
+def _history(bench: Workbench | PointBench) -> list[dict[str, Any]]:
+    """Step, held-out gain, mean KS, outliers in all and mean spacing ratio while a score of fields was
+    trained."""
+    if not isinstance(bench, Workbench):
+        return []
+    lines = [
+        line
+        for path in sorted((bench.folder / "train").glob("*/metrics.jsonl"))
+        for line in read_lines(path)
+        if "ks" in line
+    ]
+    names = ("step", "val_gain", "val_gain_error", "ks", "outliers", "ratio")
+    return [{name: line[name] for name in names} for line in lines]
 
 
 def text(result: dict[str, Any]) -> str:
-    """A row per matrix."""
-    return table_text(result)
+    """A row per matrix, and one for each step at which a score of fields was validated."""
+    history = result.get("history") or []
+    rows = [["step", "gain", "mean KS", "outliers", "<r>"]]
+    for line in history:
+        gain = format_value(line["val_gain"], line["val_gain_error"])
+        rows.append(
+            [str(line["step"]), gain, f"{line['ks']:.4f}", f"{line['outliers']:.0f}", f"{line['ratio']:.4f}"]
+        )
+    return "\n".join([table_text(result), *(["", *aligned(rows)] if history else [])])
 
 
 def figure(result: dict[str, Any]) -> Figure:

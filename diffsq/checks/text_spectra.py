@@ -96,7 +96,11 @@ def _reasons(found: dict[str, Any]) -> list[str]:
         for kind in start
         if pull_of(text["kinds"][kind]["outliers"], control["kinds"][kind]["outliers"]) < APART
     ]
-    if near and text["step"] > 0:
+    if found["n_seeds"] < 2:
+        reasons.append("one seed has no scatter, and so no errors: take n_seeds 2 or more")
+    elif text["step"] == 0:
+        reasons.append("no step after the first at which both texts have spectra: nothing to compare")
+    elif near:
         reasons.append(f"no more outliers than of shuffled text in {', '.join(near)}")
     loss, error = found["shuffled"][-1]["val_loss"]
     if loss < found["entropy"] - GATE * max(error, 0.002):
@@ -104,7 +108,9 @@ def _reasons(found: dict[str, Any]) -> list[str]:
     for kind in ("text", "shuffled"):
         for row in found[kind]:
             goe, poisson = (pull_of(row["ratio"], (known, 0.0)) for known in (RATIO_GOE, RATIO_POISSON))
-            if abs(goe) > GATE or poisson < FAR:
+            if abs(goe) <= GATE and poisson < FAR:
+                reasons.append(f"too few levels of the {kind} to tell the GOE from Poisson's")
+            elif abs(goe) > GATE:
                 reasons.append(f"levels of the {kind} at step {row['step']} do not repel as in the GOE")
     return reasons
 

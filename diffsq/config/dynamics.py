@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from diffsq.config.base import Config
 from diffsq.config.section import Section
 from lattice.errors import InputError
+from lattice.exact.gaussian_rbm import chain_kernel, largest_step
 
 
 class PairRow(Section):
@@ -37,6 +38,22 @@ class PairTraining(Section):
     n_apart: float = Field(default=1.0, gt=0)
     rows: tuple[PairRow, ...] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _stable(self) -> Self:
+        kappa = chain_kernel(self.n_visible, self.mass)
+        if self.mu2 <= kappa[-1]:
+            raise InputError(
+                f"training.mu2 must be above the largest kappa = {kappa[-1]:g}, got {self.mu2:g}"
+            )
+        most, mode = largest_step(kappa, self.mu2)
+        for row in self.rows:
+            if row.rate >= most:
+                raise InputError(
+                    f"training.rows: a rate of {row.rate:g} is unstable, mode {mode} with kappa = "
+                    f"{kappa[mode]:.6g} allows less than {most:.6g}"
+                )
+        return self
+
 
 class TeacherRow(Section):
     """rate of a step and batch; data: fresh at every step, or a set of n_data of them for all replicas."""
@@ -45,6 +62,19 @@ class TeacherRow(Section):
     batch: int = Field(ge=1)
     n_data: int | None = Field(default=None, ge=1)
     n_sets: int = Field(default=1, ge=1, description="data sets, each a row of its own")
+
+    @model_validator(mode="after")
+    def _stationary(self) -> Self:
+        if (most := 2 / (1 + 3 / self.batch)) <= self.rate:
+            raise InputError(
+                f"training.rows: a rate of {self.rate:g} has no stationary state with batches of "
+                f"{self.batch}; take less than {most:.6g}"
+            )
+        if self.n_data is not None and self.n_data < self.batch:
+            raise InputError(
+                f"training.rows: a batch of {self.batch} needs as many data, n_data is {self.n_data}"
+            )
+        return self
 
 
 class TeacherTraining(Section):

@@ -98,6 +98,11 @@ class MachineRun(Config):
                 "training.second exact is the propagator of the free field; this action is interacting: take "
                 "symmetric or data"
             )
+        if self.ensemble.update == "gibbs":
+            raise InputError(
+                "ensemble.update: gibbs is for the fields of a machine (lattice.GaussianMachine), not for "
+                "the action it learns; take hmc"
+            )
         self.action.check_normalisable(self.lattice.shape)
         return self
 
@@ -121,6 +126,8 @@ class PicturesRun(Config):
     def _consistent(self) -> Self:
         if self.action is not None or self.lattice is not None or self.reference is not None:
             raise InputError("a data set has no action, lattice or reference: leave them out")
+        if self.sampling is not None:
+            raise InputError("a data set has no action to weigh samples with: leave sampling out")
         if self.training.second != "data":
             raise InputError(
                 f"a data set has no symmetry: training.second {self.training.second} is of a lattice"

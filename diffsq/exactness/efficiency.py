@@ -84,7 +84,7 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
             "log_weight": up.tolist(),
         },
         **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
-        **by_level, "method": about["sampler"],
+        **by_level, "method": about.get("sampler"),
     }  # fmt: skip
     lines = warnings(found, len(samples), math.prod(samples.shape))
     lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]

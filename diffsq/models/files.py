@@ -14,9 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from diffsq.models import lattice, points
+from diffsq.models import lattice, machine_files, points
 from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
+from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
+from diffsq.models.rbm import GaussianRBM
 from diffsq.models.unet import UNet
 from lattice.errors import InputError, shown
 from lattice.files import read_json, set_aside, sha256_file, write_atomic, write_json
@@ -44,10 +46,10 @@ def save_model(model: Model, folder: Path, about: dict[str, Any]) -> Model:
 
 
 @overload
-def load_model(folder: str | Path) -> LatticeScore | PointModel: ...
+def load_model(folder: str | Path) -> LatticeScore | PointModel | GaussianRBM: ...
 @overload
 def load_model(folder: str | Path, kind: type[Model]) -> Model: ...
-def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScore | PointModel:
+def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScore | PointModel | GaussianRBM:
     """The model of a folder, in evaluation mode, its model.json as `about`; `kind`: the class wanted.
 
     Raises `InputError` when missing, damaged, or of another kind or schema.
@@ -57,6 +59,8 @@ def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScor
     if not path.is_file() or not about_path.is_file():
         raise InputError(f"{folder}: no trained model here (weights.safetensors and model.json expected)")
     about = read_json(about_path)
+    if kind is None and about.get("schema") == machine_files.SCHEMA:
+        return load_machine(folder)[0]
     schema, known = about.get("schema"), {SCHEMA[k]: k for k in SCHEMA if kind in (None, k)}
     if not isinstance(schema, str) or schema not in known:
         raise InputError(f"{about_path}: schema is {shown(schema)}, expected {' or '.join(map(repr, known))}")

@@ -74,8 +74,8 @@ class GaussianRBM:
 
     def require_positive(self, when: str = "") -> None:
         """Raise `InputError` unless K is positive, without which there is no machine."""
-        if not bool(torch.isfinite(self.w).all()):
-            raise InputError(f"weights are NaN or infinite {when}".rstrip())
+        if not bool(torch.isfinite(self.w).all() and torch.isfinite(self.mu2).all()):
+            raise InputError(f"weights or mu^2 are NaN or infinite {when}".rstrip())
         if not bool(torch.linalg.cholesky_ex(self.kernel)[1].any()):
             return
         lowest = self.spectrum[..., 0]

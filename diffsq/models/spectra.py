@@ -173,6 +173,26 @@ def all_spectra(tensors: Mapping[str, Any], progress: Progress) -> tuple[dict[st
     return found, left
 
 
+def brief(tensors: Mapping[str, Any]) -> dict[str, float]:
+    """Of all matrices with a spectrum: mean KS distance, outliers in all, mean spacing ratio; {} without one.
+
+    For the log of a training: no null is drawn.
+    """
+    found = []
+    for name, w in matrices(tensors):
+        try:
+            found.append(spectrum(w, name))
+        except InputError:
+            continue
+    if not found:
+        return {}
+    ratios = np.concatenate([s.ratios for s in found])
+    return {
+        "ks": float(np.mean([s.ks for s in found])), "outliers": float(sum(s.outliers for s in found)),
+        "ratio": float(ratios.mean()),
+    }  # fmt: skip
+
+
 def table(spectra: dict[str, Spectrum], left: dict[str, str]) -> dict[str, Any]:
     """All numbers of `all_spectra`, for JSON."""
     ratio = pooled_ratio(list(spectra.values()))

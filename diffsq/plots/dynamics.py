@@ -21,24 +21,25 @@ def pairs_figure(result: Mapping[str, Any]) -> Figure:
     """Of `checks.pairs`: P(s), density of levels, <S> against its square root, a against alpha/B."""
     figure, axes = panels(11, 8, 2, 2)
     rows = [row for row in result["rows"] if any("a" in pair for pair in row["pairs"])]
-    small = min(
-        (row for row in rows if row["noise"] == "data"), key=lambda r: r["noise_per_step"], default=rows[0]
-    )
-    _histogram(axes[0, 0], small, "histogram", np.linspace(0, 4, 33))
+    small = sorted(rows, key=lambda row: (row["noise"] != "data", row["noise_per_step"]))[:1]
+    for row in small:
+        _histogram(axes[0, 0], row, "histogram", np.linspace(0, 4, 33))
+        _histogram(axes[0, 1], row, "levels", np.linspace(-4, 4, 65))
     s = np.linspace(0, 4, 200)
     axes[0, 0].plot(s, wigner_surmise(s), "-", color=INK, label="Wigner's surmise")
     axes[0, 0].plot(s, np.exp(-s), ":", color=GREY, label="Poisson")
     axes[0, 0].set(xlabel=r"$s = S/\langle S\rangle$", ylabel=r"$P(s)$")
-    _histogram(axes[0, 1], small, "levels", np.linspace(-4, 4, 65))
     x = np.linspace(-4, 4, 300)
     axes[0, 1].plot(x, two_level_density(x, 1.0), "-", color=INK, label=r"$2\times 2$ GOE")
     axes[0, 1].set(
         xlabel=r"$(\lambda - \bar\lambda)\,\sqrt{\pi}/\langle S\rangle$", ylabel="density of levels"
     )
-    _square_root(axes[1, 0], rows)
-    _amplitudes(axes[1, 1], rows)
+    if rows:
+        _square_root(axes[1, 0], rows)
+        _amplitudes(axes[1, 1], rows)
     for place in axes.flat:
-        place.legend(fontsize=10)
+        if place.get_legend_handles_labels()[0]:
+            place.legend(fontsize=10)
     return figure
 
 
@@ -112,7 +113,8 @@ def text_figure(result: Mapping[str, Any]) -> Figure:
     figure, axes = panels(11, 7.6, 2, 2)
     kinds, eigenvalues = list(result["null"]), result["eigenvalues"]["text"]
     steps = sorted(eigenvalues, key=int)
-    for place, name in ((axes[0, 0], "0.q"), (axes[0, 1], "1.out")):
+    last = max(int(name.split(".")[0]) for name in eigenvalues[steps[0]])
+    for place, name in ((axes[0, 0], "0.q"), (axes[0, 1], f"{last}.out")):
         shape = (len(eigenvalues[steps[0]][name]), 4 * len(eigenvalues[steps[0]][name]))
         m = shape[1] if name.endswith(("fc", "out")) else shape[0]
         _density(

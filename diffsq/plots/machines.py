@@ -91,8 +91,8 @@ def learning_figure(result: Mapping[str, Any]) -> Figure:
         xlabel=r"time $t$ = rate × steps", ylabel=r"$y/y^*$", title="aligned machines on the closed form"
     )
     left.legend(fontsize=10)
-    history = [h for h in result["history"] if h["step"] > 0]
-    steps = [h["step"] for h in history]
+    history = [h for h in result["history"] if h["step"] > 0] or result["history"]
+    steps = [max(h["step"], 0.5) for h in history]
     spectra = np.array([h["spectrum"] for h in history])
     chosen = np.unique(np.linspace(0, spectra.shape[1] - 1, min(10, spectra.shape[1])).round().astype(int))
     known = np.array(result["all_kappa"])

@@ -24,6 +24,7 @@ from diffsq.report.sections import (
     SECTIONS,
     build_sections,
     check_sections,
+    has_table,
     overview,
 )
 from diffsq.report.tables import (
@@ -58,6 +59,11 @@ NAMES = {
     "complex_gaussian": "Complex Gaussian", "complex_quartic": "Complex quartic model",
     "real_quartic": "Real quartic model", "two_peak": "Two-peak law",
 }  # fmt: skip
+SUBJECTS = {
+    "rbm": "A Gaussian machine of pictures", "pairs": "Pairs of levels in learned weights",
+    "teacher_student": "Students of a teacher", "transformer": "A transformer of characters",
+}  # fmt: skip
+"""Runs without action, by their model."""
 SYMBOLS = {
     "kappa": "κ", "lam": "λ", "mass": "m", "beta": "β", "sigma0": "σ₀", "mu2": "μ²", "g": "g", "mu0": "μ₀",
 }  # fmt: skip
@@ -139,7 +145,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
     title, reading = CERTIFICATES[column_labels({"config": config, "columns": {TRAINING: {}}})[TRAINING]]
     return {
         "name": summary.get("name") or config.get("name") or run.path.name,
-        "action": _action_words(action),
+        "action": _action_words(action) or SUBJECTS.get(str((config.get("models") or [""])[0]), ""),
         "formula": FORMULAS.get(str(action.get("kind")), ""),
         "lattice": " × ".join(str(extent) for extent in shape),
         "dimension": len(shape),
@@ -151,6 +157,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "certificate_reading": reading,
         "failed": [check for check in (certificate or {}).get("checks") or [] if not check["passed"]],
         "first": first,
+        "has_table": has_table(config),
         "sections": rest,
         "problems": [section for section in (*first, *rest) if section.problem],
         "rows": rows,

@@ -54,6 +54,12 @@ def on_lattice(run: RunFolder) -> None:
         raise Foreign("for fields on a lattice")
 
 
+def has_table(config: Mapping[str, Any]) -> bool:
+    """Whether a run has an ensemble of an action, and so columns to compare."""
+    ensemble = config.get("ensemble", {})
+    return ensemble is not None and "data" not in ensemble
+
+
 def of_network(run: RunFolder) -> None:
     """Refuse all but a run that trains a score of fields on a lattice."""
     if run.config and not run.config.get("sde"):
@@ -100,7 +106,7 @@ def autocorrelation(run: RunFolder) -> Figure:
 
 def history(run: RunFolder) -> Figure:
     """Losses of every model of one variable; of the score on a lattice the held-out gain too."""
-    if run.config.get("machine") or "ensemble" in run.config and run.config["ensemble"] is None:
+    if run.config.get("machine") or not has_table(run.config):
         raise Foreign("its checks show how it has learned")
     if run.config.get("sde") is None:
         curves = {name: [line for line in lines if "loss" in line] for name, lines in run.metrics.items()}
@@ -197,6 +203,8 @@ def overview(run: RunFolder) -> Figure:
 
 
 def _pulls(run: RunFolder) -> tuple[list[str], dict[str, list[float]]]:
+    if not has_table(run.config):
+        raise Foreign("for runs with an ensemble")
     rows = [row for row in comparison(run.summary) if row.main]
     if not rows:
         raise NotRun("run")

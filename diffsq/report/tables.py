@@ -268,7 +268,9 @@ def verdict_tiles(summary: dict[str, Any], rows: list[Row], volume: int) -> list
 
 def _set_tiles(summary: dict[str, Any], sampling: dict[str, Any]) -> list[Tile]:
     tiles, ess = [], sampling["ess"]
-    for side, note in (("reverse", "on generated paths"), ("forward", "on noised data")):
+    is_drawn = bool((summary.get("config") or {}).get("machine"))
+    notes = ("on its draws", "on the data") if is_drawn else ("on generated paths", "on noised data")
+    for side, note in zip(("reverse", "forward"), notes, strict=True):
         if ess.get(side) is not None:
             about = spread_words((sampling.get("spread") or {}).get(side) or {})
             value = show([ess[side], ess.get(f"{side}_error")])

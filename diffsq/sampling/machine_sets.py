@@ -42,7 +42,8 @@ def sample_machine(
     """
     generated = {
         "sampler": "gaussian", "law": LAW, "levels": [], "process": "exact",
-        "model": sha256_array(machine.w.numpy()), "mu2": float(machine.mu2),
+        "model": sha256_array(machine.w.numpy()), "mu2": float(machine.mu2), "s": machine.s,
+        "source": None if machine.source is None else sha256_array(machine.source.numpy()),
         "training_ensemble": ensemble.identity, "seed": config.seed, "stream": "rbm/sample",
     }  # fmt: skip
     key, settings, progress = sha256_text(canonical_json(generated)), config.sampling, progress or Silent()

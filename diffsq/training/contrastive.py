@@ -25,8 +25,15 @@ import torch
 from torch import Tensor
 
 from diffsq.models.rbm import FLAT, GaussianRBM
+from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.exact.gaussian_rbm import best_mass, largest_natural_step, largest_step, reachable_step
+from lattice.exact.gaussian_rbm import (
+    best_mass,
+    largest_natural_step,
+    largest_step,
+    mass_step,
+    reachable_step,
+)
 from lattice.rng import normals, uniforms
 
 METHODS = ("exact", "cd", "pcd")
@@ -56,24 +63,28 @@ class Learning:
         if not (0 <= self.rate < math.inf and 0 <= self.momentum < 1 and 0 < self.cooling <= 1):
             got = f"{self.rate}, {self.momentum} and {self.cooling}"
             raise InputError(f"need rate >= 0, 0 <= momentum < 1 and 0 < cooling <= 1, got {got}")
-        if self.k < 1 or self.period < 1 or (self.n_chains or 1) < 1:
+        if self.k < 1 or self.period < 1 or (self.n_chains is not None and self.n_chains < 1):
             got = f"{self.k}, {self.period} and {self.n_chains}"
             raise InputError(f"k, period and n_chains must be at least 1, got {got}")
 
     def limit(self, second: Tensor, machine: GaussianRBM) -> tuple[float, str]:
-        """The rate above which the end of learning C (n, n) is unstable, or with cd the way there leads out
-        of positive K, and what sets it in words.
+        """The rate above which the end of learning C (n, n) is unstable, or the way there leads out of
+        positive K, and what sets it in words.
 
-        Momentum b makes it 1 + b times larger. A mass that is learned is judged where it starts and where it
-        ends; its own limit is 4 mu^4 over the number of modes left out. Raises `InputError` where nothing can
-        be learned.
+        Momentum b makes the limit at the end 1 + b times larger, that on the way smaller. A mass that is
+        learned is judged where it starts and, together with the modes, where it ends. The natural gradient
+        is judged at its end alone. Raises `InputError` where nothing can be learned.
         """
         kappa, n_hidden = kernel_of(second), machine.w.shape[-1]
         masses, found = {float(machine.mu2.min()), float(machine.mu2.max())}, list[tuple[float, str]]()
+        b = 1 + self.momentum
         if self.mass and n_hidden < len(kappa):
             end = best_mass(kappa, n_hidden)
             masses = {*(mu2 for mu2 in masses if mu2 > kappa.min()), end}
-            found.append((4 * min(masses) ** 2 / (len(kappa) - n_hidden), "the mass"))
+            low = min(masses)
+            found.append((b * 4 * low**2 / (len(kappa) - n_hidden), "the mass"))
+            if not self.natural:
+                found.append((b * mass_step(kappa, end, n_hidden, machine.s), "the mass with its modes"))
         for mu2 in masses:
             if self.natural:
                 _refuse_flat(kappa)
@@ -81,14 +92,17 @@ class Learning:
             else:
                 k = self.k if self.method == "cd" else None
                 most, mode = largest_step(kappa, mu2, machine.s, k, n_hidden)
-            found.append((most, f"mode {mode} with kappa = {kappa[mode]:.6g}"))
-            if self.method == "cd" and not self.natural:
-                first = int(np.argmin(kappa))
-                most, on_the_way = reachable_step(float(kappa[first]), mu2, machine.s, self.k)
-                if on_the_way:
-                    found.append((most, f"mode {first} with kappa = {kappa[first]:.6g}, on its way,"))
-        most, words = min(found)
-        return (1 + self.momentum) * most, words
+            found.append((b * most, f"mode {mode} with kappa = {kappa[mode]:.6g}"))
+            if not self.natural:
+                found += self._on_the_way(kappa, mu2, machine.s)
+        return min(found)
+
+    def _on_the_way(self, kappa: Floats, mu2: float, s: float) -> list[tuple[float, str]]:
+        """The limit on the way of the softest mode, if there is one."""
+        first = int(np.argmin(kappa))
+        k, chains = None if self.method == "exact" else self.k, self.method == "pcd"
+        most, limits = reachable_step(float(kappa[first]), mu2, s, k, self.momentum, chains)
+        return [(most, f"mode {first} with kappa = {kappa[first]:.6g}, on its way,")] if limits else []
 
 
 @dataclass

@@ -24,14 +24,27 @@ def train_rows(config: DynamicsRun, out: Path, progress: Progress) -> str:
     for name, make in _rows(config).items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        path, settings = folder / "row.json", {"name": name, "seed": config.seed, "version": VERSION}
-        key = sha256_text(canonical_json(settings | {"training": config.model_dump(mode="json")["training"]}))
+        path, key = folder / "row.json", _key(config, name)
         have = read_json(path) if path.is_file() else {}
-        if have.get("key") != key:
-            have = {"key": key, "row": make(folder, progress)}
-            write_json(path, have)
-        found[name] = have["row"]
-    return sha256_text(canonical_json(found))
+        row = have.get("row")
+        if have.get("key") != key or not isinstance(row, dict) or have.get("sha256") != _hash(row):
+            row = make(folder, progress)
+            write_json(path, {"key": key, "sha256": _hash(row), "row": row})
+            row = read_json(path)["row"]
+        found[name] = row
+    return _hash(found)
+
+
+def _hash(row: dict[str, Any]) -> str:
+    return sha256_text(canonical_json(row))
+
+
+def _key(config: DynamicsRun, name: str) -> str:
+    """Of all that a row depends on: of other rows nothing."""
+    training = config.model_dump(mode="json")["training"]
+    if "rows" in training:
+        training["rows"] = training["rows"][int(name.split("-")[1])]
+    return _hash({"name": name, "seed": config.seed, "version": VERSION, "training": training})
 
 
 def _rows(config: DynamicsRun) -> dict[str, Callable[[Path, Progress], dict[str, Any]]]:

@@ -19,6 +19,7 @@ from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import propagator, smooth_propagator
 from diffsq.models.regression import RegressionBase
+from diffsq.models.spectra import brief
 from diffsq.models.symmetry import Symmetry
 from diffsq.training.checkpoint import read_lines
 from diffsq.training.loop import BETAS, Loop, Loss
@@ -197,7 +198,8 @@ class Training:
         def validate(average: nn.Module) -> dict[str, float]:
             gain, error = self._gain(average, validation, block)
             self.progress.update(0, gain=gain)
-            return {"val_gain": gain, "val_gain_error": error}
+            weights = {name: w.detach().cpu().numpy() for name, w in average.named_parameters()}
+            return {"val_gain": gain, "val_gain_error": error, **brief(weights)}
 
         optimizer = torch.optim.AdamW(
             unet.parameters(), settings.learning_rate, BETAS, weight_decay=WEIGHT_DECAY

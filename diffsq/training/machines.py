@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lattice.rng import normals
 
 VERSION = 1  # of the training: raise it with any change
 NO_CUT = 1.05  # mu^2 where the config says nothing, in units of the largest kappa
-SAFE = 0.5  # rate where the config says nothing, in units of the largest stable one
+SAFE = 0.5  # rate where the config says nothing, in units of the largest
 
 
 def second_of(config: MachineRun | PicturesRun, phi: Floats) -> Tensor:
@@ -48,7 +49,7 @@ def learning_of(training: MachineTraining, second: Tensor, machine: GaussianRBM)
         cooling=training.cooling, period=training.period, natural=training.natural, mass=training.mass,
     )  # fmt: skip
     rate = training.rate if training.rate is not None else SAFE * how.limit(second, machine)[0]
-    return Learning(**{**vars(how), "rate": rate})
+    return replace(how, rate=rate)
 
 
 def start_of(config: MachineRun | PicturesRun, second: Tensor) -> GaussianRBM:
@@ -84,16 +85,25 @@ def train_machine(
         return load_machine(out)[0]
     out.mkdir(parents=True, exist_ok=True)
     second = second_of(config, phi)
+    flat = int(np.isinf(kernel_of(second)).sum())
+    if flat and isinstance(config, MachineRun):
+        raise InputError(
+            f"{flat} of {len(second)} modes have no variance in the {len(phi)} fields to learn from, kappa = "
+            "inf: take training.second symmetric, or a larger ensemble.n_configs"
+        )
     machine, state = start_of(config, second), State()
     how = learning_of(training, second, machine)
     draw = _draw_of(config, phi)
     if (saved := load_checkpoint(out, key)) is not None:
         machine, state = _restored(machine, *saved)
-    log = _Log(out, state.step, second)
+    log = _Log(out, state.step if saved is not None else -1, second)
     at = set(records(training.n_steps, training.n_records))
     progress.start(training.n_steps, "machine", state.step)
     begun = state.step
-    steps = learn(machine, second, how, training.n_steps, draw=draw, seed=config.seed, state=state)
+    steps = learn(
+        machine, second, how, training.n_steps, draw=draw, seed=config.seed, state=state,
+        allow_any_rate=begun > 0,  # judged when it began: a mass on its way may be past its end
+    )  # fmt: skip
     for step, machine in steps:
         if step in at and (step > begun or step == 0):
             log.write(step, machine)

@@ -133,8 +133,8 @@ def _pair(
     found: dict[str, Any] = {"kappa": float(kappa[i]), "x": x, "spacing": _mean(s)}
     found["over_kappa"] = _mean(middle / kappa[i])
     found["sorted"] = _mean(spectra[..., j] - spectra[..., i])
-    if not mean > 0:
-        return found  # nothing moved
+    if not unit > 0:
+        return found  # nothing moves, and the two kappa of a pair differ by rounding
     levels = np.concatenate([middle - s / 2, middle + s / 2], axis=1) - middle.mean()
     ratio = s / mean
     found |= {

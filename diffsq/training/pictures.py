@@ -71,7 +71,10 @@ def read_pictures(folder: Path) -> tuple[Floats, str]:
     path = folder / "data.npy"
     if not path.is_file():
         raise InputError(f"{path}: no such file; `diffsq ensemble` makes it")
-    phi = np.load(path, allow_pickle=False)
+    try:
+        phi = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not an array of NumPy ({error}); `--restart ensemble` makes it") from None
     identity = sha256_array(phi)
     if identity != read_json(folder / "certificate.json").get("sha256"):
         raise InputError(f"{path}: changed since it was written (its sha256 is not that of the certificate)")

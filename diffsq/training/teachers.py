@@ -22,7 +22,7 @@ of the symmetric part, too. The eigenvalues of W have |d|^2 - a^2 in its place, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -173,8 +173,8 @@ def run_row(row: TeacherRow, seed: int, progress: Progress) -> dict[str, Any]:
     {a, a_error}: <S>/sqrt(alpha A^2/batch); {s2_ratio, s2_ratio_error}: <S^2>/<S>^2, 4/pi where Wigner's
     surmise holds, 2 for Poisson levels; {s2, s2_error, s2_exact}: <S^2> beside `second_moments`; formula_0,
     formula_3 and a_rayleigh, from s2_exact by the surmise; n_turned: measured W with det W <= 0, where S is
-    not a spacing of singular values. All errors are those of independent replicas: of a given data set where
-    it is fixed, `over_data_sets` has the other part. Raises `InputError` as `second_moments`.
+    not a spacing of singular values. All errors are those of independent replicas; where the data set is
+    fixed, of that set. Raises `InputError` as `second_moments`.
     """
     data = None if row.fresh else data_set(row, seed)
     exact = second_moments(row, data)
@@ -221,19 +221,3 @@ def _step(w: Floats, row: TeacherRow, seed: int, step: int, data: Floats | None)
             x = data[(uniforms(seed, "teacher/pick", some, step, row.batch) * len(data)).astype(np.int64)]
         found[part] = moved(w[part], x, noise[part], row.alpha)
     return found
-
-
-def over_data_sets(row: TeacherRow, seeds: tuple[int, ...], progress: Progress) -> dict[str, Any]:
-    """The row on a fixed data set of each seed: a, its error over the data sets, their standard deviation
-    and that of the replicas, and the rows.
-
-    Raises `InputError` for fewer than two seeds.
-    """
-    if len(seeds) < 2:
-        raise InputError(f"a spread over data sets needs two of them, got {len(seeds)}; give more seeds")
-    rows = [run_row(replace(row, fresh=False), seed, progress) for seed in seeds]
-    a = np.array([one["a"] for one in rows])
-    return {
-        "a": float(a.mean()), "a_error": _error(a), "spread": float(a.std(ddof=1)),
-        "statistical": math.sqrt(float(np.mean([one["a_error"] ** 2 for one in rows]))), "rows": rows,
-    }  # fmt: skip

@@ -90,5 +90,6 @@ class GaussianMachine(Action):
     def check_normalisable(self, shape: tuple[int, ...]) -> None:
         if math.prod(shape) != len(self.w):
             raise InputError(
-                f"the machine has {len(self.w)} visible nodes, a lattice {list(shape)} has other"
+                f"the machine has {len(self.w)} visible nodes, a lattice {list(shape)} has "
+                f"{math.prod(shape)} sites"
             )

@@ -194,31 +194,66 @@ def largest_step(
     return (2 / (s**2 * turn), other) if turn > 0 and 2 / (s**2 * turn) < most else (most, which)
 
 
-def reachable_step(kappa: float, mu2: float, s: float = 1.0, k: int | None = None) -> tuple[float, bool]:
+def reachable_step(
+    kappa: float, mu2: float, s: float = 1.0, k: int | None = None, momentum: float = 0.0,
+    chains: bool = False,
+) -> tuple[float, bool]:  # fmt: skip
     """The largest rate at which one mode stays below mu^2 on its way from any y below y*, and whether the way
-    is what limits it: y <- y (1 + alpha s^2 g)^2, g = (1/kappa - 1/(mu^2 - y)) (1 - (y/mu^2)^(2k)).
+    is what limits it: xi <- xi + v, v <- b v + alpha s^2 g xi, y = s^2 xi^2.
 
-    Contrastive divergence slows down near y* and not on the way: where kappa is far below mu^2 steps that are
-    stable at the end jump over mu^2 before it, and K is not positive. Never above `largest_step`.
+    g = (1/kappa - 1/(mu^2 - y)) (1 - (y/mu^2)^(2k)) of contrastive divergence of k steps, without the second
+    factor for k = None; of persistent `chains`, k sweeps a step, the second 1/(mu^2 - y) lags behind:
+    q <- r^2 q + (1 + r)/mu^2, r = y/mu^2. Contrastive divergence slows down near y* and not on the way: where
+    kappa is far below mu^2 steps that are stable at the end jump over mu^2 before it, and K is not positive;
+    momentum and lag make it worse. Never above (1 + b) times `largest_step`.
     """
-    most = largest_step(np.array([kappa]), mu2, s, k)[0]
-    if _arrives(kappa, mu2, s * s * most * (1 - 1e-3), k):
+    most = (1 + momentum) * largest_step(np.array([kappa]), mu2, s, None if chains else k)[0]
+    way = (kappa, mu2, k, momentum, chains)
+    if _arrives(s * s * most * (1 - 1e-3), *way):
         return most, False
     low, high = 0.0, most
     for _ in range(30):
         middle = (low + high) / 2
-        low, high = (middle, high) if _arrives(kappa, mu2, s * s * middle, k) else (low, middle)
+        low, high = (middle, high) if _arrives(s * s * middle, *way) else (low, middle)
     return low, True
 
 
-def _arrives(kappa: float, mu2: float, rate: float, k: int | None) -> bool:
-    y = (mu2 - kappa) * np.geomspace(1e-6, 1, 1000)
-    for _ in range(200):
-        factor = 1.0 if k is None else cd_factor(y, mu2, k)
-        y = y * (1 + rate * (1 / kappa - 1 / (mu2 - y)) * factor) ** 2
-        if not ((y > 0) & (y < mu2)).all():
+def _arrives(
+    rate: float, kappa: float, mu2: float, k: int | None, momentum: float, chains: bool, n: int = 300
+) -> bool:
+    """Whether modes from everywhere below y* stay below mu^2, in units of s = 1."""
+    y = (mu2 - kappa) * np.geomspace(1e-6, 1, n)
+    xi, v, q = np.sqrt(y), np.zeros(n), 1 / (mu2 - y)
+    for _ in range(math.ceil(200 / (1 - momentum))):
+        if chains:
+            r = y / mu2
+            for _ in range(k or 1):
+                q = r**2 * q + (1 + r) / mu2
+            g = 1 / kappa - q
+        else:
+            g = (1 / kappa - 1 / (mu2 - y)) * (1.0 if k is None else cd_factor(y, mu2, k))
+        v = momentum * v + rate * g * xi
+        xi = xi + v
+        y = xi**2
+        if not (y < mu2).all():
             return False
     return True
+
+
+def mass_step(kappa: Floats, mu2: float, n_hidden: int, s: float = 1.0) -> float:
+    """The largest rate at which n_hidden modes and the mass, learned together, stay at their end.
+
+    2 over the largest eigenvalue of the curvature of the likelihood there, in xi of each learned mode and
+    mu^2: 2 s^2 y*/kappa^2 of a mode, (1/2)[sum over learned 1/kappa^2 + (n - n_hidden)/mu^4] of the mass,
+    s sqrt(y*)/kappa^2 between them.
+    """
+    kept = np.sort(_modes(kappa, n_hidden))[:n_hidden]
+    kept = kept[kept < mu2]
+    y = mu2 - kept
+    curvature = np.diag(np.append(2 * s**2 * y / kept**2, 0.5 * (kept**-2.0).sum()))
+    curvature[-1, -1] += 0.5 * (len(kappa) - len(kept)) / mu2**2
+    curvature[-1, :-1] = curvature[:-1, -1] = s * np.sqrt(y) / kept**2
+    return float(2 / np.linalg.eigvalsh(curvature)[-1])
 
 
 def largest_natural_step(

@@ -10,9 +10,12 @@ from typing import Any
 from lattice.arrays import real_number
 from lattice.errors import InputError
 
+ROUNDING = 1e-15  # of a number: errors below that are not of the number that a computer holds
+
 
 def format_value(value: float | None, error: float | None) -> str:
-    """value(error) with two digits of error, as the field prints it; errors of 1 or more keep their point.
+    """value(error) with two digits of error, as the field prints it; errors of 1 or more keep their point,
+    none is below the rounding of the value.
 
     >>> format_value(0.314981, 0.00072), format_value(44.04, 1.2), format_value(14386.9, 12.3)
     ('0.31498(72)', '44.0(1.2)', '14387(12)')
@@ -26,6 +29,7 @@ def format_value(value: float | None, error: float | None) -> str:
     if not math.isfinite(e) or e == 0:
         mantissa, _, power_of_ten = f"{v:.10g}".partition("e")
         return f"{mantissa}({e:g})" + (f"e{power_of_ten}" if power_of_ten else "")
+    e = max(e, ROUNDING * abs(v))
     largest = max(abs(v), e)
     if not 1e-4 <= largest < 1e7:  # one power of ten for value and error
         power = math.floor(math.log10(largest))

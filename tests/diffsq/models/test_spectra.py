@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffsq.analysis import spectra
-from diffsq.models.spectra import all_spectra, matrices, null_of, pooled_ratio, spectrum
+from diffsq.models import spectra
+from diffsq.models.spectra import all_spectra, brief, matrices, null_of, pooled_ratio, spectrum
 from lattice.errors import InputError
 from lattice.exact.random_matrix import RATIO_GOE, RATIO_POISSON
 from lattice.progress import Silent
@@ -118,3 +118,14 @@ def test_what_has_no_spectrum_is_left_out_with_a_reason_and_nan_is_refused() -> 
 def test_large_shapes_draw_fewer_nulls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spectra, "NULL_WORK", 20 * 32 * 32 * 64)
     assert null_of((32, 64), seed=77).n == 20
+
+
+def test_what_a_log_keeps_of_all_matrices() -> None:
+    """Means over matrices of what each says alone; none for networks without a matrix."""
+    weights = {"a": white(16, 32), "b": white(16, 64, 1), "few": white(2, 64), "row": np.ones(5)}
+    alone = [spectrum(weights[name]) for name in "ab"]
+    found = brief(weights)
+    assert found["ks"] == pytest.approx(np.mean([s.ks for s in alone]))
+    assert found["outliers"] == sum(s.outliers for s in alone)
+    assert found["ratio"] == pytest.approx(np.concatenate([s.ratios for s in alone]).mean())
+    assert brief({"few": white(2, 64)}) == {}

@@ -254,7 +254,7 @@ def test_a_mass_that_starts_too_small_grows_and_one_that_runs_away_is_stopped() 
     assert float(machine.mu2) == pytest.approx(exact.best_mass(KAPPA, 3), abs=1e-3)
     many = torch.diag(torch.cat([torch.ones(1), torch.full((200,), 1 / 1.2)])).double()
     wide = GaussianRBM(torch.full((201, 1), 1e-3).double(), torch.tensor(1.2).double())
-    with pytest.raises(InputError, match="the mass allows less than 0.0288"):
+    with pytest.raises(InputError, match="the mass with its modes allows less than 0.02859"):
         last(learn(wide, many, Learning(0.03, mass=True), 1))
     assert float(last(learn(wide, many, Learning(0.02, mass=True), 20)).mu2) == pytest.approx(1.2, abs=0.01)
     draw = from_gaussian(ROOT, 4, 3)
@@ -266,8 +266,9 @@ def test_a_mass_that_starts_too_small_grows_and_one_that_runs_away_is_stopped() 
 def test_momentum_makes_the_limit_larger_by_as_much_as_is_said() -> None:
     """1 + b, of a heavy ball in a parabola (Polyak, USSR Comput. Math. Math. Phys. 4 (1964) 1)."""
     near = GaussianRBM((MODES * (MU2 - torch.from_numpy(KAPPA) - 1e-6).sqrt()), torch.tensor(MU2).double())
-    most, _ = Learning(0.1, momentum=0.5).limit(SECOND, near)
-    assert most == pytest.approx(1.5 * 3.2)
+    most, whole = 1.5 * 3.2, Learning(0.1, momentum=0.5).limit(SECOND, near)
+    assert whole[0] < most  # on the way momentum allows less, which this machine has behind it
+    assert "on its way" in whole[1]
     off = []
     for rate in (0.95 * most, 1.05 * most):
         how = Learning(rate, momentum=0.5)
