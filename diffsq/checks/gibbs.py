@@ -29,17 +29,19 @@ from lattice.simulation.recipe import GROWS, Recipe
 from lattice.simulation.simulate import simulate
 from lattice.statistics.gamma import gamma_method
 from lattice.statistics.notation import aligned, format_value
-from lattice.statistics.pulls import sidak_threshold
+from lattice.statistics.pulls import sidak_threshold, sigmas_of
 
 THERM = 30.0  # slowest tau_int before the first saved sweep
-LENGTH = 60.0  # slowest tau_int of each chain
+LENGTH = 60.0  # slowest tau_int of each chain, where that is no more than
+MOST_BYTES = 5e8  # of fields
+MIN_CHAINS = 8
 N_MODES = 8
 
 
 def run(
     bench: MachineBench, progress: Progress, n_chains: int = 64, n_sweeps: int | None = None
 ) -> dict[str, Any]:
-    """n_sweeps of each chain, null for 60 of the slowest tau_int.
+    """n_sweeps of each chain, null for 60 of the slowest tau_int, or as many as 0.5 GB hold.
 
     The verdict: the ensemble is certified, and rho(1) and tau_int of all modes shown agree with the closed
     forms. Raises `InputError` for a mass that cuts every mode, where a sweep forgets everything.
@@ -51,7 +53,8 @@ def run(
         raise InputError("no mode is below mu^2: the hidden nodes are not coupled to the fields")
     tau = float(gibbs_tau_int(lam, mu2)[0])
     action = GaussianMachine(machine.w.numpy(), mu2, machine.s)
-    length = n_sweeps or max(400, math.ceil(LENGTH * tau))
+    held = int(MOST_BYTES / (8 * n_chains * len(lam)))
+    length = n_sweeps or max(400, min(math.ceil(LENGTH * tau), held))
     parameters = MonteCarlo(
         n_configs=n_chains * length, n_chains=n_chains, n_therm=max(50, math.ceil(THERM * tau)),
         update="gibbs", cluster="none", n_clusters=0,
@@ -64,7 +67,7 @@ def run(
     modes = [_mode(made, basis[:, i], float(lam[i]), mu2) for i in chosen]
     certificate = made.attrs["certificate"]
     most = sidak_threshold(2 * len(modes))
-    pulls = [abs(row[f"{name}_pull"]) for row in modes for name in ("rho", "tau")]
+    pulls = [*(row["sigmas"] for row in modes), *(abs(row["tau_pull"]) for row in modes)]
     return {
         "passed": bool(certificate["passed"] and max(pulls) < most), "certified": certificate["passed"],
         "reason": certificate["reason"], "n": len(made), "n_chains": n_chains, "mu2": mu2, "modes": modes,
@@ -72,10 +75,22 @@ def run(
     }  # fmt: skip
 
 
+def refuse(n_chains: int = 64, n_sweeps: int | None = None) -> None:
+    """`InputError` for chains that no error can be had of."""
+    if n_chains < MIN_CHAINS or n_chains % 2:
+        raise InputError(f"the check gibbs needs an even n_chains >= {MIN_CHAINS}, got {n_chains}")
+    if n_sweeps is not None and n_sweeps < 100:
+        raise InputError(f"the check gibbs needs n_sweeps >= 100, got {n_sweeps}")
+
+
 def _clear_other(out: Path, request: dict[str, Any]) -> None:
-    """Remove the check's own ensemble of other settings; a longer one of the same settings goes on."""
+    """Remove the check's own ensemble of other settings, or longer than asked for; a shorter one goes on."""
     found = read_json(out / "manifest.json").get("request") if (out / "manifest.json").is_file() else None
-    if found is None or without(found, GROWS) == without(json_data(request, "request"), GROWS):
+    if found is None:
+        return
+    now = json_data(request, "request")
+    longer = found["ensemble"]["n_configs"] > now["ensemble"]["n_configs"]
+    if not longer and without(found, GROWS) == without(now, GROWS):
         return
     for path in out.iterdir():
         if FILES.fullmatch(path.name):
@@ -97,6 +112,7 @@ def _mode(made: Ensemble, wave: Floats, lam: float, mu2: float) -> dict[str, Any
         "rho_pull": float((rho - known) / error), "tau": estimate.tau_int,
         "tau_error": estimate.tau_int_error, "tau_exact": tau,
         "tau_pull": float((estimate.tau_int - tau) / estimate.tau_int_error),
+        "sigmas": sigmas_of(float(rho - known), error, len(series) - 1),
         "variance": float(lam * each[1].mean()),
     }  # fmt: skip
 

@@ -31,6 +31,7 @@ from lattice.exact.gaussian_rbm import (
 from lattice.progress import Progress
 from lattice.rng import normals
 from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.pulls import sigmas_of
 
 Y0 = 0.01  # of y = s^2 xi^2 at the start, in units of y*
 ORDER = 0.25  # what the limit of two rates may leave of their difference
@@ -45,9 +46,9 @@ def run(
     """n_steps of learning at half the rate; k: sweeps of contrastive divergence; n_fields to measure it with.
 
     The verdict: the limit of both rates is on the closed form, the space that W spans on its law to the order
-    of the rate, the factor of contrastive divergence within
-    4.5 sigma, and just below the largest rate learning stays where it should end, just above it leaves.
-    Raises `InputError` where the mass cuts every mode.
+    of the rate, the factor of contrastive divergence within 4.5 sigma, and just below the largest rate
+    learning stays where it should end, just above it leaves. Raises `InputError` where the mass cuts every
+    mode.
     """
     mu2 = float(bench.machine.mu2)
     kappa = _distinct(kernel_of(bench.second))
@@ -66,12 +67,24 @@ def run(
         and all(row["below"] and not row["above"] for row in limits)
     )
     history = [{"step": h["step"], "spectrum": h["spectrum"], "kl": h["kl"]} for h in bench.history]
-    rates = {"growth": growth_rate(kappa, mu2).tolist(), "relaxation": relaxation_rate(kappa, mu2).tolist()}
+    s = bench.machine.s  # all else is in units where it is 1
+    rates = {
+        "growth": growth_rate(kappa, mu2, s).tolist(), "relaxation": relaxation_rate(kappa, mu2, s).tolist()
+    }  # fmt: skip
+    limits = [{**row, "rate": row["rate"] / s**2} for row in limits]
     return {
         "passed": bool(passed), "mu2": mu2, "kappa": kappa.tolist(), **curves, "factors": factors,
         "angles": angles, "limits": limits, "history": history, "rates": rates,
         "all_kappa": kernel_of(bench.second).tolist(), "rate": bench.about["rate"],
     }  # fmt: skip
+
+
+def refuse(n_steps: int = 4000, n_fields: int = 2**20, **_: Any) -> None:
+    """`InputError` for numbers that measure nothing."""
+    if n_steps < 100 or n_fields < 2**12:
+        raise InputError(
+            f"the check learning needs n_steps >= 100 and n_fields >= 4096, got {n_steps}, {n_fields}"
+        )
 
 
 def _distinct(kappa: Floats) -> Floats:
@@ -115,7 +128,8 @@ def _subspace(kappa: Floats, mu2: float, seed: int, n_steps: int = 2000) -> list
     n, n_hidden = len(kappa), max(1, len(kappa) // 2)
     white = normals(seed, "learning/subspace", np.arange(1), 0, n * n_hidden).reshape(n, n_hidden)
     w0, second = torch.from_numpy(0.1 * math.sqrt(mu2) / n * white), torch.diag(torch.from_numpy(1 / kappa))
-    time = 1.0 / float(1 / kappa[0] - 1 / kappa[-1])
+    most = largest_step(kappa, mu2, n_hidden=n_hidden)[0]
+    time = min(1.0 / float(1 / kappa[0] - 1 / kappa[-1]), 0.3 * most * n_steps)
     grown: Floats = np.exp(time * (1 / kappa - 1 / kappa[0]))  # a common factor spans nothing new
     exact = grown[:, None] * w0.numpy()
     angles = []
@@ -140,7 +154,7 @@ def _factor(kappa: Floats, mu2: float, k: int, n_fields: int, seed: int) -> dict
     machine = GaussianRBM(torch.diag(torch.from_numpy(np.sqrt(y))), torch.tensor(mu2).double())
     second = torch.diag(torch.from_numpy(1 / kappa))
     whole, part = exact_gap(machine, second).diagonal(), exact_gap(machine, second, k).diagonal()
-    n, parts = len(kappa), 16
+    n, parts = len(kappa), 64
     ratios = []
     for index in range(parts):
         white = normals(seed, f"learning/cd{k}", np.array([index]), 0, n_fields // parts * n * (1 + 2 * k))
@@ -157,7 +171,7 @@ def _factor(kappa: Floats, mu2: float, k: int, n_fields: int, seed: int) -> dict
         {
             "kappa": float(kappa[i]), "sampled": float(found[:, i].mean()), "error": float(error[i]),
             "expected": float(part[i] / whole[i]), "formula": float(known[i]),
-            "sigmas": float(abs(found[:, i].mean() - known[i]) / error[i]),
+            "sigmas": sigmas_of(float(found[:, i].mean() - known[i]), float(error[i]), parts - 1),
         }
         for i in range(n)
     ]  # fmt: skip

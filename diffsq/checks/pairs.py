@@ -2,7 +2,9 @@
 
 <S> of a pair's own block is held against sqrt(2 pi alpha x/B)(1 - alpha x/kappa^2)^(-1/2), the shape against
 <S^2>/<S>^2 = 4/pi (Poisson levels: 2), neighbours that are not degenerate against Wigner's law, which must
-fail them, and rows of equal alpha/B against each other.
+fail them, and rows of equal alpha/B against each other. Both laws are of leading order in alpha/B: they are
+asked for where the noise is small, up to BEYOND times alpha/B, and where it is large it is said how far off
+they are.
 """
 
 from __future__ import annotations
@@ -23,16 +25,17 @@ from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import pull_of
 
-SMALL = 1 / 600  # alpha/B up to which the amplitude of a block must be that of the formula
+SMALL = 1 / 600  # alpha/B, in units of the noise of data, up to which the laws of leading order are asked for
+BEYOND = 8.0  # alpha/B times this is what amplitude and shape may be off besides, as a share
 FAILS = 5.0  # sigma from which on the square root of the whole spectrum is said to fail
 POISSON = 2.0  # <S^2>/<S>^2
 FAR = 10.0  # sigma that Poisson levels, and neighbours of other modes, must be away
 
 
 def run(bench: DynamicsBench, progress: Progress) -> dict[str, Any]:
-    """The verdict: amplitudes up to alpha/B = 1/600 within 4.5 sigma, every pair at 4/pi within 4.5 sigma and
-    10 sigma from Poisson's 2, neighbours of different modes 10 sigma from 4/pi where the noise is small, and
-    rows of equal alpha/B and noise alike.
+    """The verdict: where the noise is at most that of alpha/B = 1/600, amplitudes and shapes within 4.5 sigma
+    and 8 alpha/B of their laws, neighbours of different modes 10 sigma from 4/pi, and no step refused; at any
+    noise the shape 10 sigma from Poisson's 2, and rows of equal alpha/B as alike as their formulas.
 
     Raises `InputError` for a run of another kind.
     """
@@ -62,23 +65,31 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
             "ratio_pull": pull_of(pair["ratio"], (SPREAD_GOE, 0.0)),
             "poisson_pull": pull_of(pair["ratio"], (POISSON, 0.0)),
         })  # fmt: skip
-    return {**row, "pairs": pairs, "noise_per_step": unit}
+    noise = max((pair["noise"] for pair in row["pairs"] if "noise" in pair), default=1.0)
+    return {**row, "pairs": pairs, "noise_per_step": unit, "small": 0 < unit * noise <= SMALL}
 
 
 def _alike(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Pulls between rows of equal alpha/B and noise, pair by pair, in the sorted spectrum."""
+    """Pairs of rows of equal alpha/B and noise: the pull, pair by pair in the sorted spectrum, of their
+    difference from equality, or from that of their formulas, whichever is nearer."""
     found = []
     for a, b in itertools.combinations(range(len(rows)), 2):
         one, other = rows[a], rows[b]
         same = math.isclose(one["noise_per_step"], other["noise_per_step"]) and one["noise"] == other["noise"]
         same = same and (one["noise"] == "data" or one["k"] == other["k"])
-        if not same or one["rate"] == 0:
-            continue
-        pulls = [
-            pull_of(p["a_sorted"], q["a_sorted"]) for p, q in zip(one["pairs"], other["pairs"], strict=True)
-        ]
-        found.append({"rows": [a, b], "pulls": pulls})
+        if same and one["rate"] > 0:
+            pulls = [_apart(p, q) for p, q in zip(one["pairs"], other["pairs"], strict=True)]
+            found.append({"rows": [a, b], "pulls": pulls})
     return found
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Sigmas by which two amplitudes differ by more than between 1 and the ratio of their formulas."""
+    (a, a_error), (b, b_error) = one["a_sorted"], other["a_sorted"]
+    ratio = one["a_formula"] / other["a_formula"]
+    low, high = sorted((b, b * ratio))
+    off = a - min(max(a, low), high)
+    return float(off / math.hypot(a_error, b_error))
 
 
 def _reasons(rows: list[dict[str, Any]], alike: list[dict[str, Any]]) -> list[str]:
@@ -87,20 +98,28 @@ def _reasons(rows: list[dict[str, Any]], alike: list[dict[str, Any]]) -> list[st
         pairs = [pair for pair in row["pairs"] if "a" in pair]
         if not pairs:
             continue
-        small = row["noise_per_step"] <= SMALL
-        if small and max(abs(p["a_pull"]) for p in pairs) > GATE:
-            reasons.append(f"row {i}: an amplitude is more than {GATE:g} sigma from its formula")
-        if max(abs(p["ratio_pull"]) for p in pairs) > GATE:
-            reasons.append(f"row {i}: <S^2>/<S>^2 is not 4/pi")
+        share = BEYOND * row["noise_per_step"]
+        if row["small"]:
+            for name, value, law in (("amplitude", "a", "a_formula"), ("shape", "ratio", "")):
+                off = [_off(p[value], p[law] if law else SPREAD_GOE, share) for p in pairs]
+                if max(off) > GATE:
+                    reasons.append(f"row {i}: {name} {max(off):.1f} sigma from its law")
+            if row["refused"]:
+                reasons.append(f"row {i}: {row['refused']} steps were not taken, which selects")
         if min(abs(p["poisson_pull"]) for p in pairs) < FAR:
             reasons.append(f"row {i}: too few spacings to tell Wigner's law from Poisson's")
         strangers = row["strangers"].get("ratio")
-        if small and strangers and abs(pull_of(strangers, (SPREAD_GOE, 0.0))) < FAR:
+        if row["small"] and strangers and abs(pull_of(strangers, (SPREAD_GOE, 0.0))) < FAR:
             reasons.append(f"row {i}: neighbours of different modes look like Wigner's")
     for each in alike:
         if max(map(abs, each["pulls"])) > GATE:
             reasons.append(f"rows {each['rows'][0]} and {each['rows'][1]} have one alpha/B and differ")
     return reasons
+
+
+def _off(pair: list[float], law: float, share: float) -> float:
+    """Sigmas that a value [value, error] is farther from its law than a share of it."""
+    return max(0.0, abs(pair[0] - law) - share * law) / pair[1]
 
 
 def text(result: dict[str, Any]) -> str:
@@ -145,11 +164,18 @@ def text(result: dict[str, Any]) -> str:
             "square-root law of neighbours in the whole spectrum: fails from alpha/B = "
             f"{low:.4g} on (5 sigma)"
         )
+    beyond = [
+        row["noise_per_step"]
+        for row in result["rows"]
+        if row["noise"] == "data" and _mean_pull([p["ratio_pull"] for p in row["pairs"] if "a" in p]) > FAILS
+    ]
+    if beyond:
+        lines.append(f"<S^2>/<S>^2 of the blocks: above 4/pi from alpha/B = {min(beyond):.4g} on (5 sigma)")
     for each in result["alike"]:
         shown = " ".join(f"{size:+.1f}" for size in each["pulls"])
         lines.append(f"rows {each['rows'][0]} and {each['rows'][1]}, one alpha/B, sorted: pulls {shown}")
     for i, row in enumerate(result["rows"]):
-        if row["strangers"] and row["noise_per_step"] <= SMALL and row["rate"] > 0:
+        if row["strangers"] and row["small"]:
             ratio = row["strangers"]["ratio"]
             far = abs(pull_of(ratio, (SPREAD_GOE, 0.0))) >= FAR
             lines.append(
@@ -160,6 +186,10 @@ def text(result: dict[str, Any]) -> str:
     words = {True: "passed", False: f"NOT passed: {'; '.join(result['reasons'])}", None: "nothing moves"}
     verdict = words[result["passed"]]
     return "\n".join([*lines, verdict])
+
+
+def _mean_pull(pulls: list[float]) -> float:
+    return sum(pulls) / math.sqrt(len(pulls)) if pulls else 0.0
 
 
 def figure(result: dict[str, Any]) -> Figure:

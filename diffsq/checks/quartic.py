@@ -23,22 +23,25 @@ from diffsq.models.second_moments import symmetrised
 from diffsq.plots.machines import quartic_figure
 from diffsq.run_folder.finished import MachineBench
 from lattice.arrays import Floats
+from lattice.errors import InputError
 from lattice.observables.scalar import momentum_classes
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
-from lattice.statistics.pulls import sidak_threshold
+from lattice.statistics.pulls import sidak_threshold, sigmas_of
 
-N_BLOCKS = 32
+N_BLOCKS, MIN_BLOCKS = 32, 8
 
 
 def run(bench: MachineBench, progress: Progress, n_blocks: int = N_BLOCKS) -> dict[str, Any]:
     """n_blocks of whole chains for the jackknife.
 
     The verdict: lam and the hopping and mass terms fitted to K(k) are those of the action, where it is phi^4;
-    none for another.
+    none for another. Raises `InputError` for an ensemble of few chains.
     """
     shape, ensemble = bench.config.shape, bench.ensemble
     chains = np.unique(ensemble.chain)
+    if len(chains) < MIN_BLOCKS:
+        raise InputError(f"errors over chains need {MIN_BLOCKS} of them, the ensemble has {len(chains)}")
     groups = np.array_split(chains, min(n_blocks, len(chains)))
     progress.start(len(groups), "blocks of chains")
     sums = []
@@ -64,12 +67,19 @@ def run(bench: MachineBench, progress: Progress, n_blocks: int = N_BLOCKS) -> di
     power = symmetrised(total[1])  # G_11 V n
     gaussian = [float(total[0].flat[0] / power[m[0]]) for m in classes]
     return {
-        "passed": bool(max(map(abs, pulls.values())) < most) if pulls else None, "pulls": pulls,
-        **found, "threshold": most, "kernel": flat[:size].tolist(), "kernel_error": error[:size].tolist(),
+        "passed": all(sigmas_of(x, 1.0, n - 1) < most for x in pulls.values()) if pulls else None,
+        "pulls": pulls, **found, "threshold": most, "kernel": flat[:size].tolist(),
+        "kernel_error": error[:size].tolist(),
         "khat2": [sum(4 * math.sin(math.pi * a / b) ** 2 for a, b in zip(m[0], shape)) for m in classes],
         "gaussian": gaussian, "true": true, "n": len(ensemble), "n_blocks": n,
         "action": None if form is None else {"lam": form.lam, "kappa": form.kappa, "mass": 1 - 2 * form.lam},
     }  # fmt: skip
+
+
+def refuse(n_blocks: int = N_BLOCKS) -> None:
+    """`InputError` for few blocks."""
+    if n_blocks < MIN_BLOCKS:
+        raise InputError(f"the check quartic needs n_blocks >= {MIN_BLOCKS}, got {n_blocks}")
 
 
 def _cosines(n: tuple[int, ...], shape: tuple[int, ...]) -> float:

@@ -53,12 +53,18 @@ def _group(n_data: int | None, group: list[dict[str, Any]]) -> dict[str, Any]:
         "a": [float(a.mean()), sd / math.sqrt(n) if n > 1 else first["a_error"]], "spread": sd,
         "statistical": float(np.mean([row["a_error"] for row in group])), "all": a.tolist(),
         "formula": [first["formula_0"], first["formula_3"]],
-        "ratio": [first["s2_ratio"], first["s2_ratio_error"]],
+        "ratio": _over_sets([row["s2_ratio"] for row in group], first["s2_ratio_error"]),
         "largest_pull": max(abs(pull(row["s2"], row["s2_error"], row["s2_exact"], 0.0)) for row in group),
         "from_poisson": min(abs(pull(row["s2_ratio"], row["s2_ratio_error"], 2.0, 0.0)) for row in group),
         "from_wigner": max(_beyond(row["s2_ratio"], row["s2_ratio_error"]) for row in group),
         "turned": int(sum(row["n_turned"] for row in group)),
     }  # fmt: skip
+
+
+def _over_sets(values: list[float], error: float) -> list[float]:
+    """Mean over data sets and its error; of one row its own error."""
+    n = len(values)
+    return [float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n) if n > 1 else error]
 
 
 def _beyond(ratio: float, error: float) -> float:

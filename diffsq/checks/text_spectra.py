@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffsq.config.dynamics import TextRun
-from diffsq.models.spectra import null_of
+from diffsq.models.spectra import N_NULL, null_of
 from diffsq.plots.dynamics import text_figure
 from diffsq.run_folder.finished import DynamicsBench
 from lattice.certificates.check import GATE
@@ -21,17 +21,19 @@ from lattice.errors import InputError
 from lattice.exact.random_matrix import RATIO_GOE, RATIO_POISSON
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
-from lattice.statistics.pulls import pull_of
+from lattice.statistics.pulls import pull_of, sigmas_of
 
 NUMBERS = ("ks", "outliers", "largest_over_edge", "stable_rank")
-FAR = 10.0
+FAR, FEWEST = 10.0, 3
 APART = 5.0  # sigma by which a text must have more outliers than the same text shuffled
+QUANTILE = 1.645  # of a normal law, 95 %
 
 
 def run(bench: DynamicsBench, progress: Progress) -> dict[str, Any]:
-    """The verdict: at the start every KS distance is that of a random matrix, at the last step that both have
-    the text has more outliers than the shuffled one by 5 sigma in every kind of matrix; the loss of the
-    shuffled text is not below its entropy; spacing ratios within 4.5 sigma of the GOE, 10 from Poisson.
+    """The verdict: at the start the mean KS distance of every kind of matrix is that of random ones within
+    4.5 sigma; at the last step that both have, the text has more outliers than the shuffled one in every
+    kind, and in all by 5 sigma of the scatter over seeds; the loss of the shuffled text is not below its
+    entropy; spacing ratios within 4.5 sigma of random matrices, 10 from Poisson levels. Three seeds at least.
 
     Raises `InputError` for a run of another kind.
     """
@@ -44,7 +46,9 @@ def run(bench: DynamicsBench, progress: Progress) -> dict[str, Any]:
     first = groups["text"][0]
     found: dict[str, Any] = {kind: _table(rows) for kind, rows in groups.items()}
     found |= {
-        "n_seeds": len(groups["text"]), "sha256": first["text_sha256"], "python": first["python"],
+        "n_seeds": len(groups["text"]), "n_layers": first["settings"]["n_layers"],
+        "n_texts": len({row["text_sha256"] for row in groups["text"]}),
+        "sha256": first["text_sha256"], "python": first["python"],
         "n_parameters": first["n_parameters"], "entropy": first["unigram_entropy"],
         "eigenvalues": {kind: rows[0]["eigenvalues"] for kind, rows in groups.items()},
         "null": {kind: _null(first, kind) for kind in first["at"][0]["kinds"]},
@@ -71,10 +75,12 @@ def _table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     table = []
     for i, at in enumerate(rows[0]["at"]):
         each = [row["at"][i] for row in rows]
-        ratio = _mean([one["ratio"] for one in each])
-        ratio[1] = float(np.mean([one["ratio_error"] for one in each])) / math.sqrt(len(each))
+        spread = float(np.mean([one["ratio_error"] for one in each]))
+        error = spread * math.sqrt(1 / len(each) + 1 / N_NULL)  # of the null, too
         table.append({
-            "step": at["step"], "val_loss": _mean([one["val_loss"] for one in each]), "ratio": ratio,
+            "step": at["step"], "val_loss": _mean([one["val_loss"] for one in each]),
+            "ratio": [float(np.mean([one["ratio"] for one in each])), error], "null": at["ratio_null"],
+            "all_outliers": _mean([sum(one["kinds"][k]["outliers"] for k in one["kinds"]) for one in each]),
             "kinds": {
                 kind: {name: _mean([one["kinds"][kind][name] for one in each]) for name in NUMBERS}
                 for kind in at["kinds"]
@@ -85,34 +91,46 @@ def _table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _reasons(found: dict[str, Any]) -> list[str]:
     reasons = []
+    n = found["n_seeds"]
     start = found["text"][0]["kinds"]
-    if any(start[kind]["ks"][0] > found["null"][kind][1] for kind in start):
-        reasons.append("the weights are not random at the start")
+    for kind, (mean, high) in found["null"].items():
+        spread = (high - mean) / QUANTILE / math.sqrt(n * found["n_layers"])
+        if abs(start[kind]["ks"][0] - mean) > GATE * spread:
+            reasons.append(f"{kind} is not a random matrix at the start")
     shared = [row for row in found["text"] if any(row["step"] == s["step"] for s in found["shuffled"])]
     text = shared[-1]
     control = next(row for row in found["shuffled"] if row["step"] == text["step"])
     near = [
         kind
         for kind in start
-        if pull_of(text["kinds"][kind]["outliers"], control["kinds"][kind]["outliers"]) < APART
+        if not text["kinds"][kind]["outliers"][0] > control["kinds"][kind]["outliers"][0]
     ]
-    if found["n_seeds"] < 2:
-        reasons.append("one seed has no scatter, and so no errors: take n_seeds 2 or more")
+    if n < FEWEST:
+        reasons.append(f"{n} seeds have no scatter to speak of: take n_seeds {FEWEST} or more")
     elif text["step"] == 0:
         reasons.append("no step after the first at which both texts have spectra: nothing to compare")
-    elif near:
-        reasons.append(f"no more outliers than of shuffled text in {', '.join(near)}")
+    elif near or _more(text["all_outliers"], control["all_outliers"], n) < APART:
+        reasons.append(f"not more outliers than of shuffled text{' in ' if near else ''}{', '.join(near)}")
     loss, error = found["shuffled"][-1]["val_loss"]
     if loss < found["entropy"] - GATE * max(error, 0.002):
         reasons.append("the loss of shuffled text is below its entropy")
+    if found["n_texts"] > 1:
+        reasons.append("the rows are of different texts")
     for kind in ("text", "shuffled"):
         for row in found[kind]:
-            goe, poisson = (pull_of(row["ratio"], (known, 0.0)) for known in (RATIO_GOE, RATIO_POISSON))
+            goe, poisson = (pull_of(row["ratio"], (known, 0.0)) for known in (row["null"], RATIO_POISSON))
             if abs(goe) <= GATE and poisson < FAR:
                 reasons.append(f"too few levels of the {kind} to tell the GOE from Poisson's")
             elif abs(goe) > GATE:
                 reasons.append(f"levels of the {kind} at step {row['step']} do not repel as in the GOE")
     return reasons
+
+
+def _more(one: list[float], other: list[float], n: int) -> float:
+    """Sigmas by which one mean over n seeds is above another, as Student's t has it; counts are whole."""
+    rounding = 1 / math.sqrt(12 * n)
+    error = math.hypot(max(one[1], rounding), max(other[1], rounding))
+    return math.copysign(sigmas_of(one[0] - other[0], error, 2 * (n - 1)), one[0] - other[0])
 
 
 def text(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from lattice.memory import machine_memory, require_memory
 BASE = 1.1e9  # bytes
 NUMBER = 8  # bytes
 ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
+MATRICES = 12  # of sites by sites that a machine is trained and checked with
 POINT = 220  # bytes of a point of one variable while its powers are averaged
 Terms = dict[str, tuple[int, float]]
 """Setting -> its value, and the bytes that one more of it takes."""
@@ -30,6 +31,8 @@ def terms(config: Config, stage: str) -> Terms:
     if isinstance(config, MachineRun):
         each, copies = float(NUMBER * math.prod(config.shape)), 3 if stage == "measure" else 1
         held: Terms = {"ensemble.n_configs": (config.ensemble.n_saved, each)}
+        if stage != "ensemble":
+            held["lattice.shape, sites squared,"] = (math.prod(config.shape) ** 2, float(MATRICES * NUMBER))
         if stage not in ("ensemble", "train"):
             held["sampling.n_samples"] = (config.sampling.n_samples, copies * each)
         return held

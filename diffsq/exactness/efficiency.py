@@ -132,9 +132,8 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
 
 def _of_machine(kl: float, volume: int) -> str:
     return (
-        f"a Gaussian machine knows two-point functions: what is beyond them costs c = {kl / volume:.2g} nats "
-        "per site, and a mode that its mass or its nodes cut costs as well; a larger machine.mu2 and "
-        "machine.n_hidden help against the second only"
+        f"a Gaussian machine knows two-point functions: what is beyond them, and modes that its mass or its "
+        f"nodes cut, cost c = {kl / volume:.2g} nats per site; `diffsq check machine` says which"
     )
 
 

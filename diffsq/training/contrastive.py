@@ -226,7 +226,8 @@ def learn(
         if refuse_steps:
             machine = _positive_or(before, machine, state)
         machine.require_positive(f"after step {step + 1}")
-        state.step, state.velocity, state.chains = step + 1, heavy, chains
+        state.step, state.velocity = step + 1, heavy
+        state.chains = chains if learning.method == "pcd" else None
         yield step + 1, _with_mean(machine, mean)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from diffsq.config.dynamics import DynamicsRun, PairsRun, TeacherRun, TextRun
 from diffsq.training.pairs import pair_row
 from diffsq.training.teachers import TeacherRow, run_row
-from diffsq.training.text import TextTraining, train_text
+from diffsq.training.text import TextTraining, corpus, train_text
 from lattice.files import canonical_json, read_json, sha256_text, write_json
 from lattice.progress import Progress
+from lattice.rng import stream_id
 
 VERSION = 1  # of the rows: raise it with any change
 
@@ -44,21 +45,23 @@ def _key(config: DynamicsRun, name: str) -> str:
     training = config.model_dump(mode="json")["training"]
     if "rows" in training:
         training["rows"] = training["rows"][int(name.split("-")[1])]
-    return _hash({"name": name, "seed": config.seed, "version": VERSION, "training": training})
+    text = corpus()[1] if isinstance(config, TextRun) else None
+    about = {"name": name, "seed": config.seed, "version": VERSION, "text": text}
+    return _hash({**about, "training": training})
 
 
 def _rows(config: DynamicsRun) -> dict[str, Callable[[Path, Progress], dict[str, Any]]]:
     """What makes each row, in order."""
     made: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {}
-    for i, name in enumerate(config.row_names()):
-        made[name] = _maker(config, name, i)
+    for name in config.row_names():
+        made[name] = _maker(config, name, (config.seed + stream_id(f"rows/{name}")) % 2**64)
     return made
 
 
-def _maker(config: DynamicsRun, name: str, i: int) -> Callable[[Path, Progress], dict[str, Any]]:
+def _maker(config: DynamicsRun, name: str, seed: int) -> Callable[[Path, Progress], dict[str, Any]]:
     if isinstance(config, PairsRun):
-        pair = config.training.rows[i]
-        return lambda folder, progress: pair_row(config.training, pair, config.seed + i, progress)
+        pair = config.training.rows[int(name.split("-")[1])]
+        return lambda folder, progress: pair_row(config.training, pair, seed, progress)
     if isinstance(config, TeacherRun):
         training, number = config.training, int(name.split("-")[1])
         given = training.rows[number]
@@ -66,21 +69,19 @@ def _maker(config: DynamicsRun, name: str, i: int) -> Callable[[Path, Progress],
             given.rate, given.batch, training.n_replicas, training.n_steps, training.amplitude,
             given.n_data is None, given.n_data or 0,
         )  # fmt: skip
-        return lambda folder, progress: run_row(row, config.seed + i, progress)
+        return lambda folder, progress: run_row(row, seed, progress)
     assert isinstance(config, TextRun)
-    return _text_maker(config, name)
+    return _text_maker(config, name, seed % 2**32)
 
 
-def _text_maker(config: TextRun, name: str) -> Callable[[Path, Progress], dict[str, Any]]:
-    kind, _, number = name.partition("-")
-    given, is_shuffled = config.training, kind == "shuffled"
+def _text_maker(config: TextRun, name: str, seed: int) -> Callable[[Path, Progress], dict[str, Any]]:
+    given, is_shuffled = config.training, name.startswith("shuffled-")
     n_steps = given.shuffled_steps if is_shuffled else given.n_steps
     settings = TextTraining(
         n_layers=given.n_layers, n_heads=given.n_heads, width=given.width, block=given.block,
         batch=given.batch, learning_rate=given.learning_rate, n_steps=n_steps,
         at=tuple(step for step in given.at if step <= n_steps), checkpoint_every=given.checkpoint_every,
     )  # fmt: skip
-    seed = config.seed + int(number)
     return lambda folder, progress: train_text(
         settings, seed, folder / "network", is_shuffled=is_shuffled, progress=progress
     )

@@ -28,7 +28,6 @@ from diffsq.training.contrastive import Learning, State, from_gaussian, learn
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.exact.gaussian_rbm import chain_kernel, relaxation_rate
-from lattice.exact.random_matrix import wigner_cdf
 from lattice.progress import Progress
 
 BURN = 6.0  # slowest relaxation times before the first snapshot
@@ -139,10 +138,8 @@ def _pair(
     ratio = s / mean
     found |= {
         "a": _scaled(found["spacing"], unit), "a_sorted": _scaled(found["sorted"], unit),
-        "a_formula": amplitude(row.rate, x, row.batch, float(kappa[i]), noise) / unit,
-        "a_leading": math.sqrt(2 * math.pi),
-        "ratio": _ratio(s), "ratio_sorted": _ratio(spectra[..., j] - spectra[..., i]),
-        "ks": _distance(ratio.ravel()), "n": int(s.size),
+        "a_formula": amplitude(row.rate, x, row.batch, float(kappa[i]), noise) / unit, "noise": noise,
+        "ratio": _ratio(s), "n": int(s.size),
         "histogram": np.histogram(ratio, BINS)[0].tolist(),
         "levels": np.histogram(levels / (mean / math.sqrt(math.pi)), LEVELS)[0].tolist(),
     }  # fmt: skip
@@ -169,7 +166,7 @@ def _strangers(spectra: Floats, groups: list[list[int]]) -> dict[str, Any]:
     if len(pairs) < 2:
         return {}
     s = spectra[..., pairs[1][0]] - spectra[..., pairs[0][1]]
-    return {"ratio": _ratio(s), "ks": _distance((s / s.mean()).ravel()), "n": int(s.size)}
+    return {"ratio": _ratio(s), "n": int(s.size)}
 
 
 def _mean(x: Floats) -> list[float]:
@@ -188,9 +185,3 @@ def _ratio(s: Floats) -> list[float]:
     value = two.mean() / one.mean() ** 2
     slope = two / one.mean() ** 2 - 2 * value * one / one.mean()
     return [float(value), float(slope.std(ddof=1) / math.sqrt(len(s)))]
-
-
-def _distance(ratio: Floats) -> float:
-    """Kolmogorov's distance from Wigner's surmise."""
-    cdf, steps = wigner_cdf(np.sort(ratio)), np.arange(len(ratio) + 1) / len(ratio)
-    return float(np.maximum(steps[1:] - cdf, cdf - steps[:-1]).max())

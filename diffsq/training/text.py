@@ -35,6 +35,7 @@ from lattice.files import canonical_json, json_data, read_json, sha256_text, wri
 from lattice.progress import Progress
 from lattice.rng import uniforms
 
+VERSION = 1  # of the training: raise it with any change
 BETAS, CLIP = (0.9, 0.95), 1.0
 WINDOWS = 256  # of the text held out, at most: some tenths of a second
 
@@ -140,10 +141,10 @@ def record(model: CharTransformer, step: int, held_out: tuple[Tensor, Tensor]) -
             "largest_over_edge": float(np.mean([s.over_edge for s in of_kind])),
             "stable_rank": float(np.mean([s.stable_rank for s in of_kind])),
         }
-    ratio, error, _ = pooled_ratio(list(found.values()))
+    ratio, error, null = pooled_ratio(list(found.values()))
     return {
         "step": step, "val_loss": loss, "kinds": kinds, "ratio": ratio, "ratio_error": error,
-        "x": {name: s.x.tolist() for name, s in found.items()},
+        "ratio_null": null, "x": {name: s.x.tolist() for name, s in found.items()},
     }  # fmt: skip
 
 
@@ -156,14 +157,14 @@ def train_text(
     text: instead of `corpus`. A checkpoint of `out` with the same settings, seed and text is gone on from.
     Keys: seed, shuffled, settings, text_sha256 (of the text as it is learned), n_symbols, n_parameters,
     unigram_entropy, python, at [{step, val_loss, kinds {q ... out: {ks, outliers, largest_over_edge,
-    stable_rank}}, ratio, ratio_error}], eigenvalues {step: {matrix: x}} at the first and the last of `at`.
-    Raises `InputError` for a row of other settings, a text too short, and a loss that is not finite.
+    stable_rank}}, ratio, ratio_error, ratio_null}], eigenvalues {step: {matrix: x}} at the first and the last
+    of `at`. Raises `InputError` for a row of other settings, a text too short, and a loss that is not finite.
     """
     text = corpus()[0] if text is None else text
     text = shuffled(text, seed) if is_shuffled else text
     about = {
-        "seed": seed, "shuffled": is_shuffled, "settings": json_data(asdict(settings), "settings"),
-        "text_sha256": sha256_text(text),
+        "version": VERSION, "seed": seed, "shuffled": is_shuffled,
+        "settings": json_data(asdict(settings), "settings"), "text_sha256": sha256_text(text),
     }  # fmt: skip
     if (out / "row.json").exists():
         return _known(out / "row.json", about)

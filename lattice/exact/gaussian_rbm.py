@@ -79,13 +79,16 @@ def learned(kappa: Floats, mu2: float, n_hidden: int) -> Floats:
 def best_mass(kappa: Floats, n_hidden: int) -> float:
     """mu^2 of maximum likelihood: the harmonic mean of the kappa that n_hidden nodes leave out.
 
-    Raises `InputError` where nothing is left out: every mu^2 above the largest kappa is as good.
+    Raises `InputError` where nothing is left out, every mu^2 above the largest kappa being as good, or modes
+    without variance alone.
     """
     kappa = np.sort(_modes(kappa, n_hidden))
     if n_hidden >= len(kappa):
         raise InputError(
             f"{n_hidden} hidden nodes represent all {len(kappa)} modes: any mu^2 >= {kappa[-1]:g} is as good"
         )
+    if np.isinf(kappa[n_hidden:]).all():
+        raise InputError("only modes without variance, kappa = inf, are left out: a larger mu^2 is better")
     return float(1 / (1 / kappa[n_hidden:]).mean())
 
 

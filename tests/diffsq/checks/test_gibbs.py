@@ -97,7 +97,7 @@ def test_a_machine_that_is_not_the_one_sampled_fails(
     found = run(make_bench(tmp_path), n_chains=32)
     assert found["certified"] is True
     assert found["passed"] is False
-    assert found["largest_pull"] > 10
+    assert found["largest_pull"] > 8  # Student's t of 32 chains, as a normal law has it
     first = found["modes"][0]
     assert first["rho_pull"] < -10
     assert first["tau"] < first["tau_exact"]

@@ -290,3 +290,13 @@ def test_help_names_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     words = " ".join(capsys.readouterr().out.split())
     assert all(f"{name}:" in words for name in CHECK_NAMES)
     assert "example: diffsq check calibration" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [("gibbs", {"n_chains": 7}, "even n_chains >= 8"), ("gibbs", {"n_sweeps": -1}, "n_sweeps >= 100"),
+     ("quartic", {"n_blocks": 1}, "n_blocks >= 8"), ("learning", {"n_fields": 8}, "n_fields >= 4096")],
+)  # fmt: skip
+def test_options_that_measure_nothing_are_refused(name: str, options: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        perform.check_options(name, options)

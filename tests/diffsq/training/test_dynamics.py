@@ -17,6 +17,7 @@ from diffsq.training.teachers import TeacherRow, data_set, second_moments
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_text
 from lattice.progress import Silent
+from lattice.rng import stream_id
 
 PAIRS: dict[str, Any] = {
     "models": ["pairs"],
@@ -217,9 +218,9 @@ def test_each_row_has_settings_and_noise_of_its_own(tmp_path: Path) -> None:
     train_rows(students, tmp_path / "students", Silent())
     rows = read_rows(students, tmp_path / "students")
     assert [rows[name]["fresh"] for name in rows] == [True, False, False]
-    for i, name in ((1, "students-1-0"), (2, "students-1-1")):
-        row = TeacherRow(0.2, 8, 64, 200, 0.2, False, 32)
-        assert rows[name]["s2_exact"] == pytest.approx(second_moments(row, data_set(row, 1 + i)))
+    for name in ("students-1-0", "students-1-1"):
+        row, seed = TeacherRow(0.2, 8, 64, 200, 0.2, False, 32), 1 + stream_id(f"rows/{name}")
+        assert rows[name]["s2_exact"] == pytest.approx(second_moments(row, data_set(row, seed)))
     assert rows["students-1-0"]["s2_exact"] != rows["students-1-1"]["s2_exact"]
     fresh = second_moments(TeacherRow(0.3, 4, 64, 200, 0.2))
     assert rows["students-0"]["s2_exact"] == pytest.approx(fresh)

@@ -56,7 +56,6 @@ def test_a_pair_has_the_amplitude_and_the_shape_of_its_formula(rows: dict[str, A
     assert abs(sigmas(pair["a"], known[noise])) < 4.5
     assert abs(sigmas(pair["ratio"], SPREAD_GOE)) < 4.5
     assert sigmas(pair["ratio"], 2.0) < -10
-    assert pair["ks"] < 3 / math.sqrt(pair["n"])
     for other in set(NOISES) - {noise}:
         assert abs(sigmas(pair["a"], known[other])) > 8
     assert sigmas(pair["a"], known[noise] / math.sqrt(2)) > 10, "the diagonal's variance is twice the other"
@@ -99,7 +98,6 @@ def test_neighbours_of_different_modes_are_not_wigner(rows: dict[str, Any]) -> N
     assert len(found["pairs"]) == 2
     assert found["strangers"]["ratio"][0] < 1.02
     assert sigmas(found["strangers"]["ratio"], SPREAD_GOE) < -10
-    assert found["strangers"]["ks"] > 0.3
     assert rows["data"]["strangers"] == {}, "of one pair there is no next one"
     assert all(abs(sigmas(pair["ratio"], SPREAD_GOE)) < 4.5 for pair in found["pairs"])
 
@@ -113,10 +111,9 @@ def test_rows_of_one_alpha_over_b_are_alike_where_the_square_root_fails() -> Non
             one["a_sorted"][1], other["a_sorted"][1]
         )
         assert abs(apart) < 4.5
-        assert abs(one["a_leading"] - math.sqrt(2 * math.pi)) < 1e-12
     for row in both:
         first = row["pairs"][0]
-        assert sigmas(first["a_sorted"], first["a_leading"]) < -10
+        assert sigmas(first["a_sorted"], math.sqrt(2 * math.pi)) < -10
         assert first["a"][0] > first["a_sorted"][0] + 3 * first["a_sorted"][1], "its own block is nearer"
         assert all(abs(sigmas(pair["ratio"], SPREAD_GOE)) < 4.5 for pair in row["pairs"])
 

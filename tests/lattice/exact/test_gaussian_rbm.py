@@ -210,3 +210,11 @@ def test_cut_modes_and_bad_input() -> None:
     np.testing.assert_allclose(rates, [4.0, 2 * (1 / 3 - 1 / 6), 2 / 3])
     with pytest.raises(InputError, match="K.p. of the free field must be positive"):
         rbm.lattice_kernel((8, 8), 0.26)
+
+
+def test_a_mass_has_no_best_where_only_modes_without_variance_are_left() -> None:
+    """kappa = inf counts in the harmonic mean, as the digits' dead pixels do, and alone it has none."""
+    kappa = np.array([1.0, 2.0, 4.0, np.inf])
+    assert rbm.best_mass(kappa, 1) == pytest.approx(3 / (1 / 2 + 1 / 4))
+    with pytest.raises(InputError, match="only modes without variance"):
+        rbm.best_mass(kappa, 3)
