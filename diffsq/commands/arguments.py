@@ -97,6 +97,10 @@ WORDS = {
         "samplers and numbers of levels. limits: the flow without "
         "sampling error. cumulants. fokker-planck: circulation and residual of the learned law. "
         "learned-action: S_DM against S. strip: weight beyond the strip of complex Langevin. "
+        "Of a Gaussian machine: machine: what it has learned, and what its fields say. learning: rates and "
+        "limits. gibbs: its sampler. quartic: K and lambda by score matching. pictures: likelihood, "
+        "regenerated pictures. Of watched training: pairs: levels and Wigner's law. teacher-student: fresh "
+        "data and single sets. text-spectra: bulk and outliers of a transformer. "
         "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
         "negative.",
         "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",

@@ -133,7 +133,7 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
 def _of_machine(kl: float, volume: int) -> str:
     return (
         f"a Gaussian machine knows two-point functions: what is beyond them, and modes that its mass or its "
-        f"nodes cut, cost c = {kl / volume:.2g} nats per site; `diffsq check machine` says which"
+        f"nodes cut, cost c = {kl / volume:.2g} nats per site; `diffsq check machine RUN` says which"
     )
 
 

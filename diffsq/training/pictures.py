@@ -74,7 +74,10 @@ def read_pictures(folder: Path) -> tuple[Floats, str]:
     try:
         phi = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"{path}: not an array of NumPy ({error}); `--restart ensemble` makes it") from None
+        raise InputError(
+            f"{path}: not an array of NumPy ({error}); `diffsq run CONFIG --run DIR --restart ensemble` "
+            "makes it"
+        ) from None
     identity = sha256_array(phi)
     if identity != read_json(folder / "certificate.json").get("sha256"):
         raise InputError(f"{path}: changed since it was written (its sha256 is not that of the certificate)")

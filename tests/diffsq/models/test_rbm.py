@@ -118,7 +118,7 @@ def test_bad_input() -> None:
         GaussianRBM.initial(N, 0, MU2, 0.1, torch.zeros(N, 0))
     lost = machine()
     lost.w[0, 0] = torch.nan
-    with pytest.raises(InputError, match="weights are NaN"):
+    with pytest.raises(InputError, match="weights or mu.2 are NaN"):
         lost.sample(torch.zeros(2, N).double())
     with pytest.raises(InputError, match="without source"):
         machine(True).divergence(torch.eye(N).double())
