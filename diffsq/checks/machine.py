@@ -49,7 +49,8 @@ def run(
     volume, low, high = len(kappa), float(kappa[0]), float(kappa[-1])
     masses = masses or np.geomspace(low + 0.2 * (high - low), high, 5).round(6).tolist()
     nodes = nodes or sorted({1, volume // 8, volume // 4, volume // 2, volume} - {0})
-    cuts = [(float(m), volume) for m in masses] + [(1.05 * high, min(int(n), volume)) for n in nodes]
+    whole = max(mu2, 1.05 * high)  # a mass that cuts nothing
+    cuts = [(float(m), volume) for m in masses] + [(whole, min(int(n), volume)) for n in nodes]
     return {
         "passed": None, "kappa": kappa.tolist(), "lambda": lam.tolist(), "predicted": known.tolist(),
         "mu2": mu2, "best_mass": best, "n_hidden": n_hidden,
@@ -58,7 +59,7 @@ def run(
         "cut_by_mass": int((kappa >= mu2 * (1 - ROUNDING)).sum()),
         "cut_by_nodes": max(0, int((kappa < mu2).sum()) - n_hidden),
         "kl": kl, "kl_predicted": divergence(kappa, known),
-        "propagator": _propagator(bench), "nodes": by_nodes(kappa, max(mu2, 1.05 * high)),
+        "propagator": _propagator(bench), "nodes": by_nodes(kappa, whole),
         "masses": {"mu2": (grid := np.geomspace(1.02 * low, 1.3 * high, 60)).tolist(),
                    "kl": by_mass(kappa, grid.tolist())},
         "cuts": [cut_row(kappa, m, n, n_draws, bench.seed, i) for i, (m, n) in enumerate(cuts)],
