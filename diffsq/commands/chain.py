@@ -23,7 +23,7 @@ def chain_command(args: argparse.Namespace) -> int:
     limit_threads(args.threads)
     config = load(args)
     if not isinstance(config, LatticeRun):
-        raise InputError("diffsq chain makes chains of phi^4 fields; a run on one variable has none")
+        raise InputError("diffsq chain moves fields by a score network or its flow; this run has neither")
     folder = args.run or Path("runs") / config.name
     from diffsq.run_folder.chain import chain
     from diffsq.run_folder.finished import Workbench, open_run

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
 
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.base import Config as Config  # handed on
+from diffsq.config.base import ModelName
 from diffsq.config.dynamics import DYNAMICS
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.presets import found
@@ -246,6 +247,9 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     models = data.get("models")
     first = models[0] if isinstance(models, list | tuple) and models else models
     if "action" not in data and first not in (*DYNAMICS, "rbm"):
+        known = get_args(ModelName)
+        if isinstance(first, str) and first not in known:
+            raise InputError(f"models: no such model {first!r}{nearest(first, known)}")
         raise InputError("action is missing from the config")
     for old, new in MOVED.items():
         if _has(data, old):

@@ -150,3 +150,9 @@ def test_what_makes_no_sense_is_refused_in_one_line(
         read(settings, **bad)
     assert "\n" not in str(refused.value)
     assert "<" not in str(refused.value), "no class of pydantic's"
+
+
+def test_a_model_that_does_not_exist_is_named() -> None:
+    """Before anything else that a config without it lacks."""
+    with pytest.raises(InputError, match="models: no such model 'pair'; did you mean pairs"):
+        config_from_dict({"name": "x", "models": ["pair"]})
