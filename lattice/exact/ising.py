@@ -1,0 +1,231 @@
+r"""The Ising model without Monte Carlo: enumeration, finite tori, the infinite square lattice, a chain.
+
+    S = -beta (sum_<xy> s_x s_y + H sum_x s_x),   K = beta = 1/T,   periodic, each bond counted once
+
+(an extent of 2 has two bonds between neighbours, as a torus has). Energies e = <E>/N include -H m; C =
+beta^2 (<E^2> - <E>^2)/N. Tori at H = 0: Kaufman, Phys. Rev. 76 (1949) 1232, with its derivatives; the law of
+the magnetisation by the transfer matrix in blocks of momentum, at imaginary fields. Infinite lattice:
+Onsager, Phys. Rev. 65 (1944) 117; Yang, Phys. Rev. 85 (1952) 808.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import ellipk
+
+from lattice.arrays import Complexes, Floats
+from lattice.errors import InputError
+
+MOST_SPINS = 24  # to enumerate
+MOST_WIDTH = 14  # sites of a row of the transfer matrix
+CRITICAL = 2 / math.log(1 + math.sqrt(2))  # T_c of the square lattice
+
+
+@dataclass(frozen=True)
+class Thermal:
+    """ln Z, and per site the energy e and the specific heat c, at one temperature."""
+
+    ln_z: float
+    e: float
+    c: float
+
+
+def _temperature(t: float) -> float:
+    if not 0 < t < math.inf:
+        raise InputError(f"a temperature must be positive and finite, got {t}")
+    return 1 / t
+
+
+def torus(shape: tuple[int, int], t: float) -> Thermal:
+    """The L x M torus at H = 0, exactly: e and c by differentiating Kaufman's four products.
+
+    Raises `InputError` for a temperature or an extent that is not positive.
+    """
+    k, (n, m) = _temperature(t), shape
+    if min(n, m) < 2:
+        raise InputError(f"a torus has two extents of 2 sites or more, got {list(shape)}")
+    terms = [_product(k, n, m, odd, sinh) for odd in (1, 0) for sinh in (False, True)]
+    top = max(a for a, _ in terms)
+    f: Floats = np.sum([math.exp(a - top) * np.array(values) for a, values in terms], axis=0)
+    sites = n * m
+    log2 = math.log(2 * math.sinh(2 * k))
+    one, two = 2 / math.tanh(2 * k), -4 / math.sinh(2 * k) ** 2
+    first = f[1] / f[0] + 0.5 * sites * one
+    second = f[2] / f[0] - (f[1] / f[0]) ** 2 + 0.5 * sites * two
+    ln_z = -math.log(2) + 0.5 * sites * log2 + top + math.log(f[0])
+    return Thermal(float(ln_z), float(-first / sites), float(k * k * second / sites))
+
+
+def _product(k: float, n: int, m: int, odd: int, sinh: bool) -> tuple[float, tuple[float, float, float]]:
+    """One of Kaufman's products over r of 2 cosh or 2 sinh (m gamma/2), gamma of 2 r + odd: a logarithm, and
+    the product in its units with two derivatives by K.
+
+    The factor of gamma_0, which changes sign at T_c, is kept apart from the logarithm.
+    """
+    a = first = second = 0.0
+    own = (1.0, 0.0, 0.0)
+    for r in range(n):
+        g, dg, ddg = _gamma(k, 2 * r + odd, n)
+        x, dx, ddx = m * g / 2, m * dg / 2, m * ddg / 2
+        if 2 * r + odd == 0:  # in units of e^|x|
+            up, down = math.exp(x - abs(x)), math.exp(-x - abs(x))
+            value, slope = (up - down, up + down) if sinh else (up + down, up - down)
+            own = (value, slope * dx, value * dx**2 + slope * ddx)
+            a += abs(x)
+            continue
+        tanh = math.tanh(x)
+        a += x + (math.log1p(-math.exp(-2 * x)) if sinh else math.log1p(math.exp(-2 * x)))
+        rate = 1 / tanh if sinh else tanh
+        first += rate * dx
+        second += rate * ddx + (1 - rate**2) * dx**2
+    p, dp, ddp = own
+    return a, (p, dp + p * first, ddp + 2 * dp * first + p * (second + first**2))
+
+
+def _gamma(k: float, index: int, n: int) -> tuple[float, float, float]:
+    """gamma with two derivatives by K: cosh gamma = cosh 2K coth 2K - cos(pi index/n); gamma_0 = 2 K +
+    ln tanh K."""
+    s, c = math.sinh(2 * k), math.cosh(2 * k)
+    if index == 0:
+        return 2 * k + math.log(math.tanh(k)), 2 + 2 / s, -4 * c / s**2
+    cosh = c * c / s - math.cos(math.pi * index / n)
+    sinh = math.sqrt((cosh - 1) * (cosh + 1))
+    d = 4 * c - 2 * c**3 / s**2  # of cosh 2K coth 2K
+    dd = 8 * s - 12 * c**2 / s + 8 * c**4 / s**3
+    dg = d / sinh
+    return math.acosh(cosh), dg, (dd - cosh * dg**2) / sinh
+
+
+def magnetisation_law(shape: tuple[int, int], t: float) -> Floats:
+    """P(M), M = -N, -N + 2, ..., N, of the L x M torus at H = 0: (N + 1,).
+
+    Tr (T e^(i theta m))^M at N + 1 angles, transformed; T in blocks of momentum along the row of min(shape)
+    sites. Raises `InputError` for rows that are too long.
+    """
+    k, (n, m) = _temperature(t), sorted(shape)
+    if not 2 <= n <= MOST_WIDTH:
+        raise InputError(f"the transfer matrix is for rows of 2 to {MOST_WIDTH} sites, got {n}")
+    blocks, sites = _blocks(n, k), n * m
+    angles = 2 * np.pi * np.arange(sites + 1) / (sites + 1)
+    found = np.empty(sites + 1, dtype=np.complex128)
+    half = (sites + 1) // 2
+    for i, theta in enumerate(angles[: half + 1]):
+        total = 0.0 + 0.0j
+        for block, spin in blocks:
+            step = block * np.exp(1j * theta * spin)[None]
+            total += np.trace(np.linalg.matrix_power(step, m))
+        found[i] = total
+    for i in range(half + 1, sites + 1):  # Z(-theta) is the conjugate
+        found[i] = found[sites + 1 - i].conj()
+    law = np.fft.fft(found).real / (sites + 1)  # of the number of spins up
+    law = np.maximum(law, 0)
+    return np.asarray(law / law.sum())
+
+
+def _blocks(n: int, k: float) -> list[tuple[Complexes, Floats]]:
+    """The symmetric transfer matrix of a row of n sites, block by block of momentum, scaled by its largest
+    element; and the number of spins up of each orbit."""
+    states = np.arange(2**n)
+    spins = 1.0 - 2.0 * ((states[:, None] >> np.arange(n)) & 1)
+    bits = (states[:, None] >> np.arange(n)) & 1
+    turned = [(bits << ((np.arange(n) + shift) % n)).sum(1) for shift in range(n)]
+    smallest = np.min(turned, axis=0)
+    orbits = np.flatnonzero(smallest == states)
+    row = (spins * np.roll(spins, 1, axis=1)).sum(1)
+    period = np.array([min(s for s in range(1, n + 1) if turned[s % n][o] == o) for o in orbits])
+    made: list[tuple[Complexes, Floats]] = []
+    for momentum in range(n):
+        kept = orbits[(momentum * period) % n == 0]
+        sizes = period[(momentum * period) % n == 0]
+        block = np.zeros((len(kept), len(kept)), dtype=np.complex128)
+        for shift in range(n):
+            overlap = spins[kept] @ spins[turned[shift][kept]].T
+            weight = np.exp(k * (overlap - n + (row[kept][:, None] + row[kept][None]) / 2 - n))
+            block += np.exp(-2j * np.pi * momentum * shift / n) * weight
+        block *= np.sqrt(sizes[:, None] * sizes[None]) / n
+        made.append((block, ((spins[kept] + 1) / 2).sum(1)))
+    return made
+
+
+def magnetisation_moments(law: Floats) -> dict[str, float]:
+    """<|m|>, <m^2> and Binder's U = 1 - <m^4>/(3 <m^2>^2) of P(M)."""
+    n = len(law) - 1
+    m = (2 * np.arange(n + 1) - n) / n
+    two, four = float((law * m**2).sum()), float((law * m**4).sum())
+    return {"abs_m": float((law * np.abs(m)).sum()), "m2": two, "binder": 1 - four / (3 * two**2)}
+
+
+def enumerated(shape: tuple[int, ...], t: float, field: float = 0.0) -> Thermal:
+    """Any small periodic lattice in a field H, by all its states. Raises `InputError` for many spins."""
+    beta, n = _temperature(t), math.prod(shape)
+    if n > MOST_SPINS or min(shape, default=0) < 1:
+        raise InputError(f"enumeration is for up to {MOST_SPINS} spins, got {list(shape)}")
+    energies = []
+    for first in range(0, 2**n, 2**16):
+        states = np.arange(first, min(first + 2**16, 2**n))
+        s = 1.0 - 2.0 * ((states[:, None] >> np.arange(n)) & 1).reshape(-1, *shape)
+        bonds = sum((s * np.roll(s, 1, axis)).reshape(len(s), -1).sum(1) for axis in range(1, s.ndim))
+        energies.append(-bonds - field * s.reshape(len(s), -1).sum(1))
+    e = np.concatenate(energies)
+    low = e.min()
+    w = np.exp(-beta * (e - low))
+    mean = float((w * e).sum() / w.sum())
+    spread = float((w * (e - mean) ** 2).sum() / w.sum())
+    return Thermal(float(-beta * low + math.log(w.sum())), mean / n, beta**2 * spread / n)
+
+
+def hottest(n: int) -> tuple[float, float]:
+    """The temperature at which c of the n x n torus is largest, and that c."""
+    found = minimize_scalar(
+        lambda t: -torus((n, n), t).c, bounds=(2.2, 3.0), method="bounded", options={"xatol": 1e-9}
+    )
+    return float(found.x), float(-found.fun)
+
+
+def infinite_energy(t: float) -> float:
+    """e of the infinite square lattice (Onsager)."""
+    k = _temperature(t)
+    kappa = 2 * math.sinh(2 * k) / math.cosh(2 * k) ** 2
+    whole = 2 / math.pi * (2 * math.tanh(2 * k) ** 2 - 1) * ellipk(kappa**2) if kappa < 1 else 0.0
+    return float(-(1 + whole) / math.tanh(2 * k))
+
+
+def infinite_magnetisation(t: float) -> float:
+    """m of the infinite square lattice (Yang): (1 - sinh(2K)^-4)^(1/8), 0 from T_c on."""
+    s = math.sinh(2 * _temperature(t))
+    return (1 - s**-4) ** 0.125 if s > 1 else 0.0
+
+
+def chain_in_field(t: float, field: float) -> Thermal:
+    """The infinite chain in a field, per site: ln of the larger eigenvalue of the transfer matrix."""
+    beta = _temperature(t)
+    step = 1e-4 * t
+
+    def log_z(b: float) -> float:
+        s = math.sqrt(math.sinh(b * field) ** 2 + math.exp(-4 * b))
+        return b + math.log(math.cosh(b * field) + s)
+
+    b = np.array([-2, -1, 0, 1, 2]) * step * beta**2
+    values = np.array([log_z(beta + x) for x in b])
+    h = step * beta**2
+    first = (values[0] - 8 * values[1] + 8 * values[3] - values[4]) / (12 * h)
+    second = (-values[0] + 16 * values[1] - 30 * values[2] + 16 * values[3] - values[4]) / (12 * h**2)
+    return Thermal(log_z(beta), float(-first), float(beta**2 * second))
+
+
+def bethe_temperature(neighbours: int) -> float:
+    """T_c of Bethe's approximation, 2/ln(z/(z - 2)). Raises `InputError` for z < 3, without a transition."""
+    if neighbours < 3:
+        raise InputError(f"Bethe's approximation has a transition from 3 neighbours on, got {neighbours}")
+    return 2 / math.log(neighbours / (neighbours - 2))
+
+
+def potts_temperature(q: int) -> float:
+    """T_c of the square lattice Potts model, S = -beta sum delta(s_x, s_y): 1/ln(1 + sqrt q)."""
+    if q < 2:
+        raise InputError(f"a Potts model has two states or more, got {q}")
+    return 1 / math.log(1 + math.sqrt(q))
