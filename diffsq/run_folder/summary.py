@@ -281,7 +281,8 @@ def _tail(summary: dict[str, Any]) -> list[str]:
     found = summary["verdict"]
     worst = ", ".join(f"{name} {size:.1f}" for name, size in found["max_pull"].items() if size is not None)
     failed = f"; failed checks: {', '.join(found['failed_checks'])}" if found["failed_checks"] else ""
-    compared = f"largest |pull|: {worst}" if worst else "nothing to compare with"
+    alone = "by its checks" if summary["checks"] else "nothing to compare with"
+    compared = f"largest |pull|: {worst}" if worst else alone
     lines.append(f"verdict: {'passed' if found['passed'] else 'NOT passed'} ({compared}{failed})")
     return lines
 
