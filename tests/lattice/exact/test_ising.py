@@ -128,3 +128,23 @@ def test_what_cannot_be_counted() -> None:
         ising.bethe_temperature(2)
     with pytest.raises(InputError, match="two states"):
         ising.potts_temperature(1)
+
+
+def test_potts_tori() -> None:
+    """Tables to their digits; two states are Ising's: delta(s, s') = (1 + s s')/2, T twice as large."""
+    for n, q, t, e, c in (
+        (6, 3, ising.potts_temperature(3), -1.6737359, 2.0599531), (6, 3, 0.8, -1.9210739, 0.6280044),
+        (6, 3, 1.5, -1.0480783, 0.4056701), (5, 4, ising.potts_temperature(4), -1.6563046, 2.6775364),
+    ):  # fmt: skip
+        found = ising.potts_torus((n, n), q, t)
+        assert found.e == pytest.approx(e, abs=1e-7)
+        assert found.c == pytest.approx(c, abs=1e-7)
+    two, spins = ising.potts_torus((4, 5), 2, 1.2), torus((4, 5), 2.4)
+    assert two.ln_z == pytest.approx(spins.ln_z + 20 / 1.2, abs=1e-12)  # 40 bonds of 1/2
+    assert two.e == pytest.approx(spins.e / 2 - 1, abs=1e-12)
+    assert two.c == pytest.approx(spins.c, abs=1e-8)
+    assert ising.potts_torus((4, 4), 3, 1.07634).c == pytest.approx(1.65025, abs=1e-5)
+    for t in (1.0, 1.15):  # of the largest c of 4 x 4
+        assert ising.potts_torus((4, 4), 3, t).c < 1.65025
+    with pytest.raises(InputError, match="at most 2048 states"):
+        ising.potts_torus((8, 8), 3, 1.0)
