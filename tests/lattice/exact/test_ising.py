@@ -148,3 +148,19 @@ def test_potts_tori() -> None:
         assert ising.potts_torus((4, 4), 3, t).c < 1.65025
     with pytest.raises(InputError, match="at most 2048 states"):
         ising.potts_torus((8, 8), 3, 1.0)
+
+
+def test_a_torus_in_a_field() -> None:
+    """By all states; without a field Kaufman's; near the largest C of 10 x 10 in two fields."""
+    for field in (0.0, 0.3, -0.7):
+        a, b = ising.torus_in_field((3, 4), 2.3, field), enumerated((3, 4), 2.3, field)
+        assert a.ln_z == pytest.approx(b.ln_z, abs=1e-12)
+        assert a.e == pytest.approx(b.e, abs=1e-12)
+        assert a.c == pytest.approx(b.c, abs=2e-9)
+    assert ising.torus_in_field((8, 8), 2.25, 0.0).e == pytest.approx(torus((8, 8), 2.25).e, abs=1e-10)
+    for field, t, c in ((0.5, 3.0988, 0.86025), (2.0, 4.5567, 0.63368)):
+        near = [ising.torus_in_field((10, 10), t + x, field).c for x in (-0.05, 0.0, 0.05)]
+        assert near[1] == pytest.approx(c, abs=2e-4)
+        assert near[1] > max(near[0], near[2])
+    with pytest.raises(InputError, match="rows of 2 to 14"):
+        ising.torus_in_field((15, 15), 2.0, 0.1)
