@@ -77,16 +77,12 @@ def _verdict_of(
     series = [schwinger_dyson(bench.ensemble.phi[rows], bench.action) for rows in bench.ensemble.replicas()]
     data = mean_of_chains(series)
     assert bench.samples.log_weight is not None
-    exact = None
+    exact, whole = None, error
     if bench.config.training.second == "exact":
         exact = 0.5 * float(len(kappa) * math.log(2 * math.pi) - np.log(kappa).sum())
-    exact_data = bench.config.training.second == "exact"
-    whole = (
-        error
-        if exact_data
-        else math.hypot(error, data[1] * math.sqrt(len(bench.ensemble) / len(bench.trained_on)))
-    )
-    sigmas = abs(float(made.mean()) - 1) / whole  # what is learned from data has their fluctuation too
+    else:  # what is learned from data has their fluctuation too
+        whole = math.hypot(error, data[1] * math.sqrt(len(bench.ensemble) / len(bench.trained_on)))
+    sigmas = abs(float(made.mean()) - 1) / whole
     reasons = []
     if (off := int((np.abs(lam / known - 1) > CLOSE).sum())) > 0:
         reasons.append(

@@ -1,7 +1,8 @@
 """Weights of a transformer while it learns a text: from Marchenko and Pastur's law to bulk and outliers.
 
 Means over seeds, errors from their scatter. The control is the text with its characters shuffled: all that
-can be learned of it is one vector of frequencies. Levels repel as in the GOE all the while.
+can be learned of it is one vector of frequencies. Spacing ratios are held against random matrices of the same
+shapes.
 """
 
 from __future__ import annotations

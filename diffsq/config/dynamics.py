@@ -5,6 +5,7 @@ A row is one setting, of many replicas or of one seed; rows are made one after a
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -131,9 +132,9 @@ class DynamicsRun(Config):
         """Nothing is sampled."""
         return ()
 
+    @abstractmethod
     def row_names(self) -> list[str]:
         """What the rows are called, in order: the folders in train/."""
-        raise NotImplementedError
 
 
 class PairsRun(DynamicsRun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -173,8 +174,36 @@ class PointBench:
             raise InputError(f"the check {check} is for complex variables; this run's is real")
 
 
+class _OfMachine(ABC):
+    """What the benches of Gaussian machines share, whatever the data."""
+
+    folder: Path
+    config: Any
+
+    @property
+    @abstractmethod
+    def trained_on(self) -> Floats:
+        """The fields it has learned from (n, *shape)."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        seed: int = self.config.seed
+        return seed
+
+    @cached_property
+    def second(self) -> Tensor:
+        """The second moments it has learned from, not centred."""
+        return second_of(self.config, self.trained_on)
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of its metrics."""
+        return read_lines(self.folder / "train" / "rbm" / "metrics.jsonl")
+
+
 @dataclass
-class MachineBench:
+class MachineBench(_OfMachine):
     """What a check of a Gaussian machine on a lattice works with."""
 
     folder: Path
@@ -185,29 +214,14 @@ class MachineBench:
     ensemble: Ensemble
     samples: Ensemble
 
-    @property
-    def seed(self) -> int:
-        """Of the run."""
-        return self.config.seed
-
     @cached_property
     def trained_on(self) -> Floats:
-        """The fields it has learned from (n, *shape)."""
+        """The fields of the chains that are not held out."""
         return self.ensemble.phi[self.ensemble.split_rows(self.config.training.validation_fraction)[0]]
-
-    @cached_property
-    def second(self) -> Tensor:
-        """The second moments it has learned from."""
-        return second_of(self.config, self.trained_on)
-
-    @cached_property
-    def history(self) -> list[dict[str, Any]]:
-        """The lines of its metrics."""
-        return read_lines(self.folder / "train" / "rbm" / "metrics.jsonl")
 
 
 @dataclass
-class PicturesBench:
+class PicturesBench(_OfMachine):
     """The same of a machine of pictures, the data phi (n, *shape)."""
 
     folder: Path
@@ -217,19 +231,9 @@ class PicturesBench:
     phi: Floats
 
     @property
-    def seed(self) -> int:
-        """Of the run."""
-        return self.config.seed
-
-    @cached_property
-    def second(self) -> Tensor:
-        """Second moments of the data, not centred."""
-        return second_of(self.config, self.phi)
-
-    @cached_property
-    def history(self) -> list[dict[str, Any]]:
-        """The lines of its metrics."""
-        return read_lines(self.folder / "train" / "rbm" / "metrics.jsonl")
+    def trained_on(self) -> Floats:
+        """All of them."""
+        return self.phi
 
 
 @dataclass

@@ -147,6 +147,7 @@ class _Log:
         self.last = kept[-1]["step"] if kept else -1
 
     def write(self, step: int, machine: GaussianRBM) -> None:
+        """The line of a step, unless it is there."""
         if step <= self.last:
             return
         line: dict[str, Any] = {

@@ -242,20 +242,18 @@ def infinite_magnetisation(t: float) -> float:
 
 
 def chain_in_field(t: float, field: float) -> Thermal:
-    """The infinite chain in a field, per site: ln of the larger eigenvalue of the transfer matrix."""
+    """The infinite chain in a field, per site: ln of the larger eigenvalue of the transfer matrix,
+    lambda = e^beta (cosh beta H + s), s^2 = sinh^2(beta H) + e^(-4 beta); c a difference of e to 1e-9."""
     beta = _temperature(t)
-    step = 1e-4 * t
 
-    def log_z(b: float) -> float:
-        s = math.sqrt(math.sinh(b * field) ** 2 + math.exp(-4 * b))
-        return b + math.log(math.cosh(b * field) + s)
+    def at(b: float) -> tuple[float, float]:
+        """ln lambda and its derivative by beta."""
+        up, down, bond = math.sinh(b * field), math.cosh(b * field), math.exp(-4 * b)
+        s = math.sqrt(up**2 + bond)
+        slope = field * up + (field * up * down - 2 * bond) / s
+        return b + math.log(down + s), 1 + slope / (down + s)
 
-    b = np.array([-2, -1, 0, 1, 2]) * step * beta**2
-    values = np.array([log_z(beta + x) for x in b])
-    h = step * beta**2
-    first = (values[0] - 8 * values[1] + 8 * values[3] - values[4]) / (12 * h)
-    second = (-values[0] + 16 * values[1] - 30 * values[2] + 16 * values[3] - values[4]) / (12 * h**2)
-    return Thermal(log_z(beta), float(-first), float(beta**2 * second))
+    return _thermal(at, beta, 1)
 
 
 def bethe_temperature(neighbours: int) -> float:

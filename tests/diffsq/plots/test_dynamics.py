@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from figures import drawn
 
 from diffsq.plots.dynamics import pairs_figure, students_figure, text_figure
 
 KINDS = ("q", "k", "v", "proj", "fc", "out")
-
-
-def drawn(make: Callable[[Any], Figure], result: dict[str, Any], n: int, render: bool = False) -> Figure:
-    """The figure with n axes, once rendered: any warning is an error, limits are finite."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = make(result)
-        if render:
-            figure.canvas.draw()
-    assert len(figure.axes) == n
-    for axes in figure.axes:
-        assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
-    return figure
 
 
 def legend(axes: Any) -> list[str]:

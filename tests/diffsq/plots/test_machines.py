@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from figures import drawn
 
 from diffsq.analysis.gaussian_machines import by_mass, by_nodes, cut_row
 from diffsq.plots.machines import (
@@ -22,19 +20,6 @@ from diffsq.plots.machines import (
 from lattice.exact.gaussian_rbm import divergence, lattice_kernel, learned, trajectory
 
 KAPPA = lattice_kernel((4, 4), 0.2)
-
-
-def drawn(make: Callable[[Any], Figure], result: dict[str, Any], n: int, render: bool = False) -> Figure:
-    """The figure with n axes, once rendered: any warning is an error, limits are finite."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure = make(result)
-        if render:
-            figure.canvas.draw()
-    assert len(figure.axes) == n
-    for axes in figure.axes:
-        assert np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all()
-    return figure
 
 
 def machine_result(mu2: float = 4.0, n_hidden: int = 16) -> dict[str, Any]:
