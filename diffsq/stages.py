@@ -19,6 +19,7 @@ from diffsq.checks.perform import check
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.machines import MachineRun, PicturesRun
+from diffsq.config.spins import FlowRun
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.path_metropolis import correct
 from diffsq.models.files import load_model
@@ -35,6 +36,7 @@ from diffsq.sampling.sample import sample
 from diffsq.training.dynamics import train_rows
 from diffsq.training.machines import train_machine
 from diffsq.training.pictures import make_pictures, read_pictures
+from diffsq.training.spin_grid import make_grid
 from diffsq.training.train import train
 from lattice.certificates.monte_carlo import certify
 from lattice.ensembles.ensemble import read_ensemble
@@ -54,6 +56,8 @@ def make_ensemble(run: Run, progress: Progress) -> str:
     config, out = run.config, run.out("ensemble")
     if isinstance(config, PicturesRun):
         return make_pictures(config.ensemble.data, out)
+    if isinstance(config, FlowRun):
+        return make_grid(config, out, progress)
     if isinstance(config, DynamicsRun):
         out.mkdir(exist_ok=True)
         write_json(out / "certificate.json", FRESH)
@@ -101,7 +105,8 @@ def make_models(run: Run, progress: Progress) -> str:
     config, out = run.config, run.out("train")
     out.mkdir(exist_ok=True)
     if isinstance(config, DynamicsRun):
-        return train_rows(config, out, progress)
+        identity = run.records["ensemble"]["identity"] if isinstance(config, FlowRun) else ""
+        return train_rows(config, out, progress, run.out("ensemble"), identity)
     if isinstance(config, PicturesRun):
         phi, identity = read_pictures(run.out("ensemble"))
         train_machine(config, phi, identity, out / "rbm", progress)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
     from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
     from lattice.actions.protocol import Action
+    from lattice.actions.spins import Ising, Potts
     from lattice.actions.u1 import OneLink
     from lattice.ensembles.combine import combine
     from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from lattice.scans.crossings import binder_crossings
     from lattice.scans.scan import run_scan
     from lattice.scans.thermodynamic_integration import thermodynamic_integration
-    from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
+    from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo, RandomNetworks
     from lattice.simulation.simulate import simulate
     from lattice.simulation.stochastic_quantization import stochastic_quantization
     from lattice.statistics.cumulants import cumulants_from_moments
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
     from lattice.statistics.weights import effective_sample_size
 
 __all__ = [
-    "Action", "ComplexGaussian", "ComplexLangevin", "ComplexPhi4", "ComplexQuartic", "Ensemble", "Estimate",
-    "EstimatorError", "ExactDraws", "FreeScalar", "GaussianMachine", "InputError", "MonteCarlo", "OneLink",
-    "RealQuartic", "ScalarPhi4", "TwoPeak", "action_from_dict", "binder_crossings", "combine",
-    "cumulants_from_moments", "effective_sample_size", "export_ensemble", "format_table", "format_value",
-    "from_kappa_lambda", "gamma_method", "import_file", "jackknife", "measure", "parse_value",
-    "read_ensemble", "run_scan", "simulate", "stochastic_quantization", "thermodynamic_integration",
-    "to_kappa_lambda", "two_point", "write_ensemble",
+    "Action", "ComplexGaussian", "ComplexLangevin", "ComplexPhi4", "ComplexQuartic", "Ensemble",
+    "Estimate", "EstimatorError", "ExactDraws", "FreeScalar", "GaussianMachine", "InputError",
+    "Ising", "MonteCarlo", "OneLink", "Potts", "RandomNetworks", "RealQuartic", "ScalarPhi4", "TwoPeak",
+    "action_from_dict", "binder_crossings", "combine", "cumulants_from_moments", "effective_sample_size",
+    "export_ensemble",
+    "format_table", "format_value", "from_kappa_lambda", "gamma_method", "import_file", "jackknife",
+    "measure", "parse_value", "read_ensemble", "run_scan", "simulate", "stochastic_quantization",
+    "thermodynamic_integration", "to_kappa_lambda", "two_point", "write_ensemble",
 ]  # fmt: skip
 
 __getattr__ = lazy(
@@ -55,6 +57,7 @@ __getattr__ = lazy(
         "lattice.actions.one_variable": "ComplexGaussian ComplexQuartic RealQuartic TwoPeak",
         "lattice.actions.phi4": "ComplexPhi4 FreeScalar ScalarPhi4",
         "lattice.actions.protocol": "Action",
+        "lattice.actions.spins": "Ising Potts",
         "lattice.actions.u1": "OneLink",
         "lattice.ensembles.combine": "combine",
         "lattice.ensembles.ensemble": "Ensemble read_ensemble",
@@ -66,7 +69,7 @@ __getattr__ = lazy(
         "lattice.scans.crossings": "binder_crossings",
         "lattice.scans.scan": "run_scan",
         "lattice.scans.thermodynamic_integration": "thermodynamic_integration",
-        "lattice.simulation.parameters": "ComplexLangevin ExactDraws MonteCarlo",
+        "lattice.simulation.parameters": "ComplexLangevin ExactDraws MonteCarlo RandomNetworks",
         "lattice.simulation.simulate": "simulate",
         "lattice.simulation.stochastic_quantization": "stochastic_quantization",
         "lattice.statistics.cumulants": "cumulants_from_moments",

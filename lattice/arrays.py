@@ -19,6 +19,7 @@ from lattice.errors import InputError
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Labels = NDArray[np.int8]
 Complexes = NDArray[np.complex128]
 EXACT = 2**53  # integers beyond are not all floats
 _KINDS = {"O": "objects", "U": "text", "S": "text", "V": "records", "M": "dates", "m": "time spans"}

@@ -17,7 +17,9 @@ ELSEWHERE: dict[str, dict[str, str]] = {
     "a compiled loop is held to the tensors and the exact numbers of its update": {
         "lattice/updates/batch": "lattice/updates/test_local",
         **{f"lattice/updates/kernels/{name}": f"lattice/updates/test_{name}"
-           for name in ("cluster", "complex_langevin", "fourier", "gibbs", "hmc", "langevin", "local")},
+           for name in ("cluster", "complex_langevin", "fourier", "gibbs", "hmc", "langevin", "local",
+                        "spins")},
+        "lattice/updates/kernels/networks": "lattice/updates/test_neurons",
         "lattice/updates/kernels/layout": "lattice/updates/test_hmc",
         "diffsq/models/feature_kernels": "diffsq/models/test_velocity",
     },

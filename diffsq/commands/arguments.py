@@ -101,6 +101,11 @@ WORDS = {
         "limits. gibbs: its sampler. quartic: K and lambda by score matching. pictures: likelihood, "
         "regenerated pictures. Of watched training: pairs: levels and Wigner's law. teacher-student: fresh "
         "data and single sets. text-spectra: bulk and outliers of a transformer. "
+        "Of binary machines of spins: spin-flow: where v -> h -> v ends, by three thermometers, and whether "
+        "that is criticality. field-flow: the same in a field. real-space: block spins beside it. "
+        "Of the real field of an Ising model: spins. "
+        "Of random networks: networks: cumulants against exact ones, and what may be claimed. network-score: "
+        "cumulants along the diffusion and the action it learned. network-phi4: phi^4 in 1/N. "
         "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
         "negative.",
         "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",

@@ -19,9 +19,12 @@ def chain_command(args: argparse.Namespace) -> int:
     """chain CONFIG. Makes, continues or reads RUN/chain and prints acceptance and tau_int."""
     from diffsq.commands.session import limit_threads, load, pick_device
     from diffsq.config.config import LatticeRun
+    from lattice.actions.protocol import no_action
 
     limit_threads(args.threads)
     config = load(args)
+    if config.action is not None and not config.action.has_action:
+        raise InputError(no_action(config.action, "no acceptance of moves"))
     if not isinstance(config, LatticeRun):
         raise InputError("diffsq chain moves fields by a score network or its flow; this run has neither")
     folder = args.run or Path("runs") / config.name

@@ -14,9 +14,13 @@ from lattice.errors import InputError
 def stage_command(args: argparse.Namespace) -> int:
     """run, ensemble, train, sample."""
     limit_threads(args.threads)
-    if args.command == "ensemble":
-        from diffsq.commands.scan import is_scan, scan_command
+    from diffsq.commands.scan import is_scan, scan_command
 
+    if args.command == "run":  # of a file of points: its scan
+        vars(args).update(scan=[], submit=None, keep_fields=False, collect=False)
+        if is_scan(args):
+            return scan_command(args)
+    if args.command == "ensemble":
         if is_scan(args):
             return scan_command(args)
         if args.submit is not None or args.keep_fields or args.collect:

@@ -92,14 +92,17 @@ def scan_text(content: Mapping[str, Any]) -> str:
 
 
 def _print_points(points: list[Any], folder: Path) -> None:
-    from lattice.scans.table import extents
+    from lattice.scans.table import axis_of, extents, fixed_of
     from lattice.statistics.notation import aligned
 
-    rows = [["point", "L", "kappa", "lam", "n_configs", "n_chains", "reference"]]
-    for point in points:
+    actions = [point.action.as_dict() for point in points]
+    names = list(dict.fromkeys(n for action in actions for n in (axis_of(action), *fixed_of(action))))
+    rows = [["point", "L", *names, "n_configs", "n_chains", "reference"]]
+    for point, action in zip(points, actions, strict=True):
         reference = (point.note or {}).get("reference")
         rows.append([
-            point.name, extents(point.shape), f"{point.action.kappa:.10g}", f"{point.action.lam:.10g}",
+            point.name, extents(point.shape),
+            *("-" if action.get(name) is None else f"{action[name]:.10g}" for name in names),
             str(point.params.n_saved), str(point.params.n_chains),
             "-" if reference is None else f"{len(reference['values'])} values",
         ])  # fmt: skip

@@ -23,7 +23,9 @@ from lattice.errors import InputError
 if TYPE_CHECKING:
     from lattice.actions.protocol import Action
 
-ModelName = Literal["closed", "score", "energy", "rbm", "pairs", "teacher_student", "transformer"]
+ModelName = Literal[
+    "closed", "score", "energy", "rbm", "pairs", "teacher_student", "transformer", "spin_flow"
+]
 Built = Annotated[
     Any, SkipValidation, PlainSerializer(lambda action: None if action is None else action.as_dict())
 ]

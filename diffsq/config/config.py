@@ -2,8 +2,9 @@
 
 Every section is a pydantic model that forbids unknown keys; `load_config` turns whatever is wrong into one
 line that names the full dotted key, the value, and what is allowed. `action.kind` says which sections a run
-has: fields on a lattice (`LatticeRun`), or one variable (`PointRun`), whose configurations are complex
-Langevin's or exact draws. Lengths are in lattice units; sigma is the noise width in units of phi.
+has: fields on a lattice (`LatticeRun`, of a law without action `NetworkRun`), or one variable (`PointRun`),
+whose configurations are complex Langevin's or exact draws. Lengths are in lattice units; sigma is the noise
+width in units of phi.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from pydantic import (
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.base import Config as Config  # handed on
 from diffsq.config.base import ModelName
-from diffsq.config.dynamics import DYNAMICS
+from diffsq.config.dynamics import DYNAMICS, DynamicsRun
 from diffsq.config.machines import MachineRun, PicturesRun
+from diffsq.config.names import STEP_NAMES
 from diffsq.config.presets import found
 from diffsq.config.section import Section, nearest, one_line, refuse_truth_values
 from diffsq.config.sections import (
@@ -41,15 +43,17 @@ from diffsq.config.sections import (
     PointTraining,
     SamplingConfig,
     SdeConfig,
+    ShapeConfig,
     TrainingConfig,
     check_each,
     of_model,
 )
+from diffsq.config.spins import FlowRun, SpinRun
 from diffsq.config.version import unreadable
 from diffsq.config.yaml_file import Dumper, apply_override, read_yaml
 from lattice.actions.protocol import check_one_variable
 from lattice.errors import InputError
-from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
+from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo, RandomNetworks
 
 if TYPE_CHECKING:
     from lattice.actions.protocol import Action
@@ -63,6 +67,8 @@ GONE = {  # keys of fields on a lattice until version 0.3, and why nothing takes
     "sampling.n_calibration": "the variances of the path sampler are the model's own",
     "chain.n_calibration": "block moves are not calibrated",
 }
+WITHOUT_WEIGHTS = "heun"  # the best of the samplers without weights, configs/networks
+WITHOUT_ACTION: dict[str, type[DynamicsRun]] = {**DYNAMICS, "spin_flow": FlowRun}
 ORDER = (
     "name", "seed", "action", "lattice", "ensemble", "models", "machine", "sde", "model", "training",
     "n_parts", "sampling", "chain", "checks", "reference",
@@ -74,8 +80,10 @@ class LatticeRun(Config):
     given.
 
     models: "score" is the model of the section `model`, "closed" the closed-form regression alone.
+    checked: the samplers whose samples checks know what to do with.
     """
 
+    checked: ClassVar[tuple[str, ...]] = ("flow", "path")
     lattice: LatticeConfig
     ensemble: MonteCarlo
     models: tuple[LatticeModel, ...] = ("score",)
@@ -93,10 +101,10 @@ class LatticeRun(Config):
             check_each(f"sampling.{key}", given, self.models)
         for name in self.models:
             self._check_sampler(name)
-        if self.checks and self.models and self.method not in ("flow", "path"):
+        if self.checks and self.models and self.method not in self.checked:
             raise InputError(f"checks need sampling.method flow or path, got {self.method}")
         factor = 2 ** (self.model.n_levels - 1)
-        for extent in self.lattice.shape:
+        for extent in self.lattice.shape if self.models else ():
             if extent % factor:
                 low, high = extent // factor * factor, -(-extent // factor) * factor
                 near = [str(e) for e in (low, high) if e >= MIN_EXTENT]
@@ -123,8 +131,11 @@ class LatticeRun(Config):
     def method(self) -> str:
         """The sampler of the first model."""
         given = of_model(self.sampling.method, self.models[0])
-        if given != "auto":
-            return given
+        return given if given != "auto" else self._own_method
+
+    @property
+    def _own_method(self) -> str:
+        """What "auto" is."""
         return "path" if self.model.channels and self.models[0] == "score" else "flow"
 
     @property
@@ -150,6 +161,27 @@ class LatticeRun(Config):
             own = ModelConfig(channels=0, n_levels=1, n_sigma=own.n_sigma, n_fit=own.n_fit)
         alone = {"models": (name,), "model": own, "sampling": sampling.model_copy(update=settings)}
         return self.model_copy(update=alone)
+
+
+class NetworkRun(LatticeRun):
+    """Fields of random networks, a law without an action: samplers without weights. Without models only the
+    ensemble is made, on a lattice of any shape."""
+
+    checked: ClassVar[tuple[str, ...]] = STEP_NAMES
+    lattice: ShapeConfig  # type: ignore[assignment]
+    ensemble: RandomNetworks = RandomNetworks()  # type: ignore[assignment]
+
+    def _check_sampler(self, name: str) -> None:
+        LatticeConfig(shape=self.lattice.shape)
+        if (method := self.of(name).method) not in STEP_NAMES:
+            raise InputError(
+                f"sampling.method: {method} weighs its samples with S, and {self.action.kind} is a law "
+                f"without an action; take {', '.join(STEP_NAMES)}"
+            )
+
+    @property
+    def _own_method(self) -> str:
+        return WITHOUT_WEIGHTS
 
 
 class PointRun(Config):
@@ -246,7 +278,7 @@ def config_from_dict(data: Mapping[str, Any]) -> Config:
     """
     models = data.get("models")
     first = models[0] if isinstance(models, list | tuple) and models else models
-    if "action" not in data and first not in (*DYNAMICS, "rbm"):
+    if "action" not in data and first not in (*WITHOUT_ACTION, "rbm"):
         known = get_args(ModelName)
         if isinstance(first, str) and first not in known:
             raise InputError(f"models: no such model {first!r}{nearest(first, known)}")
@@ -279,10 +311,14 @@ def _has(data: Mapping[str, Any], key: str) -> bool:
 def run_kind(action: Action | None, model: str = "", ensemble: Any = None) -> type[Config]:
     """Which sections a run has, by its first model and its action; None, an action from Python, is for fields
     on a lattice. A machine learns from an ensemble, or from a data set where that is named."""
-    if model in DYNAMICS:
-        return DYNAMICS[model]
+    if model in WITHOUT_ACTION:
+        return WITHOUT_ACTION[model]
     if model == "rbm":
         return PicturesRun if isinstance(ensemble, Mapping) and "data" in ensemble else MachineRun
+    if action is not None and action.field == "spin":
+        return SpinRun
+    if action is not None and not action.has_action:
+        return NetworkRun
     if action is not None and action.field in ("complex", "angle"):
         return ComplexRun
     return RealRun if action is not None and action.one_variable else LatticeRun

@@ -6,7 +6,7 @@ A row is one setting, of many replicas or of one seed; rows are made one after a
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -116,15 +116,23 @@ class TextTraining(Section):
 class DynamicsRun(Config):
     """Rows of training; nothing is sampled, and there is no action."""
 
-    ensemble: None = None
+    takes_lattice: ClassVar[bool] = False
+    ensemble: Any = None
     sampling: None = None
 
     @model_validator(mode="after")
     def _alone(self) -> Self:
-        if self.action is not None or self.lattice is not None or self.reference is not None:
+        lattice = None if self.takes_lattice else self.lattice
+        if self.action is not None or lattice is not None or self.reference is not None:
             raise InputError(
                 f"models: [{self.models[0]}] has no action, lattice or reference: leave them out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_data(self) -> Self:
+        if self.ensemble is not None and not self.takes_lattice:
+            raise InputError(f"models: [{self.models[0]}] has no ensemble: leave it out")
         return self
 
     @property

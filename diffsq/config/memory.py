@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from diffsq.config.config import Config, LatticeRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.machines import MachineRun, PicturesRun
+from diffsq.config.spins import FlowRun, SpinRun
 from lattice.memory import machine_memory, require_memory
 
 BASE = 1.1e9  # bytes
@@ -26,8 +27,20 @@ Terms = dict[str, tuple[int, float]]
 
 def terms(config: Config, stage: str) -> Terms:
     """What the memory of a stage is in proportion to."""
+    if isinstance(config, FlowRun):
+        points = len(config.ensemble.points())
+        copies = 1 if stage == "ensemble" else 4
+        return {
+            "ensemble.n_configs": (
+                config.ensemble.n_configs,
+                float(copies * points * math.prod(config.shape)),
+            )
+        }
     if isinstance(config, DynamicsRun | PicturesRun):
         return {}
+    if isinstance(config, SpinRun):
+        each = float(NUMBER * math.prod(config.shape))
+        return {"ensemble.n_configs": (config.ensemble.n_saved, each if stage == "ensemble" else 3 * each)}
     if isinstance(config, MachineRun):
         each, copies = float(NUMBER * math.prod(config.shape)), 3 if stage == "measure" else 1
         held: Terms = {"ensemble.n_configs": (config.ensemble.n_saved, each)}

@@ -30,6 +30,7 @@ from pydantic import Field, StringConstraints, field_validator
 from diffsq.config.action_section import read_action
 from diffsq.config.config import Config, LatticeRun, load_config
 from diffsq.config.section import Section, Seed, validated
+from diffsq.config.spins import SpinRun
 from diffsq.config.yaml_file import apply_override, read_value, read_yaml
 from lattice.errors import InputError
 from lattice.simulation.parameters import MonteCarlo
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 
 MAX_POINTS = 10_000
-SCANNED = ("kappa", "lam", "L")
+SCANNED = ("kappa", "lam", "L", "temperature", "h")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
@@ -150,28 +151,36 @@ def _point(point: PointConfig, defaults: Mapping[str, Any], where: str) -> ScanP
 
 
 def scan_points(config: Config, words: Sequence[str]) -> list[ScanPoint]:
-    """The product of all ranges (kappa, lam, L), everything else from the config; kappa varies fastest.
+    """The product of all ranges (kappa, lam, L; of spins temperature, h, L), everything else from the config;
+    kappa or the temperature varies fastest.
 
     L makes lattices of equal extents, as many as the config's lattice has.
     """
     from lattice.actions.protocol import check_shape
-    from lattice.scans.scan import ScanPoint, point_name
+    from lattice.scans.scan import ScanPoint, point_name, spin_point_name
 
     if config.action is None:
         raise InputError("--scan varies the couplings of the config's action, which is null")
-    ranges = scan_ranges(words)
-    if not isinstance(config, LatticeRun) or config.action is None:
-        raise InputError("--scan is for phi^4 on a lattice: it scans kappa, lam and L")
+    ranges, spins = scan_ranges(words), isinstance(config, SpinRun)
+    outer, inner = ("h", "temperature") if spins else ("lam", "kappa")
+    if not spins and (not isinstance(config, LatticeRun) or not config.action.has_action):
+        raise InputError(
+            "--scan is for phi^4 on a lattice: it scans kappa, lam and L; of spins temperature, h and L"
+        )
+    if foreign := [key for key in ranges if key not in (outer, inner, "L")]:
+        raise InputError(f"--scan {foreign[0]}: this action has {inner}, {outer} and L to scan")
     shapes = [(int(n),) * len(config.shape) for n in ranges.get("L", ())] or [config.shape]
-    lams, kappas = ranges.get("lam", [config.action.lam]), ranges.get("kappa", [config.action.kappa])
-    if len(shapes) * len(lams) * len(kappas) > MAX_POINTS:
-        raise InputError(f"--scan: {len(shapes) * len(lams) * len(kappas)} points, at most {MAX_POINTS}")
+    own = config.action.as_dict()
+    outers, inners = ranges.get(outer, [own[outer]]), ranges.get(inner, [own[inner]])
+    if len(shapes) * len(outers) * len(inners) > MAX_POINTS:
+        raise InputError(f"--scan: {len(shapes) * len(outers) * len(inners)} points, at most {MAX_POINTS}")
     points = []
-    for shape, lam, kappa in itertools.product(shapes, lams, kappas):
+    for shape, a, b in itertools.product(shapes, outers, inners):
         check_shape(shape)
-        name = point_name(shape, kappa, lam)
+        couplings = {**own, outer: a, inner: b}
+        name = spin_point_name(shape, couplings) if spins else point_name(shape, b, a)
         try:
-            action = read_action({**config.action.as_dict(), "kappa": kappa, "lam": lam}, len(shape))
+            action = read_action(couplings, len(shape))
         except InputError as error:
             raise InputError(f"--scan {name}: {error}") from None
         points.append(ScanPoint(name, action, shape, config.ensemble))

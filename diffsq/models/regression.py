@@ -9,7 +9,7 @@ The regression target needs no clean denoising signal alone. By Tweedie's formul
 identity (De Bortoli et al. 2402.08667) both (phi - x)/sigma^2 and -dS/dphi average, given x, to the score;
 their difference z = (phi - x)/sigma^2 + dS/dphi averages to zero and is used as a control variate: for a
 free field it removes the noise of the target altogether, at kappa_c it removes 50-99.9 % of its variance,
-mode by mode.
+mode by mode. A law without an action has no such variate: z = 0, beta = 0.
 
 A base with `sector` describes the fluctuations of one sign of M alone, phi sign(M) - <|M|>: where P(M) has
 two sharp peaks no odd denoiser is smooth between them.
@@ -160,14 +160,15 @@ class RegressionBase(nn.Module):
         return phi * torch.where(phi.mean((-1, -2), keepdim=True) < 0, -1.0, 1.0) - self.centre
 
     def fit(
-        self, phi: Fields, grad: Callable[[Tensor], Tensor], noise: Noise,
+        self, phi: Fields, grad: Callable[[Tensor], Tensor] | None, noise: Noise,
         done: Callable[[], None] = lambda: None, chunk: int | None = None,
     ) -> None:  # fmt: skip
         """Least squares at each noise level, the control variate as one more regressor.
 
-        phi (n, *shape) training fields; grad(phi) = dS/dphi; noise(node) (n_fit, *shape) standard normal.
-        Level i uses fields i*n_fit, ... cyclically, so that all of the ensemble is seen; `done` is called
-        after each. Sums run over blocks of `chunk` fields, a number that the lattice sets.
+        phi (n, *shape) training fields; grad(phi) = dS/dphi, None where S is not known; noise(node) (n_fit,
+        *shape) standard normal. Level i uses fields i*n_fit, ... cyclically, so that all of the ensemble is
+        seen; `done` is called after each. Sums run over blocks of `chunk` fields, a number that the lattice
+        sets.
         """
         chunk = chunk or block_size(self.momenta.shape, *CHUNK)
         self.fit_zero_mode(phi, chunk)
@@ -177,10 +178,13 @@ class RegressionBase(nn.Module):
             n = len(eps)
             for part in slices(n, chunk):
                 fields = self.of_sector(phi[(torch.arange(part.start, part.stop) + node * n) % len(phi)])
-                total = total + self._sums(fields, grad(fields + self.centre), eps[part], log_sigma.exp())
+                force = None if grad is None else grad(fields + self.centre)
+                total = total + self._sums(fields, force, eps[part], log_sigma.exp())
             sums.append(total / n)
             done()
         self._solve(torch.stack(sums))
+        if grad is None:
+            self.beta.zero_()
 
     def fit_zero_mode(self, phi: Fields, chunk: int) -> None:
         """The table of the zero mode, from those of the training fields."""
@@ -189,20 +193,24 @@ class RegressionBase(nn.Module):
             z = z.abs() - math.sqrt(self.momenta.volume) * self.centre
         self.zero_mode.fit(z)
 
-    def target(self, phik: Tensor, gradk: Tensor, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def target(self, phik: Tensor, gradk: Tensor | None, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """What the correction has to predict, (phi - W x)/sqrt(C), and its control variate sqrt(C) z.
 
-        All in momentum space, (n, *half). Given x, the control variate has mean zero.
+        All in momentum space, (n, *half). Given x, the control variate has mean zero; it is zero without a
+        gradient.
         """
         w, c = (self.momenta.expand(q) for q in self.wiener(sigma))
+        if gradk is None:
+            return (phik - w * xk) / c.sqrt(), torch.zeros_like(phik)
         z = (phik - xk) / rearrange(sigma, "n -> n 1 1") ** 2 + gradk
         return (phik - w * xk) / c.sqrt(), z * c.sqrt()
 
-    def _sums(self, phi: Tensor, grad: Tensor, eps: Tensor, sigma: Tensor) -> Tensor:
+    def _sums(self, phi: Tensor, grad: Tensor | None, eps: Tensor, sigma: Tensor) -> Tensor:
         """Normal matrix of (features, z, target - z) per class, summed over the chunk: (n_class, n, n)."""
         p, s = self.momenta, sigma[None]
         xk = p.modes(phi + sigma * eps)
-        target, z = self.target(p.modes(phi), p.modes(grad), xk, s)
+        gradk = None if grad is None else p.modes(grad)
+        target, z = self.target(p.modes(phi), gradk, xk, s)
         # what a free field leaves of target - z must be nothing: taken before the precision is lowered
         rest = torch.stack([z, target - z], 1).to(torch.complex64)
         x = torch.view_as_real(torch.cat([self.features(xk, s), rest], 1).flatten(2))

@@ -14,9 +14,10 @@ from diffsq.plots.estimators import Curve
 from diffsq.plots.style import FIELD, GREY, INK, SERIES, band, panels, styled
 from lattice.scans.crossings import ISING, curve_fit, dimensionless
 from lattice.scans.scaling import MIN_POINTS
-from lattice.scans.table import CERTIFIED, extents, tau_trajectories
+from lattice.scans.table import CERTIFIED, axis_of, extents, fixed_of, in_words, tau_trajectories
 from lattice.statistics.notation import format_entry, format_value
 
+SYMBOL = {"kappa": r"\kappa", "temperature": "T"}
 Point = Mapping[str, Any]
 """One result of `lattice.scans.scan`."""
 
@@ -59,7 +60,7 @@ QUANTITIES = {
 
 
 @styled
-def scan_figure(name: str, curves: Mapping[str, Curve], where: str = "") -> Figure:
+def scan_figure(name: str, curves: Mapping[str, Curve], where: str = "", axis: str = "kappa") -> Figure:
     """One of `QUANTITIES` against kappa; ``curves`` maps a label (L = 16) to (kappa, value, error)."""
     quantity = QUANTITIES[name]
     figure, axes = panels(7.2, 4.6)
@@ -71,7 +72,7 @@ def scan_figure(name: str, curves: Mapping[str, Curve], where: str = "") -> Figu
         axes.set_yscale("log")
     elif quantity.bottom is not None:
         axes.set_ylim(bottom=quantity.bottom)
-    _kappa_axis(axes, where)
+    _coupling_axis(axes, where, axis)
     axes.set_ylabel(quantity.label)
     axes.legend(loc="best")
     return figure
@@ -98,7 +99,9 @@ def binder_crossing(
     sizes = [fit.length for fit in fits]
     pairs = [p for p in block["pairs"] if tuple(p["L"]) in list(zip(sizes, sizes[1:])) and "kappa" in p]
     for pair in pairs:
-        label = r"${} \times {}$: $\kappa_\times = {}$".format(*pair["L"], format_entry(pair, "kappa"))
+        label = r"${} \times {}$: ${}_\times = {}$".format(
+            *pair["L"], SYMBOL[block.get("axis", "kappa")], format_entry(pair, "kappa")
+        )
         axes.errorbar(
             pair["kappa"], pair["value"], pair["value_error"], pair["kappa_error"], fmt="*", markersize=13,
             markerfacecolor="white", color=INK, zorder=6, label=label,
@@ -108,7 +111,7 @@ def binder_crossing(
         label = rf"2D Ising $U^* = {star:.4f}$"
         axes.axhline(star, color=GREY, dashes=(6, 3), linewidth=1.2, zorder=0, label=label)
     _window(axes, curves, pairs)
-    _kappa_axis(axes, where)
+    _coupling_axis(axes, where, block.get("axis", "kappa"))
     axes.set_ylabel(QUANTITIES["binder"].label)
     figure.legend(loc="outside right upper")
     return figure
@@ -119,39 +122,51 @@ def scan_figures(content: Mapping[str, Any]) -> dict[str, Figure]:
 
     A scan of single points has no figures.
     """
-    groups: dict[tuple[int, float], dict[str, list[Point]]] = {}
+    groups: dict[tuple[int, str, str], dict[str, list[Point]]] = {}
     for result in sorted(content["points"], key=_order):
         if result["status"] == CERTIFIED:
-            shape, lam = result["request"]["shape"], result["request"]["action"]["lam"]
-            sizes = groups.setdefault((len(shape), lam), {})
+            shape, action = result["request"]["shape"], result["request"]["action"]
+            sizes = groups.setdefault((len(shape), axis_of(action), in_words(fixed_of(action))), {})
             sizes.setdefault(f"$L = {extents(shape)}$".replace("x", r" \times "), []).append(result)
     figures: dict[str, Figure] = {}
-    for (dim, lam), sizes in groups.items():
+    for (dim, axis, fixed), sizes in groups.items():
         sizes = {label: results for label, results in sizes.items() if len(results) >= MIN_POINTS}
         if not sizes:
             continue
-        where = rf"$\lambda = {lam:g}$" + ("" if dim == 2 else rf", $d = {dim}$")
-        suffix = "" if len(groups) == 1 else f"_d{dim}_lam{lam:g}"
+        where = f"${fixed}$".replace("lam ", r"\lambda ") + ("" if dim == 2 else rf", $d = {dim}$")
+        suffix = "" if len(groups) == 1 else f"_d{dim}_{fixed.replace(' = ', '').replace(', ', '_')}"
         for name, quantity in QUANTITIES.items():
             every = {label: _curve(results, quantity.read) for label, results in sizes.items()}
             curves = {label: curve for label, curve in every.items() if len(curve.x)}
             if curves:
-                figures[f"{name}{suffix}"] = scan_figure(name, curves, where)
+                figures[f"{name}{suffix}"] = scan_figure(name, curves, where, axis)
         for block in content["crossings"]:
-            if (block["quantity"], block["dim"], block["lam"]) == ("binder", dim, lam):
+            own = (block["quantity"], block["dim"], block.get("axis", "kappa"), _fixed(block))
+            if own == ("binder", dim, axis, fixed):
                 labels = {f"$L = {fit['L']}$" for fit in block["fits"]}
                 curves = {k: _curve(v, dimensionless) for k, v in sizes.items() if k in labels}
-                star = ISING["binder"] if dim == 2 else None
+                other = block.get("fixed", {})
+                star = ISING["binder"] if dim == 2 and "q" not in other and not other.get("h") else None
                 figures[f"crossing{suffix}"] = binder_crossing(curves, block, where, star=star)
     return figures
 
 
 def _order(result: Point) -> tuple[Sequence[int], float]:
-    return result["request"]["shape"], result["request"]["action"]["kappa"]
+    return result["request"]["shape"], _at(result)
+
+
+def _at(result: Point) -> float:
+    """Where on the axis a point is."""
+    action = result["request"]["action"]
+    return float(action[axis_of(action)])
+
+
+def _fixed(block: Mapping[str, Any]) -> str:
+    return in_words(block.get("fixed", {"lam": block.get("lam")}))
 
 
 def _curve(results: Sequence[Point], read: Callable[[Any], tuple[float, float] | None]) -> Curve:
-    rows = [(r["request"]["action"]["kappa"], *pair) for r in results if (pair := read(r)) is not None]
+    rows = [(_at(r), *pair) for r in results if (pair := read(r)) is not None]
     return Curve(*np.array(rows, dtype=np.float64).reshape(-1, 3).T)
 
 
@@ -169,7 +184,8 @@ def _limit_band(axes: Axes, block: Mapping[str, Any], pairs: Sequence[Mapping[st
         fit = source["kappa"]
         value, error = fit["limit"], fit["total_error"]
         how = r"$U_L = U^*$" if block["universal"] else "crossings"
-        label = rf"$\kappa_c = {format_value(value, error)}$, {how}"
+        symbol = SYMBOL[block.get("axis", "kappa")]
+        label = rf"${symbol}_c = {format_value(value, error)}$, {how}"
     elif pairs:
         value, error, label = pairs[-1]["kappa"], pairs[-1]["kappa_error"], None
     else:
@@ -187,9 +203,12 @@ def _window(axes: Axes, curves: Mapping[str, Curve], pairs: Sequence[Mapping[str
         axes.set_ylim(bottom=max(float(y.min()) - 0.02, lowest - 0.15))
 
 
-def _kappa_axis(axes: Axes, where: str) -> None:
-    unit = ", ".join(filter(None, (r"$\kappa$–$\lambda$ convention", where)))
-    axes.set_xlabel(rf"hopping parameter $\kappa$  [{unit}]")
+def _coupling_axis(axes: Axes, where: str, axis: str) -> None:
+    if axis == "kappa":
+        unit = ", ".join(filter(None, (r"$\kappa$–$\lambda$ convention", where)))
+        axes.set_xlabel(rf"hopping parameter $\kappa$  [{unit}]")
+    else:
+        axes.set_xlabel(rf"temperature $T$  [{where}]")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     plain = ScalarFormatter(useOffset=False)
     plain.set_scientific(False)

@@ -21,6 +21,7 @@ from diffsq.report.reader import DAMAGE, Absent, NotRun, RunFolder
 from diffsq.report.tables import comparison, pretty
 from diffsq.run_folder.finished import PointBench, open_run
 from diffsq.run_folder.summary import TRAINING
+from lattice.actions.networks import NETWORKS
 from lattice.errors import InputError
 from lattice.statistics.gamma import gamma_method
 
@@ -66,8 +67,15 @@ def of_network(run: RunFolder) -> None:
         raise Foreign("for a score of fields on a lattice")
 
 
-def thermalisation(run: RunFolder) -> Figure:
+def of_chains(run: RunFolder) -> None:
+    """Refuse what is drawn independently."""
     on_lattice(run)
+    if (run.config.get("action") or {}).get("kind") in NETWORKS:
+        raise Foreign("for Markov chains")
+
+
+def thermalisation(run: RunFolder) -> Figure:
+    of_chains(run)
     abs_m, density, start = run.thermalisation
     measured = ((run.summary.get("columns") or {}).get(TRAINING) or {}).get("observables") or {}
     bands = tuple(
@@ -92,7 +100,7 @@ def _production(run: RunFolder, name: str) -> tuple[float, float] | None:
 
 
 def autocorrelation(run: RunFolder) -> Figure:
-    on_lattice(run)
+    of_chains(run)
     ensemble = run.ensemble
     m = ensemble.series["magnetization"]
     curves, windows, quoted = {}, {}, {}

@@ -177,6 +177,8 @@ def column_labels(summary: Mapping[str, Any]) -> dict[str, str]:
         if "data" in made or "ensemble" in config and config["ensemble"] is None
         else "complex Langevin"
         if "imaginary_noise" in made
+        else "networks"
+        if "n_chains" in made and "n_therm" not in made
         else "Monte Carlo"
         if "n_chains" in made
         else "exact draws"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsq.config.config import LatticeRun, PointRun
+from diffsq.config.config import LatticeRun, NetworkRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.sections import PATH_LEVELS
@@ -19,9 +19,9 @@ from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
-from diffsq.models.protocol import Frames, Noise
 from diffsq.models.rbm import GaussianRBM
 from diffsq.process.sde import SDES
+from diffsq.run_folder.fields import NetworkBench, OfFields, first_set, network_bench
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
 from diffsq.sampling.flow_sets import flow_from, in_groups
@@ -29,7 +29,6 @@ from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
-from diffsq.sampling.streams import frames_of, noise_of
 from diffsq.training.checkpoint import read_lines
 from diffsq.training.dynamics import read_rows
 from diffsq.training.machines import second_of
@@ -42,50 +41,15 @@ from lattice.observables.holomorphic import blocks_of, estimates, exact_numbers,
 
 
 @dataclass
-class Workbench:
+class Workbench(OfFields):
     """What a check of a run on a lattice works with: the first of its models. `samples` is the run's own
     product, raw fields with log-weights; `flow` drew them, None for another sampler; `path` did, or is the
     referee of a flow, the path sampler of the same model."""
 
-    folder: Path
-    config: LatticeRun
-    action: Any
     model: LatticeScore
     path: ReversePath
     flow: LatticeFlow | None
-    ensemble: Ensemble
     samples: Ensemble
-    device: torch.device
-
-    @property
-    def seed(self) -> int:
-        """Of the run; streams of a check are named "check/NAME/..."."""
-        return self.config.seed
-
-    def held_out(self) -> Ensemble:
-        """The chains that the training never saw."""
-        return self.ensemble.select(self.held_out_rows())
-
-    def held_out_rows(self) -> Integers:
-        """Their rows of the ensemble."""
-        return self.ensemble.split_rows(self.config.training.validation_fraction)[1]
-
-    def held_out_fields(self, n: int) -> tuple[Tensor, Integers]:
-        """n held-out fields spread over chains and time (all if there are fewer), and the chain of each.
-
-        They are time by time, as errors by `lattice.statistics.blocks` want it.
-        """
-        among = self.held_out_rows()
-        rows = self.ensemble.in_time(self.ensemble.spread(n, seed=self.seed, stream="checks", among=among))
-        return self.fields(rows), self.ensemble.chain[rows]
-
-    def fields(self, rows: Integers) -> Tensor:
-        """The configurations `rows`."""
-        return torch.from_numpy(self.ensemble.phi[rows]).to(self.device)
-
-    def noise(self, stream: str, index: Integers) -> Noise:
-        """noise(step) -> standard normal (len(index), *shape), a function of (seed, stream, index, step)."""
-        return noise_of(self.seed, stream, index, self.model.shape, self.device)
 
     def weigh(self, phi: Tensor, stream: str, index: Integers) -> Tensor:
         """log w (n,) of given fields (n, *shape) by the run's own sampler."""
@@ -93,10 +57,6 @@ class Workbench:
         if flow is not None:
             return in_groups(lambda part: flow.latent(part, action), phi)[1]
         return self.path.weigh(phi, action, self.noise(stream, index), self.frames())[0]
-
-    def frames(self) -> Frames:
-        """The lattice frame of each step, as in the run's own samples."""
-        return frames_of(self.seed, self.model.shape)
 
 
 @dataclass
@@ -245,12 +205,7 @@ class DynamicsBench:
     rows: dict[str, dict[str, Any]]
 
 
-Bench = Workbench | PointBench | MachineBench | PicturesBench | DynamicsBench
-
-
-def first_set(folder: Path, config: LatticeRun) -> Path:
-    """The sample set that checks and chains of a run on a lattice work with: its first model and process."""
-    return folder / "samples" / f"{config.models[0]}-{config.processes[0]}"
+Bench = Workbench | NetworkBench | PointBench | MachineBench | PicturesBench | DynamicsBench
 
 
 def sample_sets(folder: Path) -> dict[str, Ensemble]:
@@ -280,6 +235,8 @@ def open_run(folder: str | Path, device: str = "cpu") -> Bench:
         ensemble = read_ensemble(folder / "ensemble")
         models = {str(kind): load_model(folder / "train" / kind, PointModel) for kind in config.models}
         return PointBench(folder, config, ensemble.action, models, ensemble)
+    if isinstance(config, NetworkRun):
+        return network_bench(folder, config, torch.device(device))
     assert isinstance(config, LatticeRun)
     return _lattice_bench(folder, config, torch.device(device))
 
@@ -300,4 +257,4 @@ def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Wo
         low, high = (float(model.base.log_sigma[end].exp()) for end in (0, -1))
         levels = SDES[config.processes[0]](low, high).levels(max(PATH_LEVELS, config.n_levels))
         path = ReversePath(model, levels.to(device))
-    return Workbench(folder, config, action, model, path, flow, ensemble, samples, device)
+    return Workbench(folder, config, action, ensemble, device, model, path, flow, samples)

@@ -24,10 +24,11 @@ from lattice.files import set_aside, sha256_file
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
-_ROW = r"(pairs|students|text|shuffled)-\d+(-\d+)?"  # of runs that watch training
+_ROW = r"(pairs|students|text|shuffled|flow)-\d+(-\d+)?|thermometer"  # of runs that watch training
+_POINT = r"T[\d.e+-]+(_h[\d.e+-]+)?/"  # of a grid of spins
 _KEPT = rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern}))"
 _NAMES = {
-    "ensemble": rf"ensemble/({ENSEMBLE.pattern}|data\.npy)",
+    "ensemble": rf"ensemble/({_POINT})?({ENSEMBLE.pattern}|data\.npy)",
     "train": rf"train/(closed|score|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})",
     "sample": rf"samples/((closed|score|energy)-(ve|vp)|rbm-exact|metropolis)/(half/)?({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",

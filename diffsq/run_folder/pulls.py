@@ -17,6 +17,10 @@ TABLE = (
     "abs_magnetization", "susceptibility", "susceptibility_full", "binder", "action_density", "phi2",
     "xi_2nd", "kappa4_ratio", "kappa6_ratio",
 )  # fmt: skip
+SPINS = (
+    "energy", "specific_heat", "abs_magnetization", "susceptibility", "susceptibility_full", "binder",
+    "nearest", "c1", "xi_2nd",
+)  # fmt: skip
 
 
 def rows_of(measurement: Mapping[str, Any]) -> list[str]:
@@ -26,8 +30,12 @@ def rows_of(measurement: Mapping[str, Any]) -> list[str]:
     kappa_2 of a complex one, which is its second moment.
     """
     names = list(measurement["observables"])
+    if "specific_heat" in names:
+        return [name for name in SPINS if name in names]
     if "action_density" in names:
         return list(TABLE)
+    if "xi_2nd" in names:  # of a law without an action
+        return [*(name for name in TABLE if name in names), "kappa4_m_ratio"]
     return [name for name in names if not name.endswith((" kappa2", DYSON, *ODD))]
 
 

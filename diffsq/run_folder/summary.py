@@ -14,10 +14,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffsq.config.config import Config, PointRun
+from diffsq.config.config import Config, NetworkRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.machines import PicturesRun
 from diffsq.config.sections import of_model
+from diffsq.config.spins import SpinRun
 from diffsq.exactness import discretisation
 from diffsq.exactness.weights import metropolis_ensemble
 from diffsq.run_folder.finished import sample_sets
@@ -117,7 +118,7 @@ def _columns(
         return {}, {}, []
     makers: dict[str, Callable[[], dict[str, Any]]] = {TRAINING: lambda: measure(data)}
     notes: dict[str, str] = {}
-    gated = []
+    gated = [TRAINING] if isinstance(config, SpinRun) else []
     for name, samples in sets.items():
         if isinstance(config, PointRun):
             makers[name] = lambda samples=samples: measure(samples)  # type: ignore[misc]
@@ -125,6 +126,9 @@ def _columns(
             continue
         prefix = prefix_of(config.model_dump(mode="json"), sets, name)
         makers[f"{prefix}{RAW}"] = lambda samples=samples: measure(samples, ignore_weights=True)  # type: ignore[misc]
+        if isinstance(config, NetworkRun):  # nothing corrects them, and their law is known exactly
+            gated.append(f"{prefix}{RAW}")
+            continue
         corrected = [f"{prefix}weighted", f"{prefix}metropolis"]
         gated += corrected  # a sampler without weights is never exact: they are then missing
         if samples.log_weight is None:
@@ -225,6 +229,8 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
         for name in summary["rows"]
         if name in truth_of(summary, column) and not _has_error(summary, column, name)
     ]
+    if TRAINING in summary["gated"] and TRAINING not in summary["columns"]:
+        missing.append(TRAINING)
     asked = [size for name, size in worst.items() if name in summary["gated"] or name.endswith("ln_z")]
     failed = [name for name, check in summary["checks"].items() if check["passed"] is False]
     within = all(size is None or size <= MAX_PULL for size in asked)
@@ -240,7 +246,9 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
 
 def _has_error(summary: dict[str, Any], column: str, name: str) -> bool:
     entry = summary["columns"].get(column, NOTHING)["observables"].get(name)
-    return entry is not None and entry["value"] is not None and entry["error"] is not None
+    known = entry is not None and entry["value"] is not None
+    # frozen spins have no error: their certificate has judged them
+    return known and (entry["error"] is not None or column == TRAINING)
 
 
 def table_text(summary: dict[str, Any]) -> str:
@@ -262,6 +270,8 @@ def table_text(summary: dict[str, Any]) -> str:
     if known and summary["against"] == "training":
         words += ", theirs against the exact values"
     convention = "; odd moments are zero by symmetry" if summary["exact"] else "; kappa-lambda convention"
+    if "specific_heat" in summary["rows"]:
+        convention = "; J = 1, energies per site"
     lines = [*aligned(rows), f"value(error) [pull against {words}]{convention}"] if len(rows) > 1 else []
     lines += [f"{column}: not measured, {why}" for column, why in summary["notes"].items()]
     for name, check in summary["checks"].items():

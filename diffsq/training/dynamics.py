@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from diffsq.config.dynamics import DynamicsRun, PairsRun, TeacherRun, TextRun
+from diffsq.config.spins import FlowRun
 from diffsq.training.pairs import pair_row
+from diffsq.training.spin_grid import Grid, read_grid
+from diffsq.training.spin_rows import thermometer_row, train_flow_row
 from diffsq.training.teachers import TeacherRow, run_row
 from diffsq.training.text import TextTraining, corpus, train_text
 from lattice.files import canonical_json, read_json, sha256_text, write_json
@@ -18,14 +21,18 @@ from lattice.rng import stream_id
 VERSION = 1  # of the rows: raise it with any change
 
 
-def train_rows(config: DynamicsRun, out: Path, progress: Progress) -> str:
-    """Make every row that is not there; the hash of all of them. Raises `InputError` where a row is refused,
-    before the rows after it."""
+def train_rows(
+    config: DynamicsRun, out: Path, progress: Progress, data: Path | None = None, identity: str = ""
+) -> str:
+    """Make every row that is not there; the hash of all of them. `data`: the finished ensemble stage of rows
+    that learn from one, and its identity. Raises `InputError` where a row is refused, before the rows after
+    it."""
     found = {}
-    for name, make in _rows(config).items():
+    grid = read_grid(config, data) if isinstance(config, FlowRun) and data is not None else None
+    for name, make in _rows(config, grid).items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        path, key = folder / "row.json", _key(config, name)
+        path, key = folder / "row.json", _key(config, name, identity)
         have = read_json(path) if path.is_file() else {}
         row = have.get("row")
         if have.get("key") != key or not isinstance(row, dict) or have.get("sha256") != _hash(row):
@@ -40,25 +47,37 @@ def _hash(row: dict[str, Any]) -> str:
     return sha256_text(canonical_json(row))
 
 
-def _key(config: DynamicsRun, name: str) -> str:
+def _key(config: DynamicsRun, name: str, identity: str) -> str:
     """Of all that a row depends on: of other rows nothing."""
     training = config.model_dump(mode="json")["training"]
     if "rows" in training:
-        training["rows"] = training["rows"][int(name.split("-")[1])]
+        number = name.partition("-")[2].partition("-")[0]
+        training["rows"] = training["rows"][int(number)] if number else None
     text = corpus()[1] if isinstance(config, TextRun) else None
     about = {"name": name, "seed": config.seed, "version": VERSION, "text": text}
+    about |= {"data": identity} if identity else {}
     return _hash({**about, "training": training})
 
 
-def _rows(config: DynamicsRun) -> dict[str, Callable[[Path, Progress], dict[str, Any]]]:
+def _rows(
+    config: DynamicsRun, grid: Grid | None = None
+) -> dict[str, Callable[[Path, Progress], dict[str, Any]]]:
     """What makes each row, in order."""
     made: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {}
     for name in config.row_names():
-        made[name] = _maker(config, name, (config.seed + stream_id(f"rows/{name}")) % 2**64)
+        made[name] = _maker(config, name, (config.seed + stream_id(f"rows/{name}")) % 2**64, grid)
     return made
 
 
-def _maker(config: DynamicsRun, name: str, seed: int) -> Callable[[Path, Progress], dict[str, Any]]:
+def _maker(
+    config: DynamicsRun, name: str, seed: int, grid: Grid | None
+) -> Callable[[Path, Progress], dict[str, Any]]:
+    if isinstance(config, FlowRun):
+        assert grid is not None
+        if name == "thermometer":
+            return lambda folder, progress: thermometer_row(config, grid, folder, seed, progress)
+        flow = config.training.rows[int(name.split("-")[1])]
+        return lambda folder, progress: train_flow_row(config, flow, grid, folder, seed, progress)
     if isinstance(config, PairsRun):
         pair = config.training.rows[int(name.split("-")[1])]
         return lambda folder, progress: pair_row(config.training, pair, seed, progress)

@@ -65,7 +65,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     work = Training(config, ensemble, out, key, progress or Silent(), device)
     model = work.run()
-    table = validation_table(model, work.held_out, work.action.grad, config.seed)
+    table = validation_table(model, work.held_out, work.grad, config.seed)
     table["history"] = [
         {"step": line["step"], "gain": line["val_gain"], "gain_error": line["val_gain_error"]}
         for line in read_lines(out / "metrics.jsonl")
@@ -122,6 +122,7 @@ class Training:
         self.halves = [Rows.of(ensemble.phi, q, self.device) for q in in_halves(parts[0], ensemble.chain)]
         self.held_out = HeldOut.of(ensemble, parts[1], config.seed, self.device)
         self.action = ensemble.action
+        self.grad = self.action.grad if self.action.has_action else None
         sizes = config.model.model_dump(exclude={"base", "n_fit"})
         sector = int(not config.model.channels and one_sided(self.phi))
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
@@ -150,7 +151,7 @@ class Training:
                 initialise(model.unet, self.uniforms("initialise", 0, 2))
             if self.config.training.n_steps > 0:
                 model.unet = self.fit_unet(model.unet)  # type: ignore[assignment]
-            measure_gain(model, self.phi, self.action.grad, self.config.seed)
+            measure_gain(model, self.phi, self.grad, self.config.seed)
         return model.eval()
 
     def fit_base(self) -> None:
@@ -168,9 +169,9 @@ class Training:
             self._set_levels(base)
             noise = KeyedNoise(self.config.seed, stream, np.arange(n_fit), model.shape, self.device)
             if settings.base == "wiener":
-                fit_wiener(base, self.phi, self.action.grad, noise, self.progress.update)
+                fit_wiener(base, self.phi, self.grad, noise, self.progress.update)
             else:
-                base.fit(self.phi, self.action.grad, noise, self.progress.update)
+                base.fit(self.phi, self.grad, noise, self.progress.update)
         self.progress.close()
 
     def _set_levels(self, base: RegressionBase) -> None:
@@ -193,7 +194,7 @@ class Training:
     def fit_unet(self, unet: nn.Module) -> nn.Module:
         """Score matching from the newest checkpoint on: the average of the network."""
         settings = self.config.training
-        validation, block = held_out_batch(self.model, self.held_out, self.action.grad, self.config.seed)
+        validation, block = held_out_batch(self.model, self.held_out, self.grad, self.config.seed)
 
         def validate(average: nn.Module) -> dict[str, float]:
             gain, error = self._gain(average, validation, block)
@@ -222,7 +223,7 @@ class Training:
         low, high = self.model.base.log_sigma[0], self.model.base.log_sigma[-1]
         position = (torch.arange(n) + self.uniforms("sigma", step, n)).to(self.device) / n
         sigma = torch.exp(low + (high - low) * position)
-        return prepare(self.model, self.phi[rows], self.action.grad, sigma, self.normals("noise", step, n))
+        return prepare(self.model, self.phi[rows], self.grad, sigma, self.normals("noise", step, n))
 
     def _gain(self, unet: nn.Module, batch: Batch, block: Integers) -> tuple[float, float]:
         """Path KL that these weights gain over the base, nats per field, and its error over the blocks."""

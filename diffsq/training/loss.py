@@ -40,16 +40,20 @@ class Batch:
 
 @torch.no_grad()
 def prepare(
-    model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor], sigma: Tensor, eps: Tensor
+    model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor] | None, sigma: Tensor, eps: Tensor
 ) -> Batch:
-    """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode."""
+    """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode.
+
+    grad: dS/dphi; None where S is not known: the target then has all its variance.
+    """
     p, base = model.momenta, model.base
     x = phi + rearrange(sigma, "n -> n 1 1") * eps
     xk = p.modes(x)
     u = base.normalised(xk, sigma)
     one = sigma[:1] if sigma.stride(0) == 0 else sigma  # one level for all: its tables are made once
     correction = base(xk, one)
-    target, z = base.target(p.modes(phi), p.modes(grad(phi)), xk, sigma)
+    gradk = None if grad is None else p.modes(grad(phi))
+    target, z = base.target(p.modes(phi), gradk, xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
     w, _ = base.wiener(sigma)
     weight = 0.5 * p.expand(w) * p.weight

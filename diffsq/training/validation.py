@@ -27,7 +27,7 @@ from lattice.statistics.blocks import chain_blocks, jackknife_errors
 N_VALIDATION = 2048
 N_LEVELS, PER_LEVEL = 24, 256
 N_GAIN = 512
-Gradient = Callable[[Tensor], Tensor]
+Gradient = Callable[[Tensor], Tensor] | None
 
 
 @dataclass(frozen=True)

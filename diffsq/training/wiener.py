@@ -21,17 +21,21 @@ from diffsq.models.regression import CHUNK, RegressionBase
 
 @torch.no_grad()
 def fit_wiener(
-    base: RegressionBase, phi: Fields, grad: Callable[[Tensor], Tensor], noise: Noise,
+    base: RegressionBase, phi: Fields, grad: Callable[[Tensor], Tensor] | None, noise: Noise,
     done: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Set the tables of a base whose G(k) and noise levels are set, and leave it the bare Wiener filter.
 
     Arguments as of `RegressionBase.fit`: phi (n, *shape) training fields, noise(node) (n_fit, *shape).
+    Without a gradient beta stays 0.
     """
     p = base.momenta
     chunk = block_size(p.shape, *CHUNK)
     base.zero_mode.fit(zero_modes(phi, chunk))
     for node, log_sigma in enumerate(base.log_sigma):
+        if grad is None:
+            done()
+            continue
         eps, sigma = drawn(noise, node), log_sigma.exp()
         n, products = len(eps), base.beta.new_zeros(2, p.n_class)
         for part in slices(n, chunk):

@@ -1,32 +1,36 @@
-"""The kinds of action by name: from the dictionary in a file or a config to the action, validated."""
+"""The kinds of action by name, laws without one among them: from the dictionary in a file or a config to the
+action, validated."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING
-from typing import Any
+from typing import Any, cast
 
 from lattice.actions.complexified import Complexified
+from lattice.actions.ising_field import IsingField
+from lattice.actions.networks import NETWORKS
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
-from lattice.actions.protocol import CONVENTION, Action, couplings_of
+from lattice.actions.protocol import CONVENTION, Action, Law, couplings_of, no_action
+from lattice.actions.spins import Ising, Potts
 from lattice.actions.u1 import OneLink
 from lattice.errors import InputError, nearest, shown
 
-KINDS: dict[str, type[Action]] = {
-    kind.kind: kind
-    for kind in (
-        ScalarPhi4, FreeScalar, ComplexPhi4, ComplexGaussian, ComplexQuartic, OneLink, RealQuartic, TwoPeak,
-    )
-}  # fmt: skip
+_OWN: tuple[type[Law], ...] = (
+    ScalarPhi4, FreeScalar, ComplexPhi4, ComplexGaussian, ComplexQuartic, OneLink, RealQuartic, TwoPeak,
+    Ising, Potts, IsingField, *NETWORKS.values(),
+)  # fmt: skip
+KINDS: dict[str, type[Law]] = {kind.kind: kind for kind in _OWN}
 
 
 def action_from_dict(d: Mapping[str, Any]) -> Action:
     """The action that `as_dict` described, or a config's `action` section.
 
     kind: one of `KINDS` (default phi4), with its couplings in the kappa-lambda convention; "field": "x+iy"
-    gives the action of complex fields stored as (x, y). Raises `InputError`, one line, for whatever is wrong.
+    gives the action of complex fields stored as (x, y). A law without an action (`has_action`) is handed out
+    like one, and refuses what asks for S. Raises `InputError`, one line, for whatever is wrong.
 
     >>> action_from_dict({"kind": "phi4", "convention": "kappa-lambda", "kappa": 0.27, "lam": 0.022})
     ScalarPhi4(kappa=0.27, lam=0.022)
@@ -55,5 +59,8 @@ def action_from_dict(d: Mapping[str, Any]) -> Action:
     ):
         if d.get(key, allowed) != allowed:
             raise InputError(f"action.{key} must be {allowed!r}, got {shown(d[key])}; {advice}")
-    action = KINDS[kind](**{name: d[name] for name in couplings if name in d})
+    law = KINDS[kind](**{name: d[name] for name in couplings if name in d})
+    if "field" in d and not law.has_action:
+        raise InputError(no_action(law, "action.field is for complex ones"))
+    action = cast("Action", law)  # or what refuses as one: all that is asked of an ensemble's law it answers
     return Complexified(action) if "field" in d else action

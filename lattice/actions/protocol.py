@@ -62,12 +62,13 @@ class Law:
     itself is as below.
 
     kind: its name in files, by default, or where S is not that of the class that says it, the name of its
-    class. even: -phi has the law of phi. one_variable: there is no lattice. period: of Re phi, where it is
-    an angle. ranges: where couplings may lie; all that are annotated float or complex must be finite
-    (`InputError`).
+    class. has_action: S is known. even: -phi has the law of phi. one_variable: there is no lattice. period:
+    of Re phi, where it is an angle. ranges: where couplings may lie; all that are annotated float or complex
+    must be finite (`InputError`).
     """
 
     kind: str = ""
+    has_action: bool = False
     field: Field = "real"
     components: tuple[int, ...] = ()
     even: bool = False
@@ -91,6 +92,10 @@ class Law:
                 values[name] = [x.real, x.imag] if isinstance(x, complex) else list(x)
         kind = self.kind if says_itself(self, "kind") else ""
         return {"kind": kind or type(self).__name__, **values}
+
+    def order(self, phi: Tensor) -> Tensor:
+        """The order parameter M (n,) of fields (n, *components, *shape): the mean of phi."""
+        return phi.mean(dim=tuple(range(1, phi.dim())))
 
     def lattice_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The lattice of fields whose arrays are (n, *shape); `InputError` for other components."""
@@ -135,6 +140,8 @@ class Action(Law, ABC):
     {'kind': 'Sextic', 'g6': 0.1}
     """
 
+    has_action = True
+
     @abstractmethod
     def action(self, phi: Tensor) -> Tensor:
         """S of each field: phi (n, *components, *shape) -> (n,)."""
@@ -165,6 +172,33 @@ class Action(Law, ABC):
 
     def check_normalisable(self, shape: tuple[int, ...]) -> None:
         """`InputError` where exp(-S) has no integral on this lattice, if that is known."""
+
+
+class WithoutAction(Law):
+    """A law that is known otherwise, by its cumulants or by how it is drawn: what asks for S or its gradient
+    is told so in one line (`InputError`)."""
+
+    phi4 = None
+    derivative = None
+
+    @property
+    def holomorphic(self) -> WithoutAction:
+        """Itself: its fields are real."""
+        return self
+
+    def action(self, phi: Tensor) -> Tensor:
+        raise InputError(no_action(self, "S is not known"))
+
+    def grad(self, phi: Tensor) -> Tensor:
+        raise InputError(no_action(self, "dS/dphi is not known"))
+
+    def check_normalisable(self, shape: tuple[int, ...]) -> None:
+        """`InputError` where there is no such law on this lattice."""
+
+
+def no_action(law: Law, what: str) -> str:
+    """The one line that refuses what asks for S."""
+    return f"{law.kind or type(law).__name__} is a law without an action: {what}"
 
 
 def as_phi4(action: Action, what: str, advice: str = "") -> Phi4Form:

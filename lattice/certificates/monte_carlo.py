@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from lattice.actions.spins import Spins
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, SYMBOLS, Check, failed_check, make_check, mean_is
-from lattice.certificates.identities import schwinger_dyson, wall_density
+from lattice.certificates.identities import callen, schwinger_dyson, wall_density
 from lattice.certificates.stationarity import (
     drift_checks,
     history_checks,
@@ -29,11 +30,13 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.statistics.gamma import Estimate, EstimatorError, gamma_method
 from lattice.statistics.notation import format_value
 from lattice.statistics.pulls import mean_of_chains
+from lattice.statistics.rounding import with_rounding
 
 MIN_THERM_OVER_TAU = 40.0  # hot starts leave domains that outlive tau_int of the equilibrium
 MIN_CHAIN_OVER_TAU = 10.0
 MIN_INDEPENDENT = 100.0
 MIN_ACCEPTANCE = 0.3
+MOST_MISSED = 10.0  # excitations expected where none was seen: P(0) = e^-10
 _TAU_OF = ("abs_magnetization", "m2", "action")
 Series = dict[str, list[Floats]]
 
@@ -54,15 +57,14 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
     data = {name: [values[rows] for rows in chains] for name, values in _quantities(ensemble).items()}
     starts = _starts(therm_history, len(chains))
     checks: list[Check] = [_origin(ensemble, therm_history, chains)]
-    tau, problem = _tau_int(data)
+    tau, problem = _tau_int(data, ensemble.action.field == "spin")
     checks += _length_checks(ensemble, data, tau, problem, therm_history)
     checks += history_checks(therm_history)
     checks += start_checks(data, starts, ensemble.action.even)
     checks += drift_checks(data)
     checks += scatter_checks(data)
     checks += _update_checks(ensemble, chains)
-    expected = float(math.prod(ensemble.action.components))
-    checks.append(mean_is("Schwinger-Dyson", data["schwinger_dyson"], expected, "phi dS/dphi per site"))
+    checks.append(_identity(ensemble, data["schwinger_dyson"]))
     if ensemble.action.even:
         signs = float((np.concatenate(data["magnetization"]) > 0).mean())
         checks.append(mean_is("M (Z2)", data["magnetization"], 0.0, f"M > 0 in {100 * signs:.1f} %"))
@@ -103,8 +105,26 @@ def _quantities(ensemble: Ensemble) -> dict[str, Floats]:
         "action_density": action / math.prod(ensemble.shape),
         "phi2": ensemble.series["phi2"],
         "walls": wall_density(ensemble.phi, len(ensemble.shape)),
-        "schwinger_dyson": schwinger_dyson(ensemble.phi, ensemble.action),
+        "schwinger_dyson": (
+            callen(ensemble.phi, ensemble.action)
+            if isinstance(ensemble.action, Spins)
+            else schwinger_dyson(ensemble.phi, ensemble.action)
+        ),
     }
+
+
+def _identity(ensemble: Ensemble, parts: list[Floats]) -> Check:
+    """Schwinger-Dyson, or Callen's identity of spins. Frozen spins show no excitation: that is right where so
+    few are expected."""
+    if ensemble.action.field != "spin":
+        expected = float(math.prod(ensemble.action.components))
+        return mean_is("Schwinger-Dyson", parts, expected, "phi dS/dphi per site")
+    series = np.concatenate(parts)
+    if np.ptp(series) <= with_rounding(0.0, 1.0):
+        missed = abs(float(series[0])) * series.size * math.prod(ensemble.shape)
+        words = f"no excitation seen, at most {missed:.2g} expected"
+        return make_check("Schwinger-Dyson", float(series[0]), None, "0", missed < MOST_MISSED, words)
+    return mean_is("Schwinger-Dyson", parts, 0.0, "Callen's identity of spins, per bond")
 
 
 def _starts(history: dict[str, Any] | None, n_chains: int) -> list[str] | None:
@@ -131,10 +151,14 @@ def _origin(ensemble: Ensemble, history: dict[str, Any] | None, chains: list[Any
     return make_check("origin", None, None, "known history", True, f"{', '.join(kinds)} starts, history kept")
 
 
-def _tau_int(data: Series) -> tuple[dict[str, Estimate], str]:
+def _tau_int(data: Series, may_freeze: bool = False) -> tuple[dict[str, Estimate], str]:
+    """tau_int, and why one has none. Spins may all be frozen in the same ground state: then nothing moves."""
     tau: dict[str, Estimate] = {}
     problem = ""
     for name in _TAU_OF:
+        if may_freeze and np.ptp(series := np.concatenate(data[name])) == 0:
+            tau[name] = Estimate(float(series[0]), 0.0, 0.5, 0.0, 0, series.size)
+            continue
         try:
             tau[name] = gamma_method([part[:, None] for part in data[name]])
         except EstimatorError as error:
@@ -180,7 +204,7 @@ def _length_checks(
 
 def _update_checks(ensemble: Ensemble, chains: list[Any]) -> list[Check]:
     checks = []
-    if (accepted := ensemble.series.get("accepted")) is not None:
+    if (accepted := ensemble.series.get("accepted")) is not None and ensemble.action.field != "spin":
         parts = [accepted[rows] for rows in chains]
         value = float(np.mean(np.concatenate(parts)))
         try:

@@ -117,6 +117,9 @@ def scatter_checks(data: dict[str, list[Floats]]) -> list[Check]:
         if len(parts) < MIN_CHAINS_FOR_SCATTER:
             continue
         label, n = f"{SYMBOLS[name]} between chains", min(len(part) for part in parts)
+        if np.ptp(everything := np.concatenate(parts)) <= with_rounding(0.0, rms(everything)):
+            checks.append(make_check(label, 0.0, None, "1", True, f"constant, {everything[0]:.6g}"))
+            continue
         try:
             inside = gamma_method([part[:, None] for part in parts], centre="replica")
         except EstimatorError as refused:

@@ -30,6 +30,7 @@ import torch
 from einops import reduce
 
 from lattice.actions.protocol import Action
+from lattice.actions.spins import Spins
 from lattice.arrays import Floats, Integers, real_array
 from lattice.errors import InputError
 from lattice.files import canonical_json, write_atomic
@@ -120,8 +121,9 @@ def _fill(columns: Any, own: Any, rows: slice) -> None:
 
 
 def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
-    """The integrity series of fields phi (n, *components, *shape): action S, and the means over components
-    and sites magnetization M and phi2 of phi and phi^2, each (n,).
+    """The integrity series of fields phi (n, *components, *shape): action S, the order parameter M of the
+    action (the mean of phi over components and sites) and the mean phi2 of phi^2, each (n,). S is stored as 0
+    for a law without an action. Raises `InputError` for spins that are none.
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> {k: v.tolist() for k, v in field_series(np.full((1, 2, 2), -1.0), ScalarPhi4(0.0, 0.0)).items()}
@@ -131,10 +133,13 @@ def field_series(phi: Floats, action: Action) -> dict[str, Floats]:
     n = len(phi)
     out = {name: np.empty(n) for name in SERIES}
     for batch in batches(phi.shape):
+        if isinstance(action, Spins):
+            action.labels(phi[batch])
         part = torch.from_numpy(phi[batch])
         axes = tuple(range(1, part.dim()))
-        out["action"][batch] = real_array(action.action(part), "the action S of real fields")
-        out["magnetization"][batch] = part.mean(dim=axes).numpy()
+        s = real_array(action.action(part), "the action S of real fields") if action.has_action else 0.0
+        out["action"][batch] = s
+        out["magnetization"][batch] = action.order(part).numpy()
         out["phi2"][batch] = (part * part).mean(dim=axes).numpy()
     return out
 

@@ -23,6 +23,7 @@ from lattice.errors import InputError
 
 MOST_SPINS = 24  # to enumerate
 MOST_WIDTH = 14  # sites of a row of the transfer matrix
+MOST_ROW = 12  # of a dense one
 MOST_STATES = 2048  # of a row of a Potts model
 CRITICAL = 2 / math.log(1 + math.sqrt(2))  # T_c of the square lattice
 
@@ -128,6 +129,26 @@ def magnetisation_law(shape: tuple[int, int], t: float) -> Floats:
     return np.asarray(law / law.sum())
 
 
+def correlation(shape: tuple[int, int], t: float, distance: int) -> float:
+    """<s_0 s_r> of the L x M torus at H = 0, r sites apart along an axis of length M: from the diagonal of
+    T^L, T the transfer matrix of rows of M sites, even and odd under a flip of all spins.
+
+    Raises `InputError` for rows that are too long.
+    """
+    k, (m, n) = _temperature(t), shape
+    if not 2 <= n <= MOST_ROW:
+        raise InputError(f"correlations are for rows of 2 to {MOST_ROW} sites, got {n}")
+    s = 1.0 - 2.0 * ((np.arange(2 ** (n - 1))[:, None] >> np.arange(n)) & 1)  # one of each pair s, -s
+    row, overlap = (s * np.roll(s, 1, axis=1)).sum(1), s @ s.T
+    inner = (row[:, None] + row[None]) / 2 - 2 * n
+    one, other = np.exp(k * (overlap + inner)), np.exp(k * (-overlap + inner))
+    weight, top = np.zeros(len(s)), float((one + other).sum(1).max())  # bounds all eigenvalues
+    for part in (one + other, one - other):
+        half, rest = (np.linalg.matrix_power(part / top, power) for power in (m // 2, m - m // 2))
+        weight += (half * rest.T).sum(1)
+    return float((weight * s[:, 0] * s[:, distance % n]).sum() / weight.sum())
+
+
 def torus_in_field(shape: tuple[int, int], t: float, field: float) -> Thermal:
     """The L x M torus in a field H, e with -H m: eigenvalues of the transfer matrix and their derivatives by
     beta, c a difference of e to 1e-9. Raises `InputError` for rows that are too long."""
@@ -145,7 +166,7 @@ def torus_in_field(shape: tuple[int, int], t: float, field: float) -> Thermal:
             moved = tilt[:, None] * rate * tilt[None] + (half[:, None] + half[None] - abs(field) * n) * step
             found, vectors = np.linalg.eigh(step)
             values.append(found)
-            slopes.append(np.einsum("ij,ij->j", vectors.conj(), moved @ vectors).real / found)
+            slopes.append(np.einsum("ij,ij->j", vectors.conj(), moved @ vectors).real / _nonzero(found))
         lam, slope = np.concatenate(values), np.concatenate(slopes)
         top = float(lam.max())
         weight = (lam / top) ** m
@@ -155,6 +176,36 @@ def torus_in_field(shape: tuple[int, int], t: float, field: float) -> Thermal:
         )
 
     return _thermal(at, beta, n * m)
+
+
+def moments_in_field(shape: tuple[int, int], t: float, field: float) -> tuple[float, float]:
+    """u = -<sum_<xy> s_x s_y>/V and m = <s> of the L x M torus in a field H, exactly. Raises `InputError` for
+    rows that are too long."""
+    beta, (n, m) = _temperature(t), sorted(shape)
+    if not 2 <= n <= MOST_WIDTH:
+        raise InputError(f"the transfer matrix is for rows of 2 to {MOST_WIDTH} sites, got {n}")
+    values, slopes, tilts = [], [], []
+    for block, rate, up in _blocks(n, beta):
+        half = (2 * up - n) / 2
+        tilt = np.exp(beta * (field * half - abs(field) * n / 2))
+        step = tilt[:, None] * block * tilt[None]
+        found, vectors = np.linalg.eigh(step)
+        moves = (tilt[:, None] * rate * tilt[None], (half[:, None] + half[None]) * step)
+        bonds, order = (
+            np.einsum("ij,ij->j", vectors.conj(), x @ vectors).real / _nonzero(found) for x in moves
+        )
+        values.append(found)
+        slopes.append(bonds)
+        tilts.append(order)
+    lam, bonds, order = (np.concatenate(x) for x in (values, slopes, tilts))
+    weight = (lam / lam.max()) ** m
+    weight = weight * m / weight.sum() / (n * m)
+    return -2.0 - float((weight * bonds).sum()), float((weight * order).sum())
+
+
+def _nonzero(values: Floats) -> Floats:
+    """Eigenvalues to divide by: what underflows has no weight."""
+    return np.where(np.abs(values) > 1e-290, values, 1.0)
 
 
 def _thermal(at: Callable[[float], tuple[float, float]], beta: float, sites: int) -> Thermal:
@@ -289,7 +340,7 @@ def potts_torus(shape: tuple[int, int], q: int, t: float) -> Thermal:
         """ln Z and its derivative by beta."""
         step = np.exp(b * (bonds - 2 * n))
         values, vectors = np.linalg.eigh(step)
-        slopes = np.einsum("ij,ij->j", vectors, (bonds * step) @ vectors) / values
+        slopes = np.einsum("ij,ij->j", vectors, (bonds * step) @ vectors) / _nonzero(values)
         weight = (values / values[-1]) ** m
         ln_z = m * (2 * n * b + math.log(values[-1])) + math.log(weight.sum())
         return ln_z, float(m * (weight * slopes).sum() / weight.sum())

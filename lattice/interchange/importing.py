@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lattice.actions.protocol import Action
+from lattice.actions.protocol import Action, no_action
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, Check, failed_check, make_check
 from lattice.ensembles.ensemble import Ensemble
@@ -62,6 +62,8 @@ def import_file(
         raise InputError(f"{target}: is not empty; choose a new folder")
     if stride is not None and stride < 1:
         raise InputError(f"stride must be at least 1 trajectory, got {stride}")
+    if not action.has_action:
+        raise InputError(no_action(action, "fields from elsewhere are judged by identities of exp(-S)"))
     found = read_foreign(Path(path), shape, dataset, n_chains, layout)
     action.check_normalisable(found.phi.shape[1:])
     ensemble = _ensemble(found, action, stride)

@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from einops import rearrange
 
+from lattice.actions.spins import Ising, Spins
 from lattice.arrays import Floats
 from lattice.errors import InputError
+from lattice.exact.spins import known as exactly_known
 from lattice.observables import holomorphic, scalar
 from lattice.observables.averages import Averages, Method, averages, entry_of, usual_method
 from lattice.observables.names import in_short_table
+from lattice.observables.networks import network_values
+from lattice.observables.spins import entries_with, spin_definitions, spin_primaries
 from lattice.statistics.gamma import Derived, EstimatorError
 from lattice.statistics.irregular import grid_of
 from lattice.statistics.notation import aligned, printed
@@ -56,6 +60,9 @@ def measure(
     n = 3..8; _ratio_z2, n = 4, 6, 8: the same number with the odd moments at their exact value 0, with far
     smaller errors in the broken phase, right only for a symmetric law, given only where S(-phi) = S(phi).
 
+    Spins: what lattice.observables.spins says, with "exact" where it is known. A law without an action has no
+    action_density, and "exact" what `lattice.observables.networks` knows.
+
     One variable, shape (1,) or complex: m2..m8 and kappa2..kappa8, and for other complex fields what
     lattice.observables.holomorphic says; of complex numbers "Re m2" and "Im m2", with "exact" where it is
     known. Noise that samples carry (about["noise2"]) is taken off. No two-point function, no modes.
@@ -73,7 +80,7 @@ def measure(
     of pairs at equal distance, which "method" says. Raises InputError for NaN fields or weights, fields of
     several real components, an empty ensemble, an unknown method, or a configuration stored twice.
     """
-    shape, curves = ensemble.phi.shape[1:], None
+    curves = None
     if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
         usual: Method = "gamma" if holomorphic.few_chains(ensemble) else "jackknife"
         sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or usual)
@@ -81,22 +88,35 @@ def measure(
         modes: dict[str, list[int]] = {}
     else:
         sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or usual_method(ensemble))
-        table = scalar.primaries(ensemble.phi, ensemble.action)
-        known = scalar.definitions(shape, ensemble.action.even)
-        observables = {
-            name: sample.entry(np.stack([table[c] for c in columns], axis=1), f, why)
-            for name, (columns, f, why) in known.items()
-        }
-        curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()} if two_point else None
-        how, modes = (
-            sample.how,
-            {name: list(members[0]) for name, members in scalar.mode_classes(shape).items()},
-        )
+        observables, modes = _real(ensemble, sample)
+        curves, how = None, sample.how
+        if two_point and (ensemble.action.field != "spin" or isinstance(ensemble.action, Ising)):
+            curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()}
     return {
         "ensemble": _ensemble_block(ensemble, sample, ignore_weights), "observables": observables,
         "two_point": curves, "modes": modes, "tau_unit": _tau_unit(ensemble, sample),
         "tau_convention": TAU_CONVENTION, "method": how,
     }  # fmt: skip
+
+
+def _real(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """The observables of real fields on a lattice or of spins, these with the exact values that are known;
+    and the classes of modes."""
+    shape, action = ensemble.phi.shape[1:], ensemble.action
+    if isinstance(action, Spins):
+        table, known = spin_primaries(ensemble.phi, action), spin_definitions(shape, action)
+    else:
+        table, known = scalar.primaries(ensemble.phi, action), scalar.definitions(shape, action.even)
+        known = {name: definition for name, definition in known.items() if set(definition[0]) <= table.keys()}
+    observables = {
+        name: sample.entry(np.stack([table[c] for c in columns], axis=1), f, why)
+        for name, (columns, f, why) in known.items()
+    }
+    if isinstance(action, Spins):
+        return entries_with(exactly_known(action, shape), observables), {}
+    if not action.has_action:
+        observables = entries_with(network_values(action, shape), observables)
+    return observables, {k: list(members[0]) for k, members in scalar.mode_classes(shape).items()}
 
 
 def _holomorphic(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, dict[str, Any]], str]:

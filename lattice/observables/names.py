@@ -25,7 +25,8 @@ def in_short_table(name: str) -> bool:
 
 # action_density: S is the same number in all conventions, they share its constant (no lambda V)
 _POWERS = {"abs_magnetization": 1, "magnetization": 1, "phi2": 2, "phi4": 4, "susceptibility": 2,
-           "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0}  # fmt: skip
+           "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0,
+           "energy": 0, "specific_heat": 0, "nearest": 2, "farthest": 2, "c1": 2}  # fmt: skip
 _CUMULANT = re.compile(r"kappa([1-8])(?:_m|_k1|_k2)?(_ratio(?:_z2)?)?")
 
 

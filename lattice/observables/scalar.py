@@ -45,8 +45,8 @@ _CHUNK_SITES = 1 << 18  # sites handled at a time: bounds the memory of FFTs and
 def primaries(phi: Floats, action: Action) -> dict[str, Floats]:
     """Per-configuration primaries of phi (n, *shape): name -> (n,) float64.
 
-    m = M, abs_m = |M|, m1..m8 = M^n, s = S/V, phi1..phi8 = volume averages of phi^n, g0 and g1 as above,
-    k1_1..k1_8 and k2_1..k2_8 = x_k^n averaged over `mode_classes` (only those the lattice has).
+    m = M, abs_m = |M|, m1..m8 = M^n, s = S/V where S is known, phi1..phi8 = volume averages of phi^n, g0 and
+    g1 as above, k1_1..k1_8 and k2_1..k2_8 = x_k^n averaged over `mode_classes` (only those the lattice has).
     Raises InputError for fields that are not finite (named by configuration) or not an (n, *shape) array.
 
     >>> from lattice.actions.phi4 import ScalarPhi4
@@ -77,7 +77,9 @@ def _primaries(phi: Floats, action: Action) -> dict[str, Floats]:
     shape, volume = phi.shape[1:], math.prod(phi.shape[1:])
     sites = rearrange(phi, "n ... -> n (...)")
     m = sites.mean(axis=1)
-    out = {"m": m, "abs_m": np.abs(m), "s": action.action(torch.from_numpy(phi)).numpy() / volume}
+    out = {"m": m, "abs_m": np.abs(m)}
+    if action.has_action:
+        out["s"] = action.action(torch.from_numpy(phi)).numpy() / volume
     laws = {"phi": sites, "m": rearrange(m, "n -> n 1")}
     laws |= {f"{name}_": sites @ _mode_basis(shape, name) for name in mode_classes(shape)}
     for law, x in laws.items():

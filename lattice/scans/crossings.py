@@ -17,10 +17,11 @@ import numpy as np
 from lattice.errors import InputError
 from lattice.scans import scaling
 from lattice.scans.scaling import INVERSE_NU, MIN_POINTS, OMEGA, Crossing, CurveFit
-from lattice.scans.table import CERTIFIED
+from lattice.scans.table import CERTIFIED, axis_of, fixed_of, in_words
 from lattice.statistics.notation import format_value
 
 Curves = dict[int, list[tuple[float, float, float]]]
+Group = tuple[int, str, tuple[tuple[str, Any], ...]]
 QUANTITIES = {"binder": "binder", "xi_over_L": "xi_2nd"}  # quantity -> the observable it is made of
 # At kappa_c of the 2D Ising class on the square torus (J. Salas, A. D. Sokal, J. Stat. Phys. 98 (2000) 551)
 ISING = {"binder": 0.61069, "xi_over_L": 0.905049}
@@ -45,28 +46,30 @@ def dimensionless(result: Mapping[str, Any], quantity: str = "binder") -> tuple[
     return entry["value"] / divisor, entry["error"] / divisor
 
 
-def scan_curves(
-    results: Sequence[Mapping[str, Any]], quantity: str = "binder"
-) -> dict[tuple[int, float], Curves]:
-    """{(dimension, lam): {L: [(kappa, value, error), ...] sorted by kappa}} of the certified points."""
-    groups: dict[tuple[int, float], Curves] = {}
+def scan_curves(results: Sequence[Mapping[str, Any]], quantity: str = "binder") -> dict[Group, Curves]:
+    """{(dimension, axis, other couplings): {L: [(kappa, value, error), ...] sorted by kappa}} of the
+    certified points; kappa stands for the coupling of the axis, of spins the temperature."""
+    groups: dict[Group, Curves] = {}
     for result in results:
         shape = result["request"]["shape"]
         pair = dimensionless(result, quantity) if result["status"] == CERTIFIED else None
         if pair is None or len(set(shape)) != 1 or not pair[1] > 0:
             continue
         action = result["request"]["action"]
-        curves = groups.setdefault((len(shape), action["lam"]), {})
-        curves.setdefault(shape[0], []).append((action["kappa"], *pair))
+        axis, kind = axis_of(action), str(action.get("kind", "phi4"))
+        key = (len(shape), axis, tuple({"kind": kind, **fixed_of(action)}.items()))
+        curves = groups.setdefault(key, {})
+        curves.setdefault(shape[0], []).append((action[axis], *pair))
     return {key: {n: sorted(curve) for n, curve in sorted(group.items())} for key, group in groups.items()}
 
 
 def binder_crossings(results: Sequence[Mapping[str, Any]], quantity: str = "binder") -> list[dict[str, Any]]:
-    """Crossings of all pairs of sizes with at least 3 certified kappas each, one block per dimension and lam.
+    """Crossings of all pairs of sizes with at least 3 certified kappas each, one block per dimension, axis
+    and other couplings. "kappa" below is the coupling of the axis, of spins the temperature.
 
-    {"quantity", "dim", "lam", "fits": [{"L", "order", "chi2", "dof", "p_value", "n_dropped", "kappas",
-    "centre", "scale", "coefficients", "covariance"}], "pairs": [{"L": [L1, L2], "kappa", "kappa_error",
-    "value", "value_error", "correlation"} or {"L", "reason"}],
+    {"quantity", "dim", "axis", "fixed" and, of phi^4, "lam", "fits": [{"L", "order", "chi2", "dof",
+    "p_value", "n_dropped", "kappas", "centre", "scale", "coefficients", "covariance"}], "pairs": [{"L": [L1,
+    L2], "kappa", "kappa_error", "value", "value_error", "correlation"} or {"L", "reason"}],
     "limit": {"kappa": fit, "value": fit} or None: crossings of (L, 2L) for L to infinity, which take nothing
     as known but the range of exponents; the limit of "value" is a result, to be held against ISING,
     "universal": {"level", "sizes", "kappa": fit} or None: where the curves take the value ISING, which is
@@ -74,14 +77,18 @@ def binder_crossings(results: Sequence[Mapping[str, Any]], quantity: str = "bind
     "problems": {"fits" | "limit" | "universal": reason}: what could not be computed, empty as a rule}
     """
     blocks = []
-    for (dim, lam), group in scan_curves(results, quantity).items():
+    for (dim, axis, couplings), group in scan_curves(results, quantity).items():
         curves = {n: curve for n, curve in group.items() if len({kappa for kappa, *_ in curve}) >= MIN_POINTS}
+        fixed = {name: value for name, value in couplings if name != "kind"}
+        ising = dim == 2 and dict(couplings)["kind"] != "potts" and not fixed.get("h")
         if len(curves) >= 2:
-            blocks.append({"quantity": quantity, "dim": dim, "lam": lam, **_block(curves, quantity, dim)})
+            about = {"quantity": quantity, "dim": dim, "axis": axis, "fixed": fixed}
+            about |= {"lam": fixed["lam"]} if "lam" in fixed else {}
+            blocks.append({**about, **_block(curves, quantity, ising)})
     return blocks
 
 
-def _block(curves: Curves, quantity: str, dim: int) -> dict[str, Any]:
+def _block(curves: Curves, quantity: str, ising: bool) -> dict[str, Any]:
     """Each part on its own: one that cannot be computed leaves its reason and the others."""
     block: dict[str, Any] = {"fits": [], "pairs": [], "limit": None, "universal": None, "problems": {}}
     try:
@@ -97,7 +104,7 @@ def _block(curves: Curves, quantity: str, dim: int) -> dict[str, Any]:
         "universal": lambda: _universal(quantity, fits)}  # fmt: skip
     for part, compute in parts.items():
         try:
-            block[part] = compute() if dim == 2 else None
+            block[part] = compute() if ising else None
         except _FAILURES as error:
             block["problems"][part] = _reason(error)
     return block
@@ -224,14 +231,16 @@ def _effective(sizes: Sequence[int], values: Sequence[float], covariance: Any) -
 def format_crossings(block: Mapping[str, Any]) -> str:
     """One block of `binder_crossings` as text: the fits, the crossings, and the extrapolation."""
     symbol = {"binder": "U", "xi_over_L": "(xi/L)"}[block["quantity"]]
-    lines = [f"crossings of {symbol}(kappa), lam = {block['lam']:g}, polynomial fits:"]
+    x = {"kappa": "kappa", "temperature": "T"}[block.get("axis", "kappa")]
+    fixed = block.get("fixed", {"lam": block.get("lam")})
+    lines = [f"crossings of {symbol}({x}), {in_words(fixed)}, polynomial fits:"]
     for fit in block["fits"]:
         lost = f", {fit['n_dropped']} outermost points left out" if fit["n_dropped"] else ""
         lines.append(f"  L = {fit['L']:<4} order {fit['order']}, chi2/dof = {fit['chi2']:.1f}/{fit['dof']} "
                      f"(p = {fit['p_value']:.2g}){lost}")  # fmt: skip
     for pair in block["pairs"]:
         text = pair.get("reason") or (
-            f"kappa_x = {format_value(pair['kappa'], pair['kappa_error'])}, {symbol}_x = "
+            f"{x}_x = {format_value(pair['kappa'], pair['kappa_error'])}, {symbol}_x = "
             f"{format_value(pair['value'], pair['value_error'])}, correlation {pair['correlation']:+.2f}"
         )
         lines.append(f"  {'{} x {}'.format(*pair['L']):<9} {text}")
@@ -239,18 +248,19 @@ def format_crossings(block: Mapping[str, Any]) -> str:
     limit, universal = block["limit"], block["universal"]
     if limit is not None:
         lines.append("  from the crossings of L with 2L, for L to infinity:")
-        lines += _limit_lines("kappa_c", limit["kappa"])
+        lines += _limit_lines(f"{x}_c", limit["kappa"])
         lines += _limit_lines(f"{symbol}*", limit["value"])
         if block["quantity"] in ISING:
             lines.append(f"    (the 2D Ising class has {symbol}* = {ISING[block['quantity']]:.5f})")
     elif not block["problems"]:
-        lines.append(f"  no extrapolation of the crossings: it takes {MIN_SIZES} pairs (L, 2L) and d = 2")
+        why = f"it takes {MIN_SIZES} pairs (L, 2L) and the 2D Ising class"
+        lines.append(f"  no extrapolation of the crossings: {why}")
     if universal is not None:
         sizes = ", ".join(f"{format_value(s['kappa'], s['kappa_error'])} (L = {s['L']})"
                           for s in universal["sizes"])  # fmt: skip
         lines.append(f"  with {symbol}* = {universal['level']:.5f} of the 2D Ising class as input, "
-                     f"{symbol} = {symbol}* at kappa = {sizes}:")  # fmt: skip
-        lines += _limit_lines("kappa_c", universal["kappa"])
+                     f"{symbol} = {symbol}* at {x} = {sizes}:")  # fmt: skip
+        lines += _limit_lines(f"{x}_c", universal["kappa"])
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from lattice.progress import Clock, Labelled, Progress, Silent
 from lattice.provenance import code_version
 from lattice.requests import refuse_changes, stored_request
 from lattice.scans.crossings import QUANTITIES, binder_crossings
-from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, result_line
+from lattice.scans.table import CERTIFIED, FAILED, UNCERTIFIED, extents, fixed_of, result_line
 from lattice.seeds import check_seed
 from lattice.simulation.monte_carlo import generate
 from lattice.simulation.parameters import MonteCarlo
@@ -75,6 +75,16 @@ def point_name(shape: Sequence[int], kappa: float, lam: float) -> str:
     ('L32_kappa0.27_lam0.022', 'L64x8_kappa0.27_lam0.022')
     """
     return f"L{extents(shape)}_kappa{kappa:.12g}_lam{lam:.12g}"
+
+
+def spin_point_name(shape: Sequence[int], action: Mapping[str, Any]) -> str:
+    """The usual name of a point of spins.
+
+    >>> spin_point_name((8, 8), {"kind": "ising", "temperature": 2.27, "h": 0.0})
+    'L8_T2.27'
+    """
+    rest = "".join(f"_{name}{value:.12g}" for name, value in fixed_of(action).items() if value)
+    return f"L{extents(shape)}_T{action['temperature']:.12g}{rest}"
 
 
 def point_seed(seed: int, name: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lattice.statistics.notation import aligned, printed
@@ -10,6 +10,39 @@ from lattice.statistics.notation import aligned, printed
 CERTIFIED, UNCERTIFIED, FAILED = "certified", "not certified", "failed"  # the status of a result
 _COLUMNS = {"<|M|>": "abs_magnetization", "chi": "susceptibility", "U_L": "binder", "xi_2nd": "xi_2nd",
             "s": "action_density"}  # fmt: skip
+_OF_SPINS = {"e": "energy", "C": "specific_heat"}
+
+
+AXES = {"phi4": "kappa", "free": "kappa", "ising": "temperature", "potts": "temperature"}
+_SYMBOLS = {"kappa": "kappa", "temperature": "T"}
+
+
+def axis_of(action: Mapping[str, Any]) -> str:
+    """The coupling that scans of this kind of action go along: "kappa", of spins "temperature".
+
+    >>> axis_of({"kind": "ising", "temperature": 2.0, "h": 0.0})
+    'temperature'
+    """
+    return AXES.get(str(action.get("kind", "phi4")), "kappa")
+
+
+def fixed_of(action: Mapping[str, Any]) -> dict[str, Any]:
+    """The other couplings, which curves of one scan have in common.
+
+    >>> fixed_of({"kind": "phi4", "kappa": 0.27, "lam": 0.022, "convention": "kappa-lambda"})
+    {'lam': 0.022}
+    """
+    left = {"kind", "convention", axis_of(action)}
+    return {name: value for name, value in action.items() if name not in left and value is not None}
+
+
+def in_words(fixed: Mapping[str, Any]) -> str:
+    """Couplings as text.
+
+    >>> in_words({"q": 3, "h": 0.0})
+    'q = 3, h = 0'
+    """
+    return ", ".join(f"{name} = {value:g}" for name, value in fixed.items())
 
 
 def extents(shape: Sequence[int]) -> str:
@@ -32,18 +65,22 @@ def tau_trajectories(result: dict[str, Any], name: str = "susceptibility_full") 
 
 def format_scan(results: Sequence[dict[str, Any]]) -> str:
     """The table of a scan, a row per point: value(error), tau_int(M^2) in trajectories, the certificate."""
-    rows = [["L", "kappa", "lam", *_COLUMNS, "tau_int(M^2)", "certificate"]]
-    for result in results:
-        action, entries = result["request"]["action"], result.get("observables", {})
-        tau = tau_trajectories(result)
+    actions = [result["request"]["action"] for result in results]
+    axes = list(dict.fromkeys(map(axis_of, actions)))
+    fixed = list(dict.fromkeys(name for action in actions for name in fixed_of(action)))
+    columns = _COLUMNS | (_OF_SPINS if "temperature" in axes else {})
+    rows = [["L", *(_SYMBOLS[axis] for axis in axes), *fixed, *columns, "tau_int(M^2)", "certificate"]]
+    for action, result in zip(actions, results, strict=True):
+        entries, tau = result.get("observables", {}), tau_trajectories(result)
         rows.append([
-            extents(result["request"]["shape"]), f"{action['kappa']:.8g}", f"{action['lam']:.8g}",
-            *(_cell(entries.get(name)) for name in _COLUMNS.values()),
+            extents(result["request"]["shape"]),
+            *("-" if action.get(name) is None else f"{action[name]:.8g}" for name in (*axes, *fixed)),
+            *(_cell(entries.get(name)) for name in columns.values()),
             printed(*(tau or (None,))), _verdict(result),
         ])  # fmt: skip
-    note = ("kappa-lambda convention; chi = V(<M^2> - <|M|>^2) of the field phi; xi_2nd in lattice units; "
+    note = ("chi = V(<M^2> - <|M|>^2) of the field phi; xi_2nd in lattice units; "
             "s = <S>/V; tau_int = 1/2 + sum rho, in trajectories")  # fmt: skip
-    return "\n".join([*aligned(rows), note])
+    return "\n".join([*aligned(rows), "kappa-lambda convention; " * ("kappa" in axes) + note])
 
 
 def _cell(entry: dict[str, Any] | None) -> str:

@@ -58,8 +58,10 @@ class MonteCarlo(Chains):
         500, ge=10, le=2**31, description="trajectories of every chain before the first saved one"
     )
     stride: int = Field(1, ge=1, le=2**20, description="trajectories between saved configurations of a chain")
-    update: Literal["hmc", "local", "gibbs"] = Field(
-        "hmc", description="what moves the amplitudes; gibbs: of a machine with hidden nodes"
+    update: Literal["hmc", "local", "gibbs", "heat-bath"] = Field(
+        "hmc",
+        description="what moves the amplitudes; gibbs: of a machine with hidden nodes; spins: heat-bath or "
+        "local, which is Metropolis",
     )
     trajectory_length: float | None = Field(
         None, gt=0, le=100,
@@ -162,3 +164,14 @@ class ExactDraws(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_configs: int = Field(default=2**22, ge=1000, le=10**8)
+
+
+class RandomNetworks(Chains):
+    """Independent fields of random networks. The groups they are dealt to, field i to group i mod n_chains,
+    are kept as chains: blocks of errors, and what is held out of a training.
+
+    >>> RandomNetworks(n_configs=1000).n_saved
+    1024
+    """
+
+    n_chains: int = Field(64, ge=8, le=2**20, multiple_of=2, description="groups of independent fields")

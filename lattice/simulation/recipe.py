@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from lattice.actions.protocol import Action, as_phi4, check_one_variable, check_shape
+from lattice.actions.protocol import Action, Law, as_phi4, check_one_variable, check_shape, no_action
+from lattice.actions.spins import Spins, spins_of
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.ensembles.manifest import read_manifest, refuse_foreign
@@ -141,25 +142,46 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
     """`InputError` unless the updates know this action and exp(-S) is a law on this lattice."""
     check_shape(recipe.shape)
     action, p = recipe.action, recipe.params
+    if isinstance(action, Law) and not action.has_action:
+        raise InputError(
+            no_action(action, "no Markov chain of exp(-S); lattice.RandomNetworks draws its fields")
+        )
     if not isinstance(action, Action):
         raise InputError(f"an action is a lattice.Action, got {type(action).__name__}")
     if action.one_variable:
         check_one_variable(recipe.shape, f"{type(action).__name__} is a model")
+    if isinstance(action, Spins):
+        _check_spins(p)
+    elif p.update == "heat-bath":
+        spins_of(action, "ensemble.update: heat-bath is for")
     for asked, key, instead in (
         (p.update == "local", "update", "hmc"),
         (p.n_overrelax > 0, "n_overrelax", "0"),
         (p.clusters > 0, "cluster", "none"),
         (p.acceleration != "none", "acceleration", "none"),
     ):
-        if asked:
+        if asked and not isinstance(action, Spins):
             as_phi4(action, f"ensemble.{key}: {getattr(p, key)} knows", f"use ensemble.{key}: {instead}")
     if p.update == "gibbs":
         as_machine(action)
     action.check_normalisable(recipe.shape)
     fields = 8.0 * p.n_saved * math.prod(recipe.fields)
     require_memory(fields, f"an ensemble of {p.n_saved} fields", "take a smaller ensemble.n_configs")
-    if action.phi4 is None:
+    if action.phi4 is None and not isinstance(action, Spins):
         _try_out(action, start_fields(action, recipe.shape, 2, recipe.seed))
+
+
+def _check_spins(p: MonteCarlo) -> None:
+    """`InputError` for what spins have not."""
+    for asked, key, instead in (
+        (p.update in ("hmc", "gibbs"), "update", "heat-bath (or local)"),
+        (p.n_overrelax > 0, "n_overrelax", "0"),
+        (p.acceleration != "none", "acceleration", "none"),
+    ):
+        if asked:
+            raise InputError(
+                f"ensemble.{key}: {getattr(p, key)} is not for spins; use ensemble.{key}: {instead}"
+            )
 
 
 def _try_out(action: Action, fields: Floats) -> None:

@@ -8,23 +8,24 @@ from typing import Any
 from lattice.ensembles.ensemble import Ensemble
 from lattice.processes import Team
 from lattice.progress import Progress
-from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo
+from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo, RandomNetworks
 
 
 def simulate(
-    action: Any, shape: tuple[int, ...], parameters: MonteCarlo | ComplexLangevin | ExactDraws, *, seed: int,
-    out: str | Path, progress: Progress | None = None, team: Team | None = None,
+    action: Any, shape: tuple[int, ...],
+    parameters: MonteCarlo | ComplexLangevin | ExactDraws | RandomNetworks, *, seed: int, out: str | Path,
+    progress: Progress | None = None, team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
     """The ensemble of `action` on a periodic lattice of `shape` in the folder `out`; () is one variable.
 
     `MonteCarlo`: HMC and its kin for a real action; `ComplexLangevin`: z = x + iy of a holomorphic one, with
-    its verdict; `ExactDraws`: independent draws of a real one-variable law. The same call again resumes, or
-    reads what is there; with more `n_configs` it goes on from there, to the ensemble of a single call. The
-    certificate, of the whole, is in ensemble.attrs["certificate"]; a bad one is not an error here.
-    `team`: processes that share a Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made
-    with other settings (each is named), a longer one, or files that are not of an ensemble, when it cannot be
-    written or the disk is full, when the updates do not know the action, and when it has no normalisable
-    distribution.
+    its verdict; `ExactDraws`: independent draws of a real one-variable law; `RandomNetworks`: of a law
+    without an action, held against its exact cumulants. The same call again resumes, or reads what is there;
+    with more `n_configs` it goes on from there, to the ensemble of a single call. The certificate, of the
+    whole, is in ensemble.attrs["certificate"]; a bad one is not an error here. `team`: processes that share a
+    Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made with other settings (each is
+    named), a longer one, or files that are not of an ensemble, when it cannot be written or the disk is full,
+    when the updates do not know the action, and when it has no normalisable distribution.
 
     >>> import tempfile
     >>> from lattice.actions.one_variable import TwoPeak
@@ -40,6 +41,10 @@ def simulate(
         from lattice.simulation.complex_langevin import generate_complex
 
         return generate_complex(action, shape, parameters, seed, Path(out), progress=progress)
+    if isinstance(parameters, RandomNetworks):
+        from lattice.simulation.random_networks import generate_networks
+
+        return generate_networks(action, shape, parameters, seed, Path(out), progress=progress)
     from lattice.simulation.exact_draws import generate_draws
 
     return generate_draws(action, shape, parameters, seed, Path(out))

@@ -12,8 +12,9 @@ import math
 import numpy as np
 
 from lattice.actions.protocol import Action
+from lattice.actions.spins import Spins
 from lattice.arrays import Floats
-from lattice.rng import normals
+from lattice.rng import normals, uniforms
 
 START = "ensemble/start"
 
@@ -38,11 +39,14 @@ def has_walls(action: Action, shape: tuple[int, ...], n_chains: int) -> bool:
 def start_fields(action: Action, shape: tuple[int, ...], n_chains: int, seed: int) -> Floats:
     """Start configurations (n_chains, *components, *shape) in the order of `start_names`.
 
-    hot: independent normal numbers of width 1; cold: the classical field everywhere, 1 where there is none;
-    wall: the same with the other sign on one half of the longest axis.
+    hot: independent normal numbers of width 1, or spins of any state; cold: the classical field everywhere,
+    1 where there is none; wall: the same with the other sign on one half of the longest axis.
     """
     whole = (*action.components, *shape)
-    phi = normals(seed, START, np.arange(n_chains), 0, math.prod(whole)).reshape(n_chains, *whole)
+    numbers = uniforms if isinstance(action, Spins) else normals
+    phi = numbers(seed, START, np.arange(n_chains), 0, math.prod(whole)).reshape(n_chains, *whole)
+    if isinstance(action, Spins):
+        phi = action.values((phi * action.n_states).astype(np.int8))
     phi[1::2] = action.classical_field(len(shape)) or 1.0
     if has_walls(action, shape, n_chains):
         longest = int(np.argmax(shape))

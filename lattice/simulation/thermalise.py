@@ -12,7 +12,6 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from einops import rearrange
 
 from lattice.actions.protocol import Action, as_phi4
 from lattice.arrays import Floats
@@ -65,7 +64,7 @@ def thermalise(
     for t in range(params.n_therm):
         settings = Settings(tuner.length, tuner.n_steps, inverse_mass)
         phi, dH, accepted = one_trajectory(recipe, settings, phi, chains, t)
-        m = rearrange(phi, "chain ... -> chain (...)").mean(axis=1)
+        m = action.order(torch.from_numpy(phi)).numpy()
         s = action.action(torch.from_numpy(phi)).numpy() / math.prod(shape)
         rows = team.gather(np.stack([m, np.abs(m), s, dH, accepted], axis=1), n)
         for name, row in zip(HISTORY, rows.T, strict=True):

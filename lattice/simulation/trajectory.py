@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
@@ -20,6 +21,12 @@ from lattice.updates.cluster import swendsen_wang_update, wolff_update
 from lattice.updates.gibbs import gibbs_sweep
 from lattice.updates.hmc import hmc_trajectory
 from lattice.updates.local import metropolis_sweep, overrelaxation_sweep
+from lattice.updates.spins import (
+    heat_bath_sweep,
+    spin_metropolis_sweep,
+    spin_swendsen_wang_update,
+    spin_wolff_update,
+)
 
 
 @dataclass(frozen=True)
@@ -38,10 +45,12 @@ def one_trajectory(
 
     The length is jittered, one draw for all chains, so that no mode of a nearly free field comes back to
     where it was (Mackenzie, Phys. Lett. B226 (1989) 369). A local update has dH = 0 and its acceptance as
-    `accepted`, Gibbs 0 and 1.
+    `accepted`, of spins the fraction that changed; Gibbs 0 and 1.
     """
     action, params, seed = recipe.action, recipe.params, recipe.seed
     keys: dict[str, Any] = {"seed": seed, "chains": chains, "trajectory": trajectory}
+    if action.field == "spin":
+        return _of_spins(recipe, phi, keys)
     if params.update == "hmc":
         u = float(uniforms(seed, "hmc/length", np.zeros(1, dtype=np.int64), trajectory, 1)[0, 0])
         length = settings.length * (1.0 + params.length_jitter * (2.0 * u - 1.0))
@@ -65,6 +74,25 @@ def one_trajectory(
             phi, _ = wolff_update(action, phi, **keys, n_clusters=params.clusters)
         else:
             phi, _ = swendsen_wang_update(action, phi, **keys)
-        flip = uniforms(seed, "ensemble/flip", chains, trajectory, 1)[:, 0] < 0.5
-        phi = np.where(flip.reshape(-1, *[1] * (phi.ndim - 1)), -phi, phi)
+        phi = _signed(action, phi, keys)
     return phi, dH, accepted
+
+
+def _signed(action: Action, phi: Floats, keys: dict[str, Any]) -> Floats:
+    """phi or -phi, where the action is even."""
+    if not action.even:
+        return phi
+    flip = uniforms(keys["seed"], "ensemble/flip", keys["chains"], keys["trajectory"], 1)[:, 0] < 0.5
+    return np.where(flip.reshape(-1, *[1] * (phi.ndim - 1)), -phi, phi)
+
+
+def _of_spins(recipe: Recipe[MonteCarlo], phi: Floats, keys: dict[str, Any]) -> tuple[Floats, Floats, Floats]:
+    """A trajectory of spins; without a field, clusters of two states end with a random sign as above."""
+    action, params = recipe.action, recipe.params
+    sweep = heat_bath_sweep if params.update == "heat-bath" else spin_metropolis_sweep
+    phi, info = sweep(action, phi, **keys)
+    if params.clusters and params.cluster == "wolff":
+        phi, _ = spin_wolff_update(action, phi, **keys, n_clusters=params.clusters)
+    elif params.clusters:
+        phi, _ = spin_swendsen_wang_update(action, phi, **keys)
+    return _signed(action, phi, keys) if params.clusters else phi, np.zeros(len(phi)), info.moved

@@ -12,7 +12,7 @@ BUFFER = 256  # numbers made at a time
 
 
 @compiled
-def _refill(buffer: Any, seed: Any, stream: Any, chain: Any, trajectory: Any, first: Any) -> None:
+def refill(buffer: Any, seed: Any, stream: Any, chain: Any, trajectory: Any, first: Any) -> None:
     """buffer = -ln(1 - u) of the uniforms of the counters first, first + 1, ... (two each)."""
     for i in range(buffer.size // 2):
         n0, n1 = random_bits(seed, stream, chain, trajectory, first + np.uint64(i))
@@ -35,7 +35,7 @@ def wolff_chain(
     """
     n_sites, n_neighbours = phi.size, nb.shape[1]
     first, used = np.uint64(0), 0
-    _refill(buffer, seed, stream, chain, trajectory, first)
+    refill(buffer, seed, stream, chain, trajectory, first)
     for k in range(sizes.size):
         size, top = 0, 1
         root = np.uint64(min(np.int64(-np.expm1(-buffer[used]) * n_sites), n_sites - 1))
@@ -44,7 +44,7 @@ def wolff_chain(
         while top > 0:
             if used + n_neighbours >= buffer.size:
                 first, used = first + np.uint64(used >> 1), used & 1
-                _refill(buffer, seed, stream, chain, trajectory, first)
+                refill(buffer, seed, stream, chain, trajectory, first)
             top -= 1
             x = stack[top]
             cluster[size] = x
@@ -91,12 +91,22 @@ def fill_exponentials(row: Any, seed: Any, stream: Any, index: Any, step: Any) -
 
 
 @compiled
-def _root(label: Any, x: Any) -> Any:
+def root_of(label: Any, x: Any) -> Any:
     """The root of x; every second site on the way is hung one generation higher (path halving)."""
     while label[x] != x:
         label[x] = label[label[x]]
         x = label[x]
     return x
+
+
+@compiled
+def unite(label: Any, x: Any, y: Any) -> None:
+    """The clusters of two sites become one, hung below its lowest site."""
+    a, b = root_of(label, x), root_of(label, y)
+    if a < b:
+        label[b] = a
+    else:
+        label[a] = b
 
 
 @compiled
@@ -113,11 +123,7 @@ def label_clusters(label: Any, phi: Any, nb: Any, kappa: Any, exponential: Any) 
         for mu in range(dim):
             y = nb[x, 2 * mu]
             if exponential[x * dim + mu] < 4.0 * kappa * phi[x] * phi[y]:
-                a, b = _root(label, np.uint64(x)), _root(label, y)
-                if a < b:
-                    label[b] = a
-                else:
-                    label[a] = b
+                unite(label, np.uint64(x), y)
     for x in range(label.size):
         label[x] = label[label[x]]  # no site hangs below a later one, so the parent is final already
 

@@ -19,7 +19,8 @@ from diffsq.exactness.discretisation import discretisation
 from diffsq.exactness.weights import ln_z
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
-from diffsq.run_folder.finished import Workbench, first_set, open_run
+from diffsq.run_folder.fields import first_set
+from diffsq.run_folder.finished import Workbench, open_run
 from diffsq.sampling import lattice_flow
 from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_sets import sample

@@ -129,7 +129,7 @@ def test_trainings_that_make_no_sense(base: dict[str, Any], training: dict[str, 
      ({"models": ["rbm", "rbm"]}, "models must be distinct"),
      ({"models": ["rbm", "score"]}, "models.1: must be"),
      ({"sde": {"kind": "ve"}}, "sde"), ({"checks": {"machines": {}}}, "no such check; did you mean machine?"),
-     ({"ensemble": {"update": "heat"}}, "ensemble.update: must be 'hmc', 'local' or 'gibbs'")],
+     ({"ensemble": {"update": "heat"}}, "ensemble.update: must be 'hmc', 'local', 'gibbs' or 'heat-bath'")],
 )  # fmt: skip
 def test_what_is_no_machine_of_an_action(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from diffsq.config.action_section import declared_action
 from diffsq.config.scan_file import load_scan, points_file, scan_points, scan_ranges
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
+from lattice.scans.table import axis_of, extents
 
 CONFIGS = ROOT / "configs"
 POINTS: dict[str, Any] = {
@@ -127,7 +129,7 @@ def test_ranges() -> None:
     [
         ("kappa", "kappa=0.26,0.27"),
         ("kappa=", "kappa=0.26,0.27"),
-        ("kapa=0.2", "only kappa, lam, L can be scanned"),
+        ("kapa=0.2", "only kappa, lam, L, temperature, h can be scanned"),
         ("kappa=a", "cannot read 'a'"),
         ("kappa=0.2,", "cannot read ''"),
         ("kappa=nan", "cannot read"),
@@ -170,8 +172,9 @@ def test_points_files_of_the_project(path: Path) -> None:
     assert len({point.name for point in scan.points}) == len(scan.points)
     for point in scan.points:  # the name says what the point is
         if point.name.startswith("L"):
-            extents, kappa = point.name[1:].split("_kappa")
-            assert (float(kappa), extents) == (point.action.kappa, extents)
+            named, coupling = re.split("_kappa|_T", point.name[1:])
+            own = point.action.as_dict()
+            assert (float(coupling), named) == (own[axis_of(own)], extents(point.shape))
 
 
 def test_flow_points_are_where_the_literature_puts_them() -> None:

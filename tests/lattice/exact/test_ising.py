@@ -164,3 +164,53 @@ def test_a_torus_in_a_field() -> None:
         assert near[1] > max(near[0], near[2])
     with pytest.raises(InputError, match="rows of 2 to 14"):
         ising.torus_in_field((15, 15), 2.0, 0.1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (2, 5)])
+@pytest.mark.parametrize("t", [0.4, 2.3, 5.0])
+def test_correlations_by_all_states(shape: tuple[int, int], t: float) -> None:
+    """Along the second axis; distances r and L - r alike, 0 gives 1, and the nearest are the energy."""
+    v = math.prod(shape)
+    s = (1.0 - 2.0 * ((np.arange(2**v)[:, None] >> np.arange(v)) & 1)).reshape(-1, *shape)
+    bonds = ((s * np.roll(s, 1, 1)) + (s * np.roll(s, 1, 2))).sum((1, 2))
+    w = np.exp((bonds - bonds.max()) / t)
+    for r in range(shape[1] + 1):
+        known = float((w * s[:, 0, 0] * s[:, 0, r % shape[1]]).sum() / w.sum())
+        assert ising.correlation(shape, t, r) == pytest.approx(known, abs=1e-12)
+        assert ising.correlation(shape, t, -r) == pytest.approx(known, abs=1e-12)
+    near = [ising.correlation(two, t, 1) for two in (shape, shape[::-1])]
+    assert -sum(near) == pytest.approx(torus(shape, t).e, abs=1e-12)
+    with pytest.raises(InputError, match="rows of 2 to 12 sites, got 13"):
+        ising.correlation((4, 13), t, 1)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (4, 4), (2, 3), (5, 2)])
+@pytest.mark.parametrize(("t", "field"), [(0.5, 0.2), (2.3, 0.0), (2.3, 0.4), (3.1, -1.2), (9.0, 3.0)])
+def test_energy_of_bonds_and_magnetisation_in_a_field(shape: tuple[int, int], t: float, field: float) -> None:
+    """u without the field's part and m, by all states, odd in H; u - H m is e; another H has other ones."""
+    v = math.prod(shape)
+    s = (1.0 - 2.0 * ((np.arange(2**v)[:, None] >> np.arange(v)) & 1)).reshape(-1, *shape)
+    bonds = ((s * np.roll(s, 1, 1)) + (s * np.roll(s, 1, 2))).sum((1, 2))
+    total = s.sum((1, 2))
+    log_w = (bonds + field * total) / t
+    w = np.exp(log_w - log_w.max())
+    w /= w.sum()
+    u, m = ising.moments_in_field(shape, t, field)
+    assert u == pytest.approx(-float(w @ bonds) / v, abs=1e-11)
+    assert m == pytest.approx(float(w @ total) / v, abs=1e-11)
+    assert ising.moments_in_field(shape[::-1], t, field) == pytest.approx((u, m), abs=1e-11)
+    assert ising.moments_in_field(shape, t, -field) == pytest.approx((u, -m), abs=1e-11)
+    assert u - field * m == pytest.approx(ising.torus_in_field(shape, t, field).e, abs=1e-10)
+    assert abs(ising.moments_in_field(shape, t, field + 0.1)[1] - m) > 1e-6
+
+
+def test_moments_in_a_field_at_the_edges() -> None:
+    """Free spins at large T and H; without a field Kaufman's e and no m; rows that are too long, no T."""
+    u, m = ising.moments_in_field((6, 6), 1e6, 5e5)
+    assert m == pytest.approx(math.tanh(0.5), abs=1e-5)
+    assert u == pytest.approx(-2 * math.tanh(0.5) ** 2, abs=1e-5)
+    assert ising.moments_in_field((8, 8), 2.25, 0.0) == pytest.approx((torus((8, 8), 2.25).e, 0), abs=1e-10)
+    with pytest.raises(InputError, match="rows of 2 to 14"):
+        ising.moments_in_field((15, 16), 2.0, 0.1)
+    with pytest.raises(InputError, match="temperature must be positive"):
+        ising.moments_in_field((4, 4), 0.0, 0.1)

@@ -1,0 +1,102 @@
+"""Potts thermometers against sums over all states, and of two states against the exact ones of Ising."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from diffsq.analysis.potts_thermometers import PottsValues, potts_values
+from diffsq.analysis.thermometers import NAMES, Curve, exact_values
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.exact.ising import potts_torus
+
+WARM = [0.7, 1.0, 1.4]
+
+
+def enumerated(q: int, shape: tuple[int, int], t: float) -> Floats:
+    """e, |m|, m^2 and c1 of all states."""
+    s = np.array(list(itertools.product(range(q), repeat=shape[0] * shape[1]))).reshape(-1, *shape)
+    alike = [(s == np.roll(s, 1, axis)).mean((1, 2)) for axis in (1, 2)]
+    far = np.mean([(s == np.roll(s, shape[axis - 1] // 2, axis)).mean((1, 2)) for axis in (1, 2)], axis=0)
+    largest = np.max([(s == a).mean((1, 2)) for a in range(q)], axis=0)
+    e, m = -np.sum(alike, axis=0), (q * largest - 1) / (q - 1)
+    w = np.exp(-(e - e.min()) * s[0].size / t)
+    c1 = q / (q - 1) * (np.mean(alike, axis=0) - far)  # both correlations are (q <delta> - 1)/(q - 1)
+    return np.array([w @ x / w.sum() for x in (e, m, m**2, c1)])
+
+
+@pytest.fixture(scope="module")
+def three() -> PottsValues:
+    return potts_values(3, (2, 4), [0.0, *WARM], 4)
+
+
+def test_values_by_all_states(three: PottsValues) -> None:
+    """e to rounding, the rest within 4.5 sigma; those of the next temperature are 10 off."""
+    known = np.array([enumerated(3, (2, 4), t) for t in WARM])
+    np.testing.assert_allclose(three.values[1:, 0], known[:, 0], atol=1e-11)
+    assert (three.errors[1:, 0] == 0).all()
+    off = (three.values[1:, 1:] - known[:, 1:]) / three.errors[1:, 1:]
+    assert np.abs(off).max() < 4.5
+    assert (three.errors[1:, 1:] < 0.01).all()
+    shifted = (three.values[2:, 1:3] - known[:-1, 1:3]) / three.errors[2:, 1:3]
+    assert np.abs(shifted).min() > 10
+    assert known[1, 3] / three.errors[2, 3] > 10, "c1 is measured, not taken for 0"
+
+
+def test_the_ground_state(three: PottsValues) -> None:
+    np.testing.assert_array_equal(three.values[0], [-2, 1, 1, 0])
+    np.testing.assert_array_equal(three.errors[0], 0)
+    assert three.at(0.0) == {"e": -2, "abs_m": 1, "m2": 1, "c1": 0}
+
+
+def test_two_states_are_ising_at_half_the_temperature() -> None:
+    """e = e_Ising/2 - 1, the order and c1 the same, exactly known."""
+    temperatures = [0.8, 1.2, 2.0]
+    found = potts_values(2, (4, 4), temperatures, 5)
+    known = np.array([[exact_values(2 * t, (4, 4))[name] for name in NAMES] for t in temperatures])
+    np.testing.assert_allclose(found.values[:, 0], known[:, 0] / 2 - 1, atol=1e-11)
+    assert np.abs((found.values - known) / np.where(found.errors > 0, found.errors, np.inf)).max() < 4.5
+
+
+def test_curves_are_inverted(three: PottsValues) -> None:
+    """Its own values read as their temperatures, with the error of the curve; between and beyond."""
+    for name in ("e", "abs_m"):
+        curve = three.curve(name)
+        for i, t in enumerate(three.t[:-1]):
+            value, error = three.values[i, NAMES.index(name)], three.errors[i, NAMES.index(name)]
+            reading = curve.read(float(value))
+            assert reading.t == pytest.approx(t, abs=1e-9)
+            assert (reading.error > 0) is bool(error > 0)
+    between = three.curve("e").read(potts_torus((2, 4), 3, 1.2).e)
+    assert between.t == pytest.approx(1.2, abs=0.03)
+    assert three.curve("e").read(-0.5).t == np.inf
+    assert three.at(1.0)["abs_m"] == three.values[2, 1]
+
+
+def test_numbers_depend_on_seed_and_place_alone(three: PottsValues) -> None:
+    again = potts_values(3, (2, 4), [0.0, 0.7], 4)
+    np.testing.assert_array_equal(again.values, three.values[:2])
+    other = potts_values(3, (2, 4), [0.0, 0.7], 5)
+    assert (other.values[1, 1:] != three.values[1, 1:]).all()
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(InputError, match="at most 2048 states; 5 states on 5 have 3125"):
+        potts_values(5, (5, 5), [1.0], 1)
+    for t in (-1.0, float("nan")):
+        with pytest.raises(InputError, match="action.temperature must be"):
+            potts_values(3, (2, 4), [t], 1)
+    with pytest.raises(InputError, match="number of states"):
+        potts_values(1, (4, 4), [1.0], 1)
+
+
+def test_the_ends_of_a_curve_are_read() -> None:
+    """Of 50 curves the values at both ends, as those of a mixture of one temperature are."""
+    for seed in range(50):
+        t = np.arange(5.0) + 0.3 * seed
+        curve = Curve(t, np.sort(np.random.default_rng(seed).normal(size=5)))
+        for end in (0, -1):
+            assert curve.read(float(curve.values[end])).t == pytest.approx(t[end], abs=1e-9)
