@@ -30,9 +30,14 @@ class PottsValues:
     errors: Floats
 
     def curve(self, name: str) -> Curve:
-        """The thermometer of "e" or "abs_m"."""
-        i = NAMES.index(name)
-        return Curve(self.t, self.values[:, i], self.errors[:, i])
+        """The thermometer of "e" or "abs_m", of the temperatures where it moves."""
+        x = self.values[:, NAMES.index(name)]
+        keep = [len(x) - 1]  # from the hot end: frozen spins are all alike, whatever T is
+        for i in range(len(x) - 2, -1, -1):
+            if (x[i] - x[keep[-1]]) / (x[0] - x[-1]) > 1e-9:
+                keep.append(i)
+        rows = keep[::-1]
+        return Curve(self.t[rows], x[rows], self.errors[rows, NAMES.index(name)])
 
     def at(self, t: float) -> dict[str, float]:
         """Values at one of the temperatures."""

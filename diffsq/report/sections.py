@@ -58,7 +58,7 @@ def on_lattice(run: RunFolder) -> None:
 def has_table(config: Mapping[str, Any]) -> bool:
     """Whether a run has an ensemble of an action, and so columns to compare."""
     ensemble = config.get("ensemble", {})
-    return ensemble is not None and "data" not in ensemble
+    return ensemble is not None and "data" not in ensemble and "temperatures" not in ensemble
 
 
 def of_network(run: RunFolder) -> None:
@@ -114,7 +114,7 @@ def autocorrelation(run: RunFolder) -> Figure:
 
 def history(run: RunFolder) -> Figure:
     """Losses of every model of one variable; of the score on a lattice the held-out gain too."""
-    if run.config.get("machine") or not has_table(run.config):
+    if run.config.get("machine") or not has_table(run.config) or run.config.get("models") == []:
         raise Foreign("its checks show how it has learned")
     if run.config.get("sde") is None:
         curves = {name: [line for line in lines if "loss" in line] for name, lines in run.metrics.items()}

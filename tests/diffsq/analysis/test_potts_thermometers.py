@@ -100,3 +100,12 @@ def test_the_ends_of_a_curve_are_read() -> None:
         curve = Curve(t, np.sort(np.random.default_rng(seed).normal(size=5)))
         for end in (0, -1):
             assert curve.read(float(curve.values[end])).t == pytest.approx(t[end], abs=1e-9)
+
+
+def test_frozen_temperatures_are_left_out_of_a_thermometer() -> None:
+    """At T = 0 and 0.1 all spins are alike: one of the two is kept, and others are read."""
+    found = potts_values(3, (3, 3), [0.0, 0.1, 0.6, 1.0, 1.6], 1)
+    for name in ("e", "abs_m"):
+        curve = found.curve(name)
+        assert curve.t.tolist() == [0.1, 0.6, 1.0, 1.6]
+        assert curve.read(found.at(1.0)[name]).t == pytest.approx(1.0, abs=1e-6)
