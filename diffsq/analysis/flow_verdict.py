@@ -4,11 +4,12 @@ End points of at least five seeds, from cold and from hot starts, are held to
 
     critical     e, <|m|> and c1 of this torus at T_c, all three
     mixture      e, <|m|> and c1 of the training grid, all three: the law of a machine without fault
-    mean-field   all pairs of spins alike: -e/2 = (V <m^2> - 1)/(V - 1) and c1 = 0, to a share of 1 + e/2
+    mean-field   all pairs of spins alike: their correlation is (V <m^2> - 1)/(V - 1), for neighbours too, and
+                 c1 = 0, to a share of 1 + e/2
 
-within 4 sigma of the scatter of the seeds, by Student's t. There is no answer where cold and hot starts
-differ, where one thermometer is given alone, where seeds are few, and where they scatter so much that two
-answers fit.
+within 4 sigma of the scatter of the seeds, by Student's t; and near them, by a 95 % interval, for five seeds
+allow much. There is no answer ("not converged") where cold and hot starts differ, where one thermometer is
+given alone and where seeds are few; and none ("undecided") where more than one fits, or one is not shown.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
-from diffsq.analysis.rbm_flow import N_SIGMA, NAMES, EndPoint
+from diffsq.analysis.rbm_flow import N_SIGMA, NAMES, EndPoint, nearest
 from lattice.arrays import Floats, real_array
 from lattice.errors import InputError
 from lattice.statistics.pulls import mean_and_error, sigmas_of
 
 FEWEST = 5
 SHARE = 0.05
+CLOSE = {"e": 0.1, "abs_m": 0.06, "c1": 0.03}  # "is" means nearer than this, by a 95 % interval
 HELD = ("e", "abs_m", "c1")
 
 
@@ -55,12 +57,14 @@ class Ends:
 def verdict(
     cold: Ends, hot: Ends, sites: int, critical: Mapping[str, float], mixture: Mapping[str, float], *,
     readings: Mapping[str, Sequence[float]] | None = None, t_critical: float | None = None,
-    share: float = SHARE,
+    share: float = SHARE, q: int = 0, ordered: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """{verdict, reasons, pulls, values, readings}; verdict: critical, mean-field, mixture, none of these, or
-    not converged; a mean field without energy and magnetisation is "independent spins".
+    """{verdict, reasons, pulls, values, readings}; verdict: critical, mean-field, mixture, none of these,
+    undecided, or not converged; a mean field without energy and magnetisation is "independent spins".
 
-    critical and mixture: e, abs_m and c1 (`diffsq.analysis.thermometers`: exact_values at T_c, mixture).
+    critical and mixture: e, abs_m and c1 (`diffsq.analysis.thermometers`: exact_values at T_c, mixture), with
+    errors as abs_m_error where they are measured. q: of Potts, 0 of +-1. ordered: c1 of spins of one
+    temperature with this energy; where it is as small as what mean-field states may have, they are not told.
     readings: temperatures by thermometer, one a seed, said beside T_c: no reading decides. share: of
     1 + e/2, the probability weight of unlike neighbours, that mean-field states may miss. pulls: of every
     answer and of cold against hot, in sigma. Raises `InputError` where cold and hot have other seeds, and for
@@ -80,16 +84,29 @@ def verdict(
         return result
     x = (cold.values + hot.values) / 2
     result["values"] = {name: list(mean_and_error(x[:, i])) for i, name in enumerate(NAMES)}
-    fits = _fits(x, sites, critical, mixture, share, result)
-    found = [name for name, fit in fits.items() if fit]
-    if len(found) > 1:
-        result["reasons"].append(f"the seeds scatter too much to tell {' from '.join(found)}: take more")
-    else:
-        result["verdict"] = found[0] if found else "none of these"
-        free = abs(result["values"]["e"][0]) < share and result["values"]["m2"][0] < 2 / sites
-        if found == ["mean-field"] and free:
-            result["verdict"] = "independent spins"
+    possible, sure = _fits(x, sites, critical, mixture, share, q, result)
+    if sure and ordered is not None and sure == ["mean-field"] and ordered < 2 * _room(x, share):
+        result["reasons"].append(
+            f"so ordered that spins of one temperature look alike: c1 = {ordered:.4f} there"
+        )
+        sure = []
+    if len(possible) > 1 or (possible and possible != sure):
+        result["verdict"] = "undecided"
+        words = " from ".join(possible) if len(possible) > 1 else f"that it is {possible[0]}"
+        result["reasons"].append(
+            f"the seeds scatter too much, or differ too little, to tell {words}: take more"
+        )
+        return result
+    result["verdict"] = sure[0] if sure else "none of these"
+    free = abs(nearest(result["values"]["e"][0], q)) < share and result["values"]["m2"][0] < 2 / sites
+    if sure == ["mean-field"] and free:
+        result["verdict"] = "independent spins"
     return result
+
+
+def _room(x: Floats, share: float) -> float:
+    """What mean-field states may miss: a share of the probability of unlike neighbours."""
+    return share * (1 + float(x[:, 0].mean()) / 2)
 
 
 def apart(cold: Ends, hot: Ends) -> dict[str, float]:
@@ -131,35 +148,41 @@ def _apart(gap: Floats, error: Floats, scale: float) -> float:
 
 
 def _fits(
-    x: Floats, sites: int, critical: Mapping[str, float], mixture: Mapping[str, float], share: float,
+    x: Floats, sites: int, critical: Mapping[str, float], mixture: Mapping[str, float], share: float, q: int,
     result: dict[str, Any],
-) -> dict[str, bool]:  # fmt: skip
-    """Which answers the seeds allow; their pulls and reasons go into `result`."""
-    dof, fits = len(x) - 1, dict[str, bool]()
+) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Which answers the seeds allow, and which of these they show; pulls and reasons go into `result`."""
+    dof, possible, sure = len(x) - 1, list[str](), list[str]()
+    half = float(scipy.stats.t.isf(0.025, dof))
     for kind, known in (("critical", critical), ("mixture", mixture)):
-        sigmas = {}
+        sigmas, near = {}, True
         for name in HELD:
             mean, error = mean_and_error(x[:, NAMES.index(name)])
+            error = math.hypot(error, known.get(f"{name}_error", 0.0))
             sigmas[name] = sigmas_of(mean - known[name], error, dof, abs(mean))
+            near &= abs(mean - known[name]) + half * error <= CLOSE[name]
         result["pulls"][kind] = sigmas
         off = [f"{name} by {value:.1f} sigma" for name, value in sigmas.items() if not value < N_SIGMA]
-        fits[kind] = not off
         if off:
             result["reasons"].append(f"not {kind}: {', '.join(off)}")
+        else:
+            possible.append(kind)
+            sure += [kind] if near else []
     e, _, m2, c1 = x.T
-    room = share * (1 + float(e.mean()) / 2)
+    room = _room(x, share)
     reach = float(scipy.stats.t.isf(scipy.stats.norm.sf(N_SIGMA), dof))
-    excess = {"-e/2 of equal pairs": -e / 2 - (sites * m2 - 1) / (sites - 1), "c1": c1}
+    excess = {"neighbours beyond equal pairs": nearest(e, q) - (sites * m2 - 1) / (sites - 1), "c1": c1}
     means = {name: mean_and_error(value) for name, value in excess.items()}
     result["pulls"]["mean-field"] = {name: value / room for name, (value, _) in means.items()}  # of the share
     off = [f"{name} off by {value:.4f}, allowed {room:.4f}" for name, (value, error) in means.items()
            if abs(value) > room]  # fmt: skip
-    possible = all(abs(value) - reach * error <= room for value, error in means.values())
-    # what only the scatter allows is a rival to others, and no answer of its own
-    fits["mean-field"] = possible and (not off or any(fits.values()))
     if off:
         result["reasons"].append(f"not mean-field: {', '.join(off)}")
-    return fits
+    # what only the scatter allows is a rival to others, and no answer of its own
+    if not off or (possible and all(abs(value) - reach * error <= room for value, error in means.values())):
+        possible.append("mean-field")
+        sure += [] if off else ["mean-field"]
+    return possible, sure
 
 
 def _read(

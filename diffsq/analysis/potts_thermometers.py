@@ -1,11 +1,12 @@
 """Thermometers of Potts spins on a small torus: e(T) exact, <|m|>(T) and c1(T) measured by Swendsen-Wang.
 
-Exact curves of m are not known for q > 2, so that they carry errors; e is exact at every temperature asked
-for and interpolated between (`Curve`). Every chain gives one mean: errors are their scatter.
+Exact curves of m are not known for q > 2, so that they carry errors; e is exact, and interpolated by a cubic
+between four temperatures for one asked for. Every chain gives one mean: errors are their scatter.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from lattice.rng import uniforms
 from lattice.updates.spins import heat_bath_sweep, spin_swendsen_wang_update
 
 CHAINS, WARM, LONG = 256, 60, 200
+FINE = 4  # exact energies for one temperature
 
 
 @dataclass(frozen=True)
@@ -28,21 +30,33 @@ class PottsValues:
     t: Floats
     values: Floats
     errors: Floats
+    fine: tuple[Floats, Floats]  # temperatures, and e there, exact
 
     def curve(self, name: str) -> Curve:
         """The thermometer of "e" or "abs_m", of the temperatures where it moves."""
-        x = self.values[:, NAMES.index(name)]
-        keep = [len(x) - 1]  # from the hot end: frozen spins are all alike, whatever T is
-        for i in range(len(x) - 2, -1, -1):
-            if (x[i] - x[keep[-1]]) / (x[0] - x[-1]) > 1e-9:
-                keep.append(i)
-        rows = keep[::-1]
-        return Curve(self.t[rows], x[rows], self.errors[rows, NAMES.index(name)])
+        if name == "e":
+            return Curve(*_moving(*self.fine))
+        i = NAMES.index(name)
+        return Curve(*_moving(self.t, self.values[:, i], self.errors[:, i]))
 
     def at(self, t: float) -> dict[str, float]:
         """Values at one of the temperatures."""
         i = int(np.flatnonzero(self.t == t)[0])
-        return dict(zip(NAMES, self.values[i].tolist(), strict=True))
+        found = dict(zip(NAMES, self.values[i].tolist(), strict=True))
+        errors = zip(NAMES, self.errors[i].tolist(), strict=True)
+        return found | {f"{name}_error": error for name, error in errors}
+
+
+def _moving(t: Floats, *columns: Floats) -> list[Floats]:
+    """The points at which the first column moves, from the hot end: frozen spins are all alike, whatever T
+    is."""
+    x = columns[0]
+    keep = [len(x) - 1]
+    for i in range(len(x) - 2, -1, -1):
+        if (x[i] - x[keep[-1]]) / (x[0] - x[-1]) > 1e-9:
+            keep.append(i)
+    rows = keep[::-1]
+    return [t[rows], *(column[rows] for column in columns)]
 
 
 def potts_values(q: int, shape: tuple[int, int], temperatures: list[float], seed: int) -> PottsValues:
@@ -52,7 +66,15 @@ def potts_values(q: int, shape: tuple[int, int], temperatures: list[float], seed
     """
     rows = [_values(q, shape, t, seed, i) for i, t in enumerate(temperatures)]
     values, errors = (np.array([row[k] for row in rows]) for k in (0, 1))
-    return PottsValues(np.array(temperatures), values, errors)
+    between = [
+        a + (b - a) * k / FINE
+        for a, b in itertools.pairwise(temperatures)
+        for k in range(FINE)
+        if a > 0 or not k
+    ]
+    fine = np.array([*between, temperatures[-1]])
+    e = np.array([-2.0 if t == 0 else potts_torus(shape, q, float(t)).e for t in fine])
+    return PottsValues(np.array(temperatures), values, errors, (fine, e))
 
 
 def _values(q: int, shape: tuple[int, int], t: float, seed: int, i: int) -> tuple[list[float], list[float]]:
@@ -67,6 +89,6 @@ def _values(q: int, shape: tuple[int, int], t: float, seed: int, i: int) -> tupl
         phi, _ = spin_swendsen_wang_update(action, phi, seed=seed, chains=chains, trajectory=step)
         if step >= WARM:
             p = spin_primaries(phi, action)
-            sums += np.stack([p["s"] * t, p["abs_m"], p["abs_m"] ** 2, p["nearest"] - p["farthest"]]) / LONG
+            sums += np.stack([p["s"] * t, p["abs_m"], p["m2"], p["nearest"] - p["farthest"]]) / LONG
     errors = sums.std(axis=1, ddof=1) / np.sqrt(CHAINS)
     return [e, *sums.mean(axis=1)[1:].tolist()], [0.0, *errors[1:].tolist()]

@@ -7,7 +7,8 @@ torus: e = -(1/V) sum_<xy> s_x s_y, m, and G, the correlation of spins half a to
     c1 = <nearest neighbour> - <farthest> = -e/2 - G
 
 is 0 where all pairs of spins are alike, as in mean-field states, and has a value of its own at T_c. Potts
-spins: e = -(1/V) sum delta, m = (q max share - 1)/(q - 1), correlations (q <delta> - 1)/(q - 1).
+spins: e = -(1/V) sum delta, |m| = (q max share - 1)/(q - 1), m^2 = (q sum shares^2 - 1)/(q - 1), correlations
+(q <delta> - 1)/(q - 1).
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ N_SIGMA = 4.0
 
 @dataclass(frozen=True)
 class Flow:
-    """series (n_steps + 1, n_chains, 3) of e, m and G, the start first; q states of a spin; kept: the spins
-    (n_chains, n_sites) int8 at the steps asked for."""
+    """series (n_steps + 1, n_chains, 4) of e, m, G and m^2, the start first; q of Potts, 0 of +-1; kept: the
+    spins (n_chains, n_sites) int8 at the steps asked for."""
 
     series: Floats
-    q: int = 2
+    q: int = 0
     kept: dict[int, NDArray[np.int8]] = field(default_factory=dict)
 
     def then(self, longer: Flow) -> Flow:
@@ -51,9 +52,8 @@ class Flow:
     @property
     def recorded(self) -> Floats:
         """e, |m|, m^2 and c1 (n_steps + 1, n_chains, 4)."""
-        e, m, far = np.moveaxis(self.series, -1, 0)
-        near = -e / 2 if self.q == 2 else (self.q * -e / 2 - 1) / (self.q - 1)
-        return np.stack([e, np.abs(m), m**2, near - far], -1)
+        e, m, far, m2 = np.moveaxis(self.series, -1, 0)
+        return np.stack([e, np.abs(m), m2, nearest(e, self.q) - far], -1)
 
     @property
     def means(self) -> Floats:
@@ -77,8 +77,13 @@ class EndPoint:
     errors: Floats
 
 
+def nearest(e: Any, q: int = 0) -> Any:
+    """The correlation of neighbours of an energy per site on a square lattice; q of Potts, 0 of +-1."""
+    return (q * -e / 2 - 1) / (q - 1) if q else -e / 2
+
+
 def measured(machine: BinaryRBM, v: Tensor, shape: tuple[int, int]) -> Floats:
-    """e, m and G (n, 3) of units v (n, n_units), which may be expectation values.
+    """e, m, G and m^2 (n, 4) of units v (n, n_units), which may be expectation values.
 
     Raises `InputError` for a shape that is not that of the machine.
     """
@@ -96,11 +101,13 @@ def measured(machine: BinaryRBM, v: Tensor, shape: tuple[int, int]) -> Floats:
     near, far = pairs((1, 1)), pairs((shape[0] // 2, shape[1] // 2)).mean(0)
     if machine.units == "potts":
         q = machine.q
-        m = (q * s.mean((1, 2)).amax(-1) - 1) / (q - 1)
+        share = s.mean((1, 2))
+        m, m2 = (q * share.amax(-1) - 1) / (q - 1), (q * (share**2).sum(-1) - 1) / (q - 1)
         far = (q * far - 1) / (q - 1)
     else:
         m = s.mean((1, 2, 3))
-    found: Floats = torch.stack([-near.sum(0), m, far], -1).double().numpy()
+        m2 = m**2
+    found: Floats = torch.stack([-near.sum(0), m, far, m2], -1).double().numpy()
     return found
 
 
@@ -134,7 +141,7 @@ def flow(
     if v.ndim != 2 or n_steps < 0:
         raise InputError(f"need starts (n_chains, n_sites) and steps, got {list(v.shape)} and {n_steps}")
     rows, sizes = np.arange(len(v)), (machine.w.shape[1], machine.n_sites)
-    series = np.empty((n_steps + 1, len(v), 3))
+    series = np.empty((n_steps + 1, len(v), 4))
     series[0] = measured(machine, v, shape)
     kept = {0: _spins(machine, v)} if 0 in keep else {}
     for step in range(n_steps):
@@ -147,7 +154,7 @@ def flow(
         series[step + 1] = measured(machine, v, shape)
         if step + 1 in keep:
             kept[step + 1] = _spins(machine, v)
-    return Flow(series, machine.q, kept)
+    return Flow(series, machine.q if machine.units == "potts" else 0, kept)
 
 
 def _spins(machine: BinaryRBM, v: Tensor) -> NDArray[np.int8]:

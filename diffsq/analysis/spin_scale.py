@@ -54,9 +54,20 @@ class Scale:
             return mixture(temperatures, self.shape)
         rows = [self.potts.at(t) for t in temperatures]
         found = {name: float(np.mean([row[name] for row in rows])) for name in NAMES}
+        found |= {
+            f"{name}_error": float(np.sqrt(np.sum([row[f"{name}_error"] ** 2 for row in rows])) / len(rows))
+            for name in NAMES
+        }
         found["t_e"] = self.read("e", found["e"], 0.0).t
         found["t_m"] = self.read("abs_m", found["abs_m"], 0.0).t
         return found
+
+    def ordered(self, e: float) -> float | None:
+        """c1 of spins of one temperature with this energy, of Ising."""
+        t = self.read("e", e, 0.0).t
+        if self.q > 2 or not 0 < t < np.inf:
+            return None
+        return exact_values(t, self.shape)["c1"]
 
     def read(self, name: str, value: float, error: float) -> Reading:
         """The temperature of e or |m|."""

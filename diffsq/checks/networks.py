@@ -3,13 +3,14 @@
 Orders that this many networks cannot show are not held against anything: how many would is said, and no claim
 is made of them. Of one site alone nothing is called free (`diffsq.analysis.network_tables`).
 
+What is free and what clusters has three answers, one of them "undecided".
+
 Verdict: all numbers that can be seen within 3 sigma of the exact ones, counting how many they are; laws in
 1/N that hold for independent neurons, and do not for correlated ones.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -42,12 +43,8 @@ def run(
     if (points or others) and not isinstance(law, InputNet):
         raise InputError(f"points and others are for nets of inputs, this run's is a {law.kind}")
     site, mode, pairs = (of(law, bench.ensemble) for of in (tables.one_site, tables.zero_mode, tables.pairs))
-    for each in site:
-        each["seen"] = bool(each["needed"] <= len(bench.ensemble) or math.isinf(each["needed"]))
     scanned = _scanned(bench, progress, widths or [], n_networks, points, others)
-    known = [
-        x for x in pairs if x["exact"] is not None and (site[1]["seen"] or not isinstance(law, InputNet))
-    ]
+    known = [x for x in pairs if x["seen"] and x["exact"] is not None]
     seen = [x for x in (*site, *mode) if x.get("seen", True) and x["exact"] is not None]
     held = [*seen, *known, *(x for each in scanned for x in each["table"] if x["seen"])]
     pulls = [abs(x["pull"]) for x in held]
@@ -109,11 +106,12 @@ def text(result: dict[str, Any]) -> str:
         lines += ["", *_width_lines(each, result["n_networks"])]
     far = result["clustering"]
     size = f"kappa4(0,0,r,r) at r = {far['r']} is {format_value(far['value'], far['error'])}"
-    how = "obeyed" if far["clusters"] else "VIOLATED"
+    how = {"violated": "VIOLATED"}.get(far["verdict"], far["verdict"])
     lines += [
         "",
         f"one site alone: {result['one_site_says']}; with pairs of sites: {result['verdict']}",
-        f"cluster decomposition: {how}, {size}, {far['sigmas']:.1f} sigma from 0",
+        f"cluster decomposition: {how}, {size}, {far['sigmas']:.1f} sigma from 0; "
+        + (f"G0^2/N = {far['size']:.2g}" if far["seen"] else "refused, as kappa4 of a site"),
         f"largest of {result['n_pulls']} pulls {result['largest']:.1f}, limit {result['limit']:.1f}",
         "networks: passed" if result["passed"] else f"networks: NOT passed: {'; '.join(result['reasons'])}",
     ]
@@ -127,7 +125,8 @@ def _words(law: dict[str, Any]) -> str:
 def _cells(x: dict[str, Any]) -> list[str]:
     exact = "-" if x["exact"] is None else f"{x['exact']:.8g}"
     if not x.get("seen", True):
-        return [format_value(x["value"], x["error"]), exact, f"refused: needs {x['needed']:.2g} networks"]
+        why = f"needs {x['needed']:.2g} networks at one site" if "needed" in x else "as kappa4 of a site"
+        return [format_value(x["value"], x["error"]), exact, f"refused: {why}"]
     shown = format_value(x["value"], x["error"])
     return [shown if x["pull"] is None else with_pull(x["value"], x["error"], x["pull"]), exact, ""]
 
@@ -145,7 +144,10 @@ def _width_lines(each: dict[str, Any], n: int) -> list[str]:
     for found in each["claims"]:
         law = f"kappa{found['order']} ~ N^{found['expected']}"
         if found["verdict"] == "refused":
-            lines.append(f"{law}: claim refused, needs {found['needed']:.2g} networks of each width")
+            at = "at one site" if each["point"] is None else "at this input"
+            lines.append(f"{law}: claim refused, needs {found['needed']:.2g} networks of each width {at}")
+        elif found["verdict"] == "vanishes":
+            lines.append(f"kappa{found['order']} vanishes: held against 0")
         else:
             lines.append(f"{law}: {found['verdict']}, slope {format_value(*found['slope'])}")
     return lines

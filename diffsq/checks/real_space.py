@@ -6,6 +6,7 @@ ln cosh 4K, its fixed point and exponent (`lattice.exact.real_space`).
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict
 from typing import Any
@@ -23,6 +24,7 @@ from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
 
 SHARE = 0.06  # by which T_E of a block at T_c may differ from T_c: blocks are no nearest-neighbour model
+AT_CRITICAL = 1e-3  # share by which a temperature may differ from T_c and count as T_c
 N_STEPS = 12
 
 
@@ -44,7 +46,13 @@ def run(
     rows = []
     for i, t in enumerate(chosen):
         stages = [asdict(stage) for stage in blocked(t, side, n_stages, bench.config.seed + i)]
-        rows.append({"t": t, "stages": stages, "reason": _reason(t, [s["t_e"]["t"] for s in stages])})
+        rows.append(
+            {
+                "t": t,
+                "stages": stages,
+                "reason": _reason(t, [(s["t_e"]["t"], s["t_e"]["error"]) for s in stages]),
+            }
+        )
         progress.update(1)
     progress.close()
     y, nu = thermal_exponent()
@@ -57,14 +65,20 @@ def run(
     }  # fmt: skip
 
 
-def _reason(t: float, read: list[float]) -> str:
-    """What is wrong with the temperatures of the stages, "" if nothing."""
-    steps = [b - a for a, b in zip(read, read[1:], strict=False) if math.isfinite(b) and (a or b)]
-    if abs(t / CRITICAL - 1) < 1e-6:
-        worst = max(abs(x / CRITICAL - 1) for x in read)
+def _reason(t: float, read: list[tuple[float, float]]) -> str:
+    """What is wrong with the temperatures of the stages and their errors, "" if nothing. A step counts where
+    it is beyond twice its error; one at least must."""
+    if abs(t / CRITICAL - 1) < AT_CRITICAL:
+        worst = max(abs(x / CRITICAL - 1) for x, _ in read)
         return "" if worst < SHARE else f"at T_c a block reads {100 * worst:.1f} % off T_c"
-    wanted = 1 if t > CRITICAL else -1
-    return "" if all(step * wanted > 0 for step in steps) else f"T = {t:g} does not run away from T_c"
+    wanted, seen = 1 if t > CRITICAL else -1, 0
+    for (a, a_error), (b, b_error) in itertools.pairwise(read):
+        if a == b:
+            continue  # frozen, or as hot as can be
+        error = math.hypot(a_error, b_error) if math.isfinite(a + b) and a and b else 0.0
+        if abs(b - a) > 2 * error:
+            seen += 1 if (b - a) * wanted > 0 else -len(read)
+    return "" if seen > 0 else f"T = {t:g} does not run away from T_c"
 
 
 def text(result: dict[str, Any]) -> str:

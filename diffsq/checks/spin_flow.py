@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from diffsq.analysis.flow_verdict import Ends, apart, verdict
+from diffsq.analysis.flow_pairs import STARTS, start_spins, until_they_agree
+from diffsq.analysis.flow_verdict import FEWEST, Ends, verdict
 from diffsq.analysis.rbm_flow import N_SIGMA, NAMES, Flow, autocorrelation, end_point, flow, mixing_time
 from diffsq.analysis.spin_scale import Scale
 from diffsq.analysis.thermometers import MOST_ROW
@@ -27,17 +28,17 @@ from diffsq.plots.spin_flow import spin_flow_figure
 from diffsq.run_folder.finished import DynamicsBench
 from diffsq.training.spin_grid import data_of, read_grid
 from diffsq.training.spin_rows import read_machines
-from diffsq.training.thermometer import Thermometer, load_thermometer
+from diffsq.training.thermometer import Thermometer, as_units, load_thermometer
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.progress import Progress
-from lattice.rng import stream_id, uniforms
+from lattice.rng import stream_id
 from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import mean_and_error
 
-STARTS = ("cold", "hot")
-CURVE = 48  # points of the curves that are kept
+THERMOMETERS = (("T_E", "e"), ("T_m", "abs_m"))
+CURVE = 24  # points of the curves that are kept
 MIXED = 5.0  # sigma, of thousands of differences
 N_DATA, N_RUNS, N_ANNEAL = 1000, 200, 1000
 
@@ -57,13 +58,18 @@ class _Network:
         return cls(load_thermometer(bench.folder / "train" / "thermometer" / "weights.safetensors"), row)
 
     def end(self, pair: list[Flow]) -> float:
-        """The mean reading at the end of both flows of a machine."""
-        return float(np.mean([self.thermometer.read(one.kept[max(one.kept)]).mean() for one in pair]))
+        """The mean reading at the end of both flows of a machine; NaN beyond those at true temperatures."""
+        ends = [self.thermometer.read(as_units(one.kept[max(one.kept)], one.q)).mean() for one in pair]
+        low, high = (edge(self.row["mean"]) for edge in (min, max))
+        return float(np.mean(ends)) if low <= np.mean(ends) <= high else math.nan
 
     def curves(self, pairs: list[list[Flow]]) -> dict[str, Any]:
         """Mean readings against the sweep over seeds, and the scatter of a configuration at the end."""
         at = sorted(pairs[0][0].kept)
-        read = [[[self.thermometer.read(one.kept[n]) for n in at] for one in pair] for pair in pairs]
+        read = [
+            [[self.thermometer.read(as_units(one.kept[n], one.q)) for n in at] for one in pair]
+            for pair in pairs
+        ]
         means = np.array(read).mean(-1)  # (seeds, starts, steps)
         return {
             "n": at, "cold": means[:, 0].mean(0).tolist(), "hot": means[:, 1].mean(0).tolist(),
@@ -117,22 +123,6 @@ def run(
     }  # fmt: skip
 
 
-def kept_steps(n_sweeps: int) -> list[int]:
-    """The sweeps at which the network reads: some, as if by their logarithm, and the last."""
-    return sorted({0, *np.geomspace(1, n_sweeps, 10).round().astype(int).tolist()})
-
-
-def start_spins(kind: str, n: int, n_sites: int, q: int, seed: int) -> Floats:
-    """n configurations (n, n_sites): cold, all spins alike, the states in turn; hot, random."""
-    if kind == "cold":
-        states = np.arange(n) % q
-        spins = np.repeat(states[:, None], n_sites, axis=1)
-    else:
-        spins = (uniforms(seed, "flow/hot", np.arange(n), 0, n_sites) * q).astype(np.int64)
-    found: Floats = spins.astype(np.float64)
-    return 2 * found - 1 if q == 2 else found
-
-
 def _followed(
     config: FlowRun, scale: Scale, network: _Network | None, row: dict[str, Any], step: int,
     machines: BinaryRBM, n: int, longest: int, progress: Progress,
@@ -143,7 +133,7 @@ def _followed(
         seed = (config.seed + stream_id(f"flow/{row['sha256']}/{step}/{k}")) % 2**64
         begin = [start_spins(kind, n, row["n_sites"], scale.q, seed) for kind in STARTS]
         starts.append((machines.one(k), seed, begin))
-    pairs = _until_they_agree(starts, n_sweeps, longest, scale, bool(network), progress)
+    pairs = until_they_agree(starts, n_sweeps, longest, scale.shape, bool(network), progress)
     means = [
         [flow(one, spins[:16], n_sweeps, seed, "mean", scale.shape) for spins in begin]
         for one, seed, begin in starts
@@ -155,13 +145,21 @@ def _followed(
     null = scale.mixture(learned)
     both = (cold.values + hot.values) / 2
     readings = {
-        f"T_{label}": [scale.read(name, float(x), 0.0).t for x in both[:, NAMES.index(name)]]
-        for label, name in (("E", "e"), ("m", "abs_m"))
+        label: [scale.read(name, float(x), 0.0).t for x in both[:, NAMES.index(name)]]
+        for label, name in THERMOMETERS
     }
     if network:
         readings["T_NN"] = [network.end(pair) for pair in pairs]
     found = verdict(
-        cold, hot, row["n_sites"], scale.critical(), null, readings=readings, t_critical=scale.t_critical
+        cold,
+        hot,
+        row["n_sites"],
+        scale.critical(),
+        null,
+        readings=readings,
+        t_critical=scale.t_critical,
+        q=scale.q if scale.q > 2 else 0,
+        ordered=scale.ordered(float(both[:, 0].mean())),
     )
     return {
         "step": step, "sweeps": len(pairs[0][0].series) - 1,
@@ -176,33 +174,6 @@ def _followed(
         "singular": np.linalg.svd(machines.one(0).w.double().numpy(), compute_uv=False).tolist(),
         "verdict": found["verdict"], "reasons": found["reasons"], "pulls": found["pulls"],
     }  # fmt: skip
-
-
-def _until_they_agree(
-    starts: list[tuple[BinaryRBM, int, list[Floats]]], n_sweeps: int, longest: int, scale: Scale,
-    is_read: bool, progress: Progress,
-) -> list[list[Flow]]:  # fmt: skip
-    """Flows of every machine, cold and hot, of n_sweeps and twice as many again and again while the ends of
-    cold and hot starts are apart, up to `longest` times n_sweeps."""
-    done, pairs = 0, list[list[Flow]]()
-    while True:
-        more = n_sweeps if not done else done
-        keep = {more, *(kept_steps(n_sweeps) if is_read and not done else [])}
-        made = []
-        for place, (one, seed, begin) in enumerate(starts):
-            from_ = [pair.kept[done] for pair in pairs[place]] if done else begin
-            made.append([
-                flow(one, spins, more, (seed + i) % 2**64, "sample", scale.shape, keep, done)
-                for i, spins in enumerate(from_)
-            ])  # fmt: skip
-            progress.update(0 if done else 1)
-        if done:
-            made = [[a.then(b) for a, b in zip(*both, strict=True)] for both in zip(pairs, made, strict=True)]
-        pairs = made
-        done += more
-        ends = [Ends.of([end_point(pair[i]) for pair in pairs]) for i in (0, 1)]
-        if 2 * done > longest * n_sweeps or max(apart(*ends).values()) < N_SIGMA:
-            return pairs
 
 
 def _likelihood(
@@ -251,8 +222,15 @@ def _curves(pairs: list[list[Flow]], scale: Scale) -> dict[str, Any]:
         found[start] = {
             "mean": each.mean(0).tolist(),
             "spread": each.std(0, ddof=min(1, len(each) - 1)).tolist(),
+            **{label: _band(scale, name, each[..., NAMES.index(name)]) for label, name in THERMOMETERS},
         }
     return found
+
+
+def _band(scale: Scale, name: str, each: Floats) -> list[list[float | None]]:
+    """Temperatures read off the mean over machines (seeds, steps), and off one scatter less and more."""
+    mean, spread = each.mean(0), each.std(0, ddof=min(1, len(each) - 1))
+    return [_finite([scale.read(name, float(x), 0.0).t for x in mean + k * spread]) for k in (0, -1, 1)]
 
 
 def is_control(row: dict[str, Any], t_critical: float) -> bool:
@@ -262,7 +240,8 @@ def is_control(row: dict[str, Any], t_critical: float) -> bool:
 
 
 def _reasons(rows: list[dict[str, Any]], t_critical: float) -> list[str]:
-    reasons = []
+    few = rows and len(rows[0]["at"][-1]["cold"]) < FEWEST
+    reasons = [f"fewer than {FEWEST} seeds: no verdict, of controls neither"] if few else []
     for row in rows:
         last, control = row["at"][-1], is_control(row, t_critical)
         if control and last["verdict"] == "critical":
@@ -288,18 +267,20 @@ def label_of(row: dict[str, Any]) -> str:
 
 def text(result: dict[str, Any]) -> str:
     """A line per row and followed step, the reasons, the verdicts."""
-    head = ["machines", "steps", "sweeps", "e", "T_E", "|m|", "T_m", "T_NN", "c1", "mixing", "|m| by means",
-            "mixture T_E, T_m", "verdict"]  # fmt: skip
+    head = ["machines", "steps", "sweeps", "e", "T_E", "|m|", "T_m", "T_NN", "c1", "agree after",
+            "|m| by means", "mixture T_E, T_m", "verdict"]  # fmt: skip
     lines = [head]
     for row in result["rows"]:
         for at in row["at"]:
             end, null = at["end"], at["mixture"]
             mixing = [m for m in at["mixing"] if m is not None]
+            numbers = [
+                format_value(*end["e"]), _temperature(at["readings"]["T_E"]), format_value(*end["abs_m"]),
+                _temperature(at["readings"]["T_m"]), _temperature(at["readings"].get("T_NN", [])),
+                format_value(*end["c1"]),
+            ]  # fmt: skip
             lines.append([
-                label_of(row), str(at["step"]), str(at["sweeps"]), format_value(*end["e"]),
-                _temperature(at["readings"]["T_E"]),
-                format_value(*end["abs_m"]), _temperature(at["readings"]["T_m"]),
-                _temperature(at["readings"].get("T_NN", [])), format_value(*end["c1"]),
+                label_of(row), str(at["step"]), str(at["sweeps"]), *(numbers if has_end(at) else _both(at)),
                 "none" if len(mixing) < len(at["mixing"]) else f"{min(mixing)}-{max(mixing)}",
                 _fixed(at["fixed"]), f"{null['t_e']:.3f}, {null['t_m']:.3f}", at["verdict"],
             ])  # fmt: skip
@@ -324,6 +305,18 @@ def text(result: dict[str, Any]) -> str:
         )
     words = "passed" if result["passed"] else f"NOT passed: {'; '.join(result['reasons'])}"
     return "\n".join([*aligned(lines), *notes, words])
+
+
+def has_end(at: dict[str, Any]) -> bool:
+    """Whether cold and hot starts have ended alike."""
+    return all(x < N_SIGMA for name, x in at["pulls"].items() if name.startswith("cold-hot"))
+
+
+def _both(at: dict[str, Any]) -> list[str]:
+    """e, |m| and c1 of cold and of hot starts, where they differ: no end, and no temperature."""
+    cold, hot = (np.array(at[start]).mean(0) for start in STARTS)
+    e, m, c1 = (f"{cold[i]:.3f} cold, {hot[i]:.3f} hot" for i in (0, 1, 3))
+    return [e, "-", m, "-", "-", c1]
 
 
 def _fixed(ends: list[Any]) -> str:

@@ -13,6 +13,7 @@ from diffsq.config.section import Section
 from diffsq.config.sections import ShapeConfig
 from lattice.actions.spins import Ising, Potts, Spins
 from lattice.errors import InputError
+from lattice.exact.ising import MOST_STATES
 from lattice.simulation.parameters import MonteCarlo
 
 MOST_POINTS = 1000
@@ -173,6 +174,8 @@ class FlowRun(DynamicsRun):
                 f"ensemble.n_chains = {grid.n_chains} must be a multiple of training.n_seeds = {seeds}: each "
                 "machine learns from chains of its own"
             )
+        if "spin-flow" in self.checks:
+            self._check_served()
         for i, row in enumerate(self.training.rows):
             low, high = row.part or (0.0, float("inf"))
             if not any(low <= t <= high for t in grid.temperatures):
@@ -180,6 +183,21 @@ class FlowRun(DynamicsRun):
             if grid.q > 2 and row.units != "bit":
                 raise InputError(f"training.rows.{i}: units of {grid.q} states are bit, one for each state")
         return self
+
+    def _check_served(self) -> None:
+        """`InputError`, before anything is made, for what the check spin-flow cannot judge."""
+        shape, q = self.lattice.shape, self.ensemble.q
+        if any(self.ensemble.fields):
+            advice = "field-flow: {}, " if q == 2 else ""
+            raise InputError(
+                f"the check spin-flow is for spins without a field: checks: {{{advice}spin-flow: false}}"
+            )
+        square = len(shape) == 2 and shape[0] == shape[1]
+        if not square or not 3 <= shape[0] <= 12 or (q > 2 and q ** shape[0] > MOST_STATES):
+            raise InputError(
+                f"the check spin-flow knows exact values of square tori of 3 to 12 sites a side (of Potts "
+                f"q^L <= {MOST_STATES}), got {list(shape)}; leave it out by checks: {{spin-flow: false}}"
+            )
 
     def row_names(self) -> list[str]:
         return [

@@ -38,7 +38,8 @@ def _first_points(scanned: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _widths(axes: Axes, each: Mapping[str, Any]) -> None:
     for (colour, marker), order in zip(SERIES, (2, 4, 6, 8), strict=False):
         rows = [x for x in each["table"] if x["order"] == order]
-        n, exact = [x["width"] for x in rows], np.abs([x["exact"] for x in rows])
+        n = [x["width"] for x in rows]
+        exact = [np.nan if x["vanishes"] else abs(x["exact"]) for x in rows]
         axes.plot(n, exact, "-", color=colour)
         axes.plot(n, [x["floor"] for x in rows], ":", color=colour, linewidth=1)
         for seen, fill in ((True, colour), (False, "none")):
@@ -120,8 +121,10 @@ def phi4_figure(result: Mapping[str, Any]) -> Figure:
         own = [x for x in result["table"] if x["law"] == law]
         x, y = [1 / row["width"] for row in own], np.array([row["phi2"] for row in own])
         axes.errorbar(x, y[:, 0], y[:, 1], fmt=marker, color=colour, label=law)
-        axes.plot([0, x[-1]], [result["limit"]["value"][0], y[-1, 0]], ":", color=colour, linewidth=1)
-    value, error = result["limit"]["value"]
+        axes.plot(
+            [0, x[-1]], [result["limits"]["phi2"]["value"][0], y[-1, 0]], ":", color=colour, linewidth=1
+        )
+    value, error = result["limits"]["phi2"]["value"]
     axes.errorbar([0], [value], [error], fmt="*", color=INK, markersize=9, label="limit")
     axes.axhline(result["exact"]["phi2"][0], color=INK, linewidth=1, label=r"$\phi^4$")
     axes.axhline(result["free"], color=GREY, linestyle="--", linewidth=1, label="free")

@@ -11,21 +11,23 @@ from matplotlib.figure import Figure
 
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, SERIES, VERMILLION, band, panels, styled
 
-QUANTITIES = ((0, "e", r"$e$"), (1, "abs_m", r"$\langle|m|\rangle$"), (3, "c1", r"$c_1$"))
+QUANTITIES = ((0, "e", r"$e$"), (3, "c1", r"$c_1$"))
 
 
 @styled
 def spin_flow_figure(result: Mapping[str, Any], labels: list[str]) -> Figure:
-    """Of `checks.spin_flow`: e, |m| and c1 against the sweep for the first row, with the values at T_c and of
-    the mixture; the end points of all rows in the plane of e and |m|; T_E and T_m by row; spectra of W."""
+    """Of `checks.spin_flow`: temperatures, e and c1 against the sweep for the first row, with the values at
+    T_c and of the mixture; the end points of all rows in the plane of e and |m|; T_E and T_m by row; what the
+    network reads, or spectra of W."""
     figure, axes = panels(13, 8.4, 2, 3)
     first = result["rows"][0]["at"][-1]
-    for place, (i, name, symbol) in zip(axes[0], QUANTITIES, strict=True):
+    _thermometers(axes[0, 0], first, result["t_critical"])
+    axes[0, 0].set_title(labels[0], fontsize=11)
+    for place, (i, name, symbol) in zip(axes[0, 1:], QUANTITIES, strict=True):
         _curve(place, first, i)
         place.axhline(result["critical"][name], color=VERMILLION, linewidth=1.2, label=r"at $T_c$")
         place.axhline(first["mixture"][name], color=GREEN, linestyle="--", linewidth=1.2, label="mixture")
         place.set(xlabel="sweep", ylabel=symbol, xscale="symlog", xlim=(0, first["curves"]["n"][-1]))
-    axes[0, 0].set_title(labels[0], fontsize=11)
     axes[0, 2].legend(fontsize=10)
     _plane(axes[1, 0], result)
     _temperatures(axes[1, 1], result, labels)
@@ -34,6 +36,28 @@ def spin_flow_figure(result: Mapping[str, Any], labels: list[str]) -> Figure:
     else:
         _spectra(axes[1, 2], result)
     return figure
+
+
+def _thermometers(axes: Axes, at: Mapping[str, Any], t_critical: float) -> None:
+    """T_E and T_m against the sweep with bands, and T of the network; from cold starts solid, hot dashed."""
+    n, beyond = np.array(at["curves"]["n"]), 3 * t_critical
+    for start, dash in (("cold", "-"), ("hot", "--")):
+        for label, colour in (("T_E", BLUE), ("T_m", VERMILLION)):
+            t, low, high = (np.array(x, dtype=np.float64) for x in at["curves"][start][label])
+            words = f"${label[0]}_{label[2]}$" if start == "cold" else None
+            axes.plot(n, t, dash, color=colour, label=words)
+            low, high = (np.where(np.isnan(x), beyond, x) for x in (low, high))
+            axes.fill_between(n, low, high, color=colour, alpha=0.2, linewidth=0)
+        if at["network"]:
+            words = "$T_{NN}$" if start == "cold" else None
+            axes.plot(at["network"]["n"], at["network"][start], dash, color=GREEN, label=words)
+    axes.axhline(t_critical, color=INK, linewidth=1.0, label="$T_c$")
+    for name in ("t_e", "t_m"):
+        axes.axhline(
+            at["mixture"][name], color=GREY, linestyle=":", label="mixture" if name == "t_e" else None
+        )
+    axes.set(xlabel="sweep", ylabel="$T$", xscale="symlog", xlim=(0, n[-1]), ylim=(0, beyond))
+    axes.legend(fontsize=9, ncols=2)
 
 
 def _curve(axes: Axes, at: Mapping[str, Any], i: int) -> None:
@@ -63,9 +87,13 @@ def _plane(axes: Axes, result: Mapping[str, Any]) -> None:
 
 
 def _temperatures(axes: Axes, result: Mapping[str, Any], labels: list[str]) -> None:
-    """T_E and T_m of every row at its last step, one under the other."""
+    """T_E and T_m of every row at its last step; a cross: starts have not ended alike."""
+    beyond = 4 * result["t_critical"]
     for y, row in enumerate(result["rows"]):
         last = row["at"][-1]
+        if last["verdict"] == "not converged":
+            axes.plot(0.03 * beyond, -y, "x", color=GREY, markersize=5)
+            continue
         for name, marker, colour in (("T_E", "o", BLUE), ("T_m", "s", VERMILLION), ("T_NN", "^", GREEN)):
             t = [x for x in last["readings"].get(name, []) if x is not None]
             if t:
@@ -77,7 +105,6 @@ def _temperatures(axes: Axes, result: Mapping[str, Any], labels: list[str]) -> N
         axes.plot([last["mixture"]["t_e"], last["mixture"]["t_m"]], [-y, -y], "|", color=INK, markersize=11)
     axes.axvline(result["t_critical"], color=VERMILLION, linewidth=1.0)
     axes.set_yticks(-np.arange(len(labels)), labels, fontsize=8)
-    beyond = 4 * result["t_critical"]
     axes.set(xlabel=r"$T$ read off (bars: mixture; line: $T_c$)", xlim=(0, beyond))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=10)

@@ -247,8 +247,9 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
 def _has_error(summary: dict[str, Any], column: str, name: str) -> bool:
     entry = summary["columns"].get(column, NOTHING)["observables"].get(name)
     known = entry is not None and entry["value"] is not None
-    # frozen spins have no error: their certificate has judged them
-    return known and (entry["error"] is not None or column == TRAINING)
+    if column == TRAINING and known and entry["error"] is None:  # frozen spins: their certificate judges them
+        return any(word in entry.get("reason", "") for word in ("vanish", "constant"))
+    return known and entry["error"] is not None
 
 
 def table_text(summary: dict[str, Any]) -> str:

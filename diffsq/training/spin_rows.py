@@ -17,7 +17,7 @@ from diffsq.models.binary_rbm import BinaryRBM
 from diffsq.training.binary import BinaryLearning, State, learn_binary
 from diffsq.training.checkpoint import load_checkpoint, save_checkpoint
 from diffsq.training.spin_grid import Grid, data_of
-from diffsq.training.thermometer import calibrate, save_thermometer, shuffled, train_thermometer
+from diffsq.training.thermometer import as_units, calibrate, save_thermometer, shuffled, train_thermometer
 from lattice.arrays import sha256_array
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_atomic
@@ -128,16 +128,17 @@ def thermometer_row(
     first = min(n_chains - 1, max(1, round((1 - HELD) * n_chains)))
     progress.start(1, "thermometer")
     spins, t = grid.labelled(slice(0, first))
+    q = config.ensemble.q if config.ensemble.q > 2 else 0
     found = train_thermometer(
-        spins, t, seed % 2**63, widths=settings.widths, n_steps=settings.n_steps, rate=settings.rate,
-        batch=settings.batch,
+        as_units(spins, q), t, seed % 2**63, widths=settings.widths, n_steps=settings.n_steps,
+        rate=settings.rate, batch=settings.batch,
     )  # fmt: skip
     save_thermometer(found, folder / "weights.safetensors")
     progress.update(1)
     progress.close()
     held, true = grid.labelled(slice(first, None))
-    own = calibrate(found, held, true)
-    mixed = calibrate(found, shuffled(held, seed), true)
+    own = calibrate(found, as_units(held, q), true)
+    mixed = calibrate(found, as_units(shuffled(held, seed), q), true)
     return {
         "t": own.t.tolist(), "mean": own.mean.tolist(), "error": own.error.tolist(), "sd": own.sd.tolist(),
         "shuffled_mean": mixed.mean.tolist(), "shuffled_sd": mixed.sd.tolist(), "n_train": len(spins),

@@ -95,6 +95,14 @@ class Calibration:
         return float(np.interp(reading, self.mean, self.t)), math.hypot(error, own) / float(slope)
 
 
+def as_units(spins: Any, q: int = 0) -> Floats:
+    """What the network sees of spins (n, n_sites): +-1 themselves, of Potts one number for each state."""
+    x = real_array(spins, "spins")
+    if not q:
+        return x
+    return np.asarray(x[..., None] == np.arange(q), dtype=np.float64).reshape(len(x), -1)
+
+
 def scores(layers: tuple[tuple[Tensor, Tensor], ...], x: Tensor) -> Tensor:
     """What the softmax is of (n, n_t), for x (n, n_sites)."""
     for w, b in layers[:-1]:

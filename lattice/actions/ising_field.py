@@ -11,7 +11,8 @@ independent, <s_x s_y> = <t_x t_y> for x != y with t = tanh(K phi + h/T), and
 
     ln Z = ln Z_Ising + V (2d + m^2)/(2T) + (V/2) ln 2 pi - (1/2) ln det K.
 
-m^2 > 0 makes K positive; a small one makes the field smooth and its noise large.
+m^2 > 0 makes K positive; the noise has the variance T/(2 sum cos k + 2d + m^2) at momentum k, so that a small
+m^2 makes that of the staggered mode large, T/m^2, and little else.
 """
 
 from __future__ import annotations

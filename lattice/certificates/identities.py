@@ -54,9 +54,9 @@ def callen(phi: Floats, action: Spins) -> Floats:
     return out
 
 
-def wall_density(phi: Floats, dim: int | None = None) -> Floats:
-    """Fraction of links whose ends differ in sign (above 0, or not), of each field (n, *components, *shape)
-    -> (n,); `dim` lattice axes, all but the first if not given.
+def wall_density(phi: Floats, dim: int | None = None, states: bool = False) -> Floats:
+    """Fraction of links whose ends differ in sign (above 0, or not), or, with `states`, at all, of each field
+    (n, *components, *shape) -> (n,); `dim` lattice axes, all but the first if not given.
 
     >>> wall_density(np.array([[1.0, 1.0, -1.0, -1.0]])).tolist()
     [0.5]
@@ -64,7 +64,7 @@ def wall_density(phi: Floats, dim: int | None = None) -> Floats:
     phi = real_array(phi, "phi")
     out, dim = np.empty(len(phi)), dim or phi.ndim - 1
     for batch in batches(phi.shape):
-        up = phi[batch] > 0
+        up = phi[batch] if states else phi[batch] > 0
         rest = tuple(range(1, up.ndim))
         out[batch] = sum((up != np.roll(up, 1, axis)).mean(axis=rest) for axis in rest[-dim:]) / dim
     return out

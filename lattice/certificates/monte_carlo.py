@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lattice.actions.spins import Spins
+from lattice.actions.spins import Potts, Spins
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, SYMBOLS, Check, failed_check, make_check, mean_is
 from lattice.certificates.identities import callen, schwinger_dyson, wall_density
@@ -65,6 +65,10 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
     checks += scatter_checks(data)
     checks += _update_checks(ensemble, chains)
     checks.append(_identity(ensemble, data["schwinger_dyson"]))
+    if isinstance(ensemble.action, Potts) and not ensemble.action.h:
+        share = (ensemble.phi == 0).mean(axis=tuple(range(1, ensemble.phi.ndim)))
+        words = "share of the state 0, as of all others"
+        checks.append(mean_is("states (Zq)", [share[rows] for rows in chains], 1 / ensemble.action.q, words))
     if ensemble.action.even:
         signs = float((np.concatenate(data["magnetization"]) > 0).mean())
         checks.append(mean_is("M (Z2)", data["magnetization"], 0.0, f"M > 0 in {100 * signs:.1f} %"))
@@ -104,7 +108,7 @@ def _quantities(ensemble: Ensemble) -> dict[str, Floats]:
         "action": action,
         "action_density": action / math.prod(ensemble.shape),
         "phi2": ensemble.series["phi2"],
-        "walls": wall_density(ensemble.phi, len(ensemble.shape)),
+        "walls": wall_density(ensemble.phi, len(ensemble.shape), isinstance(ensemble.action, Spins)),
         "schwinger_dyson": (
             callen(ensemble.phi, ensemble.action)
             if isinstance(ensemble.action, Spins)

@@ -53,9 +53,9 @@ def scan_curves(results: Sequence[Mapping[str, Any]], quantity: str = "binder") 
     for result in results:
         shape = result["request"]["shape"]
         pair = dimensionless(result, quantity) if result["status"] == CERTIFIED else None
-        if pair is None or len(set(shape)) != 1 or not pair[1] > 0:
-            continue
         action = result["request"]["action"]
+        if pair is None or len(set(shape)) != 1 or not pair[1] > 0 or axis_of(action) not in action:
+            continue
         axis, kind = axis_of(action), str(action.get("kind", "phi4"))
         key = (len(shape), axis, tuple({"kind": kind, **fixed_of(action)}.items()))
         curves = groups.setdefault(key, {})

@@ -13,7 +13,8 @@ _COLUMNS = {"<|M|>": "abs_magnetization", "chi": "susceptibility", "U_L": "binde
 _OF_SPINS = {"e": "energy", "C": "specific_heat"}
 
 
-AXES = {"phi4": "kappa", "free": "kappa", "ising": "temperature", "potts": "temperature"}
+AXES = {"phi4": "kappa", "free": "kappa", "ising": "temperature", "potts": "temperature",
+        "ising_field": "temperature"}  # fmt: skip
 _SYMBOLS = {"kappa": "kappa", "temperature": "T"}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from lattice.actions.protocol import Action
+from lattice.actions.spins import Potts
 from lattice.arrays import Floats, Integers
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
@@ -79,7 +80,10 @@ def one_trajectory(
 
 
 def _signed(action: Action, phi: Floats, keys: dict[str, Any]) -> Floats:
-    """phi or -phi, where the action is even."""
+    """phi or -phi, where the action is even; of Potts without a field with all states shifted alike."""
+    if isinstance(action, Potts) and not action.h:
+        u = uniforms(keys["seed"], "ensemble/flip", keys["chains"], keys["trajectory"], 1)[:, 0]
+        return (phi + np.floor(u * action.q).reshape(-1, *[1] * (phi.ndim - 1))) % action.q
     if not action.even:
         return phi
     flip = uniforms(keys["seed"], "ensemble/flip", keys["chains"], keys["trajectory"], 1)[:, 0] < 0.5
@@ -87,7 +91,8 @@ def _signed(action: Action, phi: Floats, keys: dict[str, Any]) -> Floats:
 
 
 def _of_spins(recipe: Recipe[MonteCarlo], phi: Floats, keys: dict[str, Any]) -> tuple[Floats, Floats, Floats]:
-    """A trajectory of spins; without a field, clusters of two states end with a random sign as above."""
+    """A trajectory of spins; without a field, clusters end with a random sign as above, or of Potts with a
+    random shift of all states."""
     action, params = recipe.action, recipe.params
     sweep = heat_bath_sweep if params.update == "heat-bath" else spin_metropolis_sweep
     phi, info = sweep(action, phi, **keys)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from diffsq.analysis.flow_verdict import Ends, verdict
-from diffsq.analysis.rbm_flow import EndPoint
+from diffsq.analysis.flow_verdict import Ends, apart, verdict
+from diffsq.analysis.rbm_flow import NAMES, EndPoint
+from diffsq.analysis.thermometers import exact_values
+from lattice.arrays import Floats
 from lattice.errors import InputError
-from lattice.rng import normals
+from lattice.rng import normals, uniforms
 
 # e, |m|, m^2, c1 of 10 x 10, exact: at T_c, at T = 1.5, of the training grids 0(.25)6 and 4(.25)6
 CRITICAL = {"e": -1.4762429084, "abs_m": 0.75627437, "m2": 0.61256768, "c1": 0.1470}
@@ -21,14 +23,14 @@ HOT = {"e": -0.438537, "abs_m": 0.138671, "m2": 0.030266, "c1": 0.216835}
 SITES = 100
 
 
-def ends(e: float, abs_m: float, m2: float, c1: float, n: int = 6, spread: float = 0.004, seed: int = 1,
-         apart: float = 0.0) -> tuple[Ends, Ends]:  # fmt: skip
-    """Cold and hot end points of n machines, `spread` from machine to machine and 0.002 from the chains."""
+def ends(e: float, abs_m: float, m2: float, c1: float, n: int = 6, spread: float | Floats = 0.004,
+         seed: int = 1, apart: float = 0.0, noise: float = 0.002) -> tuple[Ends, Ends]:  # fmt: skip
+    """Cold and hot end points of n machines, `spread` from machine to machine and `noise` from the chains."""
     z = normals(seed, "test/verdict", np.arange(3), 0, 4 * n).reshape(3, n, 4)
     own = np.array([e, abs_m, m2, c1]) + spread * z[0]
     gap = np.array([apart, 0, 0, 0])
-    errors = np.full((n, 4), 0.002)
-    return Ends(own + 0.002 * z[1] - gap / 2, errors), Ends(own + 0.002 * z[2] + gap / 2, errors)
+    errors = np.full((n, 4), noise)
+    return Ends(own + noise * z[1] - gap / 2, errors), Ends(own + noise * z[2] + gap / 2, errors)
 
 
 def judged(
@@ -97,6 +99,75 @@ def test_ordered_ising_is_no_mean_field() -> None:
     assert "not mean-field" in " ".join(found["reasons"])
 
 
+@pytest.mark.parametrize("t", [0.8, 1.0])
+def test_ordered_spins_of_one_temperature_are_not_told_from_a_mean_field(t: float) -> None:
+    """Of so few unlike spins nearly all are alone, as in a mean field; that c1 would be seen is known from
+    spins of one temperature."""
+    exact = exact_values(t, (10, 10))
+    pair = ends(**{name: exact[name] for name in NAMES}, spread=1e-6, noise=1e-6)
+    assert judged(pair)["verdict"] == "mean-field", "by itself"
+    found = judged(pair, ordered=exact["c1"])
+    assert found["verdict"] == "undecided"
+    assert "so ordered that spins of one temperature look alike" in " ".join(found["reasons"])
+
+
+def test_mean_fields_are_told_from_spins_of_one_temperature() -> None:
+    """c1 of these with the same energy is far from 0."""
+    pair = ends(*equal_pairs(*FIELDS["N_h=16"]), spread=0.001)
+    assert judged(pair, ordered=0.21)["verdict"] == "mean-field"
+
+
+def test_free_spins_are_no_ordered_ones() -> None:
+    """c1 of so hot spins is small as well."""
+    free = judged(ends(-0.01, 0.0796, 0.01, 0.005, spread=0.001), ordered=0.005)
+    assert free["verdict"] == "independent spins"
+
+
+POTTS_CRITICAL = {"e": -1.577, "abs_m": 0.70, "c1": 0.13}
+POTTS_MIXTURE = {"e": -1.3, "abs_m": 0.4, "c1": 0.12}
+
+
+def equal_potts(shares: tuple[float, ...], n_seeds: int = 5, n: int = 400) -> tuple[Ends, Ends]:
+    """Ends of machines of three states on 10 x 10, spins drawn one by one with these shares, the states in
+    any order: all pairs are alike."""
+    made = []
+    for start in range(2):
+        points = []
+        for seed in range(n_seeds):
+            u = uniforms(seed, f"test/potts/{start}", np.arange(n), 0, SITES)
+            s = np.searchsorted(np.cumsum(shares)[:-1], u).reshape(n, 10, 10)
+            near = [(s == np.roll(s, 1, axis)).mean((1, 2)) for axis in (1, 2)]
+            far = np.mean([(s == np.roll(s, 5, axis)).mean((1, 2)) for axis in (1, 2)], axis=0)
+            share = np.array([(s == a).mean((1, 2)) for a in range(3)])
+            rows = np.stack([
+                -np.sum(near, axis=0), (3 * share.max(0) - 1) / 2, (3 * (share**2).sum(0) - 1) / 2,
+                3 / 2 * (np.mean(near, axis=0) - far),
+            ])  # fmt: skip
+            points.append(EndPoint(rows.mean(1), rows.std(1, ddof=1) / math.sqrt(n)))
+        made.append(Ends.of(points))
+    return made[0], made[1]
+
+
+@pytest.mark.parametrize(
+    ("shares", "word"),
+    [
+        ((1 / 3, 1 / 3, 1 / 3), "independent spins"), ((0.6, 0.35, 0.05), "mean-field"),
+        ((0.8, 0.1, 0.1), "mean-field"), ((0.5, 0.5, 0.0), "mean-field"),
+    ],
+)  # fmt: skip
+def test_potts_spins_whose_pairs_are_all_alike(shares: tuple[float, ...], word: str) -> None:
+    """Shares of the lesser states may differ: m^2 is that of all three, and <|m|>^2 another. As +-1 spins of
+    the same e and m^2 they would be nothing."""
+    pair = equal_potts(shares)
+    found = verdict(*pair, SITES, POTTS_CRITICAL, POTTS_MIXTURE, q=3)
+    assert found["verdict"] == word
+    assert max(abs(x) for x in found["pulls"]["mean-field"].values()) < 0.5
+    assert verdict(*pair, SITES, POTTS_CRITICAL, POTTS_MIXTURE)["verdict"] == "none of these"
+    wrong = [Ends(np.c_[x.values[:, :2], x.values[:, 1] ** 2, x.values[:, 3]], x.errors) for x in pair]
+    same = verdict(*wrong, SITES, POTTS_CRITICAL, POTTS_MIXTURE, q=3)["verdict"] == word
+    assert same is (len(set(shares)) < 3 and shares[2] > 0)
+
+
 def test_one_thermometer_alone_is_refused() -> None:
     """|m| at its critical value, the others not measured; and two without c1."""
     for missing in ((0, 2, 3), (1, 2), (3,)):
@@ -124,8 +195,54 @@ def test_few_seeds_are_refused_and_wide_ones_tell_nothing() -> None:
     assert "4 seeds" in judged(ends(**CRITICAL, n=4))["reasons"][0]
     assert judged(ends(**CRITICAL, n=4))["verdict"] == "not converged"
     wide = judged(ends(**CRITICAL, spread=0.3, n=5))
-    assert wide["verdict"] == "not converged"
-    assert "scatter too much to tell" in " ".join(wide["reasons"])
+    assert wide["verdict"] == "undecided"
+    assert "scatter too much, or differ too little, to tell critical from mixture" in " ".join(
+        wide["reasons"]
+    )
+
+
+def test_an_answer_that_fits_is_shown_by_an_interval_too() -> None:
+    """The values of T_c, the only ones that fit, from machines so unlike that e might be 0.1 off."""
+    near, wide = (
+        judged(ends(**CRITICAL, spread=np.array([s, 0.004, 0.004, 0.004]), n=5)) for s in (0.004, 0.15)
+    )
+    assert max(wide["pulls"]["critical"].values()) < 4
+    assert near["verdict"] == "critical"
+    assert wide["verdict"] == "undecided"
+    assert "to tell that it is critical: take more" in wide["reasons"][-1]
+
+
+@pytest.mark.parametrize("t", [2.15, 2.4, 2.5])
+def test_another_temperature_is_never_taken_for_critical(t: float) -> None:
+    """Five machines of 10 x 10 spins with the scatter of trained ones: of 100 sets at most two."""
+    spread = np.array([0.03, 0.02, 0.02, 0.015])
+    exact = exact_values(t, (10, 10))
+    values = {name: exact[name] for name in NAMES}
+    found = [judged(ends(**values, n=5, spread=spread, seed=s))["verdict"] for s in range(100)]
+    assert found.count("critical") + found.count("mixture") <= 2
+    assert "mean-field" not in found
+    assert found.count("none of these") > 20, "and it is seen that it is no answer"
+
+
+def test_errors_of_known_values_count() -> None:
+    """|m| at T_c of Potts spins is measured: machines 0.02 off are 2 sigma off with an error of 0.01; with one
+    of 0.02 nothing is shown."""
+    pair = ends(**{**CRITICAL, "abs_m": CRITICAL["abs_m"] + 0.02}, spread=0.001, noise=0.001)
+    for error, word in ((0.0, "none of these"), (0.01, "critical"), (0.02, "undecided")):
+        found = verdict(*pair, SITES, {**CRITICAL, "abs_m_error": error}, WIDE)
+        assert found["verdict"] == word
+    assert found["pulls"]["critical"]["abs_m"] < 2
+
+
+def test_starts_apart_are_named() -> None:
+    cold, hot = ends(**CRITICAL)
+    assert list(apart(cold, hot)) == list(NAMES)
+    assert max(apart(cold, hot).values()) < 4
+    moved = Ends(hot.values + np.array([0, 0, 0, 0.05]), hot.errors)
+    assert [name for name, x in apart(cold, moved).items() if x > 4] == ["c1"]
+    lost = Ends(cold.values * np.array([1, 1, 1, math.nan]), cold.errors)
+    assert list(apart(lost, hot)) == ["e", "abs_m", "m2"]
+    assert apart(cold, Ends(hot.values, np.full((6, 4), np.inf)))["e"] == math.inf
 
 
 def test_readings_are_said_and_do_not_decide() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffsq.analysis.network_phi4 import deformed, limit
+from diffsq.analysis.network_phi4 import QUANTITIES, deformed, fourth_cumulant, limit, seed_of
 from lattice.actions.networks import CosNet, LocalNet
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.errors import InputError
@@ -42,7 +42,16 @@ def test_three_laws_have_one_limit_the_transfer_matrix_knows() -> None:
         for output in LAWS
         for n in (4, 8, 16, 32)
     ]
-    found, exact = limit(table, True), ring(ScalarPhi4(0.2, LAM), 8).phi2
+    known = ring(ScalarPhi4(0.2, LAM), 8)
+    limits, exact = {name: limit(table, True, name) for name in QUANTITIES}, known.phi2
+    expected = {"phi4": known.phi4, "next": known.correlations[1]}
+    for name, number in expected.items():
+        assert abs(limits[name]["value"][0] - number) < 4.5 * limits[name]["value"][1], name
+        assert limits[name]["value"][1] < 0.02 * number, name
+    kappa4 = fourth_cumulant(table, limits)
+    assert abs(kappa4[0] - (known.phi4 - 3 * exact**2)) < 4.5 * kappa4[1]
+    assert kappa4[0] < -10 * kappa4[1]
+    found = limits["phi2"]
     value, error = found["value"]
     assert abs(value - exact) < 4.5 * error
     assert error < 0.003
@@ -51,6 +60,25 @@ def test_three_laws_have_one_limit_the_transfer_matrix_knows() -> None:
     assert free - value > 10 * error
     normal = [x for x in table if x["law"] == "normal"]
     assert exact - normal[0]["phi2"][0] > 10 * normal[0]["phi2"][1]  # no network of four is phi^4
+
+
+def test_the_error_of_the_fourth_cumulant_counts_the_covariance() -> None:
+    """Rows whose phi^4 moves with phi^2 as 6 a: kappa_4 = a4 - 3 a^2 does not move."""
+    a = 0.5
+    rows = [
+        {"law": "x", "width": n, "phi2": [a, 0.01], "phi4": [1.0, 6 * a * 0.01], "covariance": 6 * a * 1e-4}
+        for n in (1, 2, 4, 8)
+    ]
+    limits = {name: limit(rows, False, name) for name in ("phi2", "phi4")}
+    assert fourth_cumulant(rows, limits) == pytest.approx([0.25, 0.0], abs=1e-7)
+    apart = [{**x, "covariance": 0.0} for x in rows]
+    assert fourth_cumulant(apart, limits)[1] == pytest.approx(2**0.5 * limits["phi4"]["value"][1])
+
+
+def test_each_law_and_width_has_numbers_of_its_own() -> None:
+    nets = [CosNet(n, 0.2, output, LAM) for output in LAWS for n in (4, 8, 16)]
+    assert len({7, *(seed_of(net, 7) for net in nets)}) == 10
+    assert 0 <= seed_of(nets[0], 2**64 - 1) < 2**64
 
 
 def test_fits_that_do_not_hold() -> None:

@@ -21,11 +21,12 @@ def enumerated(q: int, shape: tuple[int, int], t: float) -> Floats:
     s = np.array(list(itertools.product(range(q), repeat=shape[0] * shape[1]))).reshape(-1, *shape)
     alike = [(s == np.roll(s, 1, axis)).mean((1, 2)) for axis in (1, 2)]
     far = np.mean([(s == np.roll(s, shape[axis - 1] // 2, axis)).mean((1, 2)) for axis in (1, 2)], axis=0)
-    largest = np.max([(s == a).mean((1, 2)) for a in range(q)], axis=0)
-    e, m = -np.sum(alike, axis=0), (q * largest - 1) / (q - 1)
+    shares = np.array([(s == a).mean((1, 2)) for a in range(q)])
+    e, m = -np.sum(alike, axis=0), (q * shares.max(0) - 1) / (q - 1)
+    m2 = (q * (shares**2).sum(0) - 1) / (q - 1)
     w = np.exp(-(e - e.min()) * s[0].size / t)
     c1 = q / (q - 1) * (np.mean(alike, axis=0) - far)  # both correlations are (q <delta> - 1)/(q - 1)
-    return np.array([w @ x / w.sum() for x in (e, m, m**2, c1)])
+    return np.array([w @ x / w.sum() for x in (e, m, m2, c1)])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,8 @@ def test_values_by_all_states(three: PottsValues) -> None:
 def test_the_ground_state(three: PottsValues) -> None:
     np.testing.assert_array_equal(three.values[0], [-2, 1, 1, 0])
     np.testing.assert_array_equal(three.errors[0], 0)
-    assert three.at(0.0) == {"e": -2, "abs_m": 1, "m2": 1, "c1": 0}
+    known = {"e": -2, "abs_m": 1, "m2": 1, "c1": 0}
+    assert three.at(0.0) == known | {f"{name}_error": 0 for name in NAMES}
 
 
 def test_two_states_are_ising_at_half_the_temperature() -> None:
@@ -71,9 +73,27 @@ def test_curves_are_inverted(three: PottsValues) -> None:
             assert reading.t == pytest.approx(t, abs=1e-9)
             assert (reading.error > 0) is bool(error > 0)
     between = three.curve("e").read(potts_torus((2, 4), 3, 1.2).e)
-    assert between.t == pytest.approx(1.2, abs=0.03)
+    assert between.t == pytest.approx(1.2, abs=1e-6), "one of the temperatures of e"
     assert three.curve("e").read(-0.5).t == np.inf
-    assert three.at(1.0)["abs_m"] == three.values[2, 1]
+    at = three.at(1.0)
+    assert (at["abs_m"], at["abs_m_error"]) == (three.values[2, 1], three.errors[2, 1])
+    assert at["abs_m_error"] > at["e_error"] == 0
+
+
+def test_the_energy_is_known_between_temperatures(three: PottsValues) -> None:
+    """Exactly at three between any two, T = 0 left out; temperatures read in the middle of these are right to
+    1e-4 (the coldest to 0.005), of the curve of the given ones they are out by 0.02."""
+    t, e = three.fine
+    assert {0.0, *WARM} <= set(t.tolist())
+    assert len(t) == 2 + 2 * 4
+    known = [enumerated(3, (2, 4), x)[0] for x in t[1:].tolist()]
+    np.testing.assert_allclose(e, [-2.0, *known], atol=1e-11)
+    middle, coarse = ((t[1:] + t[:-1]) / 2)[1:].tolist(), Curve(three.t, three.values[:, 0])
+    known = [enumerated(3, (2, 4), x)[0] for x in middle]
+    off = [three.curve("e").read(y).t - x for x, y in zip(middle, known, strict=True)]
+    assert abs(off[0]) < 0.005
+    assert np.abs(off[1:]).max() < 1e-4
+    assert max(abs(coarse.read(y).t - x) for x, y in zip(middle, known, strict=True)) > 0.02
 
 
 def test_numbers_depend_on_seed_and_place_alone(three: PottsValues) -> None:
@@ -105,7 +125,9 @@ def test_the_ends_of_a_curve_are_read() -> None:
 def test_frozen_temperatures_are_left_out_of_a_thermometer() -> None:
     """At T = 0 and 0.1 all spins are alike: one of the two is kept, and others are read."""
     found = potts_values(3, (3, 3), [0.0, 0.1, 0.6, 1.0, 1.6], 1)
-    for name in ("e", "abs_m"):
+    for name, t in (("e", found.fine[0][1:]), ("abs_m", found.t[1:])):
         curve = found.curve(name)
-        assert curve.t.tolist() == [0.1, 0.6, 1.0, 1.6]
+        np.testing.assert_array_equal(curve.t, t)
+        assert curve.t[0] == 0.1
+        assert len(curve.t) == (13 if name == "e" else 4)
         assert curve.read(found.at(1.0)[name]).t == pytest.approx(1.0, abs=1e-6)

@@ -9,7 +9,15 @@ import pytest
 import torch
 from small_spins import enumerated
 
-from diffsq.analysis.rbm_flow import Flow, autocorrelation, end_point, flow, measured, mixing_time
+from diffsq.analysis.rbm_flow import (
+    Flow,
+    autocorrelation,
+    end_point,
+    flow,
+    measured,
+    mixing_time,
+    nearest,
+)
 from diffsq.models.binary_rbm import BinaryRBM
 from lattice.errors import InputError
 from lattice.rng import normals, uniforms
@@ -27,37 +35,58 @@ def machine(
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5)])
 def test_what_is_measured_of_spins(shape: tuple[int, int]) -> None:
-    """By hand, bond by bond; potts spins of two states are Ising's: e_P = e/2 - 1, |m| and G the same."""
+    """By hand, bond by bond; potts spins of two states are Ising's: e_P = e/2 - 1, |m|, G and m^2 the same."""
     n, (rows, columns) = math.prod(shape), shape
     s = np.where(uniforms(1, "test/measured", np.arange(6), 0, n) < 0.4, -1, 1)
     for units in ("spin", "bit"):
         m = machine(units, n)
         found = measured(m, m.encode(s), shape)
-        for one, (e, mean, far) in zip(s.reshape(-1, *shape), found):
+        for one, (e, mean, far, m2) in zip(s.reshape(-1, *shape), found):
             sites = [(x, y) for x in range(rows) for y in range(columns)]
             bonds = sum(one[x, y] * (one[(x + 1) % rows, y] + one[x, (y + 1) % columns]) for x, y in sites)
             half = sum(one[x, y] * (one[(x + rows // 2) % rows, y] + one[x, (y + columns // 2) % columns])
                        for x, y in sites)  # fmt: skip
-            assert (e, mean, far) == pytest.approx((-bonds / n, one.mean(), half / (2 * n)), abs=1e-14)
+            known = (-bonds / n, one.mean(), half / (2 * n), one.mean() ** 2)
+            assert (e, mean, far, m2) == pytest.approx(known, abs=1e-14)
     potts = machine("potts", n)
     other = measured(potts, potts.encode((s + 1) // 2), shape)
     np.testing.assert_allclose(other[:, 0], found[:, 0] / 2 - 1, atol=1e-14)
     np.testing.assert_allclose(other[:, 1], np.abs(found[:, 1]), atol=1e-14)
-    np.testing.assert_allclose(other[:, 2], found[:, 2], atol=1e-14)
+    np.testing.assert_allclose(other[:, 2:], found[:, 2:], atol=1e-14)
     np.testing.assert_allclose(
-        Flow(other[None], 2).recorded[..., 1:3], Flow(found[None], 2).recorded[..., 1:3]
+        Flow(other[None], 2).recorded[..., 1:], Flow(found[None]).recorded[..., 1:], atol=1e-14
     )
 
 
 def test_potts_observables_of_three_states() -> None:
     m = machine("potts", 16, q=3)
     same, thirds = np.zeros((1, 16), dtype=int), np.array([[0, 1, 2, 0] * 4])
-    assert measured(m, m.encode(same), (4, 4))[0] == pytest.approx([-2, 1, 1])
-    e, mean, _ = measured(m, m.encode(thirds), (4, 4))[0]
+    assert measured(m, m.encode(same), (4, 4))[0] == pytest.approx([-2, 1, 1, 1])
+    e, mean, _, m2 = measured(m, m.encode(thirds), (4, 4))[0]
     assert e == pytest.approx(-1 - 1 / 4)  # all bonds one way, 0 0 across the edge the other
     assert mean == pytest.approx((3 * 0.5 - 1) / 2)
+    assert m2 == pytest.approx((3 * (1 / 4 + 1 / 16 + 1 / 16) - 1) / 2), "no square of it"
     free = m.mean_visible(torch.zeros(1, 5, dtype=torch.float64))
-    assert measured(m, free, (4, 4))[0] == pytest.approx([-2 / 3, 0, 0], abs=1e-12)
+    assert measured(m, free, (4, 4))[0] == pytest.approx([-2 / 3, 0, 0, 0], abs=1e-12)
+    shifts = [(np.roll(thirds.reshape(4, 4), k, axis) == thirds.reshape(4, 4)).mean()
+              for axis in (0, 1) for k in range(4)]  # fmt: skip
+    assert nearest(e, 3) == pytest.approx((3 * (shifts[1] + shifts[5]) / 2 - 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("units", "q", "kept"), [("spin", 2, 0), ("bit", 2, 0), ("potts", 2, 2), ("potts", 3, 3)]
+)
+def test_correlations_are_of_the_units(units: str, q: int, kept: int) -> None:
+    """All alike are 1, of potts units of two states too; m^2 is that of all pairs, a site with itself too."""
+    n = 12
+    m = machine(units, n, q=q)
+    states = (uniforms(4, "test/pairs", np.arange(30), 0, n) * q).astype(int)
+    found = flow(m, states if units == "potts" else 2 * states - 1, 0, 1, shape=(3, 4))
+    assert found.q == kept
+    alike = (states[:, :, None] == states[:, None]).mean((1, 2))
+    np.testing.assert_allclose(found.recorded[0, :, 2], (q * alike - 1) / (q - 1), atol=1e-14)
+    cold = flow(m, np.ones((2, n)), 0, 1, shape=(3, 4))
+    np.testing.assert_allclose(cold.recorded[0], [[-2, 1, 1, 0]] * 2, atol=1e-14)
 
 
 @pytest.mark.parametrize("units", ["spin", "bit"])

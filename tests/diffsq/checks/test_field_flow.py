@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_spins import enumerated
 
 from diffsq.checks import field_flow
 from diffsq.checks.perform import serves
@@ -57,15 +58,29 @@ def found(bench: DynamicsBench) -> dict[str, Any]:
     return result
 
 
-def with_ends(monkeypatch: pytest.MonkeyPatch, u: float, m: float, apart: float = 0.0) -> dict[str, Any]:
-    """The result where all ends of the only row are (u, m), to 1e-4, `apart` sigma between starts."""
+def squared(t: float, h: float) -> float:
+    """<m^2> of 4 x 4 spins in a field, of all states."""
+    states, p = enumerated(4, t)
+    m = states.mean(1)
+    w = p * np.exp(16 * h * (m - 1) / t)
+    return float(w @ m**2 / w.sum())
+
+
+def with_ends(
+    monkeypatch: pytest.MonkeyPatch, u: float, m: float, apart: float = 0.0, m2: float | None = None,
+    scatter: float = 1e-4,
+) -> dict[str, Any]:  # fmt: skip
+    """The result where all ends of the only row are (u, m, m^2), u and m to `scatter`, `apart` sigma between
+    starts."""
     numbers = iter(range(10**6))
 
     def end(*_: Any) -> tuple[Floats, Floats]:
         i = next(numbers)
         hot, seed = i % 2, i // 2
-        shake = 1e-4 * math.sin(3 * seed + 1)
-        values = np.array([u + shake, m - shake, m**2, 0.1]) + hot * apart * 0.003 / math.sqrt(5)
+        shake = scatter * math.sin(3 * seed + 1)
+        values = np.array(
+            [u + shake, m - shake, m**2 if m2 is None else m2, 0.1]
+        ) + hot * apart * 0.003 / math.sqrt(5)
         return values, np.full(4, 0.003 / math.sqrt(2))
 
     weights = BinaryRBM(torch.zeros(5, 16, 2))
@@ -108,7 +123,7 @@ def test_the_line_of_the_largest_specific_heat(found: dict[str, Any]) -> None:
 def test_a_place_on_the_line_and_one_off_it(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     """Of spins at T and H, read back; 0.5 below the line they are not on it."""
     t, h = next((t, h) for h, t, _ in found["line"] if h == 1.0)
-    on = with_ends(monkeypatch, *moments_in_field((4, 4), t, h))
+    on = with_ends(monkeypatch, *moments_in_field((4, 4), t, h), m2=squared(t, h))
     row = on["rows"][0]
     assert row["n_found"] == 5
     assert row["t"][0] == pytest.approx(t, abs=0.02)
@@ -116,9 +131,34 @@ def test_a_place_on_the_line_and_one_off_it(monkeypatch: pytest.MonkeyPatch, fou
     assert row["hottest"] == pytest.approx(t, abs=0.02)
     assert field_flow.verdict_of(row) == "on the line of the largest C"
     assert on["passed"] is True
-    off = with_ends(monkeypatch, *moments_in_field((4, 4), t - 0.5, h))["rows"][0]
+    below = with_ends(monkeypatch, *moments_in_field((4, 4), t - 0.5, h), m2=squared(t - 0.5, h))
+    off = below["rows"][0]
     assert off["off"] > 4
     assert "off the line of the largest C" in field_flow.verdict_of(off)
+
+
+def test_the_third_moment_must_fit(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
+    """u and m of a place on the line with <m^2> of none: as of spins whose m does not fluctuate."""
+    t, h = next((t, h) for h, t, _ in found["line"] if h == 1.0)
+    u, m = moments_in_field((4, 4), t, h)
+    known = squared(t, h)
+    assert field_flow._m2((4, 4), t, h) == pytest.approx(known, abs=1e-7)
+    row = with_ends(monkeypatch, u, m)["rows"][0]
+    assert "t" in row
+    assert row["m2"][0] == pytest.approx(m**2 - known, abs=1e-3)
+    assert row["m2"][2] > 4
+    assert field_flow.verdict_of(row).startswith("no (T, H): <m^2> is ")
+
+
+def test_a_wide_scatter_is_undecided(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
+    """Ends on the line in the mean, with temperatures so unlike that it might be 0.1 off."""
+    t, h = next((t, h) for h, t, _ in found["line"] if h == 1.0)
+    place = moments_in_field((4, 4), t, h)
+    row = with_ends(monkeypatch, *place, m2=squared(t, h), scatter=0.05)["rows"][0]
+    assert row["n_found"] == 5
+    assert row["off"] < 4
+    assert abs(row["gap"][0]) < 0.1 < abs(row["gap"][0]) + 2.8 * row["gap"][1]
+    assert field_flow.verdict_of(row).startswith("undecided: ")
 
 
 def test_independent_spins_have_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +180,19 @@ def test_starts_that_do_not_agree_do_not_pass(
     assert found["rows"][0]["apart"] == pytest.approx(apart, rel=0.2)
     assert found["passed"] is passed
     assert field_flow.text(found).endswith("passed" if passed else "sigma apart")
+    words = field_flow.verdict_of(found["rows"][0])
+    assert words.startswith("no end: cold and hot starts ") is not passed
+    cold, hot = (found["rows"][0][start]["m"][0] for start in ("cold", "hot"))
+    assert hot - cold == pytest.approx(apart * 0.003 / math.sqrt(5), abs=1e-12)
+    assert found["rows"][0]["m"][0] == pytest.approx(cold if not passed else (cold + hot) / 2, abs=1e-12)
+
+
+def test_sweeps_instead_of_the_configs(bench: DynamicsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, flow = [], field_flow.flow
+    monkeypatch.setattr(field_flow, "flow", lambda *given: made.append(flow(*given)) or made[-1])
+    one = DynamicsBench(bench.folder, bench.config, {"flow-1": bench.rows["flow-1"]})
+    field_flow.run(one, Silent(), n_sweeps=12)
+    assert [len(x.series) for x in made] == [13] * 10
 
 
 def test_words_and_figure(found: dict[str, Any]) -> None:

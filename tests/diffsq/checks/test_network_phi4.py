@@ -12,6 +12,7 @@ from diffsq.run_folder.fields import NetworkBench
 from lattice.actions.networks import CosNet, LocalNet
 from lattice.errors import InputError
 from lattice.progress import Silent
+from lattice.simulation.parameters import MonteCarlo
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,10 @@ def test_the_limit_is_that_of_the_transfer_matrix(ring_bench: NetworkBench) -> N
     said = network_phi4.text(result)
     assert "no broken phase at tree level" in said
     assert "network-phi4: passed" in said
+    assert set(result["pulls"]) == {"phi2", "phi4", "next", "kappa4"}
+    value, error = result["found"]["kappa4"]
+    assert abs(value - result["exact"]["kappa4"][0]) < 4.5 * error
+    assert value < -10 * error  # 0 of a free field
     assert len(network_phi4.figure(result).axes) == 1
 
 
@@ -35,8 +40,28 @@ def test_another_theory_does_not_pass(ring_bench: NetworkBench, monkeypatch: pyt
     monkeypatch.setattr(network_phi4, "ring", lambda action, n: exact(type(action)(0.2, 0.0), n))
     result = network_phi4.run(ring_bench, Silent(), [4, 8, 16, 32], 256, 60)
     assert not result["passed"]
-    assert abs(result["pull"]) > 10
+    assert min(abs(result["pulls"][name]) for name in ("phi2", "phi4")) > 10
+    assert min(abs(result["pulls"][name]) for name in ("next", "kappa4")) > 4.5
+    assert {f"the limit of {name}" for name in ("phi^2", "phi^4", "phi_0 phi_1")} <= {
+        reason.split(" is ")[0] for reason in result["reasons"]
+    }
     assert "sigma off" in network_phi4.text(result)
+
+
+def test_in_two_dimensions_against_a_monte_carlo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(n_configs: int, n_therm: int) -> MonteCarlo:
+        return MonteCarlo(n_configs=n_configs // 4, n_therm=n_therm)
+
+    monkeypatch.setattr(network_phi4, "MonteCarlo", short)
+    bench = made(tmp_path / "run", {"kind": "cos_net", "width": 32, "kappa": 0.15, "lam": 0.1}, [4, 4])
+    result = network_phi4.run(bench, Silent(), [8, 16, 32, 64], 128, 60)
+    assert result["how"] == "Monte Carlo"
+    assert result["passed"], result["reasons"]
+    exact = result["exact"]
+    for name, number in exact.items():
+        assert 0 < number[1] < 0.05 * abs(number[0]), name
+    by_hand = exact["phi4"][0] - 3 * exact["phi2"][0] ** 2
+    assert exact["kappa4"][0] == pytest.approx(by_hand, rel=1e-9)
 
 
 def test_refusals(ring_bench: NetworkBench, tmp_path: Path) -> None:

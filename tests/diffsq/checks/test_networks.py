@@ -26,7 +26,7 @@ def test_a_net_passes_and_does_not_cluster(cos: NetworkBench) -> None:
     result = networks.run(cos, Silent(), [1, 2, 4], 8192)
     assert result["passed"], result["reasons"]
     assert (result["one_site_says"], result["verdict"]) == ("not free", "not free")
-    assert not result["clustering"]["clusters"]
+    assert result["clustering"]["verdict"] == "violated"
     assert [c["verdict"] for c in result["widths"][0]["claims"]][0] == "holds"
     said = networks.text(result)
     for words in ("cluster decomposition: VIOLATED", "kappa4 ~ N^-1: holds", "networks: passed"):
@@ -59,7 +59,16 @@ def test_nets_of_inputs_with_others_beside(tmp_path: Path) -> None:
     by_name = {each["name"]: [c["verdict"] for c in each["claims"]] for each in result["widths"]}
     assert by_name["gauss_net"] == ["refused"] * 3
     assert by_name["erf_net-correlated"] == ["refuted"]
-    assert "claim refused, needs" in networks.text(result)
+    said = networks.text(result)
+    assert "claim refused, needs" in said
+    assert "networks of each width at this input" in said
+    assert "networks at one site" in said
+
+
+def test_a_wide_net_is_not_called_free(tmp_path: Path) -> None:
+    result = networks.run(made(tmp_path / "run", {"kind": "erf_net", "width": 100}, [4, 4]), Silent())
+    assert (result["verdict"], result["clustering"]["verdict"]) == ("undecided", "undecided")
+    assert "cluster decomposition: undecided" in networks.text(result)
 
 
 def test_refusals(cos: NetworkBench, tmp_path: Path) -> None:

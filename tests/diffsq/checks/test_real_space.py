@@ -93,14 +93,19 @@ def test_words_and_figure(found: dict[str, Any]) -> None:
         (2.0, [2.0, 1.8, 1.9], "T = 2 does not run away"),
         (2.6, [2.6, 2.5, 2.4], "T = 2.6 does not run away"),
         (2.6, [2.6, 3.0, 2.9], "T = 2.6 does not run away"),
-        (2.6, [2.6, 2.6, 2.7], "T = 2.6 does not run away"),
+        (2.6, [2.6, 2.6, 2.6], "T = 2.6 does not run away"),
+        (2.6, [2.6, 2.62, 2.64], "T = 2.6 does not run away"),  # steps of 1.4 of their errors
+        (2.6, [2.6, math.inf, 9.0], "T = 2.6 does not run away"),
+        (4.0, [math.inf] * 3, "T = 4 does not run away"),
+        (1.0, [0.0] * 3, "T = 1 does not run away"),
+        (1.002 * CRITICAL, [2.27, 2.27, 2.27], "T = 2.27372 does not run away"),
         (CRITICAL, [CRITICAL, CRITICAL, 1.07 * CRITICAL], "at T_c a block reads 7.0 % off T_c"),
     ],
 )
 def test_blocks_that_do_otherwise_do_not_pass(
     monkeypatch: pytest.MonkeyPatch, t: float, read: list[float], words: str
 ) -> None:
-    """A flow into T_c above all."""
+    """A flow into T_c above all; where no step is seen there is no flow."""
     found = read_as(monkeypatch, {t: read})
     assert found["passed"] is False
     assert len(found["reasons"]) == 1
@@ -135,8 +140,16 @@ def test_refusals() -> None:
         check_options("real-space", {"side": 16.5})
 
 
-def test_frozen_blocks_stay_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_as(monkeypatch, {1.0: [1.0, 0.0, 0.0]})["passed"] is True
+@pytest.mark.parametrize(
+    ("t", "read"),
+    [
+        (1.0, [1.0, 0.0, 0.0]), (4.0, [4.0, math.inf, math.inf]), (2.6, [2.6, 3.0, 2.99]), (2.0, [2.0, 2.01, 1.9]),
+        (1.0005 * CRITICAL, [2.27, 2.27, 2.27]),
+    ],
+)  # fmt: skip
+def test_blocks_that_run_away_once_pass(monkeypatch: pytest.MonkeyPatch, t: float, read: list[float]) -> None:
+    """Frozen spins stay frozen, and the hottest hot; no step counts within its error; T_c rounded is T_c."""
+    assert read_as(monkeypatch, {t: read})["passed"] is True
 
 
 def test_a_figure_of_frozen_spins_alone(monkeypatch: pytest.MonkeyPatch) -> None:

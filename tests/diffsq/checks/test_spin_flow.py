@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ def test_rows_and_their_ends(content: dict[str, Any]) -> None:
     assert abs(last[RANDOM]["end"]["e"][0]) < 0.1
     e, error = last[TRAINED]["end"]["e"]
     assert e + 10 * error < -0.5, "ten sigma from free spins"
-    assert last[TRAINED]["verdict"] in ("mean-field", "none of these", "mixture")
+    assert last[TRAINED]["verdict"] in ("mean-field", "none of these", "mixture", "undecided")
     for at in last:
         assert np.shape(at["cold"]) == np.shape(at["hot"]) == (5, 4)
         ends = (np.array(at["cold"]) + np.array(at["hot"])).mean(0) / 2
@@ -149,7 +151,7 @@ def test_the_likelihood_is_the_exact_one(finished: Path, content: dict[str, Any]
 def test_what_is_said(content: dict[str, Any]) -> None:
     text = content["text"]
     lines = text.splitlines()
-    places = [lines[0].find(f"  {word}  ") for word in ("steps", "T_E", "T_m", "T_NN", "c1", "mixing")]
+    places = [lines[0].find(f"  {word}  ") for word in ("steps", "T_E", "T_m", "T_NN", "c1", "agree after")]
     assert 0 < places[0]
     assert places == sorted(set(places))
     assert lines[0].endswith("verdict")
@@ -174,7 +176,7 @@ def test_controls_called_critical_and_starts_apart_do_not_pass(
     pulls = {"cold-hot e": 1.0 if word == "critical" else 9.0}
     made = {"verdict": word, "reasons": ["because"], "pulls": pulls, "values": {}, "readings": {}}
     monkeypatch.setattr(spin_flow, "verdict", lambda *_, **__: made)
-    found = spin_flow.run(bench, Silent(), n_chains=16)
+    found = spin_flow.run(bench, Silent(), n_chains=16, longest=1)
     assert found["passed"] is False
     why = "a control is called critical" if word == "critical" else "because"
     assert found["reasons"] == [f"flow-{i}: {why}" for i in sorted(named)]
@@ -187,20 +189,6 @@ def test_which_rows_are_controls() -> None:
     assert not spin_flow.is_control(row, CRITICAL)
     for part, control in (((1, 3), False), ((CRITICAL, 3), False), ((0, 2.2), True), ((2.3, 6), True)):
         assert spin_flow.is_control({**row, "part": part}, CRITICAL) is control
-
-
-def test_starts_and_steps() -> None:
-    cold, hot = (spin_flow.start_spins(kind, 60, 9, 3, 1) for kind in ("cold", "hot"))
-    assert (cold == cold[:, :1]).all()
-    assert np.bincount(cold[:, 0].astype(int)).tolist() == [20, 20, 20]
-    assert set(np.unique(hot)) == {0, 1, 2}
-    ising = [spin_flow.start_spins(kind, 400, 16, 2, 1) for kind in ("cold", "hot")]
-    assert [set(np.unique(x)) for x in ising] == [{-1, 1}] * 2
-    assert ising[0].mean() == 0
-    assert abs(ising[1].mean()) < 4 / np.sqrt(6400)
-    kept = spin_flow.kept_steps(300)
-    assert (kept[0], kept[1], kept[-1]) == (0, 1, 300)
-    assert kept == sorted(set(kept))
 
 
 def small(folder: Path, **change: Any) -> DynamicsBench:
@@ -243,12 +231,12 @@ def bench_of(**change: Any) -> DynamicsBench:
 
 def test_refusals() -> None:
     """In one line, before anything is read; the check is for runs of this kind."""
-    fields = {"temperatures": [2.0], "fields": [0, 0.5]}
+    fields, without = {"temperatures": [2.0], "fields": [0, 0.5]}, {"checks": {"spin-flow": False}}
     with pytest.raises(InputError, match="without a field; take field-flow"):
-        spin_flow.run(bench_of(ensemble=fields), Silent())
+        spin_flow.run(bench_of(ensemble=fields, **without), Silent())
     for shape in ([4, 5], [16], [4, 4, 4]):
         with pytest.raises(InputError, match="is for square tori of 3 to 12 sites a side, lattice.shape is"):
-            spin_flow.run(bench_of(lattice={"shape": shape}), Silent())
+            spin_flow.run(bench_of(lattice={"shape": shape}, **without), Silent())
     pairs = config_from_dict(
         {"name": "x", "models": ["pairs"], "training": {"rows": [{"rate": 0.1, "batch": 4}]}}
     )
@@ -258,12 +246,12 @@ def test_refusals() -> None:
         spin_flow.run(other, Silent())
 
 
-def test_starts_that_agree_pass_though_seeds_are_too_few_to_tell(
+def test_starts_that_agree_pass_though_nothing_is_told(
     bench: DynamicsBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """passed: cold and hot starts agree, and no control is critical."""
-    words = "the seeds scatter too much to tell mixture from mean-field: take more"
-    made = {"verdict": "not converged", "reasons": [words], "pulls": {"cold-hot e": 0.5}}
+    words = "the seeds scatter too much, or differ too little, to tell mixture from mean-field: take more"
+    made = {"verdict": "undecided", "reasons": [words], "pulls": {"cold-hot e": 0.5}}
     monkeypatch.setattr(spin_flow, "verdict", lambda *_, **__: made)
     bench.rows = {"flow-0": bench.rows["flow-0"]}
     assert spin_flow.run(bench, Silent(), n_chains=16)["passed"] is True
@@ -287,10 +275,65 @@ def test_the_likelihood_of_shuffled_rows_is_of_what_they_have_learned(
 def test_tori_without_exact_values_are_refused_before_any_flow(
     shape: list[int], monkeypatch: pytest.MonkeyPatch, bench: DynamicsBench
 ) -> None:
+    """By the check too, for a run made without it."""
+
     def read(*_: Any) -> None:
         raise AssertionError("machines were read")
 
     monkeypatch.setattr(spin_flow, "read_machines", read)
-    bench.config = config_from_dict({**RUN, "lattice": {"shape": shape}})  # type: ignore[assignment]
+    change = {"lattice": {"shape": shape}, "checks": {"spin-flow": False}}
+    bench.config = config_from_dict({**RUN, **change})  # type: ignore[assignment]
     with pytest.raises(InputError, match="3 to 12 sites a side"):
         spin_flow.run(bench, Silent())
+
+
+def test_few_seeds_do_not_pass(bench: DynamicsBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four machines have no verdict: that controls are not critical is not said of them."""
+    read = spin_flow.read_machines
+
+    def four(*given: Any) -> Any:
+        return {step: replace(m, w=m.w[:4]) for step, m in read(*given).items()}
+
+    monkeypatch.setattr(spin_flow, "read_machines", four)
+    bench.rows = {"flow-1": bench.rows["flow-1"]}
+    found = spin_flow.run(bench, Silent(), n_chains=16)
+    assert found["rows"][0]["at"][-1]["verdict"] == "not converged"
+    assert found["passed"] is False
+    assert found["reasons"] == ["fewer than 5 seeds: no verdict, of controls neither"]
+
+
+def test_rows_whose_starts_differ_have_no_temperature(content: dict[str, Any]) -> None:
+    """Both ends instead, in words; the other rows as before."""
+    result = deepcopy(content["result"])
+    at = result["rows"][PART]["at"][-1]
+    at["pulls"]["cold-hot c1"] = 9.0
+    at["cold"], at["hot"] = [[-1.25, 0.75, 0.6, 0.125]] * 5, [[-0.5, 0.25, 0.1, 0.375]] * 5
+    lines = spin_flow.text(result).splitlines()
+    own = next(line for line in lines if line.startswith("±1 N_h 8 CD-1, T 3 to 4"))
+    cells = [cell.strip() for cell in own.split("  ") if cell.strip()]
+    assert cells[3:9] == ["-1.250 cold, -0.500 hot", "-", "0.750 cold, 0.250 hot", "-", "-",
+                          "0.125 cold, 0.375 hot"]  # fmt: skip
+    assert sum(" cold, " in line for line in lines) == 1
+    assert not spin_flow.has_end(at)
+    assert spin_flow.has_end(result["rows"][RANDOM]["at"][-1])
+
+
+def test_curves_of_temperatures(content: dict[str, Any]) -> None:
+    """T_E and T_m of the mean over machines, and of one scatter less and more: e of the torus read back."""
+    curves = content["result"]["rows"][TRAINED]["at"][-1]["curves"]
+    for start in ("cold", "hot"):
+        one, n = curves[start], len(curves["n"])
+        assert n <= spin_flow.CURVE + 1
+        assert np.shape(one["T_E"]) == np.shape(one["T_m"]) == (3, n)
+        mean, spread = (np.array(one[name])[:, 0] for name in ("mean", "spread"))
+        for k, ts in zip((0, -1, 1), one["T_E"], strict=True):
+            e = mean + k * spread
+            for t, x in zip(ts, e.tolist(), strict=True):
+                if t:
+                    assert torus((4, 4), t).e == pytest.approx(x, abs=1e-9)
+                else:
+                    assert x < -1.9999 or x > -1e-4
+        mid = [(low, t, high) for t, low, high in zip(*one["T_E"], strict=True) if low and t and high]
+        assert len(mid) > n / 2
+        assert all(low <= t <= high for low, t, high in mid)
+    assert curves["cold"]["T_E"][0][0] == 0

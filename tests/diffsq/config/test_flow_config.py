@@ -21,6 +21,7 @@ BASE: dict[str, Any] = {
     "ensemble": {"temperatures": [1.5, 2.25, 3]}, "training": {"rows": [ROW]},
 }  # fmt: skip
 NO_NETWORK: dict[str, Any] = {"training": {"thermometer": None}}
+IN_FIELD: dict[str, Any] = {**NO_NETWORK, "checks": {"spin-flow": False, "field-flow": {}}}
 POTTS: dict[str, Any] = {"ensemble": {"q": 3}, "row": {"units": "bit"}}
 
 
@@ -56,12 +57,13 @@ def test_which_run_it_is() -> None:
 def test_points_of_the_grid() -> None:
     """Temperature fastest, then the field; the name is that of the folder; fields of 0 have none."""
     assert read().ensemble.points() == {"T1.5": Ising(1.5), "T2.25": Ising(2.25), "T3": Ising(3.0)}
-    in_field = read({"ensemble": {"temperatures": [1, 2], "fields": [0, 0.5, -0.25]}}, NO_NETWORK)
+    in_field = read({"ensemble": {"temperatures": [1, 2], "fields": [0, 0.5, -0.25]}}, IN_FIELD)
     assert list(in_field.ensemble.points().items()) == [
         ("T1", Ising(1.0)), ("T2", Ising(2.0)), ("T1_h0.5", Ising(1.0, 0.5)), ("T2_h0.5", Ising(2.0, 0.5)),
         ("T1_h-0.25", Ising(1.0, -0.25)), ("T2_h-0.25", Ising(2.0, -0.25)),
     ]  # fmt: skip
-    potts = read({**POTTS, "ensemble": {"q": 3, "fields": [0.1], "direction": 2}}, NO_NETWORK)
+    ensemble = {"q": 3, "fields": [0.1], "direction": 2}
+    potts = read({**POTTS, "ensemble": ensemble}, {**NO_NETWORK, "checks": {"spin-flow": False}})
     assert potts.ensemble.points()["T3_h0.1"] == Potts(3.0, 3, 0.1, 2)
     fine = read({"ensemble": {"temperatures": [0.1 + 0.2, 0.30001]}}).ensemble.points()
     assert list(fine) == ["T0.3", "T0.30001"]
@@ -86,7 +88,7 @@ def test_the_steps_that_are_followed(row: dict[str, Any], followed: list[int]) -
     [
         [{}], [{"seed": 7}], [NO_NETWORK], [POTTS], [{"ensemble": {"ground_state": True}}],
         [{"checks": {"spin-flow": False, "real-space": {"side": 16}}}],
-        [{"ensemble": {"fields": [0, 0.5]}}, NO_NETWORK],
+        [{"ensemble": {"fields": [0, 0.5]}}, IN_FIELD],
         [{"row": {"part": [1.5, 2.25], "shuffled": True, "units": "bit", "biases": True, "at": [0, 5]}}],
         [{"training": {"thermometer": {"n_steps": 20, "widths": [8]}}}],
     ],
@@ -102,13 +104,14 @@ def test_what_is_printed_is_read_back(tmp_path: Path, changes: list[dict[str, An
 
 
 def test_the_presets() -> None:
-    """Every flow of configs/spins is one, with T = 0 where it has no field, and with its controls."""
+    """Every flow of configs/spins is one, with T = 0 among temperatures without a field; its controls."""
     names = [path.name for path in sorted((ROOT / "configs/spins").glob("*flow*.yaml"))]
     assert len(names) >= 3
     for name in names:
         config = load_config(ROOT / "configs/spins" / name)
         assert isinstance(config, FlowRun)
-        assert config.ensemble.ground_state is not any(config.ensemble.fields)
+        grid = config.ensemble
+        assert grid.ground_state is (len(grid.temperatures) > 1 and not any(grid.fields))
     main = load_config(ROOT / "configs/spins/ising_flow.yaml")
     assert isinstance(main, FlowRun)
     assert main.training.n_seeds >= 5
@@ -125,14 +128,14 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([{"ensemble": {"temperatures": [1, 1]}}], "temperatures must rise"),
     ([{"ensemble": {"temperatures": []}}], "ensemble.temperatures"),
     ([{"ensemble": {"temperatures": [float("nan")]}}], "ensemble.temperatures.0: must be a finite number"),
-    ([{"ensemble": {"temperatures": [i + 1.0 for i in range(101)], "fields": list(range(10))}}, NO_NETWORK],
+    ([{"ensemble": {"temperatures": [i + 1.0 for i in range(101)], "fields": list(range(10))}}, IN_FIELD],
      "at most 1000 pairs"),
-    ([{**POTTS, "ensemble": {"q": 3, "fields": [0.5]}}, NO_NETWORK], "Potts model needs action.direction"),
-    ([{**POTTS, "ensemble": {"q": 3, "fields": [0.5], "direction": 3}}, NO_NETWORK], "direction.*got 3"),
+    ([{**POTTS, "ensemble": {"q": 3, "fields": [0.5]}}, IN_FIELD], "Potts model needs action.direction"),
+    ([{**POTTS, "ensemble": {"q": 3, "fields": [0.5], "direction": 3}}, IN_FIELD], "direction.*got 3"),
     ([{"ensemble": {"q": 1}}], "ensemble.q: must be greater than or equal to 2"),
     ([{"ensemble": {"q": 3}}], "training.rows.0: units of 3 states are bit"),
-    ([{"ensemble": {"ground_state": True, "fields": [0.5]}}, NO_NETWORK], "leave out ensemble.fields"),
-    ([{"ensemble": {"fields": [0, 0.5]}}], "thermometer reads temperatures without a field.*null"),
+    ([{"ensemble": {"ground_state": True, "fields": [0.5]}}, IN_FIELD], "leave out ensemble.fields"),
+    ([{"ensemble": {"fields": [0, 0.5]}}, {"checks": IN_FIELD["checks"]}], "thermometer reads temperatures without a field.*null"),
     ([{"ensemble": {"n_chains": 41}}], "ensemble.n_chains: must be a multiple of 2"),
     ([{"training": {"n_seeds": 3}}], "n_chains = 40 must be a multiple of training.n_seeds = 3"),
     ([{"training": {"n_seeds": 0}}], "training.n_seeds"),
@@ -170,12 +173,37 @@ def test_what_makes_no_sense_is_refused_in_one_line(changes: list[dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ([{"ensemble": {"fields": [0, 0.5]}}], r"without a field: checks: \{field-flow: \{\}, spin-flow: false"),
+        ([{**POTTS, "ensemble": {"q": 3, "fields": [0.1], "direction": 1}}], r"checks: \{spin-flow: false"),
+        *(([{"lattice": {"shape": shape}}], "square tori of 3 to 12 sites a side.*got")
+          for shape in ([2, 2], [13, 13], [4, 5], [16], [4, 4, 4])),
+        ([{**POTTS, "lattice": {"shape": [7, 7]}}], r"q\^L <= 2048\), got \[7, 7\]"),
+    ],
+)  # fmt: skip
+def test_what_the_check_cannot_judge_is_refused_before_anything_is_made(
+    changes: list[dict[str, Any]], words: str
+) -> None:
+    """While the check is asked for: the same run without it is one."""
+    with pytest.raises(InputError, match=words):
+        read(NO_NETWORK, *changes)
+    assert read(NO_NETWORK, *changes, {"checks": {"spin-flow": False}}).checks == {}
+
+
+def test_tori_that_the_check_knows() -> None:
+    for changes in ({}, {"lattice": {"shape": [3, 3]}}, {"lattice": {"shape": [12, 12]}},
+                    {**POTTS, "lattice": {"shape": [6, 6]}}):  # fmt: skip
+        assert list(read(NO_NETWORK, changes).checks) == ["spin-flow"]
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         [{"row": {"at": [-5]}}],  # an assertion of read_machines after the training
         [{"row": {"at": [20]}}],  # beyond n_steps = 10: left out
         [{"ensemble": {"fields": []}}],  # no ensemble at all
-        [{"ensemble": {"fields": [0.5, 0.5]}}, NO_NETWORK],  # one of the two
+        [{"ensemble": {"fields": [0.5, 0.5]}}, IN_FIELD],  # one of the two
         [{"ensemble": {"temperatures": [2.0, 2.0 + 1e-13]}}],  # one folder for both: one of them
         [{"ensemble": {"direction": 1}}],  # of Ising spins: left out
         [{"ensemble": {"n_chains": 2}}, {"training": {"n_seeds": 2}}],  # none left to calibrate with

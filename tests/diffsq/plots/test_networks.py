@@ -24,6 +24,8 @@ def tables(known: bool, n_laws: int) -> dict[str, Any]:
             "floor": 0.01,
             "seen": w < 10,
             "needed": 9.0,
+            "exact": 1e-18 if n == 6 else 1.0 / w,
+            "vanishes": n == 6,
         }
         for n in (2, 4, 6, 8)
         for w in (1, 3, 10)
@@ -42,6 +44,7 @@ def test_tables(known: bool, n_laws: int, n_axes: int) -> None:
     if n_laws:  # open where it cannot be seen, one point of each law
         assert figure.axes[0].get_title() == "net 0"
         assert figure.axes[0].get_yscale() == "log"
+        assert figure.axes[0].get_ylim()[0] > 1e-4  # no line at what vanishes
 
 
 def test_curves_and_couplings() -> None:
@@ -64,7 +67,12 @@ def test_curves_and_couplings() -> None:
 def test_phi4_over_n() -> None:
     laws = {"normal": 0.7, "signs": -0.1}
     table = [{"law": k, "width": n, "phi2": [0.5 - x / n, 0.01]} for k, x in laws.items() for n in (4, 8, 16)]
-    result = {"table": table, "limit": {"value": [0.5, 0.001]}, "exact": {"phi2": [0.5, 0.0]}, "free": 0.7}
+    result = {
+        "table": table,
+        "limits": {"phi2": {"value": [0.5, 0.001]}},
+        "exact": {"phi2": [0.5, 0.0]},
+        "free": 0.7,
+    }
     figure = drawn(phi4_figure, result, 1, render=True)
     _, labels = figure.axes[0].get_legend_handles_labels()
     assert {"normal", "signs", "limit", r"$\phi^4$", "free"} == set(labels)

@@ -21,7 +21,10 @@ def followed(step: int, e: float = -1.2) -> dict[str, Any]:
     """One step of a row: five seeds, their flow, its end."""
     n = [0, 1, 3, 10, 40]
     end = np.array([e, 0.7, 0.5, 0.05])
-    curve = {"mean": (end + np.exp(-np.array(n))[:, None] * 0.1).tolist(), "spread": [[0.01] * 4] * len(n)}
+    curve = {"mean": (end + np.exp(-np.array(n))[:, None] * 0.1).tolist(), "spread": [[0.01] * 4] * len(n),
+             "T_E": [[0.0, 1.0, 2.0, 2.4, 2.5], [None, 0.9, 1.9, 2.3, 2.4], [0.1, 1.1, 2.1, 2.5, None]],
+             "T_m": [[0.0, 0.5, 1.0, 2.0, 2.3], [0.0, 0.4, 0.9, 1.9, 2.2], [0.0, 0.6, None, None, None]],
+             }  # fmt: skip
     return {
         "step": step, "end": {name: [float(x), 0.01] for name, x in zip(NAMES, end, strict=True)},
         "curves": {"n": n, "cold": curve, "hot": deepcopy(curve)},
@@ -61,10 +64,11 @@ def level(axes: Any, label: str) -> float:
 
 
 def test_a_flow_beside_what_it_is_held_to() -> None:
-    """e, |m|, c1 of T_c and of the mixture as lines; the flow's own ends; three thermometers; calibration."""
+    """Temperatures; e and c1 with those of T_c and of the mixture as lines; the flow's own ends; three
+    thermometers; calibration."""
     result = flow_result()
     figure = drawn(labelled(result), result, 6, render=True)
-    for axes, name, i in zip(figure.axes[:3], ("e", "abs_m", "c1"), (0, 1, 3), strict=True):
+    for axes, name, i in zip(figure.axes[1:3], ("e", "c1"), (0, 3), strict=True):
         assert level(axes, "at $T_c$") == result["critical"][name]
         assert level(axes, "mixture") == result["rows"][0]["at"][-1]["mixture"][name]
         flow = next(line for line in axes.get_lines() if line.get_label() == "cold start")
@@ -98,6 +102,43 @@ def test_other_numbers_of_rows(n: int) -> None:
     for name in ("T_E", "T_m", "T_NN"):
         result["rows"][0]["at"][0]["readings"][name] = [2.4]
     drawn(labelled(result), result, 6)
+
+
+def test_temperatures_of_the_first_row() -> None:
+    """T_E and T_m with bands, cold solid and hot dashed, T_c and those of the mixture as lines; beyond all a
+    band ends at the edge."""
+    result = flow_result()
+    last = result["rows"][0]["at"][-1]
+    last["curves"]["hot"]["T_E"][0] = [None, 4.0, 3.0, 2.6, 2.5]
+    axes = drawn(labelled(result), result, 6, render=True).axes[0]
+    assert legend(axes) == ["$T_E$", "$T_m$", "$T_c$", "mixture"]
+    assert level(axes, "$T_c$") == CRITICAL
+    assert level(axes, "mixture") == last["mixture"]["t_e"]
+    lines = [one for one in axes.get_lines() if len(np.asarray(one.get_xdata())) == 5]
+    assert [one.get_linestyle() for one in lines] == ["-", "-", "--", "--"]
+    shown = [last["curves"][start][name][0] for start in ("cold", "hot") for name in ("T_E", "T_m")]
+    for one, t in zip(lines, shown, strict=True):
+        np.testing.assert_allclose(np.asarray(one.get_ydata()), np.array(t, dtype=float))
+    bands = [np.concatenate([path.vertices[:, 1] for path in c.get_paths()]) for c in axes.collections]
+    assert len(bands) == 4
+    assert all(np.isfinite(y).all() and y.max() == 3 * CRITICAL for y in bands)
+    assert axes.get_ylim() == (0, 3 * CRITICAL)
+    last["network"] = {"n": [0, 10, 40], "cold": [0.5, 1.0, 2.0], "hot": [3.0, 2.5, 2.0]}
+    axes = drawn(labelled(result), result, 6).axes[0]
+    read = [one for one in axes.get_lines() if len(np.asarray(one.get_xdata())) == 3]
+    assert [np.asarray(one.get_ydata()).tolist() for one in read] == [[0.5, 1, 2], [3, 2.5, 2]]
+    assert "$T_{NN}$" in legend(axes)
+
+
+def test_rows_without_an_end_get_a_cross() -> None:
+    """And none of the temperatures that are no end's."""
+    result = flow_result(3)
+    result["rows"][1]["at"][-1]["verdict"] = "not converged"
+    axes = drawn(labelled(result), result, 6).axes[4]
+    crosses = [one for one in axes.get_lines() if one.get_marker() == "x"]
+    assert [np.asarray(one.get_ydata()).tolist() for one in crosses] == [[-1]]
+    drawn_rows = [round(c.get_children()[0].get_ydata()[0]) for c in axes.containers]
+    assert sorted(drawn_rows) == [-2, -2, -2, 0, 0, 0]
 
 
 def test_a_temperature_beyond_all_is_left_out() -> None:

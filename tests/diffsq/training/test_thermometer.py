@@ -15,6 +15,7 @@ from diffsq.analysis.thermometers import read_energy
 from diffsq.training.thermometer import (
     Calibration,
     Thermometer,
+    as_units,
     calibrate,
     load_thermometer,
     save_thermometer,
@@ -163,3 +164,15 @@ def test_what_is_no_thermometer(tmp_path: Path) -> None:
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="not the file of a thermometer"):
         load_thermometer(path)
+
+
+def test_units_of_spins() -> None:
+    """+-1 as they are; of Potts one number for each state, so that no state is nearer to another."""
+    s = np.array([[0, 2, 1], [2, 2, 2]])
+    units = as_units(s, 3)
+    assert units.tolist() == [[1, 0, 0, 0, 0, 1, 0, 1, 0], [0, 0, 1] * 3]
+    assert units.dtype == np.float64
+    gaps = np.linalg.norm(as_units(np.arange(3)[:, None], 3)[:, None] - np.eye(3)[None], axis=-1)
+    np.testing.assert_allclose(gaps, np.sqrt(2) * (1 - np.eye(3)))
+    ising = np.array([[1, -1, 1]])
+    np.testing.assert_array_equal(as_units(ising), ising)

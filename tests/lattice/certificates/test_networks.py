@@ -14,6 +14,7 @@ from lattice.actions.phi4 import ScalarPhi4
 from lattice.arrays import Floats
 from lattice.certificates.networks import (
     certify_network,
+    copies_check,
     displacements,
     even_cumulants,
     exact_pairs,
@@ -60,7 +61,7 @@ def test_a_net_is_certified_as_itself(law: Network) -> None:
     ("claimed", "true", "shown_by"),
     [
         (CosNet(4, 0.2, "signs"), CosNet(4, 0.2), {"kappa4 site", "kappa4(0,0,r,r) r = 4"}),
-        (CosNet(4, 0.2, "rayleigh"), CosNet(400, 0.2, "rayleigh"), {"kappa4(0,0,r,r) r = 4"}),
+        (CosNet(4, 0.2, "rayleigh"), CosNet(100, 0.2, "rayleigh"), {"kappa4(0,0,r,r) r = 4"}),
         (CosNet(4, 0.2), CosNet(4, 0.2, "correlated"), {"kappa4 site"}),
         (CosNet(8, 0.2), CosNet(8, 0.2, lam=0.01), {"G(k)", "kappa2 site"}),
         (LocalNet(0.25, 0.2), LocalNet(0.25, 0.2, poisson=False), {"kappa4(0,0,r,r) r = 4"}),
@@ -82,7 +83,7 @@ def test_one_site_does_not_tell_a_rayleigh_net_from_a_free_field() -> None:
     law = CosNet(4, 0.2, "rayleigh")
     checks = by_name(certificate(drawn(law), CosNet(10**6, 0.2, "rayleigh")))
     one_site = [check for name, check in checks.items() if name.endswith(" site")]
-    assert len(one_site) == 4
+    assert len(one_site) == 5
     assert all(check["passed"] for check in one_site)
     far = checks["kappa4(0,0,r,r) r = 4"]
     assert not far["passed"]
@@ -94,16 +95,57 @@ def test_orders_that_need_more_networks_are_listed_not_tested() -> None:
     checks = by_name(certificate(drawn(law), law))
     needed = networks_needed(law, 3, shape=SHAPE)
     assert needed > 1e20
-    assert checks["kappa6 site"]["detail"] == f"needs {needed:.2g} networks: not tested"
+    assert checks["kappa6 site"]["detail"] == f"needs {needed:.2g} networks at one site: not tested"
     short = float(checks["kappa6 site"]["expected"]) - checks["kappa6 site"]["value"]
     assert short > 4.5 * checks["kappa6 site"]["error"]  # which would have been an alarm, and a false one
     assert "not tested" not in checks["kappa2 site"]["detail"]
 
 
+@pytest.mark.parametrize("law", [CosNet(4, 0.2, "signs"), LocalNet(0.25, 0.2), ErfNet(2)])
+def test_fields_times_the_sign_of_m_fail_by_odd_cumulants(law: Network) -> None:
+    """All even numbers of them are right."""
+    phi = drawn(law, 4096)
+    turned = phi * np.where(phi.mean((1, 2)) < 0, -1, 1)[:, None, None]
+    checks = by_name(certificate(turned, law))
+    assert {name for name, check in checks.items() if not check["passed"]} >= {"<M>"}
+    assert checks["<M>"]["value"] > 10 * checks["<M>"]["error"]
+    assert {name for name, check in checks.items() if not check["passed"]} <= {"<M>", "kappa3 site"}
+
+
+def test_skewed_numbers_of_mean_zero_fail_by_kappa_3() -> None:
+    """x^2 - 1 of normal x: kappa_3 = 8."""
+    law, n = CosNet(4, 0.2), 4096
+    phi = normals(3, "test/skewed", np.arange(n), 0, 64).reshape(n, *SHAPE) ** 2 - 1
+    checks = by_name(certificate(phi, law))
+    assert checks["<M>"]["passed"]
+    assert not checks["kappa3 site"]["passed"]
+    assert abs(checks["kappa3 site"]["value"] - 8) < 4.5 * checks["kappa3 site"]["error"]
+
+
+def test_a_copy_anywhere_is_seen_and_fields_of_no_neurons_are_none() -> None:
+    law = CosNet(4, 0.2, "signs")
+    phi = drawn(law, 4096)
+    assert by_name(certificate(phi, law))["fields seen before"]["value"] == 0
+    phi[3000] = phi[17]
+    found = certificate(phi, law)
+    assert found["reason"] == "failed: fields seen before"
+    few = LocalNet(0.05, 0.2)
+    empty = drawn(few, 4096)
+    assert (~empty.any((1, 2))).sum() > 10
+    assert copies_check(few, empty)["passed"]
+    places = LocalNet(1 / 64, 0.2, "signs", poisson=False)
+    again = copies_check(places, drawn(places, 1024))
+    assert again["passed"]
+    assert again["value"] > 500
+    assert "not tested" in again["detail"]
+
+
 def test_copies_and_correlated_rows_are_not_independent() -> None:
     phi = drawn(CosNet(4, 0.2, "signs"), 4096)
     phi[1::2] = phi[::2]
-    assert not certificate(phi, CosNet(4, 0.2, "signs"))["passed"]
+    failed = certificate(phi, CosNet(4, 0.2, "signs"))["reason"]
+    assert "rho(1) of M^2" in failed
+    assert "fields seen before" in failed
     x = normals(1, "test/series", np.arange(1), 0, 10001)[0]
     assert independence("m2", x)["passed"]
     assert not independence("m2", x[1:] + 0.2 * x[:-1])["passed"]

@@ -51,6 +51,7 @@ POTTS = {"kind": "potts", "q": 3, "h": 0.0, "direction": None}
 
 def test_axes_and_what_is_fixed() -> None:
     assert axis_of(Ising(2.0).as_dict()) == axis_of(Potts(1.0, 3).as_dict()) == "temperature"
+    assert axis_of({"kind": "ising_field", "temperature": 2.0}) == "temperature"
     for phi4 in ({"kind": "phi4", "kappa": 0.27, "lam": 0.022}, {"kappa": 0.27, "lam": 0.022}):
         assert axis_of(phi4) == "kappa"
         assert fixed_of(phi4) == {"lam": 0.022}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from longer import same_numbers
 
 from lattice.actions.phi4 import ScalarPhi4
@@ -58,6 +59,8 @@ def test_certified_and_exact(action: Spins, change: dict[str, Any], tmp_path: Pa
     certificate = ensemble.attrs["certificate"]
     assert certificate["passed"], certificate["reason"]
     assert abs(check(certificate, "Schwinger-Dyson")["value"]) < 0.01
+    states = [c["name"] for c in certificate["checks"] if c["name"] == "states (Zq)"]
+    assert len(states) == (isinstance(action, Potts) and not action.h)
     exact = known(action, SHAPE)
     entry = measure(ensemble, two_point=False)["observables"]["energy"]
     if exact and entry["error"]:
@@ -120,6 +123,31 @@ def test_a_ring_of_metropolis_sweeps(tmp_path: Path, cluster: str) -> None:
     assert found["passed"], found["reason"]
 
 
+def test_states_that_are_not_alike_fail(tmp_path: Path) -> None:
+    """Frozen spins of three states, all in the state 0: what shifts of all states would mend."""
+    ensemble = made(Potts(0.3, 3), tmp_path)
+    assert check(certify(ensemble), "states (Zq)")["passed"]
+    share = (ensemble.phi == 0).mean()
+    assert abs(share - 1 / 3) < 4.5 * math.sqrt(2 / 9 / len(ensemble.phi))
+    stuck = Ensemble.from_fields(np.zeros_like(ensemble.phi), ensemble.action, ensemble.chain)
+    found = check(certify(stuck), "states (Zq)")
+    assert not found["passed"]
+    assert "share of the state 0" in found["detail"]
+
+
+def test_walls_between_any_two_states() -> None:
+    """Links of unlike states; by their sign alone 1 and 2 would be one, and e would be another."""
+    s = np.floor(uniforms(7, "test/walls", np.arange(20), 0, 64) * 3).reshape(20, *SHAPE)
+    found = wall_density(s, states=True)
+    unlike = [np.mean([(x != np.roll(x, 1, axis)).mean() for axis in (0, 1)]) for x in s]
+    np.testing.assert_allclose(found, unlike, atol=1e-15)
+    energy = -Potts(1.0, 3).action(torch.from_numpy(s)).numpy() / 64
+    np.testing.assert_allclose(2 * (1 - found), energy, atol=1e-12)
+    assert (wall_density(s) < found - 0.05).all()
+    ising = 2 * (s > 0) - 1.0
+    np.testing.assert_array_equal(wall_density(ising, states=True), wall_density(ising))
+
+
 def test_callen_by_loops() -> None:
     """From the definition, site by site; and 0 on average over random spins only at T = infinity."""
     for action in (Ising(1.8, 0.3), Potts(0.9, 3, h=-0.2, direction=1)):
@@ -158,11 +186,13 @@ def test_starts() -> None:
 
 
 def test_a_trajectory_is_its_parts() -> None:
-    """Sweep, clusters, a random sign of Ising spins without a field; no sign without clusters."""
+    """Sweep, clusters, a random sign or shift of the states without a field; neither without clusters."""
     chains = np.arange(20)
     keys: dict[str, Any] = {"seed": 4, "chains": chains, "trajectory": 7}
-    flip = uniforms(4, "ensemble/flip", chains, 7, 1)[:, 0] < 0.5
-    for action, signed in ((Ising(2.3), True), (Ising(2.3, 0.1), False), (Potts(1.0, 3), False)):
+    u = uniforms(4, "ensemble/flip", chains, 7, 1)[:, :, None]
+    assert {int(3 * x) for x in u.ravel()} == {0, 1, 2}
+    in_field = Potts(1.0, 3, 0.1, 1)
+    for action, signed in ((Ising(2.3), 2), (Ising(2.3, 0.1), 0), (Potts(1.0, 3), 3), (in_field, 0)):
         phi = start_fields(action, SHAPE, 20, seed=4)
         for update, sweep in (("heat-bath", heat_bath_sweep), ("local", spin_metropolis_sweep)):
             for n_clusters in (0, 2):
@@ -171,8 +201,10 @@ def test_a_trajectory_is_its_parts() -> None:
                 expected, info = sweep(action, phi, **keys)
                 if n_clusters:
                     expected, _ = spin_wolff_update(action, expected, **keys, n_clusters=2)
-                if signed and n_clusters:
-                    expected = np.where(flip[:, None, None], -expected, expected)
+                if signed == 2 and n_clusters:
+                    expected = np.where(u < 0.5, -expected, expected)
+                elif signed and n_clusters:
+                    expected = (expected + np.floor(3 * u)) % 3
                 np.testing.assert_array_equal(new, expected)
                 np.testing.assert_array_equal(accepted, info.moved)
                 assert not dH.any()
