@@ -85,7 +85,8 @@ def verdict(
     x = (cold.values + hot.values) / 2
     result["values"] = {name: list(mean_and_error(x[:, i])) for i, name in enumerate(NAMES)}
     possible, sure = _fits(x, sites, critical, mixture, share, q, result)
-    if sure and ordered is not None and sure == ["mean-field"] and ordered < 2 * _room(x, share):
+    free = abs(nearest(result["values"]["e"][0], q)) < share and result["values"]["m2"][0] < 2 / sites
+    if not free and ordered is not None and sure == ["mean-field"] and ordered < 2 * _room(x, share):
         result["reasons"].append(
             f"so ordered that spins of one temperature look alike: c1 = {ordered:.4f} there"
         )
@@ -98,7 +99,6 @@ def verdict(
         )
         return result
     result["verdict"] = sure[0] if sure else "none of these"
-    free = abs(nearest(result["values"]["e"][0], q)) < share and result["values"]["m2"][0] < 2 / sites
     if sure == ["mean-field"] and free:
         result["verdict"] = "independent spins"
     return result

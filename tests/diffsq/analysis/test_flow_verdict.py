@@ -225,8 +225,8 @@ def test_another_temperature_is_never_taken_for_critical(t: float) -> None:
 
 
 def test_errors_of_known_values_count() -> None:
-    """|m| at T_c of Potts spins is measured: machines 0.02 off are 2 sigma off with an error of 0.01; with one
-    of 0.02 nothing is shown."""
+    """|m| at T_c of Potts spins is measured: machines 0.02 off are 2 sigma off with an error of 0.01; with
+    0.02 nothing is shown."""
     pair = ends(**{**CRITICAL, "abs_m": CRITICAL["abs_m"] + 0.02}, spread=0.001, noise=0.001)
     for error, word in ((0.0, "none of these"), (0.01, "critical"), (0.02, "undecided")):
         found = verdict(*pair, SITES, {**CRITICAL, "abs_m_error": error}, WIDE)

@@ -35,7 +35,7 @@ def machine(
 
 @pytest.mark.parametrize("shape", [(4, 4), (3, 5)])
 def test_what_is_measured_of_spins(shape: tuple[int, int]) -> None:
-    """By hand, bond by bond; potts spins of two states are Ising's: e_P = e/2 - 1, |m|, G and m^2 the same."""
+    """Bond by bond; potts spins of two states are Ising's: e_P = e/2 - 1, |m|, G and m^2 the same."""
     n, (rows, columns) = math.prod(shape), shape
     s = np.where(uniforms(1, "test/measured", np.arange(6), 0, n) < 0.4, -1, 1)
     for units in ("spin", "bit"):

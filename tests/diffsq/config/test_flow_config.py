@@ -135,7 +135,8 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([{"ensemble": {"q": 1}}], "ensemble.q: must be greater than or equal to 2"),
     ([{"ensemble": {"q": 3}}], "training.rows.0: units of 3 states are bit"),
     ([{"ensemble": {"ground_state": True, "fields": [0.5]}}, IN_FIELD], "leave out ensemble.fields"),
-    ([{"ensemble": {"fields": [0, 0.5]}}, {"checks": IN_FIELD["checks"]}], "thermometer reads temperatures without a field.*null"),
+    ([{"ensemble": {"fields": [0, 0.5]}}, {"checks": IN_FIELD["checks"]}],
+     "thermometer reads temperatures without a field.*null"),
     ([{"ensemble": {"n_chains": 41}}], "ensemble.n_chains: must be a multiple of 2"),
     ([{"training": {"n_seeds": 3}}], "n_chains = 40 must be a multiple of training.n_seeds = 3"),
     ([{"training": {"n_seeds": 0}}], "training.n_seeds"),
@@ -175,7 +176,7 @@ def test_what_makes_no_sense_is_refused_in_one_line(changes: list[dict[str, Any]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ([{"ensemble": {"fields": [0, 0.5]}}], r"without a field: checks: \{field-flow: \{\}, spin-flow: false"),
+        ([{"ensemble": {"fields": [0, 0.5]}}], r"a field: checks: \{field-flow: \{\}, spin-flow: false"),
         ([{**POTTS, "ensemble": {"q": 3, "fields": [0.1], "direction": 1}}], r"checks: \{spin-flow: false"),
         *(([{"lattice": {"shape": shape}}], "square tori of 3 to 12 sites a side.*got")
           for shape in ([2, 2], [13, 13], [4, 5], [16], [4, 4, 4])),
