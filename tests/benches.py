@@ -26,4 +26,4 @@ def make_bench(action: ScalarPhi4, shape: tuple[int, int], n: int = 4096) -> Wor
     path = ReversePath(model, levels_of(model, 8))
     raw, log_w = path.sample(action.action, noise_of("test/polish", 256, shape), still)
     samples = Ensemble.from_fields(raw.numpy(), action, log_weight=log_w.numpy())
-    return Workbench(Path(), config, action, model, path, None, ensemble, samples, torch.device("cpu"))
+    return Workbench(Path(), config, action, ensemble, torch.device("cpu"), model, path, None, samples)
