@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.stats
 from matplotlib.figure import Figure
 
 from diffsq.analysis.field_thermometer import hottest_in_field, place_of
@@ -37,7 +38,6 @@ MOST_ROW = 10
 SHOWN = (0.25, 0.5, 1.0, 1.5, 2.0)
 APART = 4.0  # sigma
 CLOSE = 0.1  # of T, within which an end is said to be on the line
-NORMAL = 2.8  # errors of a 95 % interval of five seeds
 STEP = 1e-3  # of H
 LINE = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.5)  # fields; straight between
 
@@ -71,7 +71,7 @@ def run(bench: DynamicsBench, progress: Progress, *, n_sweeps: int | None = None
     reasons = [
         f"{row['name']}: cold and hot ends {row['apart']:.1f} sigma apart"
         for row in found
-        if row["apart"] > APART
+        if row["apart"] >= APART
     ]
     return {
         "passed": not reasons, "reasons": reasons, "rows": found, "line": line, "shape": list(shape),
@@ -174,7 +174,7 @@ def verdict_of(row: dict[str, Any]) -> str:
         return "a temperature and a field outside those of the line of the largest C"
     if row["off"] >= APART:
         return f"{row['off']:.0f} sigma off the line of the largest C"
-    if abs(row["gap"][0]) + NORMAL * row["gap"][1] > CLOSE:
+    if abs(row["gap"][0]) + scipy.stats.t.isf(0.025, row["n_found"] - 1) * row["gap"][1] > CLOSE:
         return f"undecided: {format_value(*row['gap'])} from the line of the largest C"
     return "on the line of the largest C"
 

@@ -14,22 +14,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.functional import logsigmoid, one_hot
 
 from lattice.errors import InputError, shown
-from lattice.files import read_json, sha256_file, write_atomic, write_json
 
 UNITS = ("spin", "bit", "potts")
 MOST_NODES = 20  # binary nodes of a side that is enumerated
 PART = 2**13  # states at a time
-SCHEMA = "diffsq-binary-rbm/1"
 Scale = float | Tensor
 
 
@@ -236,44 +231,3 @@ def _drawn(mean: Tensor, uniforms: Tensor, spin: bool) -> Tensor:
     # rounded up, mean - u in (-1, 1) is 0 or 1; comparing and converting takes several times as long
     u = uniforms.to(mean.dtype)
     return 2 * torch.ceil((1 + mean) / 2 - u) - 1 if spin else torch.ceil(mean - u)
-
-
-def save_binary(machine: BinaryRBM, folder: Path, about: dict[str, Any]) -> None:
-    """Write weights.safetensors and, last, model.json: what `about` says, schema, units, hash."""
-    named = {"w": machine.w, "b": machine.b, "c": machine.c}
-    tensors = {name: x.detach().contiguous() for name, x in named.items() if x is not None}
-    write_atomic(folder / "weights.safetensors", save(tensors))
-    digest = sha256_file(folder / "weights.safetensors")
-    kind = {"units": machine.units, "q": machine.q, "n_sites": machine.n_sites}
-    write_json(folder / "model.json", {**about, "schema": SCHEMA, "machine": kind, "sha256": digest})
-
-
-def load_binary(folder: str | Path) -> tuple[BinaryRBM, dict[str, Any]]:
-    """The machine of a folder, and its model.json. Raises `InputError` when missing, damaged or of another
-    kind."""
-    folder = Path(folder)
-    path, about_path = folder / "weights.safetensors", folder / "model.json"
-    if not path.is_file() or not about_path.is_file():
-        raise InputError(f"{folder}: no trained machine here (weights.safetensors and model.json expected)")
-    about = read_json(about_path)
-    if about.get("schema") != SCHEMA:
-        raise InputError(f"{about_path}: schema is {shown(about.get('schema'))}, expected {SCHEMA!r}")
-    if sha256_file(path) != about.get("sha256"):
-        raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
-    try:
-        tensors, kind = load(path.read_bytes()), about["machine"]
-        machine = BinaryRBM(tensors["w"], tensors.get("b"), tensors.get("c"), kind["units"], int(kind["q"]))
-        sound = _sound(machine) and machine.n_sites == kind["n_sites"]
-    except (SafetensorError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: not the weights that model.json describes: {error}") from None
-    if not sound:
-        raise InputError(f"{path}: not the weights of a binary machine (*batch, n_units, n_hidden)")
-    machine.require_finite(f"in {path}")
-    return machine, about
-
-
-def _sound(machine: BinaryRBM) -> bool:
-    w, b, c = machine.w, machine.b, machine.c
-    shapes = (b is None or b.shape == w[..., 0].shape) and (c is None or c.shape == w[..., 0, :].shape)
-    whole = machine.units != "potts" or w.shape[-2] % machine.q == 0
-    return w.ndim >= 2 and w.is_floating_point() and machine.units in UNITS and shapes and whole

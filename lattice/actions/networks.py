@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,7 @@ class GaussNet(InputNet):
     kind = "gauss_net"
 
 
-class FreeNet(Network):
+class FreeNet(Network, ABC):
     """A net of the lattice with the propagator of a free field."""
 
     kappa: float
@@ -163,9 +164,9 @@ class FreeNet(Network):
         """1 - 2 lam, in units of K/2."""
         return 1.0 - 2.0 * self.lam
 
+    @abstractmethod
     def neurons(self, shape: tuple[int, ...]) -> float:
         """Their number, or its mean."""
-        raise NotImplementedError
 
     def check_normalisable(self, shape: tuple[int, ...]) -> None:
         """`InputError` for a number of neurons that is not whole, and where K(p) <= 0 somewhere."""

@@ -201,6 +201,7 @@ def _four_signs(covariance: Floats) -> float:
     rest = [[k for k in range(4) if k not in pair] for pair in pairs]
 
     def slope(t: float) -> float:
+        """The derivative along t r + (1 - t) 1, from independence (Plackett, Biometrika 41 (1954) 351)."""
         c = t * r + (1 - t) * np.eye(4)
         total = 0.0
         for (i, j), (k, m) in zip(pairs, rest, strict=True):

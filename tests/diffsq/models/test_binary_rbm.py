@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from diffsq.models.binary_rbm import BinaryRBM, load_binary, save_binary
+from diffsq.models.binary_rbm import BinaryRBM
 from lattice.errors import InputError
-from lattice.files import read_json, write_json
 from lattice.rng import normals, uniforms
 
 KINDS = (("spin", True, 2), ("spin", False, 2), ("bit", True, 2), ("bit", False, 2), ("potts", True, 3))
@@ -183,34 +181,3 @@ def test_what_is_no_machine() -> None:
         BinaryRBM(torch.zeros(21, 21)).ln_z()
     with pytest.raises(InputError, match="NaN or infinite after step 3"):
         BinaryRBM(torch.tensor([[math.nan]])).require_finite("after step 3")
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_on_disk(kind: tuple[str, bool, int], tmp_path: Path) -> None:
-    m = machine(*kind).to(torch.float32)
-    save_binary(m, tmp_path, {"seed": 7})
-    found, about = load_binary(tmp_path)
-    assert (found.units, found.q, about["seed"]) == (m.units, m.q, 7)
-    assert found.w.equal(m.w)
-    for one, other in ((found.b, m.b), (found.c, m.c)):
-        assert one is None if other is None else one is not None and one.equal(other)
-
-
-def test_what_is_no_machine_on_disk(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no trained machine"):
-        load_binary(tmp_path)
-    save_binary(machine(), tmp_path, {})
-    about = read_json(tmp_path / "model.json")
-    for change, words in (
-        ({"schema": "other"}, "schema is 'other'"), ({"machine": {"units": "spin"}}, "not the weights"),
-        ({"machine": {"units": "spin", "q": 2, "n_sites": 4}}, "not the weights of a binary machine"),
-        ({"machine": {"units": "potts", "q": 0, "n_sites": 3}}, "not the weights"),
-    ):  # fmt: skip
-        write_json(tmp_path / "model.json", {**about, **change})
-        with pytest.raises(InputError, match=words):
-            load_binary(tmp_path)
-    write_json(tmp_path / "model.json", about)
-    raw = (tmp_path / "weights.safetensors").read_bytes()
-    (tmp_path / "weights.safetensors").write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    with pytest.raises(InputError, match="changed since it was written"):
-        load_binary(tmp_path)
