@@ -36,7 +36,7 @@ def callen(phi: Floats, action: Spins) -> Floats:
     (Callen, Phys. Lett. 4 (1963) 161).
 
     >>> from lattice.actions.spins import Ising
-    >>> abs(callen(np.ones((1, 4, 4)), Ising(0.1)))[0] < 1e-12
+    >>> bool(abs(callen(np.ones((1, 4, 4)), Ising(0.1)))[0] < 1e-12)
     True
     """
     labels, weights = action.labels(phi), action.log_weights

@@ -154,7 +154,7 @@ def spin_wolff_update(
     >>> phi, info = spin_wolff_update(
     ...     Ising(0.1), np.ones((2, 4, 4)), seed=1, chains=np.arange(2), trajectory=0
     ... )
-    >>> info.size.tolist(), phi.mean()
+    >>> info.size.tolist(), float(phi.mean())
     ([[16], [16]], -1.0)
     """
     if n_clusters < 0:
