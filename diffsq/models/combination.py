@@ -24,7 +24,7 @@ class Combination:
     of_v, of_m (n_power + 1, n_mean + 1) what multiplies s_p m^b and s_p m' m^b; pairs: of powers (p, q) a
     multiplier (*half), weight of the mode included, of conj(v^p) v^q; site: kernels of the site posterior;
     linear: the trace of its -mu;
-    pull: 2 kappa in units of its tables, numbers and no tensors, so that no evaluation waits for a device.
+    pull: 2 kappa in units of its tables. All but pull are differentiable in r.
     """
 
     filters: Filters
@@ -32,8 +32,8 @@ class Combination:
     of_v: Tensor
     of_m: Tensor
     pairs: dict[tuple[int, int], Tensor]
-    site: list[float]
-    linear: float
+    site: list[Tensor]
+    linear: Tensor
     pull: float
     plan: "list[Plan]" = field(default_factory=list)
 
@@ -72,8 +72,8 @@ class Combination:
                 assert t.m == 0
                 add(t.v // 2 + 1, t.v - t.v // 2, -slope / SATURATION**2 * torch.ones_like(b))
         if filters.site is None:
-            return cls(filters, r, of_v, of_m, pairs, [], 0.0, 0.0)
-        linear = -float(p.total(r[len(terms)] * filters.wiener[0, ..., 0].double() * root))
+            return cls(filters, r, of_v, of_m, pairs, [], r.new_zeros(()), 0.0)
+        linear = -p.total(r[len(terms)] * filters.wiener[0, ..., 0].double() * root)
         site = site_kernels(filters, root, r[len(terms)])
         return cls(filters, r, of_v, of_m, pairs, site, linear, float(filters.site.pull[0]))
 
@@ -82,12 +82,13 @@ class Combination:
         sums, powers = f.sums().double(), f.powers().double()
         of_m = f.m_slope * ((sums @ self.of_m) * powers).sum(1)
         trace = ((sums @ self.of_v) * powers).sum(1) + of_m + self.linear
-        if f.hats.device.type == "cpu" and not f.hats.requires_grad:
+        if f.hats.device.type == "cpu" and not (f.hats.requires_grad or self.r.requires_grad):
             if not self.plan:
                 self.plan.append(Plan.of(self, f.m.dtype))
             return self.plan[0](f, powers, trace)
+        hats = f.hats.unbind(1)  # once: the gradient of every selection would be as large as all of them
         for (first, second), multiplier in self.pairs.items():
-            product = (f.hats[:, first - 1].conj() * f.hats[:, second - 1]).real
+            product = (hats[first - 1].conj() * hats[second - 1]).real
             trace = trace + (multiplier * product).sum((-1, -2))
         if f.slopes is not None:
             trace = trace + self._of_site(f.slopes)
@@ -140,8 +141,8 @@ class Plan:
             np.array([terms[j].v - 1 for j in local]), rows([r[j] for j in local]),
             np.arange(len(other)), rows(other),
             np.array([[p - 1, q - 1] for p, q in sums.pairs], dtype=np.int64).reshape(-1, 2),
-            rows(list(sums.pairs.values())), sums.site[0] if sums.site else 0.0,
-            np.array(sums.site[1:]).astype(np.zeros(0, str(dtype)[6:]).dtype), sums.pull,
+            rows(list(sums.pairs.values())), float(sums.site[0]) if sums.site else 0.0,
+            np.array([float(q) for q in sums.site[1:]]).astype(np.zeros(0, str(dtype)[6:]).dtype), sums.pull,
             torch.tensor([terms[j].m for j in local]),
         )  # fmt: skip
 
@@ -167,15 +168,15 @@ class Plan:
         return c, trace
 
 
-def site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[float]:
+def site_kernels(filters: Filters, root: Tensor, r: Tensor) -> list[Tensor]:
     """Kernels at the distances that the trace of three iterations needs; mu_3 goes out with r (*half)."""
     p, table = filters.momenta, filters.site
     assert table is not None
     own = table.own[0].double() * root
     field = own + table.pull[0].double() * p.expand(4 - p.khat2) * filters.wiener[0, ..., 0].double() * root
 
-    def at(multiplier: Tensor, *places: tuple[int, int]) -> list[float]:
+    def at(multiplier: Tensor, *places: tuple[int, int]) -> list[Tensor]:
         kernel = p.fields(multiplier + 0j) / math.sqrt(p.volume)
-        return [float(kernel[i % p.shape[0], j % p.shape[1]]) for i, j in places]
+        return [kernel[i % p.shape[0], j % p.shape[1]] for i, j in places]
 
     return [*at(r * own, (0, 0), (1, 0), (0, 1)), *at(r * field, (1, 1), (2, 0), (0, 2), (0, 0))]

@@ -117,10 +117,11 @@ class Features:
         self.hats = p.modes(self.v)
         trees = [t for t in filters.terms if t.inner]
         inner = list(dict.fromkeys(t.inner for t in trees))
-        hats = torch.stack([self.hats[:, c - 1] for c in inner], 1)
+        own, powers = self.hats.unbind(1), self.v.unbind(1)  # once, for the gradient's sake
+        hats = torch.stack([own[c - 1] for c in inner], 1)
         filtered = p.fields(times(hats, filters.tree[:, None])).unbind(1)
         smooth = dict(zip(inner, filtered, strict=True))
-        pairs = [(self.v[:, t.v - 1], smooth[t.inner]) for t in trees]
+        pairs = [(powers[t.v - 1], smooth[t.inner]) for t in trees]
         self.slopes: Tensor | None = None
         if filters.site is None:
             self.others = p.modes(products_of(pairs))
@@ -144,9 +145,8 @@ class Features:
     def stack(self) -> Tensor:
         """All features but that of the zero mode, (n, n_term + 1, *half)."""
         powers, trees = self.powers()[:, :, None, None], iter(self.others.unbind(1))
-        found = [
-            next(trees) if t.inner else powers[:, t.m] * self.hats[:, t.v - 1] for t in self.filters.terms
-        ]
+        hats = self.hats.unbind(1)
+        found = [next(trees) if t.inner else powers[:, t.m] * hats[t.v - 1] for t in self.filters.terms]
         return torch.stack([*found, next(trees, torch.zeros_like(found[0]))], 1)
 
     def combine(self, a: Tensor) -> Tensor:

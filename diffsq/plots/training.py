@@ -142,3 +142,30 @@ def gain_per_shell(
         axes.tick_params(which="both", length=0)
     pair[0].set_ylabel("momentum shell (× modes)")
     return figure
+
+
+@styled
+def score_errors(
+    sigma: Sequence[float], shells: Sequence[str],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[float]]],
+) -> Figure:  # fmt: skip
+    """Error of each predictor in nats against sigma (S,), left, and by momentum shell, right; curves: name ->
+    values and errors (S,), values and errors (n_shell,). What is below zero within its error is drawn as its
+    upper end."""
+    figure, (left, right) = panels(11.0, 4.4, 1, 2)
+    for i, (name, (value, error, shell, shell_error)) in enumerate(curves.items()):
+        colour, marker = SERIES[i % len(SERIES)][:2]
+        at = np.arange(len(shells)) + 0.18 * (i - (len(curves) - 1) / 2)
+        for axes, *given in ((left, sigma, value, error), (right, at, shell, shell_error)):
+            points, y, e = (np.asarray(q, dtype=np.float64) for q in given)
+            seen, line = y > e, "-" if axes is left else ""
+            axes.errorbar(
+                points[seen], y[seen], e[seen], color=colour, marker=marker, linestyle=line, label=name
+            )
+            axes.plot(points[~seen], (y + 2 * e)[~seen], "v", color=colour, markerfacecolor="none")
+    left.set(xscale="log", yscale="log", xlabel=SIGMA)
+    left.set_ylabel(r"error of the score [nats per unit of $\ln\sigma^2$]")
+    right.set(yscale="log", ylabel="error of the score [nats per field]")
+    right.set_xticks(range(len(shells)), shells, rotation=30, ha="right")
+    left.legend()
+    return figure

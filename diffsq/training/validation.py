@@ -70,7 +70,7 @@ def _choose(phi: Fields, n: int, seed: int, draw: int = 0) -> Tensor:
     return phi[torch.from_numpy(order[:n])]
 
 
-def _spread(model: LatticeScore, n: int) -> Tensor:
+def spread_levels(model: LatticeScore, n: int) -> Tensor:
     """n noise levels, evenly over the range of ln sigma."""
     low, high = model.base.log_sigma[0], model.base.log_sigma[-1]
     position = (torch.arange(n, dtype=torch.float64, device=low.device) + 0.5) / n
@@ -82,7 +82,7 @@ def held_out_batch(
 ) -> tuple[Batch, Integers]:
     """A fixed batch over the whole noise range, for the gain printed during training, and its blocks."""
     fields, block = held_out.take(block_size(model.shape, N_VALIDATION, 2**23))
-    parts = list(_batches(model, fields, grad, _spread(model, len(fields)), seed, "batch", 0, 256))
+    parts = list(_batches(model, fields, grad, spread_levels(model, len(fields)), seed, "batch", 0, 256))
     whole = (torch.cat([getattr(p, name) for p in parts]) for name in Batch.__dataclass_fields__)
     return Batch(*whole), block
 
@@ -102,7 +102,7 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
     which levels share.
     """
     index, labels = shells(model.momenta)
-    sigma, width = _spread(model, N_LEVELS), model.log_range / N_LEVELS
+    sigma, width = spread_levels(model, N_LEVELS), model.log_range / N_LEVELS
     sums = np.zeros((N_LEVELS, int(held_out.block.max()) + 1, 2, len(labels)))
     counts = np.zeros(sums.shape[:2])
     for level, s in enumerate(sigma):
@@ -111,7 +111,7 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
         rates = torch.cat([_rates(model, batch, index, len(labels)) for batch in batches], 1) * width
         np.add.at(sums[level], block, rearrange(rates, "gain n shell -> n gain shell").cpu().numpy())
         np.add.at(counts[level], block, 1.0)
-    gains, left_out = _jackknife(sums, counts)
+    gains, left_out = left_out_means(sums, counts)
     error, total = jackknife_errors(left_out, axis=1), gains.sum((0, 2))
     level_error = jackknife_errors(left_out.sum(-1), axis=1)
     total_error = jackknife_errors(left_out.sum((0, 3)))
@@ -123,7 +123,7 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
     return table
 
 
-def _jackknife(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+def left_out_means(sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
     """Means (level, ...) from the sums (level, block, ...) of so many, and those without each block."""
     n = counts.reshape(*counts.shape, *[1] * (sums.ndim - 2))
     every, all_n = sums.sum(1, keepdims=True), n.sum(1, keepdims=True)
