@@ -123,7 +123,7 @@ def plan(
                 check_stage(run, stage, stages)
             if not _finished(run, stage):
                 check_memory(config, [stage])
-            if have is None:
+            if have is None or not begun(run, stage):
                 actions[stage] = "run"
             elif more := grown(run, stage):
                 actions[stage] = f"continue ({'; '.join(more)})"

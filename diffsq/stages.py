@@ -196,11 +196,9 @@ def require_certificate(run: Run) -> None:
     certificate = certificate_of(run.folder)
     if certificate["passed"] or run.accept_uncertified:
         return
-    failed = (
-        ", ".join(check["name"] for check in certificate["checks"] if not check["passed"]) or "no check named"
-    )
+    why = certificate["reason"].removeprefix("failed: ")
     raise InputError(
-        f"the ensemble in {run.out('ensemble')} failed its certificate ({failed}); make it longer with a "
+        f"the ensemble in {run.out('ensemble')} failed its certificate ({why}); make it longer with a "
         "larger ensemble.n_configs, or again with a larger ensemble.n_therm: `diffsq run CONFIG --run DIR "
         "--restart ensemble`; or --accept-uncertified"
     )

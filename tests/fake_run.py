@@ -38,7 +38,8 @@ def fake_stages(log: list[str], certified: bool = True) -> dict[str, Callable[[R
                 (out / OWN[name]).write_text(f"{name} {run.config.seed} {longer(run)}")
                 if name == "ensemble":
                     check = make_check("drift", 0.0, 1.0, "0", certified, "")
-                    content = {"passed": certified, "reason": "", "checks": [check]}
+                    reason = "" if certified else "failed: drift"
+                    content = {"passed": certified, "reason": reason, "checks": [check]}
                     (out / "certificate.json").write_text(json.dumps(content))
             else:
                 (run.folder / records.PRODUCT[name]).write_text("{}")

@@ -147,7 +147,7 @@ def check_input(run: Run, stage: str, stages: Sequence[str]) -> None:
     """
     have = run.records.get(stage)
     needed = {name for wanted in stages for name in (wanted, *INPUTS[wanted])}
-    if have is None or stage not in needed or stage not in FOLDER:
+    if have is None or stage not in needed or stage not in FOLDER or not begun(run, stage):
         return
     for name in INPUTS[stage]:
         made, longer = run.records.get(name), grown(run, name)

@@ -59,10 +59,10 @@ def certificate(phi: Floats) -> dict[str, Any]:
             "pixels that change", flat.shape[1] - len(dead), None, "> 0", len(dead) < flat.shape[1], words
         ),
     ]
-    passed = all(check["passed"] for check in checks)
+    failed = ", ".join(check["name"] for check in checks if not check["passed"])
     return {
-        "passed": passed, "reason": "" if passed else "failed", "checks": checks, "n": len(flat),
-        "dead": dead, "verdict": None,
+        "passed": not failed, "reason": f"failed: {failed}" if failed else "", "checks": checks,
+        "n": len(flat), "dead": dead, "verdict": None,
     }  # fmt: skip
 
 

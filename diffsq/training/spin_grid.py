@@ -61,15 +61,21 @@ def make_grid(config: FlowRun, out: Path, progress: Progress) -> str:
         )  # fmt: skip
         identities[name] = ensemble.identity
         checks.append(_checked(name, action, ensemble))
-    passed = all(check["passed"] for check in checks)
-    failed = ", ".join(check["name"] for check in checks if not check["passed"])
-    reason = "" if passed else f"failed: {failed}"
+    failed = [check for check in checks if not check["passed"]]
     write_json(out / "certificate.json", {
-        "passed": passed, "reason": reason, "checks": checks, "verdict": None,
+        "passed": not failed, "reason": _reason(failed), "checks": checks, "verdict": None,
         "n": len(points) * config.ensemble.monte_carlo.n_saved,
         "n_chains": config.ensemble.n_chains * len(points),
     })  # fmt: skip
     return sha256_text(canonical_json(identities))
+
+
+def _reason(failed: list[Check]) -> str:
+    """Every ensemble that failed, and what is wrong with the first: its neighbours often fail alike."""
+    if not failed:
+        return ""
+    others = "".join(f", {check['name']}" for check in failed[1:])
+    return f"failed: {failed[0]['name']} ({failed[0]['detail']}){others}"
 
 
 def _seed(seed: int, name: str) -> int:

@@ -172,6 +172,26 @@ def test_an_uncertified_ensemble_is_refused_unless_accepted(
     assert ran == list(STAGES)
 
 
+def test_a_refused_ensemble_is_made_longer_in_the_same_folder(
+    tmp_path: Path, settings: dict[str, Any], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first advice of the refusal: the stage that it stopped has made nothing, so nothing is in the way.
+    Once it has, it is."""
+    ran: list[str] = []
+    more = changed(settings, "ensemble", n_configs=128)
+    monkeypatch.setattr(stages, "STAGE", fake_stages(ran, certified=False))
+    with pytest.raises(InputError, match="larger ensemble.n_configs"):
+        pipeline.run(config, tmp_path, say=quiet)
+    assert pipeline.plan(more, tmp_path)["train"] == "run"
+    monkeypatch.setattr(stages, "STAGE", fake_stages(ran))
+    pipeline.run(more, tmp_path, ("ensemble",), say=quiet)
+    pipeline.run(more, tmp_path, ("train",), say=quiet)  # of an ensemble made longer by itself
+    pipeline.run(more, tmp_path, say=quiet)
+    assert ran == ["ensemble", *STAGES]
+    with pytest.raises(InputError, match="train stage was made from a shorter ensemble"):
+        pipeline.run(changed(settings, "ensemble", n_configs=256), tmp_path, say=quiet)
+
+
 def test_a_second_process_on_the_same_folder_is_refused(
     tmp_path: Path, config: Config, log: list[str]
 ) -> None:

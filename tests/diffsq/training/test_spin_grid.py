@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_another_energy_is_said_and_not_passed(
     assert wrong["passed"] is False
     assert "T2.25" in wrong["reason"]
     assert "T0.25" not in wrong["reason"]
+    assert re.fullmatch(r"failed: T1.5 \(certified; e [-+]\d+\.\d sigma\), T2.25, T3", wrong["reason"])
     for off, passes in ((0.003, True), (0.01, False)):
         monkeypatch.setattr(spin_grid, "known", lambda *_, off=off: {"energy": -2 + off})
         make_grid(config, out, Silent())
