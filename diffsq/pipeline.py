@@ -40,6 +40,8 @@ from lattice.errors import InputError
 from lattice.files import read_json, run_lock
 from lattice.processes import Team
 from lattice.progress import Clock, Progress, Silent
+from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import Recipe, check_recipe
 
 
 def run(
@@ -81,17 +83,30 @@ def run(
 def check(run: Run, stages: Sequence[str], restart: str | None = None) -> None:
     """All that can be refused before any work, and before anything is removed: a stage far down the line may
     hold other settings."""
-    for name, options in run.config.checks.items():
-        check_options(name, options)
-        if "measure" in stages:
-            own_check(run.folder, name)
+    check_checks(run, stages)
     gone = dropped(restart) if restart is not None else ()
     for stage in STAGES:
         if stage not in gone:
             check_stage(run, stage, stages)
-    check_memory(run.config, [stage for stage in stages if stage in gone or not _finished(run, stage)])
+    check_work(run.config, [stage for stage in stages if stage in gone or not _finished(run, stage)])
     if restart is not None:
         removal(run.folder, run.records, gone)
+
+
+def check_checks(run: Run, stages: Sequence[str]) -> None:
+    """`InputError` for options that a check of the config has not, and for a file in its way."""
+    for name, options in run.config.checks.items():
+        check_options(name, options)
+        if "measure" in stages:
+            own_check(run.folder, name)
+
+
+def check_work(config: Config, stages: Sequence[str]) -> None:
+    """`InputError` where these stages need more memory than there is, or updates that the action has not."""
+    check_memory(config, stages)
+    if "ensemble" in stages and isinstance(config.ensemble, MonteCarlo):
+        if config.action is not None and config.source is None:
+            check_recipe(Recipe(config.action, config.shape, config.ensemble, config.seed))
 
 
 def check_stage(run: Run, stage: str, stages: Sequence[str]) -> None:
@@ -110,8 +125,12 @@ def removals(config: Config, folder: Path, restart: str) -> list[str]:
 def plan(
     config: Config, folder: Path, stages: Sequence[str] = STAGES, restart: str | None = None
 ) -> dict[str, str]:
-    """What `run` would do, touching nothing: stage -> "run", "resume", "continue", "skip", "refuse: why"."""
+    """What `run` would do, touching nothing: stage -> "run", "resume", "continue", "skip", "refuse: why".
+
+    Raises `InputError`, as `run` does, for what is wrong with the config's checks.
+    """
     run = Run(config, folder, records=read_records(folder))
+    check_checks(run, stages)
     gone = dropped(restart) if restart else ()
     for stage in gone:
         run.records.pop(stage, None)
@@ -122,7 +141,7 @@ def plan(
             if stage not in gone:
                 check_stage(run, stage, stages)
             if not _finished(run, stage):
-                check_memory(config, [stage])
+                check_work(config, [stage])
             if have is None or not begun(run, stage):
                 actions[stage] = "run"
             elif more := grown(run, stage):

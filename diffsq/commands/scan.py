@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ def scan_command(args: argparse.Namespace) -> int:
     folder = args.run or Path("runs") / scan.name
     if args.dry_run:
         _print_points(scan.points, folder)
+        for point, why in _impossible(scan.points, scan.seed):
+            print(f"would fail: {point}: {why}")
         return 0
     if args.submit is not None:
         from diffsq.commands.slurm import submit_scan
@@ -107,6 +109,17 @@ def _print_points(points: list[Any], folder: Path) -> None:
             "-" if reference is None else f"{len(reference['values'])} values",
         ])  # fmt: skip
     print("\n".join([*aligned(rows), f"would make {len(points)} points in {folder / 'scan'}"]))
+
+
+def _impossible(points: list[Any], seed: int) -> Iterator[tuple[str, str]]:
+    """The points that cannot be made, each with the reason."""
+    from lattice.simulation.recipe import Recipe, check_recipe
+
+    for point in points:
+        try:
+            check_recipe(Recipe(point.action, point.shape, point.params, seed))
+        except InputError as error:
+            yield point.name, str(error)
 
 
 def _figures(content: Mapping[str, Any], folder: Path) -> tuple[list[Path], list[str]]:

@@ -5,7 +5,7 @@ A points file is YAML:
 
     name: NAME
     seed: 1
-    ensemble: {n_configs: 4096, ...}          # defaults of all points
+    ensemble: {n_configs: 4096, ...}          # defaults of all points; --set ensemble.... is for each of them
     points:
       - {name: A, shape: [16, 16], action: {kappa: 0.27, lam: 0.022}}
       - name: B
@@ -108,8 +108,12 @@ def load_scan(path: Path, words: Sequence[str], overrides: Sequence[str] = ()) -
         return Scan(name=config.name, seed=config.seed, points=scan_points(config, words))
     if words:
         raise InputError(f"{path} is a points file: it lists its points itself, --scan is for a config")
+    points = data["points"] if isinstance(data["points"], list) else []
     for override in overrides:
         apply_override(data, override)
+        if override.partition("=")[0].strip().split(".")[0] == "ensemble":  # over a point's own value, too
+            for entry in (entry for entry in points if isinstance(entry, dict) and "ensemble" in entry):
+                apply_override(entry, override)
     return points_file(data)
 
 

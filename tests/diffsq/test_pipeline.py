@@ -89,6 +89,21 @@ def test_another_version_of_a_law_is_refused(
     pipeline.run(config, tmp_path, restart=stage, say=quiet)
 
 
+def test_what_the_run_would_refuse_the_plan_refuses(
+    tmp_path: Path, settings: dict[str, Any], config: Config, log: list[str]
+) -> None:
+    spins = changed(settings, "ensemble", update="heat-bath")
+    assert pipeline.plan(spins, tmp_path)["ensemble"].startswith("refuse: ensemble.update: heat-bath is for")
+    with pytest.raises(InputError, match="heat-bath is for spins only"):
+        pipeline.run(spins, tmp_path, say=quiet)
+    assert (log, list(tmp_path.iterdir())) == ([], [])
+    few = changed(settings, "checks", gibbs={"n_chains": 2})
+    for refuse in (pipeline.plan, pipeline.run):
+        with pytest.raises(InputError, match="gibbs needs an even n_chains >= "):
+            refuse(few, tmp_path)
+    assert pipeline.plan(config, tmp_path)["measure"] == "run"
+
+
 def test_restart_redoes_that_stage_and_the_later_ones(
     tmp_path: Path, settings: dict[str, Any], config: Config, log: list[str]
 ) -> None:

@@ -78,7 +78,12 @@ def test_exit_codes_tables_and_figures(
     path = tmp_path / "few.yaml"
     path.write_text(yaml.safe_dump(data))
     assert main(["ensemble", str(path), "--quiet", "--dry-run"]) == 0
-    assert "would make 3 points in runs/few/scan" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "would make 3 points in runs/few/scan" in out
+    assert "would fail" not in out
+    words = ["--quiet", "--dry-run", "--set", "ensemble.update=heat-bath"]
+    assert main(["ensemble", str(path), *words]) == 0
+    assert capsys.readouterr().out.count("ensemble.update: heat-bath is for spins only") == 3
     assert not (tmp_path / "runs").exists()
     assert main(["ensemble", str(path), "--quiet"]) == 0
     out = capsys.readouterr().out

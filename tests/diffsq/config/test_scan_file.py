@@ -98,7 +98,7 @@ def test_a_points_file() -> None:
         ("points.1.reference.values", {"phi_2": "1(1)"}, ["point b", "phi_2", "did you mean phi2?"]),
         ("points.1.reference.values", {"phi2": "about 1"}, ["point b", "values.phi2", "0.7617(7)"]),
         ("points", [], ["points", "at least 1"]),
-        ("points.0", "a", ["point 1", "dictionary"]),
+        ("points.0", "a", ["point 1", "must be a mapping"]),
         ("seed", -1, ["seed", "-1"]),
     ],
 )
@@ -115,8 +115,11 @@ def test_each_mistake_gets_one_line(path: str, value: Any, fragments: list[str])
 def test_overrides_and_scan_words_of_a_points_file(tmp_path: Path) -> None:
     path = tmp_path / "few.yaml"
     path.write_text(yaml.safe_dump(POINTS))
+    assert [p.params.n_configs for p in load_scan(path, [], ["seed=6"]).points] == [64, 128]
     scan = load_scan(path, [], ["ensemble.n_configs=32", "seed=6"])
-    assert (scan.seed, [p.params.n_configs for p in scan.points]) == (6, [32, 128])
+    assert (scan.seed, [p.params.n_configs for p in scan.points]) == (6, [32, 32])
+    whole = load_scan(path, [], ["ensemble={n_configs: 16, n_chains: 8}"])
+    assert [(p.params.n_configs, p.params.n_chains) for p in whole.points] == [(16, 8)] * 2
     with pytest.raises(InputError, match="lists its points itself"):
         load_scan(path, ["kappa=0.2"])
 
