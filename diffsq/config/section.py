@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -12,6 +13,11 @@ from lattice.errors import InputError, shown
 from lattice.seeds import check_seed
 
 EMPTY = " (null, as an empty value is read); give a value, or leave the key out for its default"
+WORDS = {  # of pydantic, and what a user of a YAML file calls it
+    "^Input should be": "must be", "^String should": "must", "^(Tuple|List|Dictionary) should": "must",
+    " after validation.*": "", "a valid (tuple|list)": "a list", "a valid dictionary": "a mapping",
+    "a valid integer, got a number with a fractional part": "an integer",
+}  # fmt: skip
 Model = TypeVar("Model", bound=BaseModel)
 Seed = Annotated[int, BeforeValidator(check_seed)]
 
@@ -76,11 +82,17 @@ def _has_truth_value(value: Any) -> bool:
 
 def one_line(error: ValidationError, model: type[BaseModel]) -> str:
     """The most telling of pydantic's findings: unknown keys first, they explain the missing ones."""
-    findings = sorted(error.errors(), key=lambda e: (e["type"] != "extra_forbidden", e["type"] == "missing"))
+    found = [e for e in error.errors() if not _short_of_bad_entries(e)]
+    findings = sorted(found, key=lambda e: (e["type"] != "extra_forbidden", e["type"] == "missing"))
     lines = [_finding(e, model) for e in findings]
     # A missing key is news only if nothing else is wrong: with `kapa` reported, "kappa is missing" is noise.
     more = sum(e["type"] != "missing" for e in findings[1:])
     return " ".join(lines[0].split()) + (f" (and {more} more)" if more else "")
+
+
+def _short_of_bad_entries(error: Any) -> bool:
+    """Whether a list is too short only because pydantic does not count entries with findings of their own."""
+    return bool(error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"])
 
 
 def _finding(error: Any, model: type[BaseModel]) -> str:
@@ -93,7 +105,9 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
     if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
         words = str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
         return words + (EMPTY if error["input"] is None else "")
-    message = error["msg"].replace("Input should be", "must be").replace("String should match", "must match")
+    message = error["msg"]
+    for theirs, ours in WORDS.items():
+        message = re.sub(theirs, ours, message)
     given, advice = error["input"], ""
     if given is None:
         advice = EMPTY

@@ -101,7 +101,7 @@ class FlowRow(Section):
     n_hidden: int = Field(ge=1, le=4096)
     method: Literal["cd", "pcd", "tempered"] = "cd"
     k: int = Field(default=1, ge=1, le=1000)
-    rate: float = Field(gt=0, le=100)
+    rate: float = Field(default=0.0, ge=0, le=100)
     batch: int = Field(default=100, ge=1)
     n_steps: int = Field(ge=0, le=10**8)
     at: tuple[int, ...] = ()
@@ -118,6 +118,8 @@ class FlowRow(Section):
 
     @model_validator(mode="after")
     def _within(self) -> Self:
+        if self.n_steps and not self.rate:
+            raise InputError(f"rate: machines that learn for n_steps = {self.n_steps} need one above 0")
         if any(step > self.n_steps for step in self.at):
             raise InputError(f"at: steps up to n_steps = {self.n_steps}, got {list(self.at)}")
         return self

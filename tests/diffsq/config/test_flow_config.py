@@ -10,7 +10,7 @@ import pytest
 from places import ROOT
 
 from diffsq.config.config import config_from_dict, load_config, resolved_yaml
-from diffsq.config.spins import FlowRun
+from diffsq.config.spins import FlowRow, FlowRun
 from lattice.actions.spins import Ising, Potts
 from lattice.errors import InputError
 from lattice.exact.ising import CRITICAL
@@ -103,6 +103,10 @@ def test_what_is_printed_is_read_back(tmp_path: Path, changes: list[dict[str, An
     assert again.ensemble.points() == found.ensemble.points()
 
 
+def test_random_weights_have_no_rate() -> None:
+    assert FlowRow(n_hidden=3, n_steps=0).rate == 0
+
+
 def test_the_presets() -> None:
     """Every flow of configs/spins is one, with T = 0 among temperatures without a field; its controls."""
     names = [path.name for path in sorted((ROOT / "configs/spins").glob("*flow*.yaml"))]
@@ -142,12 +146,15 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([{"training": {"n_seeds": 0}}], "training.n_seeds"),
     ([{"training": {"n_chains": 8}}], "training.n_chains"),
     ([{"training": {"n_sweeps": 5}}], "training.n_sweeps"),
-    ([{"training": {"rows": []}}], "training.rows"),
+    ([{"training": {"rows": []}}], r"^training.rows: must have at least 1 item, got \[\]$"),
+    ([{"training": {"rows": 3}}], "^training.rows: must be a list, got 3$"),
     ([{"training": {"n_chain": 100}}], "did you mean training.n_chains"),
     ([{"training": {"thermometer": {"widths": []}}}], "training.thermometer.widths"),
     ([{"training": None}], "training"),
-    ([{"row": {"n_hidden": 0}}], "training.rows.0.n_hidden"),
-    ([{"row": {"rate": 0}}], "training.rows.0.rate"),
+    ([{"row": {"n_hidden": 0}}], r"^training.rows.0.n_hidden: must be greater than or equal to 1, got 0$"),
+    ([{"row": {"n_hidden": 0, "k": 0}}], r"n_hidden: must be .*, got 0 \(and 1 more\)$"),
+    ([{"row": {"rate": 0}}], "rate: machines that learn for n_steps = .* need one above 0"),
+    ([{"row": {"rate": -1}}], "training.rows.0.rate"),
     ([{"row": {"n_steps": -1}}], "training.rows.0.n_steps"),
     ([{"row": {"k": 0}}], "training.rows.0.k"),
     ([{"row": {"batch": 0}}], "training.rows.0.batch"),
