@@ -26,6 +26,7 @@ from lattice.statistics.notation import aligned, format_value, with_pull
 from lattice.statistics.pulls import sidak_threshold
 
 POINT = 1.0
+FEWEST = 20 * tables.GROUPS  # networks of each width
 CHANCE = 2.7e-3  # two-sided, of 3 sigma
 
 
@@ -38,12 +39,11 @@ def run(
     its sites, of a local net as multiples of its density. Raises `InputError` for widths below 1 and for
     others that are no nets of inputs."""
     law: Network = bench.action
-    if any(width < 1 for width in widths or []) or n_networks < 20 * tables.GROUPS:
-        raise InputError(f"widths must be >= 1 and n_networks >= {20 * tables.GROUPS}")
+    refuse(widths, n_networks)
     if (points or others) and not isinstance(law, InputNet):
         raise InputError(f"points and others are for nets of inputs, this run's is a {law.kind}")
     site, mode, pairs = (of(law, bench.ensemble) for of in (tables.one_site, tables.zero_mode, tables.pairs))
-    scanned = _scanned(bench, progress, widths or [], n_networks, points, others)
+    scanned = _scanned(bench, progress, list(dict.fromkeys(widths or [])), n_networks, points, others)
     known = [x for x in pairs if x["seen"] and x["exact"] is not None]
     seen = [x for x in (*site, *mode) if x.get("seen", True) and x["exact"] is not None]
     held = [*seen, *known, *(x for each in scanned for x in each["table"] if x["seen"])]
@@ -62,6 +62,14 @@ def run(
         "verdict": tables.freedom(higher, two_sites),
         "clustering": tables.clustering(pairs), "widths": scanned, "n_networks": n_networks,
     }  # fmt: skip
+
+
+def refuse(widths: list[int] | None = None, n_networks: int = FEWEST, **_: Any) -> None:
+    """`InputError` for nets without neurons, and for too few of them to have errors."""
+    if bad := [width for width in widths or [] if width < 1]:
+        raise InputError(f"the option widths of the check networks must be >= 1, got {bad[0]}")
+    if n_networks < FEWEST:
+        raise InputError(f"the option n_networks of the check networks must be >= {FEWEST}, got {n_networks}")
 
 
 def _scanned(
@@ -145,7 +153,10 @@ def _width_lines(each: dict[str, Any], n: int) -> list[str]:
         law = f"kappa{found['order']} ~ N^{found['expected']}"
         if found["verdict"] == "refused":
             at = "at one site" if each["point"] is None else "at this input"
-            lines.append(f"{law}: claim refused, needs {found['needed']:.2g} networks of each width {at}")
+            why = f"needs {found['needed']:.2g} networks of each width {at}"
+            if (given := len(rows) - 1) < tables.FEWEST:
+                why = f"a slope takes {tables.FEWEST} widths, got {given}"
+            lines.append(f"{law}: claim refused, {why}")
         elif found["verdict"] == "vanishes":
             lines.append(f"kappa{found['order']} vanishes: held against 0")
         else:

@@ -65,6 +65,13 @@ def test_nets_of_inputs_with_others_beside(tmp_path: Path) -> None:
     assert "networks at one site" in said
 
 
+def test_two_widths_have_no_slope(cos: NetworkBench) -> None:
+    """Enough networks do not help: what is missing is a width."""
+    said = networks.text(networks.run(cos, Silent(), [1, 2, 2], 8192))
+    assert "kappa4 ~ N^-1: claim refused, a slope takes 3 widths, got 2" in said
+    assert "claim refused, needs" not in said
+
+
 def test_a_wide_net_is_not_called_free(tmp_path: Path) -> None:
     result = networks.run(made(tmp_path / "run", {"kind": "erf_net", "width": 100}, [4, 4]), Silent())
     assert (result["verdict"], result["clustering"]["verdict"]) == ("undecided", "undecided")
@@ -73,8 +80,8 @@ def test_a_wide_net_is_not_called_free(tmp_path: Path) -> None:
 
 def test_refusals(cos: NetworkBench, tmp_path: Path) -> None:
     for arguments, words in (
-        (([0, 1],), "widths must be >= 1"),
-        (([1], 64), "n_networks >= 1280"),
+        (([1, 0],), "option widths of the check networks must be >= 1, got 0"),
+        (([1], 64), "option n_networks of the check networks must be >= 1280, got 64"),
         ((None, 8192, [1.0]), "points and others are for nets of inputs, this run's is a cos_net"),
     ):
         with pytest.raises(InputError, match=words):
