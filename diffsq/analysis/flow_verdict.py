@@ -8,8 +8,9 @@ End points of at least five seeds, from cold and from hot starts, are held to
                  c1 = 0, to a share of 1 + e/2
 
 within 4 sigma of the scatter of the seeds, by Student's t; and near them, by a 95 % interval, for five seeds
-allow much. There is no answer ("not converged") where cold and hot starts differ, where one thermometer is
-given alone and where seeds are few; and none ("undecided") where more than one fits, or one is not shown.
+allow much. There is no answer ("not converged") where cold and hot starts differ and where one thermometer is
+given alone, nor ("too few seeds") where they agree and seeds are few; and none ("undecided") where more than
+one fits, or one is not shown.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def verdict(
     share: float = SHARE, q: int = 0, ordered: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """{verdict, reasons, pulls, values, readings}; verdict: critical, mean-field, mixture, none of these,
-    undecided, or not converged; a mean field without energy and magnetisation is "independent spins".
+    undecided, too few seeds, or not converged; a mean field without energy and magnetisation is "independent
+    spins".
 
     critical and mixture: e, abs_m and c1 (`diffsq.analysis.thermometers`: exact_values at T_c, mixture), with
     errors as abs_m_error where they are measured. q: of Potts, 0 of +-1. ordered: c1 of spins of one
@@ -79,8 +81,11 @@ def verdict(
         raise InputError(f"need two sites or more and a share in (0, 1), got {sites} and {share}")
     result: dict[str, Any] = {"verdict": "not converged", "reasons": [], "pulls": {}, "values": {}}
     result["readings"] = _read(readings or {}, t_critical, result["reasons"])
-    if refused := _refusals(cold, hot, result["pulls"]):
-        result["reasons"] += refused
+    n, refused = len(cold.values), _refusals(cold, hot, result["pulls"])
+    if few := [f"{n} seeds: the scatter of machines needs {FEWEST} or more"] * (n < FEWEST):
+        result["verdict"] = "not converged" if refused else "too few seeds"
+    if few or refused:
+        result["reasons"] += few + refused
         return result
     x = (cold.values + hot.values) / 2
     result["values"] = {name: list(mean_and_error(x[:, i])) for i, name in enumerate(NAMES)}
@@ -120,10 +125,8 @@ def apart(cold: Ends, hot: Ends) -> dict[str, float]:
 
 
 def _refusals(cold: Ends, hot: Ends, pulls: dict[str, Any]) -> list[str]:
-    """Why there is no answer."""
-    n, refused = len(cold.values), []
-    if n < FEWEST:
-        refused.append(f"{n} seeds: the scatter of machines needs {FEWEST} or more")
+    """Why there is no answer, however many seeds."""
+    refused = []
     both = np.isfinite(cold.values) & np.isfinite(hot.values)
     given = [bool(both[:, i].all()) for i in range(len(NAMES))]
     lacking = [name for name in NAMES if not given[NAMES.index(name)]]

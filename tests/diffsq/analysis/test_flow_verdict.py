@@ -193,7 +193,11 @@ def test_cold_and_hot_apart_is_refused() -> None:
 
 def test_few_seeds_are_refused_and_wide_ones_tell_nothing() -> None:
     assert "4 seeds" in judged(ends(**CRITICAL, n=4))["reasons"][0]
-    assert judged(ends(**CRITICAL, n=4))["verdict"] == "not converged"
+    assert judged(ends(**CRITICAL, n=4))["verdict"] == "too few seeds"
+    both = judged(ends(**{**CRITICAL, "e": -1.476}, apart=0.217, n=4))
+    assert both["verdict"] == "not converged"  # more of them would not help
+    assert "4 seeds" in both["reasons"][0]
+    assert "run longer" in both["reasons"][1]
     wide = judged(ends(**CRITICAL, spread=0.3, n=5))
     assert wide["verdict"] == "undecided"
     assert "scatter too much, or differ too little, to tell critical from mixture" in " ".join(
