@@ -34,6 +34,7 @@ from lattice.rng import stream_id
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import mean_and_error, sigmas_of
 
+OF = {"config": FlowRun}
 MOST_ROW = 10
 SHOWN = (0.25, 0.5, 1.0, 1.5, 2.0)
 APART = 4.0  # sigma

@@ -32,6 +32,7 @@ from lattice.simulation.simulate import simulate
 from lattice.statistics.notation import aligned, format_value, with_pull
 from lattice.statistics.pulls import mean_of_chains, pull_of
 
+OF = {"action": CosNet}
 LAWS = ("normal", "rayleigh", "signs")
 SIGMAS, WORST = 4.5, 1e-3
 LABELS = {"phi2": "phi^2", "phi4": "phi^4", "next": "phi_0 phi_1", "kappa4": "kappa_4"}

@@ -25,6 +25,7 @@ from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import pull_of
 
+OF = {"config": PairsRun}
 SMALL = 1 / 600  # alpha/B, in units of the noise of data, up to which the laws of leading order are asked for
 BEYOND = 8.0  # alpha/B times this is what amplitude and shape may be off besides, as a share
 FAILS = 5.0  # sigma from which on the square root of the whole spectrum is said to fail

@@ -102,9 +102,13 @@ def _is(path: Path, digest: str) -> bool:
 
 
 def serves(name: str, bench: Any) -> bool:
-    """Whether the check NAME is for this kind of run: that of the annotation of its `bench`."""
-    kind = typing.get_type_hints(importlib.import_module(MODULES[name]).run)["bench"]
-    return kind is Any or isinstance(bench, kind)
+    """Whether the check NAME is for this kind of run: that of the annotation of its `bench`, and what `OF` of
+    its file says of the config or the action."""
+    module = importlib.import_module(MODULES[name])
+    kind = typing.get_type_hints(module.run)["bench"]
+    return (kind is Any or isinstance(bench, kind)) and all(
+        isinstance(getattr(bench, what), kinds) for what, kinds in getattr(module, "OF", {}).items()
+    )
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

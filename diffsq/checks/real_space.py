@@ -23,6 +23,7 @@ from lattice.exact.real_space import EXACT_K, fixed_point, flow, thermal_exponen
 from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
 
+OF = {"config": FlowRun}
 SHARE = 0.06  # by which T_E of a block at T_c may differ from T_c: blocks are no nearest-neighbour model
 AT_CRITICAL = 1e-3  # share by which a temperature may differ from T_c and count as T_c
 N_STEPS = 12

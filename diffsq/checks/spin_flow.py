@@ -37,6 +37,7 @@ from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import mean_and_error
 
+OF = {"config": FlowRun}
 THERMOMETERS = (("T_E", "e"), ("T_m", "abs_m"))
 CURVE = 24  # points of the curves that are kept
 MIXED = 5.0  # sigma, of thousands of differences

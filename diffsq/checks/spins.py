@@ -30,6 +30,7 @@ from lattice.statistics.notation import aligned, format_value, printed
 from lattice.statistics.pulls import pull
 from lattice.statistics.weights import effective_sample_size, log_moments
 
+OF = {"action": IsingField}
 NAMES = ("energy", "abs_magnetization", "c1", "specific_heat", "binder")
 MOST_ROW = 10
 FAR = 3.0  # sigma

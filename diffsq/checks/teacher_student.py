@@ -23,6 +23,7 @@ from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import pull
 
+OF = {"config": TeacherRun}
 MOVED = 0.02  # of 4/pi, by the fluctuations of the data, at the batches in use
 
 

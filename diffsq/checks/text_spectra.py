@@ -24,6 +24,7 @@ from lattice.progress import Progress
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.pulls import pull_of, sigmas_of
 
+OF = {"config": TextRun}
 NUMBERS = ("ks", "outliers", "largest_over_edge", "stable_rank")
 FAR, FEWEST = 10.0, 3
 APART = 5.0  # sigma by which a text must have more outliers than the same text shuffled

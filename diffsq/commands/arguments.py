@@ -89,7 +89,8 @@ WORDS = {
     "check": (
         "one check of a finished run, with a figure",
         "calibration: ranks of held-out fields among reverse draws. learned: the score against the action, "
-        "and the couplings it knows. likelihood: probability-flow likelihood against the path weights. "
+        "and the couplings it knows. score: its true error, by level and momentum. "
+        "likelihood: probability-flow likelihood against the path weights. "
         "free-energy: ln Z and its differences. flow: flow against path, and averages without the bias of "
         "finite steps. polish: bias against HMC trajectories. levels: where the efficiency is lost. "
         "cumulants: kappa_n(t) forward and backward, per site, of M and per momentum mode. spectrum: "
@@ -108,7 +109,7 @@ WORDS = {
         "cumulants along the diffusion and the action it learned. network-phi4: phi^4 in 1/N. "
         "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "
         "negative.",
-        "diffsq check calibration runs/demo --set n_fields=1000 levels=[2,20,35]",
+        "diffsq check calibration runs/demo --set n_fields=1000",
     ),
     "chain": (
         "a Markov chain of diffusion moves, HMC and clusters",
@@ -265,7 +266,7 @@ def _report(sub: argparse.ArgumentParser) -> None:
 
 def _check(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NAME", choices=CHECK_NAMES, help=", ".join(CHECK_NAMES))
-    sub.add_argument("run", metavar="RUN", type=Path, help="run folder, sampled with method path")
+    sub.add_argument("run", metavar="RUN", type=Path, help="folder of a finished run")
     _set(sub, "NAME=VALUE", "options of the check, such as n_fields=1000; a wrong name lists them all")
     _json(sub)
     _machine(sub)

@@ -241,7 +241,8 @@ def test_refusals() -> None:
         {"name": "x", "models": ["pairs"], "training": {"rows": [{"rate": 0.1, "batch": 4}]}}
     )
     other = DynamicsBench(Path(), pairs, {})  # type: ignore[arg-type]
-    assert serves("spin-flow", other)
+    assert not serves("spin-flow", other)
+    assert serves("pairs", other)
     with pytest.raises(InputError, match=r"is for a run with models: \[spin_flow\]"):
         spin_flow.run(other, Silent())
 
@@ -297,7 +298,7 @@ def test_few_seeds_do_not_pass(bench: DynamicsBench, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(spin_flow, "read_machines", four)
     bench.rows = {"flow-1": bench.rows["flow-1"]}
     found = spin_flow.run(bench, Silent(), n_chains=16)
-    assert found["rows"][0]["at"][-1]["verdict"] == "not converged"
+    assert found["rows"][0]["at"][-1]["verdict"] == "too few seeds"
     assert found["passed"] is False
     assert found["reasons"] == ["fewer than 5 seeds: no verdict, of controls neither"]
 

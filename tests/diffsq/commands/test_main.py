@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from diffsq import pipeline
-from diffsq.commands.arguments import STAGE_NAMES, build_parser
+from diffsq.commands.arguments import STAGE_NAMES, WORDS, build_parser
 from diffsq.commands.main import main
+from diffsq.config.names import CHECK_NAMES
 from diffsq.run_folder.records import STAGES
 from lattice.errors import Notice
 
@@ -77,6 +78,11 @@ def test_help_of_each_command_has_an_example(command: str, capsys: pytest.Captur
         build_parser().parse_args([command, "--help"])
     assert done.value.code == 0
     assert f"example: diffsq {command}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_help_says_what_each_check_does() -> None:
+    said = WORDS["check"][1]
+    assert [name for name in CHECK_NAMES if f" {name}: " not in f" {said}" and f"{name}. " not in said] == []
 
 
 @pytest.mark.parametrize(
