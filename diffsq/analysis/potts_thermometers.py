@@ -64,8 +64,6 @@ def potts_values(q: int, shape: tuple[int, int], temperatures: list[float], seed
 
     Raises `InputError` for tori whose energy is not known exactly, and temperatures below 0.
     """
-    rows = [_values(q, shape, t, seed, i) for i, t in enumerate(temperatures)]
-    values, errors = (np.array([row[k] for row in rows]) for k in (0, 1))
     between = [
         a + (b - a) * k / FINE
         for a, b in itertools.pairwise(temperatures)
@@ -74,13 +72,19 @@ def potts_values(q: int, shape: tuple[int, int], temperatures: list[float], seed
     ]
     fine = np.array([*between, temperatures[-1]])
     e = np.array([-2.0 if t == 0 else potts_torus(shape, q, float(t)).e for t in fine])
+    exact = dict(zip(fine.tolist(), e.tolist(), strict=True))
+    rows = [_values(q, shape, t, exact[t], seed, i) for i, t in enumerate(temperatures)]
+    values, errors = (np.array([row[k] for row in rows]) for k in (0, 1))
     return PottsValues(np.array(temperatures), values, errors, (fine, e))
 
 
-def _values(q: int, shape: tuple[int, int], t: float, seed: int, i: int) -> tuple[list[float], list[float]]:
+def _values(
+    q: int, shape: tuple[int, int], t: float, e: float, seed: int, i: int
+) -> tuple[list[float], list[float]]:
+    """Values and errors at one temperature, of exact energy e."""
     if t == 0:
         return [-2.0, 1.0, 1.0, 0.0], [0.0] * 4
-    action, chains, e = Potts(t, q), i * CHAINS + np.arange(CHAINS), potts_torus(shape, q, t).e
+    action, chains = Potts(t, q), i * CHAINS + np.arange(CHAINS)
     u = uniforms(seed, "potts/start", chains, 0, int(np.prod(shape)))
     phi = action.values((u * q).astype(np.int8)).reshape(CHAINS, *shape)
     sums = np.zeros((4, CHAINS))
