@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from lattice.actions.protocol import Action, no_action
+from lattice.actions.spins import Spins
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, Check, failed_check, make_check
 from lattice.ensembles.ensemble import Ensemble
@@ -52,8 +53,8 @@ def import_file(
     (bool), identity (of what was written) and certificate. A file that fails is not an error: it is not
     written, unless `accept_uncertified`, and then its certificate says that it failed.
 
-    Raises InputError for what cannot be read at all, for an action that has no normalisable distribution, and
-    when `out` is not a new or empty folder.
+    Raises InputError for what cannot be read at all, for spins, for an action that has no normalisable
+    distribution, and when `out` is not a new or empty folder.
     """
     target, seed = None if out is None else Path(out), check_seed(seed)
     if target is not None and os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
@@ -64,6 +65,12 @@ def import_file(
         raise InputError(f"stride must be at least 1 trajectory, got {stride}")
     if not action.has_action:
         raise InputError(no_action(action, "fields from elsewhere are judged by identities of exp(-S)"))
+    if isinstance(action, Spins):
+        raise InputError(
+            "fields from elsewhere are judged by Schwinger-Dyson, with a gradient that spins have not. "
+            "From Python, lattice.Ensemble.from_fields(phi, action) is measured as any other, and of "
+            "lattice.certificates.identities.callen(phi, action) the mean is 0"
+        )
     found = read_foreign(Path(path), shape, dataset, n_chains, layout)
     action.check_normalisable(found.phi.shape[1:])
     ensemble = _ensemble(found, action, stride)

@@ -17,6 +17,7 @@ from foreign import ACTION, FREE, SHAPE, Array, failed, find, free_draws, own, s
 import lattice.interchange.comparison as foreign_guard
 from lattice.actions.one_variable import RealQuartic
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
+from lattice.actions.spins import Ising
 from lattice.certificates.check import format_certificate
 from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
@@ -153,6 +154,8 @@ def test_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         import_file(path, FREE, n_chains=0)
     with pytest.raises(InputError, match=r"expected \(n, 8, 8\)"):
         import_file(path, FREE, (8, 8))
+    with pytest.raises(InputError, match="a gradient that spins have not. .*from_fields.*callen"):
+        import_file(path, Ising(2.5))
 
 
 def test_an_action_without_a_distribution(tmp_path: Path) -> None:
