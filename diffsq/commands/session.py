@@ -67,13 +67,16 @@ def limit_threads(n: int | None) -> None:
 
 def read(path: Path) -> Ensemble:
     from lattice.ensembles.ensemble import read_ensemble
+    from lattice.ensembles.manifest import few, in_order
 
     if (path / "stages.json").exists():
         from diffsq.run_folder.records import read_records
 
         read_records(path)
-        found = [path / "ensemble", *sorted(each.parent for each in path.glob("samples/*/manifest.json"))]
-        raise InputError(f"{path} is a run folder; name one of its ensembles: {', '.join(map(str, found))}")
+        grid = [str(each.parent) for each in path.glob("ensemble/*/manifest.json")]  # of spins
+        found = sorted(grid, key=in_order) or [f"{path / 'ensemble'}"]
+        found += sorted(str(each.parent) for each in path.glob("samples/*/manifest.json"))
+        raise InputError(f"{path} is a run folder; name one of its ensembles: {few(found)}")
     return read_ensemble(path)
 
 

@@ -303,6 +303,8 @@ def write_config(run: Run) -> None:
 def open_config(folder: Path) -> Config:
     """The config a run folder was made with; `InputError` when it is not a run folder of this version."""
     path = config_path(folder)
+    if not path.is_file() and (folder / "scan/scan.json").is_file():
+        raise InputError(f"{folder} is a scan: table and figures in {folder}/scan, no report and no checks")
     if not path.is_file():
         raise InputError(
             f"{folder} is not a run folder (no config.yaml in it); name the folder of a `diffsq run`"

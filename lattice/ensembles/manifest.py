@@ -117,11 +117,27 @@ def action_of(found: Any, path: Path, expected: Action | None) -> Action:
         raise InputError(f"{path}: {error}") from error
 
 
+def in_order(name: str) -> list[Any]:
+    """A key to sort names by, in which T2 comes before T10.
+
+    >>> sorted(["T10", "T2.5", "T2"], key=in_order)
+    ['T2', 'T2.5', 'T10']
+    """
+    parts = re.split(r"(\d+\.?\d*)", name)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def few(names: list[str]) -> str:
+    """The first six of names, and how many more there are."""
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
 def _why_no_manifest(folder: Path) -> str:
     if any(folder.glob("shard-*.h5")):
         return "this ensemble is not finished; run the command that makes it again, it will resume"
     found = [*folder.glob("*/manifest.json"), *folder.glob("*/*/manifest.json")]
     if found:
         kind = "run folder" if (folder / "ensemble").exists() else "folder of ensembles"
-        return f"this is a {kind}; name one ensemble in it: {', '.join(str(p.parent) for p in found[:6])}"
+        names = sorted((str(path.parent) for path in found), key=in_order)
+        return f"this is a {kind}; name one ensemble in it: {few(names)}"
     return "no ensemble here (no manifest.json)"

@@ -86,6 +86,18 @@ def test_measure_refuses_in_one_line(folders: list[str], capsys: pytest.CaptureF
         assert said in lines[0]
 
 
+def test_one_of_a_grid_is_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the order of numbers, of the run folder and of its ensemble folder alike."""
+    (tmp_path / "stages.json").write_text("{}")
+    names = [f"T{t}" for t in (2, 2.5, 10, 11, 12, 13, 14)]
+    for name in names:
+        write_ensemble(sample(1), tmp_path / "ensemble" / name)
+    where = ", ".join(str(tmp_path / "ensemble" / name) for name in names[:6])
+    for folder, which in ((tmp_path, "of its ensembles"), (tmp_path / "ensemble", "ensemble in it")):
+        assert main(["measure", str(folder)]) == 2
+        assert f"name one {which}: {where} and 1 more" in capsys.readouterr().err
+
+
 def test_a_low_ess_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     poor = sample(1)
     assert poor.log_weight is not None

@@ -92,6 +92,9 @@ def test_exit_codes_tables_and_figures(
     names = ("magnetization", "susceptibility", "binder", "correlation_length", "tau")
     assert pictures == {f"{name}.png" for name in names}
     # published values: V<M^2> of the free field is 1/(2(1 - 4 kappa)), and one that is wrong
+    for words in (["report"], ["check", "levels"]):
+        assert main([*words, "runs/few", "--quiet"]) == 2
+        assert "runs/few is a scan: table and figures in runs/few/scan" in capsys.readouterr().err
     point0 = {"name": "free", "shape": [4, 4], "action": {"kind": "free", "kappa": 0.15}}
     for value, code, word in (("1.25(2)", 0, "verdict: agree"), ("1.50(2)", 1, "verdict: differ"),
                               ("1.250(1)", 1, "error larger than the reference's")):  # fmt: skip
