@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from synthetic import synthetic_run
 
-from diffsq.report.page import build_report
+from diffsq.report.page import build_report, certificate_words
 from diffsq.report.tables import comparison, label_of, show
 from diffsq.run_folder.pulls import pull
 from lattice.errors import InputError
@@ -147,6 +147,19 @@ def plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("plain_figures")
+def test_the_certificate_of_spins_is_not_that_of_hmc() -> None:
+    made = {"n_chains": 40, "n_therm": 300}
+    for config in (
+        {"action": {"kind": "ising", "temperature": 2.0}, "ensemble": made},
+        {"action": None, "ensemble": {**made, "temperatures": [1.5, 2.0]}},
+    ):
+        title, reading = certificate_words(config)
+        assert title == "Certificate of the spins"
+        assert "Callen" in reading
+        assert "ΔH" not in reading
+    assert "ΔH" in certificate_words({"action": {"kind": "phi4"}, "ensemble": made})[1]
+
+
 def test_missing_stages_are_named(run: Path, tmp_path: Path) -> None:
     partial = tmp_path / "partial"
     shutil.copytree(
