@@ -82,7 +82,7 @@ def binder_crossings(results: Sequence[Mapping[str, Any]], quantity: str = "bind
         fixed = {name: value for name, value in couplings if name != "kind"}
         ising = dim == 2 and dict(couplings)["kind"] != "potts" and not fixed.get("h")
         if len(curves) >= 2:
-            about = {"quantity": quantity, "dim": dim, "axis": axis, "fixed": fixed}
+            about = {"quantity": quantity, "dim": dim, "axis": axis, "fixed": fixed, "ising": ising}
             about |= {"lam": fixed["lam"]} if "lam" in fixed else {}
             blocks.append({**about, **_block(curves, quantity, ising)})
     return blocks
@@ -253,8 +253,7 @@ def format_crossings(block: Mapping[str, Any]) -> str:
         if block["quantity"] in ISING:
             lines.append(f"    (the 2D Ising class has {symbol}* = {ISING[block['quantity']]:.5f})")
     elif not block["problems"]:
-        why = f"it takes {MIN_SIZES} pairs (L, 2L) and the 2D Ising class"
-        lines.append(f"  no extrapolation of the crossings: {why}")
+        lines.append(f"  no extrapolation of the crossings: {_why_no_limit(block)}")
     if universal is not None:
         sizes = ", ".join(f"{format_value(s['kappa'], s['kappa_error'])} (L = {s['L']})"
                           for s in universal["sizes"])  # fmt: skip
@@ -262,6 +261,15 @@ def format_crossings(block: Mapping[str, Any]) -> str:
                      f"{symbol} = {symbol}* at {x} = {sizes}:")  # fmt: skip
         lines += _limit_lines(f"{x}_c", universal["kappa"])
     return "\n".join(lines)
+
+
+def _why_no_limit(block: Mapping[str, Any]) -> str:
+    if not block.get("ising", True):
+        return "its powers of L are those of the 2D Ising class, which this model is not of"
+    if block["quantity"] != "binder":
+        return "those of xi/L nearly coincide far from their limit"
+    n = sum("reason" not in pair and pair["L"][1] == 2 * pair["L"][0] for pair in block["pairs"])
+    return f"it takes {MIN_SIZES} pairs of sizes (L, 2L) whose curves cross, found {n}"
 
 
 def _limit_lines(name: str, fit: Mapping[str, Any]) -> list[str]:

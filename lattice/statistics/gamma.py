@@ -221,7 +221,8 @@ def _check_fluctuations(
 ) -> None:
     spread = math.sqrt(float(projected @ projected) / len(projected))
     if np.all(scale <= 8 * np.finfo(float).eps * np.abs(means)):
-        all_the_same = f"every value is {means[0]:.10g}" if len(means) == 1 else "no primary fluctuates"
+        one = len(means) == 1 and not derived  # the value of a primary is not that of the derived quantity
+        all_the_same = f"every value is {means[0]:.10g}" if one else "no primary fluctuates"
         raise EstimatorError(f"constant series: {all_the_same}")
     # 1e-9: the accuracy of the numeric gradient; e.g. f = a/b with a = 2b everywhere
     if spread <= 1e-9 * float(np.abs(gradient) @ scale):

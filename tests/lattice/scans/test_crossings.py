@@ -141,7 +141,11 @@ def test_too_few_sizes_or_kappas() -> None:
     assert binder_crossings(one_size + two[7:9]) == []
     block = binder_crossings(two)[0]
     assert block["limit"] is None
-    assert "no extrapolation" in format_crossings(block)
+    why = "no extrapolation of the crossings: it takes 2 pairs of sizes (L, 2L) whose curves cross, found 1"
+    assert why in format_crossings(block)
+    assert "2D Ising class, which this model is not of" in format_crossings({**block, "ising": False})
+    other = binder_crossings(two, "xi_over_L")[0]
+    assert "those of xi/L nearly coincide far from their limit" in format_crossings(other)
     with pytest.raises(InputError, match="two sizes"):
         extrapolate([8], [0.27], [[1e-8]], 2.75)
 

@@ -218,6 +218,12 @@ class TestRefusals:
         with pytest.raises(EstimatorError, match="constant series"):
             gamma_method(np.full(1000, value))
 
+    def test_a_constant_of_its_own_value(self):
+        with pytest.raises(EstimatorError, match="constant series: every value is -10$"):
+            gamma_method(np.full(1000, -10.0))
+        with pytest.raises(EstimatorError, match="constant series: no primary fluctuates$"):
+            gamma_method([np.full((1000, 1), -10.0)], lambda x: 0.2 * x[0])
+
     def test_replicas_frozen_at_different_values(self):
         data = np.ones((4, 100, 1)) * np.arange(4)[:, None, None]
         with pytest.raises(EstimatorError, match="series too short"):
