@@ -13,9 +13,9 @@ from small_models import equilibrium, noise_of
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.momentum import propagator
 from diffsq.models.regression import RegressionBase
-from diffsq.sampling.lattice_flow import LatticeFlow
 from lattice.actions.phi4 import ScalarPhi4
 
 Shape = tuple[int, int]

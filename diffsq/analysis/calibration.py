@@ -38,9 +38,9 @@ from einops import pack, rearrange, repeat
 from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.protocol import Frames, Noise
+from diffsq.models.protocol import ActionFunction, Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.reverse_chain import ActionFunction, end_of
+from diffsq.sampling.reverse_chain import end_of
 from diffsq.sampling.steps import Step
 from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats, Integers, batches

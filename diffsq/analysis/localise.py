@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from diffsq.models.blocks import drawn, slices
-from diffsq.models.protocol import Frames, Noise
+from diffsq.models.protocol import ActionFunction, Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
-from diffsq.sampling.reverse_chain import ActionFunction, end_of, rise
+from diffsq.sampling.reverse_chain import end_of, rise
 
 BLOCK = 64  # fields at a time
 

@@ -36,11 +36,11 @@ from torch import Tensor
 
 from diffsq.exactness.weights import ln_z
 from diffsq.models.blocks import block_size
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.plots.style import BLUE, GREEN, INK, VERMILLION, panels, rows, styled
 from diffsq.run_folder.finished import Workbench
 from diffsq.sampling.draws import BLOCK
 from diffsq.sampling.flow_sets import GROUP
-from diffsq.sampling.lattice_flow import LatticeFlow
 from lattice.arrays import Floats, Integers, batches
 from lattice.errors import InputError
 from lattice.observables import scalar

@@ -103,6 +103,11 @@ class LatticeRun(Config):
             self._check_sampler(name)
         if self.checks and self.models and self.method not in self.checked:
             raise InputError(f"checks need sampling.method flow or path, got {self.method}")
+        if not self.model.network and self.training.loss not in ("auto", "score"):
+            raise InputError(
+                f"training.loss {self.training.loss} goes through the flow, which is for model.network; a "
+                f"U-Net is trained by score"
+            )
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape if self.models else ():
             if extent % factor:

@@ -79,7 +79,9 @@ class ModelConfig(Section):
     """The score model: n_levels resolutions of the U-Net; n_sigma noise levels of the regression base, each
     fitted to n_fit training fields.
 
-    base: what the U-Net is a residual on, the closed-form regression or the bare Wiener filter W x.
+    base: what the U-Net is a residual on, the closed-form regression or the bare Wiener filter W x. network:
+    channels of a network per site whose trace is closed-form, so that the flow keeps its density; then
+    channels is 0.
     """
 
     channels: int = Field(default=8, ge=0, le=1024)
@@ -87,10 +89,26 @@ class ModelConfig(Section):
     n_sigma: int = Field(default=32, ge=4)
     n_fit: int = Field(default=4096, ge=1)
     base: Literal["regression", "wiener"] = "regression"
+    network: int = Field(default=0, ge=0, le=256)
+
+    @model_validator(mode="after")
+    def _one_network(self) -> ModelConfig:
+        if self.network and (self.channels or self.base == "wiener"):
+            raise InputError(
+                "model.network is the network of a flow, on the regression: take model.channels 0 and "
+                "model.base regression with it"
+            )
+        return self
 
 
 class TrainingConfig(Section):
-    """Denoising score matching: Adam steps with warm-up, exponential moving average, held-out validation."""
+    """Adam steps with warm-up, exponential moving average, held-out validation.
+
+    loss: of the U-Net "score", denoising score matching; of model.network that too, or through the flow and
+    its density, in n_levels steps (null: of 0.22 in ln sigma): "variance", Var log w of training fields,
+    "likelihood", their -log q, or "reverse", the mean of -log w of samples. "auto" is score for the one,
+    variance for the other.
+    """
 
     n_steps: int = Field(default=3000, ge=0)
     batch_size: int = Field(default=128, ge=1)
@@ -100,6 +118,8 @@ class TrainingConfig(Section):
     validation_fraction: float = Field(default=0.125, gt=0, le=0.5)
     validate_every: int = Field(default=250, ge=1)
     checkpoint_every: int = Field(default=250, ge=1)
+    loss: Literal["auto", "score", "variance", "likelihood", "reverse"] = "auto"
+    n_levels: int | None = Field(default=None, ge=8)
 
 
 def one_of(*names: str) -> AfterValidator:

@@ -33,9 +33,8 @@ from torch import Tensor
 
 from diffsq.exactness.moves import Keys, Moved, State, in_groups, metropolis, where
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.protocol import Frames, Noise
+from diffsq.models.protocol import ActionFunction, Frames, Noise
 from diffsq.models.symmetry import Symmetry
-from diffsq.sampling.reverse_chain import ActionFunction
 from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError

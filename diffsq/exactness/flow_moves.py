@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from diffsq.exactness.moves import Keys, Moved, State, metropolis, where
+from diffsq.models.lattice_flow import LatticeFlow
+from diffsq.models.protocol import ActionFunction
 from diffsq.sampling.flow_sets import in_groups
-from diffsq.sampling.lattice_flow import LatticeFlow
-from diffsq.sampling.reverse_chain import ActionFunction
 from diffsq.sampling.streams import noise_of
 from lattice.arrays import Floats
 from lattice.rng import uniforms

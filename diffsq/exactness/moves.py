@@ -27,9 +27,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffsq.models.protocol import Frames, Noise
+from diffsq.models.protocol import ActionFunction, Frames, Noise
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.reverse_chain import ActionFunction, rise
+from diffsq.sampling.reverse_chain import rise
 from diffsq.sampling.streams import noise_of
 from lattice.actions.protocol import Action
 from lattice.arrays import Floats, Integers, real_array, same_length

@@ -19,6 +19,7 @@ from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
 from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
+from diffsq.models.site_network import SiteNetwork
 from diffsq.models.unet import UNet
 from lattice.errors import InputError, shown
 from lattice.files import read_json, set_aside, sha256_file, write_atomic, write_json
@@ -114,7 +115,9 @@ def _check_size(lattice_kind: bool, sizes: dict[str, Any], tensors: dict[str, Te
             network: nn.Module | None = (
                 UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels and n_levels <= 16 else None
             )
-        needed = sizes["n_sigma"] + sum(p.numel() for p in (network.parameters() if network else ()))
+            closed = SiteNetwork(sizes.get("network", 0))
+        modules = [m for m in (network, closed) if m is not None]
+        needed = sizes["n_sigma"] + sum(p.numel() for m in modules for p in m.parameters())
         known = n_levels <= 16
     else:
         known = sizes["dim"] <= 64 and sizes["depth"] <= 64

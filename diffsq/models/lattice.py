@@ -45,14 +45,15 @@ class LatticeScore(nn.Module):
 
     @classmethod
     def unfitted(
-        cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1, sector: int = 0
-    ) -> "LatticeScore":
-        """Empty tables for a lattice, those of a sector if sector = 1, and a U-Net with fresh weights unless
-        channels = 0."""
+        cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1, sector: int = 0,
+        network: int = 0,
+    ) -> "LatticeScore":  # fmt: skip
+        """Empty tables for a lattice, those of a sector if sector = 1, a U-Net with fresh weights unless
+        channels = 0, a network with a closed trace of `network` channels, zero, unless that is 0."""
         unet = UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels else None
         momenta = Momenta(tuple(shape))
         own = RegressionBase(momenta, n_sigma, sector=True) if sector else None
-        return cls(RegressionBase(momenta, n_sigma), unet, own)
+        return cls(RegressionBase(momenta, n_sigma, network=network), unet, own)
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -61,7 +62,8 @@ class LatticeScore(nn.Module):
             {"channels": self.unet.channels, "n_levels": self.unet.n_levels} if self.unet is not None else {}
         )
         sector = {"sector": 1} if self.sector is not None else {}
-        return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network, **sector}
+        closed = {"network": self.base.network.channels} if self.base.network is not None else {}
+        return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network, **sector, **closed}
 
     @property
     def momenta(self) -> Momenta:

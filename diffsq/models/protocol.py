@@ -39,3 +39,11 @@ Noise = Callable[[int], Tensor]
 """noise(step) -> standard normal (n, *shape), float64; one step number per level, N for the start."""
 Frames = Callable[[int], Symmetry]
 """frames(step) -> the lattice frame in which the U-Net sees that step."""
+ActionFunction = Callable[[Tensor], Tensor]
+"""S(x) of x (n, ...): (n,) float64."""
+Watch = Callable[[int, Tensor], None]
+"""watch(n, x_n) sees every level, n = N first."""
+
+
+def unseen(level: int, x: Tensor) -> None:
+    """A watch that looks away."""

@@ -28,6 +28,7 @@ from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.normal_kernel import normal_sums
 from diffsq.models.protocol import Noise
 from diffsq.models.site import N_CELLS, SitePosterior, SiteTable
+from diffsq.models.site_network import SiteNetwork, SiteTerm
 from diffsq.models.spline import cardinal
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from lattice.actions.protocol import Action
@@ -46,12 +47,14 @@ class RegressionBase(nn.Module):
     `coefficients` (n_sigma, n_class, n_feature); `explained` (n_sigma, n_class): the part of the Wiener
     posterior variance C, as a fraction, that the regression explains; `beta` (n_sigma, n_class): weight of
     the control variate sqrt(C) z in a variance-reduced training target. Tables are quintic splines in
-    ln sigma, and zero until `fit`: the bare Wiener filter. `centre`: <|M|> of a sector, else 0.
+    ln sigma, and zero until `fit`: the bare Wiener filter. `centre`: <|M|> of a sector, else 0. `network`:
+    one whose trace is closed-form too, added to the regression; of `network` channels, none for 0.
     """
 
-    def __init__(self, momenta: Momenta, n_sigma: int, sector: bool = False) -> None:
+    def __init__(self, momenta: Momenta, n_sigma: int, sector: bool = False, network: int = 0) -> None:
         super().__init__()
         self.momenta, self.sector = momenta, sector
+        self.network = SiteNetwork(network) if network else None
         self.terms = SECTOR if sector else ODD
         self.n_feature = len(self.terms) + 2  # of the site posterior, and of the zero mode
         self.zero_mode = ZeroModeDenoiser(symmetric=not sector)
@@ -125,7 +128,16 @@ class RegressionBase(nn.Module):
         f = Features(self.filters(sigma), xk.to(torch.complex64))
         c = f.combine(a[:, :-1].float()).to(xk.dtype)
         c[..., 0, 0] += a[:, -1, 0, 0] * self.shift(xk[..., 0, 0].real, sigma)
+        if (term := self.term(sigma)) is not None:
+            c = c + term(xk)
         return c
+
+    def term(self, sigma: Tensor) -> SiteTerm | None:
+        """The network at sigma (n,) or (1,)."""
+        if self.network is None:
+            return None
+        span = self.log_sigma[[0, -1]]
+        return SiteTerm(self.network, self.momenta, self.g, sigma, self.site.coupling, span)
 
     def normalised(self, xk: Tensor, sigma: Tensor) -> Tensor:
         """u = W x / std(W x) in position space, float32: (n, *half) -> (n, *shape)."""

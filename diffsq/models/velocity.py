@@ -26,12 +26,18 @@ class Velocity:
         self.sums = Combination.of(base.filters(self.sigma, torch.float64), root, r[:-1])
         self.wiener, variance = (q[0, 0] for q in base.wiener(self.sigma))
         self.zero = r[-1, 0, 0] / variance.sqrt()
+        self.term, self.rate, self.scale = base.term(self.sigma), p.expand(rate), root
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """rate c at y (n, *half) complex128, in the precision of the features, and sum_k d/dy(k) of it, (n,)
         float64."""
-        c, trace = self.sums(Features(self.filters, times(y.to(self.complex), self.root)))
+        xk = times(y.to(self.complex), self.root)
+        c, trace = self.sums(Features(self.filters, xk))
         z = self.root_zero * y[..., 0, 0].real
         mean, slope = self.base.zero_mode.mean_and_slope(z, self.sigma)
         c[..., 0, 0] += self.zero * (mean - self.wiener * z)
-        return c, trace + self.zero * self.root_zero * (slope - self.wiener)
+        trace = trace + self.zero * self.root_zero * (slope - self.wiener)
+        if self.term is None:
+            return c, trace
+        more, slopes = self.term.with_trace(xk, self.rate, self.scale)
+        return c + more, trace + slopes

@@ -23,8 +23,8 @@ from diffsq.exactness import flow_moves
 from diffsq.exactness import moves as kernels
 from diffsq.exactness.block_moves import BlockPath, Tiling, block_moves
 from diffsq.exactness.moves import Move, State, nearest_level
+from diffsq.models import lattice_flow
 from diffsq.run_folder.finished import Workbench
-from diffsq.sampling import lattice_flow
 from diffsq.sampling.flow_sets import about
 from diffsq.sampling.lattice_path import VERSION
 from lattice.arrays import Floats, sha256_array

@@ -17,6 +17,7 @@ from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
@@ -25,7 +26,6 @@ from diffsq.run_folder.fields import NetworkBench, OfFields, first_set, network_
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
 from diffsq.sampling.flow_sets import flow_from, in_groups
-from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws

@@ -92,9 +92,11 @@ def set_label(config: Mapping[str, Any], name: str) -> str:
     sampling, network = config["sampling"], config["model"]
     if model == "closed":
         method = of_model(sampling.get("method", "path"), model)
-        words = "closed form" if method == "path" else method
+        words = "closed form" if method in ("path", "auto") else method
+    elif network["channels"]:
+        words = "U-Net"
     else:
-        words = "U-Net" if network["channels"] else f"{network['base']} filter"
+        words = "network" if network.get("network") else f"{network['base']} filter"
     return words if len(sampling["sde"]) == 1 else f"{words} {process}"
 
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from diffsq.config.config import LatticeRun
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.protocol import Frames, Noise
-from diffsq.sampling.reverse_chain import Watch, unseen
+from diffsq.models.protocol import Frames, Noise, Watch, unseen
 from diffsq.sampling.streams import frames_of, noise_of
 from lattice.arrays import Floats, Integers, sha256_array
 from lattice.ensembles.ensemble import Ensemble

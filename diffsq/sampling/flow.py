@@ -20,11 +20,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffsq.models.protocol import Noise, PointScore
+from diffsq.models.protocol import Noise, PointScore, Watch, unseen
 from diffsq.models.symmetry import still
 from diffsq.sampling import steps
 from diffsq.sampling.point_path import PointKernel, PointPath, check_levels, start_law
-from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK, noise_of
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent

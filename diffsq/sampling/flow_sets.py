@@ -6,7 +6,6 @@ any weight. Else both flows weigh the same held-out fields, and one sector is ta
 clearly larger: between peaks that touch it is the one whose weights have a tail that few fields show.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.config.sections import FLOW_LEVELS
 from diffsq.models.blocks import block_size, slices
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import VERSION, LatticeFlow, steps_of
+from diffsq.models.protocol import Watch, unseen
 from diffsq.models.regression import RegressionBase
 from diffsq.sampling.draws import BLOCK, Drawn, Sampling
-from diffsq.sampling.lattice_flow import VERSION, LatticeFlow
-from diffsq.sampling.reverse_chain import Watch, unseen
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
@@ -29,7 +27,6 @@ from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.statistics.weights import log_moments
 
-STEP = 0.22  # in ln sigma
 GROUP = 128, 2**16  # fields, and sites, that go through a flow together: a processor's cache holds them
 N_CHOICE = 256  # held-out fields that decide between two start laws
 UNSEEN = 1e-6  # probability between the peaks below which nothing is known of what is there
@@ -101,11 +98,6 @@ def flow_of(work: Sampling) -> LatticeFlow:
         spread = {name: _spread(values) for name, values in parts.items()}
         best = "sector" if spread["sector"] < CLEARLY * spread["symmetric"] else "symmetric"
     return known[work.team.exchange(best)[0]]
-
-
-def steps_of(base: RegressionBase) -> int:
-    """Steps where the config says nothing: of STEP in ln sigma, FLOW_LEVELS at least."""
-    return max(FLOW_LEVELS, math.ceil(float(base.log_sigma[-1] - base.log_sigma[0]) / STEP))
 
 
 def _spread(log_weights: list[Floats]) -> float:

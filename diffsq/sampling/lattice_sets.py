@@ -9,14 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from diffsq.config.config import LatticeRun
+from diffsq.models import lattice_flow
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.protocol import Watch
 from diffsq.models.regression import RegressionBase
-from diffsq.sampling import flow_sets, lattice_flow, lattice_path, steps
+from diffsq.sampling import flow_sets, lattice_path, steps
 from diffsq.sampling.draws import Drawn, Sampling
 from diffsq.sampling.folder import claim
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.levels import levels_of
-from diffsq.sampling.reverse_chain import Watch, finite
+from diffsq.sampling.reverse_chain import finite
 from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter

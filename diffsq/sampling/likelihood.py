@@ -1,6 +1,6 @@
 """Probability-flow likelihood: log q(phi) of the deterministic sampler.
 
-The differential equation of diffsq.sampling.lattice_flow, its normal coordinates and angles, its density and
+The differential equation of diffsq.models.lattice_flow, its normal coordinates and angles, its density and
 its extension below the smallest sigma are used here for any score, U-Net included, and from any level
 sigma_0 >= 0 on: the density of noised fields, with ln(G + sigma_0^2) in place of ln G. The divergence is not
 closed-form but exact by differentiation (V products of a vector with the Jacobian) or Hutchinson's,

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsq.models.protocol import Noise, PointScore
+from diffsq.models.protocol import ActionFunction, Noise, PointScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
-from diffsq.sampling.reverse_chain import ActionFunction, Law, ReverseChain, finite, rise
+from diffsq.sampling.reverse_chain import Law, ReverseChain, finite, rise
 from diffsq.sampling.streams import POINT_BLOCK, noise_of
 from lattice.arrays import real_array
 from lattice.errors import InputError

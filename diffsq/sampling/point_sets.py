@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffsq.config.sections import PointSampling
 from diffsq.models.points import PointModel
-from diffsq.models.protocol import PointScore
+from diffsq.models.protocol import PointScore, Watch, unseen
 from diffsq.models.tabulated import WORTH, fast
 from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.sde import SDES
@@ -24,7 +24,6 @@ from diffsq.sampling.flow import sample_points
 from diffsq.sampling.folder import claim
 from diffsq.sampling.kept import Tensors, kept
 from diffsq.sampling.point_path import PointKernel, calibrated
-from diffsq.sampling.reverse_chain import Watch, unseen
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak
 from lattice.arrays import Integers, sha256_array

@@ -13,23 +13,14 @@ S is a learned energy at sigma_1.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from diffsq.models.protocol import Frames, Noise
+from diffsq.models.protocol import ActionFunction, Frames, Noise, Watch, unseen
 from diffsq.models.symmetry import Symmetry, still
 from lattice.errors import InputError
-
-ActionFunction = Callable[[Tensor], Tensor]
-"""S(x) of x (n, ...): (n,) float64."""
-Watch = Callable[[int, Tensor], None]
-"""watch(n, x_n) sees every level, n = N first."""
-
-
-def unseen(level: int, x: Tensor) -> None:
-    """A watch that looks away."""
 
 
 def finite(values: Tensor, what: str, advice: str = "") -> Tensor:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.machines import MachineRun
+from diffsq.models import lattice_flow
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
-from diffsq.sampling import lattice_flow, lattice_path, lattice_sets, machine_sets, point_sets
+from diffsq.sampling import lattice_path, lattice_sets, machine_sets, point_sets
 from diffsq.sampling.point_sets import PointDraws
 from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble

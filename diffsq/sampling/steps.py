@@ -12,9 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from diffsq.models.protocol import Frames, Noise, Scored
+from diffsq.models.protocol import Frames, Noise, Scored, Watch, unseen
 from diffsq.models.symmetry import Symmetry
-from diffsq.sampling.reverse_chain import Watch, unseen
 
 Step = Callable[[Scored, Tensor, Tensor, Tensor, Noise, Symmetry], Tensor]
 """step(model, x, sigma_high, sigma_low, noise, frame) -> x at sigma_low; noise(i) gives independent draws."""

@@ -17,16 +17,19 @@ from diffsq.models import lattice, regression
 from diffsq.models.blocks import Fields, KeyedNoise, Mapped, Rows, largest, zero_modes
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import LatticeFlow, steps_of
 from diffsq.models.momentum import propagator, smooth_propagator
 from diffsq.models.regression import RegressionBase
+from diffsq.models.site_network import SiteNetwork
 from diffsq.models.spectra import brief
 from diffsq.models.symmetry import Symmetry
 from diffsq.training.checkpoint import read_lines
+from diffsq.training.flow_loss import flow_loss, log_weights, score_loss
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
 from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
 from diffsq.training.wiener import fit_wiener
-from lattice.arrays import Integers
+from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text, write_json
@@ -36,6 +39,7 @@ from lattice.statistics.blocks import jackknife_of
 
 LAW = 2  # of the training for given settings and data: raise it with any change of what is learned
 EVALUATE = 64  # fields per network call outside training
+N_VALIDATE = 1024  # held-out fields that a network is judged by through the flow
 FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest |phi| seen
 WEIGHT_DECAY = 1e-3
 RARE = 0.02  # fields between the peaks of P(M), as a share, below which a sector is a law of its own
@@ -124,7 +128,7 @@ class Training:
         self.action = ensemble.action
         self.grad = self.action.grad if self.action.has_action else None
         sizes = config.model.model_dump(exclude={"base", "n_fit"})
-        sector = int(not config.model.channels and one_sided(self.phi))
+        sector = int(not config.model.channels and not config.model.network and one_sided(self.phi))
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
         self.loop = Loop(
             config.training, out, key, progress,
@@ -152,6 +156,11 @@ class Training:
             if self.config.training.n_steps > 0:
                 model.unet = self.fit_unet(model.unet)  # type: ignore[assignment]
             measure_gain(model, self.phi, self.grad, self.config.seed)
+        if (network := model.base.network) is not None and self.config.training.n_steps > 0:
+            if not restored:
+                seed = int(float(self.uniforms("initialise", 0, 1)[0]) * 2**62)
+                network.initialise(torch.Generator().manual_seed(seed))
+            model.base.network = self.fit_network(network)
         return model.eval()
 
     def fit_base(self) -> None:
@@ -209,6 +218,41 @@ class Training:
             self.model, unet, optimizer, self.loss, "score matching", validate, settings.validate_every
         )
 
+    def fit_network(self, network: SiteNetwork) -> SiteNetwork:
+        """Through the flow or by score matching, from the newest checkpoint on: its average."""
+        settings, base, action = self.config.training, self.model.base, self.action.action
+        kind = "variance" if settings.loss == "auto" else settings.loss
+        n_levels = settings.n_levels or steps_of(base)
+        flow = LatticeFlow(base, n_levels)  # its constants are made once
+        fields, block = self.held_out.take(N_VALIDATE)
+
+        def loss(step: int) -> Loss:
+            n = settings.batch_size
+            if kind == "score":
+                base.network = None
+                return score_loss(base, network, self.batch(step), self.model.log_range)
+            phi = self.phi[(self.uniforms("rows", step, n) * len(self.phi)).long().to(self.device)]
+            return flow_loss(kind, flow, phi, self.normals("noise", step, n), action)
+
+        def validate(average: nn.Module) -> dict[str, float]:
+            current, base.network = base.network, average  # type: ignore[assignment]
+            with torch.no_grad():
+                new = log_weights(LatticeFlow(base, n_levels), fields, action, EVALUATE)
+            base.network = current
+            data = torch.stack([new, before], 1).cpu().numpy()
+            value, error = jackknife_of(_half_of_the_variance, data, chain=block)
+            self.progress.update(0, gain=value)
+            return {"val_gain": value, "val_gain_error": error}
+
+        base.network = None
+        with torch.no_grad():
+            before = log_weights(LatticeFlow(base, n_levels), fields, action, EVALUATE)
+        base.network = network
+        optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, BETAS)
+        return self.loop.run(  # type: ignore[return-value]
+            self.model, network, optimizer, loss, f"network by {kind}", validate, settings.validate_every
+        )
+
     def loss(self, step: int) -> Loss:
         """Path KL of the batch of a step, seen in a lattice frame of its own."""
         frame = Symmetry.draw(self.uniforms("frame", step, 5), self.model.shape)
@@ -235,6 +279,12 @@ class Training:
         self.model.unet = current
         gains = (self.model.log_range * torch.cat(rates)).double().cpu().numpy()
         return jackknife_of(lambda x: float(x.mean()), gains, chain=block)
+
+
+def _half_of_the_variance(log_w: Floats) -> float:
+    """KL that the first of two samplers gains over the second, of Gaussian log w (n, 2) of equal fields."""
+    new, before = log_w.var(axis=0, ddof=1)
+    return float(before - new) / 2
 
 
 def one_sided(phi: Fields) -> bool:

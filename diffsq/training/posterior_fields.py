@@ -5,7 +5,9 @@ so that the mean of phi and of dS/dphi along a short chain that starts there has
 a fraction of the variance. Trajectories of half a period of the Gaussian posterior alternate with those of a
 quarter: the first turn phi - E[phi|x] into its negative, so that pairs of fields average to E[phi|x] itself
 where the theory is free, and nearly where the noise is small; the second forget. Of an even action the sign
-is summed over. Modes softer than SOFT <phi^2> are no longer Gaussian: they move as if they were as stiff.
+is summed over, tanh(x phi/sigma^2) phi: 1 but for large noise, where it costs the pairs what it gains where
+two signs are likely. Modes softer than SOFT <phi^2> are no longer Gaussian: they move as if they were as
+stiff.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def posterior_means(
 ) -> PosteriorMeans:  # fmt: skip
     """Averages over the start phi (n, *shape) and n_traj fields after it, in pairs if n_traj is odd.
 
-    x (n, *shape), sigma (n,). Random numbers of trajectories first ... first + n_traj - 1 of `chains` (n,).
+    x (n, *shape), sigma (n,). Random numbers first ... first + n_traj of `chains` (n,).
     Raises `InputError` for n_traj < 0.
     """
     if n_traj < 0:

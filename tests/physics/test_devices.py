@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from diffsq.models.blocks import KeyedNoise
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.momentum import Momenta, propagator
 from diffsq.models.regression import RegressionBase
 from diffsq.models.velocity import Velocity
 from diffsq.models.zero_mode import ZeroModeDenoiser
-from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.streams import frames_of
 from diffsq.training.loss import gain_rate, path_kl_rate, prepare

@@ -17,12 +17,12 @@ from diffsq.checks import flow as check
 from diffsq.config.config import LatticeRun, config_from_dict, resolved_yaml
 from diffsq.exactness.discretisation import discretisation
 from diffsq.exactness.weights import ln_z
+from diffsq.models import lattice_flow
 from diffsq.models.files import load_model
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.run_folder.fields import first_set
 from diffsq.run_folder.finished import Workbench, open_run
-from diffsq.sampling import lattice_flow
-from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4

@@ -17,8 +17,8 @@ from diffsq.exactness.discretisation import LIMIT, discretisation, warning, word
 from diffsq.exactness.efficiency import diagnose
 from diffsq.exactness.weights import ln_z
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.sampling.draws import Sampling
-from diffsq.sampling.lattice_flow import LatticeFlow
 from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4

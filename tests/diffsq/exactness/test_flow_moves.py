@@ -14,7 +14,7 @@ from small_paths import SHAPE, TWO, truth
 
 from diffsq.exactness.flow_moves import independence, latent
 from diffsq.exactness.moves import State
-from diffsq.sampling.lattice_flow import LatticeFlow
+from diffsq.models.lattice_flow import LatticeFlow
 
 N = 2048
 CHAINS = np.arange(N)

@@ -20,10 +20,10 @@ from diffsq.config.config import LatticeRun, config_from_dict
 from diffsq.config.sections import FLOW_LEVELS
 from diffsq.exactness.weights import forward_ess
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.lattice_flow import LatticeFlow, steps_of
 from diffsq.sampling import flow_sets
 from diffsq.sampling.draws import Sampling
-from diffsq.sampling.flow_sets import HALF, N_HALF, flow_from, flow_of, in_groups, log_weights, steps_of
-from diffsq.sampling.lattice_flow import LatticeFlow
+from diffsq.sampling.flow_sets import HALF, N_HALF, flow_from, flow_of, in_groups, log_weights
 from diffsq.sampling.lattice_sets import sample
 from diffsq.training.lattice import train
 from lattice.actions.phi4 import ScalarPhi4

@@ -20,12 +20,11 @@ from small_paths import SHAPE, TWO, truth
 from torch import Tensor
 
 from diffsq.exactness.weights import ln_z
-from diffsq.models import velocity
+from diffsq.models import lattice_flow, velocity
 from diffsq.models.combination import Combination
 from diffsq.models.features import Features, Filters
+from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.process.sde import SDES
-from diffsq.sampling import lattice_flow
-from diffsq.sampling.lattice_flow import LatticeFlow
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.errors import InputError
 from lattice.exact.scalar import free_propagator, ln_z_site, small_lattice
@@ -323,7 +322,7 @@ import sys, numba, torch
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import RegressionBase
 from diffsq.sampling.flow_sets import in_groups
-from diffsq.sampling.lattice_flow import LatticeFlow
+from diffsq.models.lattice_flow import LatticeFlow
 tables, noise = torch.load(sys.argv[1], weights_only=True)
 base = RegressionBase(Momenta((4, 4)), len(tables["log_sigma"]))
 base.load_state_dict(tables)

@@ -28,14 +28,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsq.config.sections import MIN_FLOW_LEVELS
+from diffsq.config.sections import FLOW_LEVELS, MIN_FLOW_LEVELS
+from diffsq.models.protocol import ActionFunction, Watch, unseen
 from diffsq.models.regression import RegressionBase
 from diffsq.models.velocity import Velocity
 from diffsq.process.sde import SDES
-from diffsq.sampling.reverse_chain import ActionFunction, Watch, unseen
 from lattice.errors import InputError
 
 VERSION = 3  # of the law q: raise it with any change, so that no folder mixes samples of two laws
+STEP = 0.22  # in ln sigma, where nobody says how many steps
 STABLE = 0.25  # largest step in ln sigma for Adams and Bashforth: modes relax like sigma, their bound is 0.3
 KEPT_STEPS = 128  # of a leg whose velocities are kept: tables of so many levels fit into any memory
 STEPS_ABOVE = 40  # of them, to each Runge-Kutta step below sigma_1
@@ -114,6 +115,11 @@ def transport(leg: Leg, way: int, state: State) -> Iterator[tuple[int, State]]:
         else:
             state = moved(state, h, list(zip(ADAMS[len(slopes)], slopes, strict=True)))
         yield place + way, state
+
+
+def steps_of(base: RegressionBase) -> int:
+    """Steps where the config says nothing: of STEP in ln sigma, FLOW_LEVELS at least."""
+    return max(FLOW_LEVELS, math.ceil(float(base.log_sigma[-1] - base.log_sigma[0]) / STEP))
 
 
 class LatticeFlow:
@@ -195,12 +201,27 @@ class LatticeFlow:
 
         Raises `InputError` for densities that are not finite.
         """
+        start, y, log_q = self._risen(x)
+        self._require_finite(log_q, start, 1)
+        return self.momenta.fields(y), log_q
+
+    def log_density(self, x: Tensor) -> Tensor:
+        """log q (n,) of centred fields x_0 (n, *shape), with a gradient by whatever the velocities know."""
+        return self._risen(x)[2]
+
+    def draw(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """As `down`, with a gradient, and not looked at."""
+        start = self.momenta.modes(noise)
+        y, change = deque(self._carried(start, -1), 1)[0][1]
+        x = self.momenta.fields(y * self.momenta.expand(self.base.g.sqrt()))
+        return x, self.log_base(start) + change
+
+    def _risen(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y at level 0 and at the last, and log q."""
         p = self.momenta
         start = p.modes(x) / p.expand(self.base.g.sqrt())
         y, change = deque(self._carried(start, 1), 1)[0][1]
-        log_q = self.log_base(y) - change
-        self._require_finite(log_q, start, 1)
-        return p.fields(y), log_q
+        return start, y, self.log_base(y) - change
 
     def _carried(self, y: Tensor, way: int) -> Iterator[tuple[int, State]]:
         """Level and state there, way = 1 up from level 0 or -1 down from the last."""
