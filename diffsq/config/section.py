@@ -103,7 +103,10 @@ def _finding(error: Any, model: type[BaseModel]) -> str:
         return f"{path} is missing from the config"
     cause = error.get("ctx", {}).get("error")
     if isinstance(cause, Exception):  # raised by a validator: InputError says the key itself
-        words = str(cause) if isinstance(cause, InputError) else f"{path}: {cause}"
+        entry = max((i for i, key in enumerate(error["loc"]) if isinstance(key, int)), default=-1)
+        of_list = ".".join(_keys(error["loc"][: entry + 1], model))  # which of a list, no validator can know
+        words = f"{of_list}: {cause}" if of_list else str(cause)
+        words = words if isinstance(cause, InputError) else f"{path}: {cause}"
         return words + (EMPTY if error["input"] is None else "")
     message = error["msg"]
     for theirs, ours in WORDS.items():

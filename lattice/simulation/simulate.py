@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
 from lattice.processes import Team
 from lattice.progress import Progress
 from lattice.simulation.parameters import ComplexLangevin, ExactDraws, MonteCarlo, RandomNetworks
@@ -33,6 +36,8 @@ def simulate(
     ...     len(simulate(TwoPeak(1.0, 0.25), (), ExactDraws(n_configs=1000), seed=1, out=out))
     1000
     """
+    if np.ndim(shape) != 1:
+        raise InputError(f"shape is a tuple of extents, such as (8, 8), got {shape!r}")
     if isinstance(parameters, MonteCarlo):
         from lattice.simulation.monte_carlo import generate
 

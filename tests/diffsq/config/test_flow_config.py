@@ -153,7 +153,7 @@ BAD: list[tuple[list[dict[str, Any]], str]] = [
     ([{"training": None}], "training"),
     ([{"row": {"n_hidden": 0}}], r"^training.rows.0.n_hidden: must be greater than or equal to 1, got 0$"),
     ([{"row": {"n_hidden": 0, "k": 0}}], r"n_hidden: must be .*, got 0 \(and 1 more\)$"),
-    ([{"row": {"rate": 0}}], "rate: machines that learn for n_steps = .* need one above 0"),
+    ([{"row": {"rate": 0}}], "^training.rows.0: rate: machines that learn for n_steps = .* need one above 0"),
     ([{"row": {"rate": -1}}], "training.rows.0.rate"),
     ([{"row": {"n_steps": -1}}], "training.rows.0.n_steps"),
     ([{"row": {"k": 0}}], "training.rows.0.k"),

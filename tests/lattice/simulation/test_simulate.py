@@ -38,6 +38,11 @@ def test_the_class_of_the_parameters_is_the_method(
         simulate(action, shape, parameters, seed=4, out=tmp_path / "one")
 
 
+def test_a_shape_is_a_tuple(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"shape is a tuple of extents, such as \(8, 8\), got 8"):
+        simulate(ScalarPhi4(0.2, 0.1), 8, MC, seed=3, out=tmp_path)  # type: ignore[arg-type]
+
+
 def test_draws_are_those_of_the_law(tmp_path: Path) -> None:
     law = TwoPeak(1.0, 0.25)
     drawn = simulate(law, (), ExactDraws(n_configs=1000), seed=3, out=tmp_path)
