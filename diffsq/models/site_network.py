@@ -87,6 +87,7 @@ class SiteTerm:
         self.out = momenta.expand(torch.stack(out, 1))
         place = (2 * (sigma.log() - span[0]) / (span[1] - span[0]) - 1).clamp(-1, 1)
         self.powers = chebyshev(place, N_SIGMA).T  # (m, N_SIGMA)
+        self._made: tuple[Tensor, Tensor, list[Tensor]] | None = None
 
     def __call__(self, xk: Tensor) -> Tensor:
         """c(k) of noisy modes xk (n, *half), in units of sqrt(C)."""
@@ -96,9 +97,12 @@ class SiteTerm:
     def with_trace(self, xk: Tensor, rate: Tensor, root: Tensor) -> tuple[Tensor, Tensor]:
         """rate(k) c(k) (n, *half) and the trace of its derivative by y = x/root, (n,) float64; rate, root
         (*half). Of one noise level."""
-        net, first, last = self.network, self._first(), self._last() * rate
+        net = self.network
+        made = self._made or self._constants(rate, root)
+        if not net.first.requires_grad:
+            self._made = made
+        first, last, (n0, *near) = made
         z, t, g, q = self._layers(xk, first)
-        n0, *near = self._kernels(last[0], self.into[0] * root, first[0])
         slope, twice = 1 - q, 2 * z * (1 - q)
         inner = mixed(net.own[0] * n0, slope)
         outer = mixed(net.own[1] * n0, twice)
@@ -107,6 +111,11 @@ class SiteTerm:
             outer = outer + mixed(net.around[1] * n1, beside(twice, axis))
         local = (1 - t * t) * g * inner + t * outer
         return self._spread(t * g, last), local.sum(1).double().sum((-1, -2))
+
+    def _constants(self, rate: Tensor, root: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """A, R times the rate, and kernels: what knows no field, kept once the weights are trained."""
+        first, last = self._first(), self._last() * rate
+        return first, last, self._kernels(last[0], self.into[0] * root, first[0])
 
     def _first(self) -> Tensor:
         """A (m, channels, N_FILTER)."""
