@@ -21,6 +21,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import shells
 from diffsq.plots.training import score_errors
 from diffsq.run_folder.finished import Workbench
@@ -57,7 +58,7 @@ def run(
     source = bench.held_out()
     held_out = HeldOut.of(source, np.arange(len(source)), bench.seed, bench.device)
     index, labels = shells(model.momenta)
-    names = ["wiener", "base", *(["network"] if model.unet is not None else [])]
+    names = ["wiener", "base", *(["network"] if has_network(model) else [])]
     sigma = spread_levels(model, n_levels)
     width = model.log_range / n_levels
     n_block = int(held_out.block.max()) + 1
@@ -78,6 +79,11 @@ def run(
     progress.close()
     seconds = (time.monotonic() - begun) / (sum(map(len, about)) * (2 * n_traj + n_gap))
     return _result(names, labels, sigma, width, sums, counts, about, n_traj, seconds)
+
+
+def has_network(model: LatticeScore) -> bool:
+    """One of either kind."""
+    return model.unet is not None or model.base.network is not None
 
 
 def refuse(n_fields: int = 128, n_levels: int = 12, n_traj: int = 63, n_gap: int = 48) -> None:
@@ -113,7 +119,7 @@ def _compared(
     b = averaged(gap.last, n_traj, n_traj + n_gap + 2)
     known, rates = _rates(bench, x, sigma, a.phi, b.phi)
     w, c = (p.expand(q) for q in base.wiener(sigma[None]))
-    centre = w * p.modes(x) + c.sqrt() * base(p.modes(x), sigma[None])
+    centre = w * p.modes(x) + c.sqrt() * base.regression(p.modes(x), sigma[None])
 
     def seen(field: Tensor) -> Any:
         """Its modes about the centre, of an even action summed over the sign: as it enters an average."""
@@ -134,8 +140,8 @@ def _rates(bench: Workbench, x: Tensor, sigma: Tensor, a: Tensor, b: Tensor) -> 
     model, p = bench.model, bench.model.momenta
     xk, ak, bk = (p.modes(q) for q in (x, a, b))
     w, c = (p.expand(q) for q in model.base.wiener(sigma[None]))
-    known = [w * xk, w * xk + c.sqrt() * model.base(xk, sigma[None])]
-    if model.unet is not None:
+    known = [w * xk, w * xk + c.sqrt() * model.base.regression(xk, sigma[None])]
+    if has_network(model):
         known.append(model.denoise(xk, sigma.expand(len(x))))
     rows = [((ak - d).conj() * (bk - d)).real for d in known]
     middle = 0.5 * (ak + bk)

@@ -164,8 +164,11 @@ class LatticeRun(Config):
         }
         if name == "closed":
             own = ModelConfig(channels=0, n_levels=1, n_sigma=own.n_sigma, n_fit=own.n_fit)
+        training = self.training
+        if not own.network:
+            training = training.model_copy(update={"loss": "auto", "n_levels": None})
         alone = {"models": (name,), "model": own, "sampling": sampling.model_copy(update=settings)}
-        return self.model_copy(update=alone)
+        return self.model_copy(update={**alone, "training": training})
 
 
 class NetworkRun(LatticeRun):

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from diffsq.config.config import Config, LatticeRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.machines import MachineRun, PicturesRun
+from diffsq.config.sections import FLOW_LEVELS
 from diffsq.config.spins import FlowRun, SpinRun
 from lattice.memory import machine_memory, require_memory
 
 BASE = 1.1e9  # bytes
 NUMBER = 8  # bytes
+THROUGH_FLOW = 130  # bytes that a step through the flow keeps per site, field, channel and level
 ACTIVATIONS = 170  # bytes that a training step keeps per site, field of the batch and channel
 MATRICES = 12  # of sites by sites that a machine is trained and checked with
 POINT = 220  # bytes of a point of one variable while its powers are averaged
@@ -61,6 +63,10 @@ def terms(config: Config, stage: str) -> Terms:
     if stage == "train" and config.model.channels and "score" in config.models:
         each = ACTIVATIONS * math.prod(config.shape) * config.model.channels
         found["training.batch_size"] = (config.training.batch_size, each)
+    if stage == "train" and config.model.network and config.training.loss != "score":
+        steps = config.training.n_levels or FLOW_LEVELS
+        each = THROUGH_FLOW * math.prod(config.shape) * config.model.network * steps
+        found["training.batch_size"] = (config.training.batch_size, float(each))
     if alone and stage in ("sample", "measure", "report"):
         copies = 1 if stage == "sample" else 2 * len(config.processes) * len(config.models)
         n_samples = max(model.n_samples for model in alone)

@@ -124,20 +124,23 @@ class RegressionBase(nn.Module):
 
     def forward(self, xk: Tensor, sigma: Tensor) -> Tensor:
         """Correction c(k) in units of sqrt(C), momentum space: xk (n, *half) complex128 -> like xk."""
+        c = self.regression(xk, sigma)
+        return c if (term := self.term(sigma)) is None else c + term(xk)
+
+    def regression(self, xk: Tensor, sigma: Tensor) -> Tensor:
+        """The same without the network."""
         a = self.momenta.expand(self.at(self.coefficients, sigma).transpose(1, 2))
         f = Features(self.filters(sigma), xk.to(torch.complex64))
         c = f.combine(a[:, :-1].float()).to(xk.dtype)
         c[..., 0, 0] += a[:, -1, 0, 0] * self.shift(xk[..., 0, 0].real, sigma)
-        if (term := self.term(sigma)) is not None:
-            c = c + term(xk)
         return c
 
-    def term(self, sigma: Tensor) -> SiteTerm | None:
+    def term(self, sigma: Tensor, dtype: torch.dtype = torch.float32) -> SiteTerm | None:
         """The network at sigma (n,) or (1,)."""
         if self.network is None:
             return None
         span = self.log_sigma[[0, -1]]
-        return SiteTerm(self.network, self.momenta, self.g, sigma, self.site.coupling, span)
+        return SiteTerm(self.network, self.momenta, self.g, sigma, self.site.coupling, span, dtype)
 
     def normalised(self, xk: Tensor, sigma: Tensor) -> Tensor:
         """u = W x / std(W x) in position space, float32: (n, *half) -> (n, *shape)."""

@@ -53,21 +53,24 @@ class SiteNetwork(nn.Module):
                 weight.copy_(torch.randn(weight.shape, generator=generator))
             self.first.mul_(FIRST)
             self.first[:, :, 1:].mul_(LATER)
-            scale = self.channels**-0.5 * torch.tensor([1.0, 0.5])[:, None, None]
-            self.own.mul_(scale)
-            self.around.mul_(OTHER * scale)
+            for weight, size in ((self.own, 1.0), (self.around, OTHER)):
+                weight.mul_(size * self.channels**-0.5)
+                weight[1].mul_(0.5)
 
 
 class SiteTerm:
     """The network at one noise level, or one for each sample: what of it knows no weights.
 
-    g (n_class,), sigma (m,), m = 1 or n; coupling (): 2 kappa; span: ln of the lowest and highest sigma.
+    g (n_class,), sigma (m,), m = 1 or n; coupling (): 2 kappa; span: ln of the lowest and highest sigma;
+    dtype: that it is evaluated in.
     """
 
     def __init__(
-        self, network: SiteNetwork, momenta: Momenta, g: Tensor, sigma: Tensor, coupling: Tensor, span: Tensor
-    ) -> None:
-        self.network, self.momenta = network, momenta
+        self, network: SiteNetwork, momenta: Momenta, g: Tensor, sigma: Tensor, coupling: Tensor,
+        span: Tensor, dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
+        self.network, self.momenta, self.dtype = network, momenta, dtype
+        self.complex = torch.complex64 if dtype == torch.float32 else torch.complex128
         s2 = sigma[:, None] ** 2
         w, total = g / (g + s2), g + s2
         k2, share = momenta.khat2, momenta.multiplicity / momenta.volume
@@ -113,13 +116,14 @@ class SiteTerm:
         return self._spread(t * g, last), local.sum(1).double().sum((-1, -2))
 
     def _constants(self, rate: Tensor, root: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """A, R times the rate, and kernels: what knows no field, kept once the weights are trained."""
+        """A, R times the rate, and kernels: what knows no field, kept once the weights are trained, as a term
+        has one rate and root."""
         first, last = self._first(), self._last() * rate
         return first, last, self._kernels(last[0], self.into[0] * root, first[0])
 
     def _first(self) -> Tensor:
         """A (m, channels, N_FILTER)."""
-        return torch.einsum("cfp,mp->mcf", self.network.first, self.powers.to(self.network.first.dtype))
+        return torch.einsum("cfp,mp->mcf", self.network.first.to(self.dtype), self.powers.to(self.dtype))
 
     def _last(self) -> Tensor:
         """R (m, channels, *half), float64."""
@@ -128,17 +132,17 @@ class SiteTerm:
     def _layers(self, xk: Tensor, first: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """z, t, g, z^2, (n, channels, *shape) each."""
         net, p = self.network, self.momenta
-        u = p.fields((self.into.to(xk.dtype) * xk[:, None]).to(torch.complex64)).to(first.dtype)
+        u = p.fields(self.into.to(self.dtype) * xk.to(self.complex)[:, None])
         pre = torch.einsum("cf,nfxy->ncxy", first[0], u) if len(first) == 1 else None
         z = torch.tanh(torch.einsum("ncf,nfxy->ncxy", first, u) if pre is None else pre)
         q = z * z
         t = torch.tanh(mixed(net.own[0], z) + mixed(net.around[0], beside(z, -2) + beside(z, -1)))
         even = mixed(net.own[1], q) + mixed(net.around[1], beside(q, -2) + beside(q, -1))
-        return z, t, even + net.bias[:, None, None], q
+        return z, t, even + net.bias.to(self.dtype)[:, None, None], q
 
     def _spread(self, o: Tensor, last: Tensor) -> Tensor:
         """sum_j R_j o_j in momentum space."""
-        return (last.to(torch.complex64) * self.momenta.modes(o.float())).sum(1)
+        return (last.to(self.dtype) * self.momenta.modes(o)).sum(1)
 
     def _kernels(self, last: Tensor, into: Tensor, first: Tensor) -> list[Tensor]:
         """N_jc at a site and at its neighbours along either axis."""
@@ -149,8 +153,8 @@ class SiteTerm:
 
 
 def mixed(weight: Tensor, field: Tensor) -> Tensor:
-    """weight (j, c) field (n, c, *shape) -> (n, j, *shape)."""
-    return torch.einsum("jc,ncxy->njxy", weight, field)
+    """weight (j, c) field (n, c, *shape) -> (n, j, *shape), in the precision of the field."""
+    return torch.einsum("jc,ncxy->njxy", weight.to(field.dtype), field)
 
 
 def beside(field: Tensor, axis: int) -> Tensor:

@@ -26,7 +26,7 @@ class Velocity:
         self.sums = Combination.of(base.filters(self.sigma, torch.float64), root, r[:-1])
         self.wiener, variance = (q[0, 0] for q in base.wiener(self.sigma))
         self.zero = r[-1, 0, 0] / variance.sqrt()
-        self.term, self.rate, self.scale = base.term(self.sigma), p.expand(rate), root
+        self.term, self.rate, self.scale = base.term(self.sigma, dtype), p.expand(rate), root
 
     def __call__(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """rate c at y (n, *half) complex128, in the precision of the features, and sum_k d/dy(k) of it, (n,)

@@ -31,10 +31,10 @@ def losses(curves: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> Figure:
 @styled
 def training_history(
     step: ArrayLike, loss: ArrayLike, *, val_step: ArrayLike = (), val_gain: ArrayLike = (),
-    val_gain_error: ArrayLike = (), base: str = "regression base",
+    val_gain_error: ArrayLike = (), base: str = "regression base", flow: bool = False,
 ) -> Figure:  # fmt: skip
     """Training loss (n,) against step, and the held-out path KL that the U-Net gains over the ``base``,
-    (m,) with errors (m,) or none, in nats per field.
+    (m,) with errors (m,) or none, in nats per field; through the ``flow`` half of what Var log w falls.
     """
     figure, (left, right) = panels(11.0, 4.0, 1, 2)
     _loss(left, np.asarray(step, dtype=np.float64), np.asarray(loss, dtype=np.float64))
@@ -48,7 +48,10 @@ def training_history(
         )  # fmt: skip
     else:
         right.text(0.5, 0.5, "no validation yet", ha="center", va="center", transform=right.transAxes)
-    right.set(xlabel="optimizer step", ylabel="held-out path KL gained [nats per field]")
+    gained = r"held-out Var $\log w$ gained, half" if flow else "held-out path KL gained"
+    right.set(xlabel="optimizer step", ylabel=f"{gained} [nats per field]")
+    if flow:
+        left.set(ylabel="training loss")
     return figure
 
 
@@ -69,7 +72,7 @@ def _loss(axes: Axes, step: Floats, loss: Floats) -> None:
 def gain_per_level(
     sigma: ArrayLike, gain_base: ArrayLike | None, gain_unet: ArrayLike, *,
     unet_error: ArrayLike | None = None,
-    totals: Mapping[str, tuple[float | None, float | None]] | None = None,
+    totals: Mapping[str, tuple[float | None, float | None]] | None = None, network: str = "U-Net",
 ) -> Figure:  # fmt: skip
     """Path KL gained at each ``sigma`` (S,): by the regression base over the Wiener filter, and by the U-Net
     over the base, (S,) each; ``unet_error`` (S,).  None for the base: the U-Net is over the Wiener filter.
@@ -81,7 +84,7 @@ def gain_per_level(
     given = (sigma, gain_base, gain_unet, unet_error)
     levels, base, unet, error = (None if g is None else np.asarray(g, dtype=np.float64)[order] for g in given)
     over = "Wiener" if gain_base is None else "regression"
-    names = {"base": "regression over Wiener", "unet": f"U-Net over {over}"}
+    names = {"base": "regression over Wiener", "unet": f"{network} over {over}"}
     for key in names:
         if totals and key in totals:
             names[key] += rf": $\Sigma$ = {_value(*totals[key])}"
@@ -98,7 +101,7 @@ def gain_per_level(
         axes.set(xscale="log", xlabel=SIGMA)
     left.set_ylabel(r"path KL gained per $\sigma$ bin [nats]")
     for axes in rest:
-        axes.set_ylabel(r"gained by the U-Net per $\sigma$ bin [nats]")
+        axes.set_ylabel(rf"gained by the {network} per $\sigma$ bin [nats]")
     figure.legend(loc="outside upper center", ncols=2)
     return figure
 
@@ -111,7 +114,7 @@ def _value(value: float | None, error: float | None) -> str:
 @styled
 def gain_per_shell(
     sigma: ArrayLike, shells: Sequence[str], gain_base: ArrayLike | None, gain_unet: ArrayLike,
-    multiplicity: Sequence[int] = (),
+    multiplicity: Sequence[int] = (), network: str = "U-Net",
 ) -> Figure:  # fmt: skip
     """Heat maps over (sigma, momentum shell) of the path KL gained by the U-Net over the regression base
     (left) and by the base over the Wiener filter (right).
@@ -123,9 +126,9 @@ def gain_per_shell(
     order = np.argsort(levels)
     names = [f"{name}  (×{n})" for name, n in zip(shells, multiplicity)] or list(shells)
     ticks = spread(len(levels), 7)
-    maps = [("U-Net over regression", gain_unet), ("regression over Wiener", gain_base)]
+    maps = [(f"{network} over regression", gain_unet), ("regression over Wiener", gain_base)]
     if gain_base is None:
-        maps = [("U-Net over Wiener", gain_unet)]
+        maps = [(f"{network} over Wiener", gain_unet)]
     figure = style.new_figure(12.0 if len(maps) == 2 else 6.8, max(3.4, 0.32 * len(shells) + 2.0))
     pair = figure.subplots(1, len(maps), sharey=True, squeeze=False)[0]
     for axes, (title, gain) in zip(pair, maps):

@@ -132,7 +132,13 @@ def history(run: RunFolder) -> Figure:
         val_gain=[line["val_gain"] for line in checks],
         val_gain_error=[line.get("val_gain_error") or 0.0 for line in checks],  # 0: no bar
         base="Wiener filter" if _on_wiener(run) else "regression base",
+        flow=_network(run) == "network",
     )
+
+
+def _network(run: RunFolder) -> str:
+    """What its network is called."""
+    return "network" if (run.config.get("model") or {}).get("network") else "U-Net"
 
 
 def _on_wiener(run: RunFolder) -> bool:
@@ -150,6 +156,7 @@ def gain_levels(run: RunFolder) -> Figure:
         np.sum(data["gain_unet"], axis=1),
         unet_error=data.get("gain_unet_level_error"),
         totals={key: (total[key], total.get(f"{key}_error")) for key in ("base", "unet") if key in total},
+        network=_network(run),
     )
 
 
@@ -159,7 +166,7 @@ def gain_shells(run: RunFolder) -> Figure:
     labels = [pretty(str(shell["label"])) for shell in data["shells"]]
     sizes = [int(shell["multiplicity"]) for shell in data["shells"]]
     base = None if _on_wiener(run) else data["gain_base"]
-    return plots.gain_per_shell(data["sigma"], labels, base, data["gain_unet"], sizes)
+    return plots.gain_per_shell(data["sigma"], labels, base, data["gain_unet"], sizes, _network(run))
 
 
 def sequence(run: RunFolder) -> Figure:

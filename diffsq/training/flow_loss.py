@@ -14,12 +14,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from diffsq.models.lattice import LatticeScore
 from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.protocol import ActionFunction
-from diffsq.models.regression import RegressionBase
-from diffsq.models.site_network import SiteNetwork
 from diffsq.training.loop import Loss
-from diffsq.training.loss import Batch
+from diffsq.training.loss import Batch, path_kl_rate
 
 
 def flow_loss(kind: str, flow: LatticeFlow, phi: Tensor, noise: Tensor, action: ActionFunction) -> Loss:
@@ -43,10 +42,7 @@ def log_weights(flow: LatticeFlow, phi: Tensor, action: ActionFunction, size: in
     return torch.cat(parts)
 
 
-def score_loss(base: RegressionBase, network: SiteNetwork, batch: Batch, log_range: float) -> Loss:
-    """Path KL of the network at the batch of a base without it (diffsq.training.loss)."""
-    xk, base.network = base.momenta.modes(batch.x), network
-    term = base.term(batch.sigma)
-    assert term is not None
-    rate = (batch.weight * (term(xk) - batch.target).abs() ** 2).sum((-1, -2))
-    return Loss(log_range * rate.mean(), rate, batch.sigma)
+def score_loss(model: LatticeScore, batch: Batch) -> Loss:
+    """Path KL of a batch (diffsq.training.loss)."""
+    rate = path_kl_rate(model, batch)
+    return Loss(model.log_range * rate.mean(), rate, batch.sigma)

@@ -1,4 +1,5 @@
-"""Training: measure G(k), fit the regression base in closed form, then the U-Net on top by score matching.
+"""Training: measure G(k), fit the regression base in closed form, then a U-Net on top by score matching, or
+a network with a closed trace through the flow.
 
 Every random number of step n is a function of (seed, n), so a resumed training continues bitwise where the
 last checkpoint left it. The model that is kept carries the exponential moving average of the U-Net's weights.
@@ -95,6 +96,8 @@ def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
     if ensemble.shape != tuple(config.lattice.shape):
         raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
     config.require_action(ensemble.action)
+    if config.model.network and not action.has_action:
+        raise InputError("model.network is judged by weights, which a law without an action has not; take 0")
     full = config.model_dump(mode="json")
     return {
         "action": ensemble.action.as_dict(),
@@ -127,8 +130,13 @@ class Training:
         self.held_out = HeldOut.of(ensemble, parts[1], config.seed, self.device)
         self.action = ensemble.action
         self.grad = self.action.grad if self.action.has_action else None
+        if config.model.network and one_sided(self.phi):
+            raise InputError(
+                "P(M) has two separate peaks: the flow is that of one sign, model.network is for both; "
+                "take model.network 0"
+            )
         sizes = config.model.model_dump(exclude={"base", "n_fit"})
-        sector = int(not config.model.channels and not config.model.network and one_sided(self.phi))
+        sector = int(not config.model.channels and one_sided(self.phi))
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
         self.loop = Loop(
             config.training, out, key, progress,
@@ -161,7 +169,8 @@ class Training:
                 seed = int(float(self.uniforms("initialise", 0, 1)[0]) * 2**62)
                 network.initialise(torch.Generator().manual_seed(seed))
             model.base.network = self.fit_network(network)
-        return model.eval()
+            measure_gain(model, self.phi, self.grad, self.config.seed)
+        return model.eval().requires_grad_(False)
 
     def fit_base(self) -> None:
         """Propagator, noise range, and the closed form that the U-Net is a residual on; that of a sector."""
@@ -229,8 +238,7 @@ class Training:
         def loss(step: int) -> Loss:
             n = settings.batch_size
             if kind == "score":
-                base.network = None
-                return score_loss(base, network, self.batch(step), self.model.log_range)
+                return score_loss(self.model, self.batch(step))
             phi = self.phi[(self.uniforms("rows", step, n) * len(self.phi)).long().to(self.device)]
             return flow_loss(kind, flow, phi, self.normals("noise", step, n), action)
 

@@ -42,7 +42,8 @@ class Batch:
 def prepare(
     model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor] | None, sigma: Tensor, eps: Tensor
 ) -> Batch:
-    """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode.
+    """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode: what the
+    regression alone says, and what a network, of either kind, has to add.
 
     grad: dS/dphi; None where S is not known: the target then has all its variance.
     """
@@ -51,7 +52,7 @@ def prepare(
     xk = p.modes(x)
     u = base.normalised(xk, sigma)
     one = sigma[:1] if sigma.stride(0) == 0 else sigma  # one level for all: its tables are made once
-    correction = base(xk, one)
+    correction = base.regression(xk, one)
     gradk = None if grad is None else p.modes(grad(phi))
     target, z = base.target(p.modes(phi), gradk, xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
@@ -60,18 +61,27 @@ def prepare(
     return Batch(x, u, sigma, correction, target.to(torch.complex64), weight.float())
 
 
+def learned(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> Tensor:
+    """What the network adds to the regression, of either kind, in units of sqrt(C): (n, *half)."""
+    p = model.momenta
+    term = model.base.term(batch.sigma[:1] if batch.sigma.stride(0) == 0 else batch.sigma)
+    if term is not None:
+        return term(p.modes(batch.x))
+    return p.modes(model.network(batch.x, batch.u, batch.base, batch.sigma, frame))
+
+
 def path_kl_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> Tensor:
     """Integrand of the loss, nats per field and unit of ln sigma^2: (n,)."""
-    net = model.momenta.modes(model.network(batch.x, batch.u, batch.base, batch.sigma, frame))
+    net = learned(model, batch, frame)
     return (batch.weight * (net - batch.target).abs() ** 2).sum((-1, -2))
 
 
 @torch.no_grad()
 def gain_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> tuple[Tensor, Tensor]:
-    """Path KL per mode (n, *half) that the U-Net gains over the base, and the explained variance per class.
+    """Path KL per mode (n, *half) that a network gains over the base, and the explained variance per class.
 
     |t|^2 - |t - net|^2 averages to the gain in |net - E[t|x]|^2 whatever the noise of the target.
     """
-    net = model.momenta.modes(model.network(batch.x, batch.u, batch.base, batch.sigma, frame))
+    net = learned(model, batch, frame)
     gain = 2 * (net.conj() * batch.target).real - net.abs() ** 2
     return batch.weight * gain, model.momenta.class_mean(gain.double())

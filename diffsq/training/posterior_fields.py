@@ -24,7 +24,7 @@ from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.updates.posterior import HALF, QUARTER, posterior_sign, posterior_trajectory
 
-STEP = 0.4  # of the integrator, in periods of 2 pi
+STEP = 0.4  # of the integrator, where the period is 2 pi
 SOFT = 4.0  # largest C(k) in units of <phi^2>
 
 

@@ -136,6 +136,7 @@ def _rates(model: LatticeScore, batch: Batch, index: Tensor, n_shells: int) -> T
     """Gain of the base over Wiener and of the U-Net over the base, per field and shell: (2, n, n_shells)."""
     whole = batch.target + batch.base
     base = batch.weight * (2 * (batch.base.conj() * whole).real - batch.base.abs() ** 2)
-    unet = gain_rate(model, batch)[0] if model.unet is not None else torch.zeros_like(base)
+    known = model.unet is not None or model.base.network is not None
+    unet = gain_rate(model, batch)[0] if known else torch.zeros_like(base)
     classes = torch.stack([model.momenta.class_sum(gain.double()) for gain in (base, unet)])
     return classes.new_zeros(*classes.shape[:2], n_shells).index_add(2, index, classes).cpu()

@@ -23,7 +23,7 @@ from diffsq.models.site_network import SiteNetwork
 from diffsq.training import loop
 from diffsq.training.flow_loss import flow_loss, log_weights, score_loss
 from diffsq.training.lattice import train
-from diffsq.training.loss import prepare
+from diffsq.training.loss import gain_rate, prepare
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble
@@ -118,17 +118,23 @@ def test_each_loss_is_the_mean_it_says() -> None:
 
 
 def test_score_loss_is_the_path_kl_of_the_whole() -> None:
-    """Of base and network together against the same target."""
-    model = LatticeScore(copy.deepcopy(flow_base((4, 4))), None)
-    network = SiteNetwork(3)
-    network.initialise(torch.Generator().manual_seed(2))
-    torch.nn.init.constant_(network.last, 0.1)
+    """What is left of the target, of base and network together; and what the network gains over the base."""
+    base = copy.deepcopy(flow_base((4, 4)))
+    model, base.network = LatticeScore(base, None), SiteNetwork(3)
+    base.network.initialise(torch.Generator().manual_seed(2))
+    torch.nn.init.constant_(base.network.last, 0.1)
     phi, sigma = equilibrium(NEAR, (4, 4), 2048)[:64], torch.logspace(-0.5, 0.5, 64, dtype=torch.float64)
     batch = prepare(model, phi, NEAR.grad, sigma, white((4, 4), 64, 3))
-    loss = score_loss(model.base, network, batch, 2.0)
-    whole = prepare(model, phi, NEAR.grad, sigma, white((4, 4), 64, 3))  # its base now has the network
-    rate = (whole.weight * whole.target.abs() ** 2).sum((-1, -2))
-    assert float(loss.value.detach()) == pytest.approx(2 * float(rate.mean()), rel=1e-5)
+    loss, p = score_loss(model, batch), model.momenta
+    xk = p.modes(batch.x)
+    left = batch.target - (base(xk, sigma) - base.regression(xk, sigma))
+    rate = (batch.weight * left.abs() ** 2).sum((-1, -2))
+    assert float(loss.value.detach()) == pytest.approx(
+        model.log_range * float(rate.mean().detach()), rel=1e-5
+    )
+    alone = (batch.weight * batch.target.abs() ** 2).sum((-1, -2))
+    gain = gain_rate(model, batch)[0].sum((-1, -2))
+    assert torch.allclose(gain, (alone - rate).detach().float(), atol=1e-5)
 
 
 def variance(model: LatticeScore, phi: Tensor) -> float:
@@ -184,6 +190,16 @@ def test_no_steps_no_network(ensemble: Ensemble, tmp_path: Path) -> None:
     model = train(config(n_steps=0), ensemble, tmp_path)
     assert model.base.network is not None
     assert all(float(w.abs().max()) == 0 for w in model.base.network.parameters())
+
+
+def test_two_peaks_and_laws_without_an_action_are_refused(tmp_path: Path) -> None:
+    """Before anything is written."""
+    phi = np.abs(strong_fields(256, 6)) + 1.0
+    chain, time = np.divmod(np.arange(256), 16)
+    sign = np.where(chain % 2, 1.0, -1.0)[:, None, None]
+    peaks = Ensemble.from_fields(sign * phi, STRONG, chain=chain, trajectory=time)
+    with pytest.raises(InputError, match="two separate peaks"):
+        train(config(), peaks, tmp_path / "peaks")
 
 
 @pytest.mark.parametrize(
