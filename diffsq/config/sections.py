@@ -107,7 +107,8 @@ class TrainingConfig(Section):
     loss: of the U-Net "score", denoising score matching; of model.network that too, or through the flow and
     its density, in n_levels steps (null: of 0.22 in ln sigma): "variance", Var log w of training fields,
     "likelihood", their -log q, or "reverse", the mean of -log w of samples. "auto" is score for the one,
-    variance for the other.
+    variance for the other. penalty: through the flow, of twice the path KL between the base with the network
+    and without, so that it stays a score.
     """
 
     n_steps: int = Field(default=3000, ge=0)
@@ -120,6 +121,7 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(default=250, ge=1)
     loss: Literal["auto", "score", "variance", "likelihood", "reverse"] = "auto"
     n_levels: int | None = Field(default=None, ge=8)
+    penalty: float = Field(default=0.0, ge=0)
 
 
 def one_of(*names: str) -> AfterValidator:

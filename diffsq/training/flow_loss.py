@@ -18,7 +18,7 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.protocol import ActionFunction
 from diffsq.training.loop import Loss
-from diffsq.training.loss import Batch, path_kl_rate
+from diffsq.training.loss import Batch, learned, path_kl_rate
 
 
 def flow_loss(kind: str, flow: LatticeFlow, phi: Tensor, noise: Tensor, action: ActionFunction) -> Loss:
@@ -34,6 +34,15 @@ def flow_loss(kind: str, flow: LatticeFlow, phi: Tensor, noise: Tensor, action: 
     log_w = -action(phi) - log_q
     rate = (log_w - log_w.mean()) ** 2
     return Loss(rate.sum() / (len(rate) - 1), rate, sigma)
+
+
+def network_size(model: LatticeScore, batch: Batch) -> Tensor:
+    """Path KL () between the base with the network and without: its cost if it is for nothing.
+
+    The density at sigma = 0 does not know by which way it was reached: through the flow alone a network
+    learns velocities that are right in the end and no score on the way.
+    """
+    return model.log_range * (batch.weight * learned(model, batch).abs() ** 2).sum((-1, -2)).mean()
 
 
 def log_weights(flow: LatticeFlow, phi: Tensor, action: ActionFunction, size: int) -> Tensor:

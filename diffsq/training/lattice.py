@@ -6,6 +6,7 @@ last checkpoint left it. The model that is kept carries the exponential moving a
 """
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from diffsq.models.site_network import SiteNetwork
 from diffsq.models.spectra import brief
 from diffsq.models.symmetry import Symmetry
 from diffsq.training.checkpoint import read_lines
-from diffsq.training.flow_loss import flow_loss, log_weights, score_loss
+from diffsq.training.flow_loss import flow_loss, log_weights, network_size, score_loss
 from diffsq.training.loop import BETAS, Loop, Loss
 from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
 from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
@@ -240,7 +241,11 @@ class Training:
             if kind == "score":
                 return score_loss(self.model, self.batch(step))
             phi = self.phi[(self.uniforms("rows", step, n) * len(self.phi)).long().to(self.device)]
-            return flow_loss(kind, flow, phi, self.normals("noise", step, n), action)
+            found = flow_loss(kind, flow, phi, self.normals("noise", step, n), action)
+            if settings.penalty:
+                size = network_size(self.model, self.batch(step))
+                found = replace(found, value=found.value + 2 * settings.penalty * size)
+            return found
 
         def validate(average: nn.Module) -> dict[str, float]:
             current, base.network = base.network, average  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.site_network import SiteNetwork
 from diffsq.training import loop
-from diffsq.training.flow_loss import flow_loss, log_weights, score_loss
+from diffsq.training.flow_loss import flow_loss, log_weights, network_size, score_loss
 from diffsq.training.lattice import train
 from diffsq.training.loss import gain_rate, prepare
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
@@ -223,3 +223,23 @@ def test_one_line_for_what_does_not_fit(changed: dict[str, Any], words: str) -> 
     with pytest.raises(InputError, match=words) as caught:
         config_from_dict(given)
     assert "\n" not in str(caught.value)
+
+
+def test_penalty_keeps_the_network_small(ensemble: Ensemble, tmp_path: Path) -> None:
+    """Path KL between base and network, by hand; with a large penalty it is smaller after the same steps."""
+    models = {}
+    for penalty in (0.0, 100.0):
+        short = config(n_steps=6, penalty=penalty)
+        models[penalty] = train(short, ensemble, tmp_path / str(penalty))
+    phi, sigma = torch.from_numpy(strong_fields(64, 8)), torch.logspace(-0.9, 0.6, 64, dtype=torch.float64)
+    sizes = []
+    for model in models.values():
+        batch = prepare(model, phi, STRONG.grad, sigma, white(SHAPE, 64, 4))
+        base, p = model.base, model.momenta
+        xk = p.modes(batch.x)
+        net = base(xk, sigma) - base.regression(xk, sigma)
+        w, _ = base.wiener(sigma)
+        expected = 0.5 * model.log_range * float(p.total(p.expand(w) * net.abs() ** 2).mean())
+        sizes.append(float(network_size(model, batch)))
+        assert sizes[-1] == pytest.approx(expected, rel=1e-4)
+    assert sizes[1] < 0.7 * sizes[0]
