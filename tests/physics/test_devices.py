@@ -16,10 +16,12 @@ from diffsq.models.blocks import KeyedNoise
 from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.momentum import Momenta, propagator
 from diffsq.models.regression import RegressionBase
+from diffsq.models.site_network import SiteNetwork
 from diffsq.models.velocity import Velocity
 from diffsq.models.zero_mode import ZeroModeDenoiser
 from diffsq.sampling.lattice_path import ReversePath
 from diffsq.sampling.streams import frames_of
+from diffsq.training.flow_loss import flow_loss
 from diffsq.training.loss import gain_rate, path_kl_rate, prepare
 from lattice.actions.phi4 import ScalarPhi4
 
@@ -80,6 +82,22 @@ def test_the_flow_stays_on_its_device(sector: bool) -> None:
         assert (phi.device.type, log_w.device.type) == (place.type, place.type)
         z, log_w = flow.latent(phi, ACTION.action)
         assert (z.shape, log_w.device.type) == (phi.shape, place.type)
+
+
+@pytest.mark.usefixtures("constants")
+def test_a_network_through_the_flow_stays_on_its_device() -> None:
+    """Fresh weights, densities and the gradient by every weight."""
+    base = fitted(False)
+    base.network = SiteNetwork(3)
+    flow = LatticeFlow(base, 12)
+    with fake_device() as place:
+        moved(base, place)
+        base.network.initialise(torch.Generator().manual_seed(1))
+        phi = torch.ones(4, *SHAPE, dtype=torch.float64, device=place)
+        loss = flow_loss("variance", flow, phi, phi, ACTION.action)
+        assert loss.value.device.type == place.type
+        loss.value.backward()  # type: ignore[no-untyped-call]
+        assert all(w.grad is not None and w.grad.device.type == place.type for w in base.network.parameters())
 
 
 def test_what_waits_or_mixes_is_found() -> None:
