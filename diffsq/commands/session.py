@@ -66,6 +66,7 @@ def limit_threads(n: int | None) -> None:
 
 
 def read(path: Path) -> Ensemble:
+    """The ensemble at a path. Raises `InputError` where there is none, of a run folder naming those in it."""
     from lattice.ensembles.ensemble import read_ensemble
     from lattice.ensembles.manifest import few, in_order
 

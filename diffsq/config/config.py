@@ -103,10 +103,11 @@ class LatticeRun(Config):
             self._check_sampler(name)
         if self.checks and self.models and self.method not in self.checked:
             raise InputError(f"checks need sampling.method flow or path, got {self.method}")
-        if not self.model.network and self.training.loss not in ("auto", "score"):
+        training = self.training
+        if not self.model.network and (training.loss not in ("auto", "score") or training.penalty):
             raise InputError(
-                f"training.loss {self.training.loss} goes through the flow, which is for model.network; a "
-                f"U-Net is trained by score"
+                f"training.loss {training.loss} with training.penalty {training.penalty:g} goes through the "
+                f"flow, which is for model.network; a U-Net is trained by score, without a penalty"
             )
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape if self.models else ():
@@ -166,7 +167,7 @@ class LatticeRun(Config):
             own = ModelConfig(channels=0, n_levels=1, n_sigma=own.n_sigma, n_fit=own.n_fit)
         training = self.training
         if not own.network:
-            training = training.model_copy(update={"loss": "auto", "n_levels": None})
+            training = training.model_copy(update={"loss": "auto", "n_levels": None, "penalty": 0.0})
         alone = {"models": (name,), "model": own, "sampling": sampling.model_copy(update=settings)}
         return self.model_copy(update={**alone, "training": training})
 

@@ -63,7 +63,8 @@ def terms(config: Config, stage: str) -> Terms:
     if stage == "train" and config.model.channels and "score" in config.models:
         each = ACTIVATIONS * math.prod(config.shape) * config.model.channels
         found["training.batch_size"] = (config.training.batch_size, each)
-    if stage == "train" and config.model.network and config.training.loss != "score":
+    through = config.training.loss != "score" and "score" in config.models
+    if stage == "train" and config.model.network and through:
         steps = config.training.n_levels or FLOW_LEVELS
         each = THROUGH_FLOW * math.prod(config.shape) * config.model.network * steps
         found["training.batch_size"] = (config.training.batch_size, float(each))

@@ -209,6 +209,7 @@ def test_two_peaks_and_laws_without_an_action_are_refused(tmp_path: Path) -> Non
         ({"model": {**CONFIG["model"], "base": "wiener"}}, "model.network"),
         ({"model": {**CONFIG["model"], "network": -1}}, "model.network"),
         ({"model": {**CONFIG["model"], "network": 0}, "training": {"loss": "variance"}}, "training.loss"),
+        ({"model": {**CONFIG["model"], "network": 0}, "training": {"penalty": 0.1}}, "training.penalty"),
         ({"training": {"loss": "ess"}}, "training.loss"),
         ({"training": {"n_levels": 4}}, "training.n_levels"),
         ({"sampling": {"n_samples": 64, "method": "path"}, "training": {"loss": "reverse"}}, ""),
