@@ -18,6 +18,7 @@ from pathlib import Path
 from diffsq.checks.perform import check
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.families import FamilyRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.spins import FlowRun
 from diffsq.exactness.efficiency import diagnose
@@ -34,9 +35,9 @@ from diffsq.sampling import lattice_sets
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
 from diffsq.training.dynamics import train_rows
+from diffsq.training.grid import make_grid
 from diffsq.training.machines import train_machine
 from diffsq.training.pictures import make_pictures, read_pictures
-from diffsq.training.spin_grid import make_grid
 from diffsq.training.train import train
 from lattice.certificates.monte_carlo import certify
 from lattice.ensembles.ensemble import read_ensemble
@@ -56,7 +57,7 @@ def make_ensemble(run: Run, progress: Progress) -> str:
     config, out = run.config, run.out("ensemble")
     if isinstance(config, PicturesRun):
         return make_pictures(config.ensemble.data, out)
-    if isinstance(config, FlowRun):
+    if isinstance(config, FlowRun | FamilyRun):
         return make_grid(config, out, progress)
     if isinstance(config, DynamicsRun):
         out.mkdir(exist_ok=True)
@@ -105,7 +106,7 @@ def make_models(run: Run, progress: Progress) -> str:
     config, out = run.config, run.out("train")
     out.mkdir(exist_ok=True)
     if isinstance(config, DynamicsRun):
-        identity = run.records["ensemble"]["identity"] if isinstance(config, FlowRun) else ""
+        identity = run.records["ensemble"]["identity"] if isinstance(config, FlowRun | FamilyRun) else ""
         return train_rows(config, out, progress, run.out("ensemble"), identity)
     if isinstance(config, PicturesRun):
         phi, identity = read_pictures(run.out("ensemble"))

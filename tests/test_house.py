@@ -74,6 +74,8 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/analysis/point_cumulants": "physics/test_toy_run",
         "diffsq/sampling/point_sets": "physics/test_toy_run",
         "diffsq/sampling/folder": "diffsq/sampling/test_lattice_sets",
+        "diffsq/plots/families": "diffsq/checks/test_curves",
+        "diffsq/training/grid": "diffsq/training/test_spin_grid",
     },
     "one word for two kinds of run, both of which are tested": {
         "diffsq/training/train": "physics/test_toy_run",

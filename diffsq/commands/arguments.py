@@ -164,8 +164,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _stage(sub: argparse.ArgumentParser) -> None:
-    _config(sub, "lattice.shape=[32,32]")
+def _stage(sub: argparse.ArgumentParser, needed: bool = True) -> None:
+    _config(sub, "lattice.shape=[32,32]", needed)
     sub.add_argument(
         "--dry-run", action="store_true", help="print the resolved config and what would be done"
     )
@@ -173,6 +173,15 @@ def _stage(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--accept-uncertified", action="store_true", help="train on an ensemble that failed")
     sub.add_argument(
         "--restart", metavar="STAGE", choices=STAGE_NAMES, help="first discard this stage and all after it"
+    )
+
+
+def _sample(sub: argparse.ArgumentParser) -> None:
+    _stage(sub, needed=False)
+    sub.add_argument(
+        "--model",
+        metavar="FAMILY",
+        help="a model of many theories, by name or folder: no CONFIG, no training",
     )
 
 
@@ -300,9 +309,12 @@ def _doctor(sub: argparse.ArgumentParser) -> None:
     )
 
 
-def _config(sub: argparse.ArgumentParser, example: str) -> None:
+def _config(sub: argparse.ArgumentParser, example: str, needed: bool = True) -> None:
     """The words of every command that works on the run of a config."""
-    sub.add_argument("config", metavar="CONFIG", type=Path, help="YAML file, or a preset of `diffsq configs`")
+    sub.add_argument(
+        "config", metavar="CONFIG", type=Path, nargs=None if needed else "?",
+        help="YAML file, or a preset of `diffsq configs`",
+    )  # fmt: skip
     sub.add_argument("--run", metavar="DIR", type=Path, help="run folder (default runs/<name>)")
     _set(sub, "KEY=VALUE", f"override config values, such as {example}; repeatable")
 
@@ -328,7 +340,7 @@ def _json(sub: argparse.ArgumentParser) -> None:
 
 
 OPTIONS: dict[str, Callable[[argparse.ArgumentParser], None]] = {
-    "run": _stage, "ensemble": _ensemble, "train": _stage, "sample": _stage, "measure": _measure,
+    "run": _stage, "ensemble": _ensemble, "train": _stage, "sample": _sample, "measure": _measure,
     "compare": _compare, "import": _import, "export": _export, "report": _report, "check": _check,
     "chain": _chain, "spectrum": _spectrum, "configs": _configs, "doctor": _doctor,
 }  # fmt: skip

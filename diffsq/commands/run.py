@@ -14,6 +14,12 @@ from lattice.errors import InputError
 def stage_command(args: argparse.Namespace) -> int:
     """run, ensemble, train, sample."""
     limit_threads(args.threads)
+    if getattr(args, "model", None) is not None:
+        from diffsq.commands.family import sample_model
+
+        return sample_model(args)
+    if args.config is None:
+        raise InputError("sample needs a CONFIG, or --model FAMILY (see `diffsq sample --help`)")
     from diffsq.commands.scan import is_scan, scan_command
 
     if args.command == "run":  # of a file of points: its scan

@@ -26,6 +26,7 @@ from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.base import Config as Config  # handed on
 from diffsq.config.base import ModelName
 from diffsq.config.dynamics import DYNAMICS, DynamicsRun
+from diffsq.config.families import FamilyRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.names import STEP_NAMES
 from diffsq.config.presets import found
@@ -68,7 +69,7 @@ GONE = {  # keys of fields on a lattice until version 0.3, and why nothing takes
     "chain.n_calibration": "block moves are not calibrated",
 }
 WITHOUT_WEIGHTS = "heun"  # the best of the samplers without weights, configs/networks
-WITHOUT_ACTION: dict[str, type[DynamicsRun]] = {**DYNAMICS, "spin_flow": FlowRun}
+WITHOUT_ACTION: dict[str, type[DynamicsRun]] = {**DYNAMICS, "spin_flow": FlowRun, "family": FamilyRun}
 ORDER = (
     "name", "seed", "action", "lattice", "ensemble", "models", "machine", "sde", "model", "training",
     "n_parts", "sampling", "chain", "checks", "reference",

@@ -47,6 +47,18 @@ def diagnose(folder: Path, seed: int) -> dict[str, Any]:
     return found
 
 
+def reverse_efficiency(folder: Path, samples: Ensemble, seed: int) -> dict[str, Any]:
+    """ESS/N, acceptance and ln Z of samples that no data are held against, NAME_error beside each, and what
+    the finite steps change."""
+    assert samples.log_weight is not None
+    log_w = samples.log_weight
+    z, z_error = ln_z(log_w)
+    return {
+        **_numbers("ess", effective_sample_size(log_w)), **_numbers("acceptance", acceptance(log_w, seed)),
+        "ln_z": z, "ln_z_error": z_error, "discretisation": discretisation(folder, samples),
+    }  # fmt: skip
+
+
 def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> dict[str, Any]:
     """Efficiency of the samples, reverse and forward; absolute (path) KL of model, base and Wiener.
 

@@ -22,7 +22,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from diffsq.models.blocks import Fields, block_size, drawn, slices, zero_modes
+from diffsq.models.blocks import Fields, Mapped, block_size, drawn, slices, zero_modes
 from diffsq.models.features import ODD, SECTOR, Features, Filters, twice
 from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.normal_kernel import normal_sums
@@ -187,19 +187,27 @@ class RegressionBase(nn.Module):
         """
         chunk = chunk or block_size(self.momenta.shape, *CHUNK)
         self.fit_zero_mode(phi, chunk)
-        sums = []
-        for node, log_sigma in enumerate(self.log_sigma):
-            eps, total = drawn(noise, node), torch.zeros(1, dtype=torch.float64, device=self.g.device)
-            n = len(eps)
-            for part in slices(n, chunk):
-                fields = self.of_sector(phi[(torch.arange(part.start, part.stop) + node * n) % len(phi)])
-                force = None if grad is None else grad(fields + self.centre)
-                total = total + self._sums(fields, force, eps[part], log_sigma.exp())
-            sums.append(total / n)
-            done()
-        self._solve(torch.stack(sums))
+        n = len(drawn(noise, 0))
+        self._solve(self.sums(Mapped(phi, self.of_sector), grad, noise, n, chunk, done))
         if grad is None:
             self.beta.zero_()
+
+    def sums(
+        self, fields: Fields, grad: Callable[[Tensor], Tensor] | None, noise: Noise, n: int, chunk: int,
+        done: Callable[[], None] = lambda: None,
+    ) -> Tensor:  # fmt: skip
+        """Normal matrices of `_sums` at each noise level, (n_sigma, n_class, ...), of n fields as this base
+        sees them: level i uses fields i*n, ... cyclically; other arguments as of `fit`."""
+        found = []
+        for node, log_sigma in enumerate(self.log_sigma):
+            eps, total = drawn(noise, node), torch.zeros(1, dtype=torch.float64, device=self.g.device)
+            for part in slices(n, chunk):
+                phi = fields[(torch.arange(part.start, part.stop) + node * n) % len(fields)]
+                force = None if grad is None else grad(phi + self.centre)
+                total = total + self._sums(phi, force, eps[part], log_sigma.exp())
+            found.append(total / n)
+            done()
+        return torch.stack(found)
 
     def fit_zero_mode(self, phi: Fields, chunk: int) -> None:
         """The table of the zero mode, from those of the training fields."""

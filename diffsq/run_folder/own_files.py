@@ -24,8 +24,8 @@ from lattice.files import set_aside, sha256_file
 FOLDER = {"ensemble": "ensemble", "train": "train", "sample": "samples"}
 PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
-_ROW = r"(pairs|students|text|shuffled|flow)-\d+(-\d+)?|thermometer"  # of runs that watch training
-_POINT = r"T[\d.e+-]+(_h[\d.e+-]+)?/"  # of a grid of spins
+_ROW = r"(pairs|students|text|shuffled|flow)-\d+(-\d+)?|thermometer|family"  # of runs that watch training
+_POINT = r"(T[\d.e+-]+(_h[\d.e+-]+)?|L\d+_kappa[\d.e+-]+_lam[\d.e+-]+)/"  # of a grid
 _KEPT = rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern}))"
 _NAMES = {
     "ensemble": rf"ensemble/({_POINT})?({ENSEMBLE.pattern}|data\.npy)",

@@ -126,12 +126,13 @@ def about(flow: LatticeFlow) -> dict[str, Any]:
 
 
 def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: dict[str, Any]) -> None:
-    """Forward weights, the samples, and the first of them in steps of half the size, an ensemble in half/."""
+    """Forward weights where there are data, the samples, and the first of them in half steps, in half/."""
 
     def weigh(phi: Tensor, index: Integers) -> dict[str, Any]:
         return {"model": log_weights(work, flow, phi).tolist()}
 
-    work.forward(("model",), weigh)
+    if len(work.ensemble):
+        work.forward(("model",), weigh)
     n = work.config.n_samples
     work.draw(writer, n, partial(_block, work, flow))
     fine = flow.in_steps(2 * flow.n_steps)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from diffsq.config.dynamics import DynamicsRun, PairsRun, TeacherRun, TextRun
+from diffsq.config.families import FamilyRun
 from diffsq.config.spins import FlowRun
+from diffsq.training.family_row import family_row
 from diffsq.training.pairs import pair_row
 from diffsq.training.spin_grid import Grid, read_grid
 from diffsq.training.spin_rows import thermometer_row, train_flow_row
@@ -28,7 +30,9 @@ def train_rows(
     that learn from one, and its identity. Raises `InputError` where a row is refused, before the rows after
     it."""
     found = {}
-    grid = read_grid(config, data) if isinstance(config, FlowRun) and data is not None else None
+    grid: Grid | Path | None = data
+    if isinstance(config, FlowRun) and data is not None:
+        grid = read_grid(config, data)
     for name, make in _rows(config, grid).items():
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +64,7 @@ def _key(config: DynamicsRun, name: str, identity: str) -> str:
 
 
 def _rows(
-    config: DynamicsRun, grid: Grid | None = None
+    config: DynamicsRun, grid: Grid | Path | None = None
 ) -> dict[str, Callable[[Path, Progress], dict[str, Any]]]:
     """What makes each row, in order."""
     made: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {}
@@ -70,10 +74,13 @@ def _rows(
 
 
 def _maker(
-    config: DynamicsRun, name: str, seed: int, grid: Grid | None
+    config: DynamicsRun, name: str, seed: int, grid: Grid | Path | None
 ) -> Callable[[Path, Progress], dict[str, Any]]:
+    if isinstance(config, FamilyRun):
+        assert isinstance(grid, Path)
+        return lambda folder, progress: family_row(config, grid, folder, seed, progress)
     if isinstance(config, FlowRun):
-        assert grid is not None
+        assert isinstance(grid, Grid)
         if name == "thermometer":
             return lambda folder, progress: thermometer_row(config, grid, folder, seed, progress)
         flow = config.training.rows[int(name.split("-")[1])]

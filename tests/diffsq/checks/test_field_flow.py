@@ -19,7 +19,7 @@ from diffsq.config.spins import FlowRun
 from diffsq.models.binary_rbm import BinaryRBM
 from diffsq.run_folder.finished import DynamicsBench
 from diffsq.training.dynamics import read_rows, train_rows
-from diffsq.training.spin_grid import make_grid
+from diffsq.training.grid import make_grid
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.exact.ising import moments_in_field

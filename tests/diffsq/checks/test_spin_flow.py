@@ -22,7 +22,8 @@ from diffsq.pipeline import run
 from diffsq.run_folder.finished import DynamicsBench, open_run
 from diffsq.run_folder.records import STAGES
 from diffsq.training.dynamics import read_rows, train_rows
-from diffsq.training.spin_grid import data_of, make_grid, read_grid
+from diffsq.training.grid import make_grid
+from diffsq.training.spin_grid import data_of, read_grid
 from diffsq.training.spin_rows import read_machines
 from lattice.errors import InputError
 from lattice.exact.ising import CRITICAL, potts_temperature, torus

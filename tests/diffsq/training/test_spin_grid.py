@@ -12,8 +12,9 @@ import pytest
 
 from diffsq.config.config import config_from_dict
 from diffsq.config.spins import FlowRow, FlowRun
-from diffsq.training import spin_grid
-from diffsq.training.spin_grid import Grid, data_of, make_grid, read_grid
+from diffsq.training import grid as grids
+from diffsq.training.grid import make_grid
+from diffsq.training.spin_grid import Grid, data_of, read_grid
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import read_ensemble
 from lattice.exact.ising import potts_torus, torus
@@ -89,7 +90,7 @@ def test_another_energy_is_said_and_not_passed(
     """Of T 10 % higher; of frozen spins what ten flips that they may have missed do not give."""
     config, out, _ = made
     monkeypatch.setattr(
-        spin_grid, "known", lambda action, shape: {"energy": torus(shape, 1.1 * action.temperature).e}
+        grids, "known", lambda action, shape: {"energy": torus(shape, 1.1 * action.temperature).e}
     )
     make_grid(config, out, Silent())
     wrong = read_json(out / "certificate.json")
@@ -98,10 +99,10 @@ def test_another_energy_is_said_and_not_passed(
     assert "T0.25" not in wrong["reason"]
     assert re.fullmatch(r"failed: T1.5 \(certified; e [-+]\d+\.\d sigma\), T2.25, T3", wrong["reason"])
     for off, passes in ((0.003, True), (0.01, False)):
-        monkeypatch.setattr(spin_grid, "known", lambda *_, off=off: {"energy": -2 + off})
+        monkeypatch.setattr(grids, "known", lambda *_, off=off: {"energy": -2 + off})
         make_grid(config, out, Silent())
         assert read_json(out / "certificate.json")["checks"][0]["passed"] is passes
-    monkeypatch.setattr(spin_grid, "known", lambda *_: {})
+    monkeypatch.setattr(grids, "known", lambda *_: {})
     make_grid(config, out, Silent())
     unknown = read_json(out / "certificate.json")
     assert unknown["passed"] is True

@@ -1,0 +1,179 @@
+"""What one model of many theories says at each: observables and ln Z against kappa, every point exact.
+
+At each kappa and L the model's flow draws fields with weights, none of them trained for: <|M|>, chi, U_L and
+ln Z follow, and where the curves of U_L cross. From neighbouring kappa ln Z half-way between them is known
+twice, by E = -dS/dkappa,
+
+    ln Z(k_m) = ln Z(k_i) + ln <e^{(k_m - k_i) E}>_i,     k_m = (k_i + k_{i+1})/2,
+
+so that ln Z and <E> = d ln Z/d kappa must belong together.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from diffsq.config.families import FamilyRun
+from diffsq.exactness.weights import ln_z
+from diffsq.models.blocks import KeyedNoise, slices
+from diffsq.models.family import Family
+from diffsq.models.family_files import load_family
+from diffsq.models.lattice_flow import LatticeFlow, steps_of
+from diffsq.plots.families import curves_figure
+from diffsq.run_folder.finished import DynamicsBench
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
+from lattice.observables.measure import measure
+from lattice.progress import Progress
+from lattice.rng import uniforms
+from lattice.scans.crossings import binder_crossings, format_crossings
+from lattice.scans.table import CERTIFIED
+from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.weights import effective_sample_size
+
+OF = {"config": FamilyRun}
+BLOCK = 64
+GATE = 4.0  # sigma, of ln Z half-way
+SHOWN = ("abs_magnetization", "susceptibility", "binder", "action_density")
+
+
+def run(
+    bench: DynamicsBench, progress: Progress, *, n_kappa: int = 13, kappas: list[float] | None = None,
+    lam: float | None = None, sizes: list[int] | None = None, n_samples: int = 1024,
+) -> dict[str, Any]:  # fmt: skip
+    """passed: every ln Z half-way between two kappa agrees within 4 sigma, and every ESS/N is above 0.1.
+
+    kappas, sizes: n_kappa values over the whole range, and the sizes of the training, those half-way between
+    and the one beyond, if not given; lam: the lowest. Larger lattices than 32^2 get half of `n_samples`.
+    Raises `InputError` for theories that the model does not know.
+    """
+    family = load_family(bench.folder / "train" / "family")
+    table = family.couplings
+    lam = float(table.lam.min()) if lam is None else lam
+    low, high = table.range(lam)
+    chosen = kappas or np.linspace(low, high, n_kappa).tolist()
+    chosen_sizes = sizes or default_sizes([int(n) for n in table.sizes.tolist()], table.largest)
+    for size in chosen_sizes:
+        for kappa in chosen:
+            table.check(kappa, lam, size)
+    progress.start(len(chosen) * sum(n**2 for n in chosen_sizes), "sites of theories")
+    points, halves = [], []
+    for size in chosen_sizes:
+        n, before = max(n_samples // (2 if size > 32 else 1), 2 * BLOCK), None
+        for kappa in chosen:
+            point, weights, hopping = theory(family, kappa, lam, size, n, bench.config.seed)
+            points.append(point)
+            if before is not None:
+                halves.append(half_way(before, (kappa, weights, hopping), size))
+            before = kappa, weights, hopping
+            progress.update(size**2)
+    progress.close()
+    crossings = binder_crossings(points)
+    worst = max((abs(h["pull"]) for h in halves), default=0.0)
+    lowest = min(p["ess"] for p in points)
+    return {
+        "passed": bool(worst < GATE and lowest > 0.1), "lam": lam, "points": points, "half_way": halves,
+        "crossings": crossings, "worst": worst, "lowest": lowest,
+        "trained": {"kappa": table.kappa[0].tolist(), "sizes": [int(n) for n in table.sizes.tolist()]},
+    }  # fmt: skip
+
+
+def default_sizes(known: list[int], largest: int) -> list[int]:
+    """The sizes of the training, multiples of 8 half-way between the larger of them, and beyond.
+
+    >>> default_sizes([8, 16, 32], 64)
+    [8, 16, 24, 32, 48, 64]
+    """
+    every = [*known, largest] if largest > known[-1] else known
+    between = [(a + b) // 2 for a, b in zip(every, every[1:], strict=False) if (a + b) % 16 == 0]
+    return sorted({*every, *between})
+
+
+def theory(
+    family: Family, kappa: float, lam: float, size: int, n: int, seed: int
+) -> tuple[dict[str, Any], Floats, Floats]:
+    """One point as a scan's result with ESS and ln Z, its log-weights, and E of each field."""
+    model, action = family.at(kappa, lam, size), ScalarPhi4(kappa, lam)
+    base = model.base if model.sector is None else model.sector
+    flow, shape = LatticeFlow(base, steps_of(base)), (size, size)
+    stream = f"curves/{size}/{kappa:.12g}/{lam:.12g}"
+    noise, parts = KeyedNoise(seed, stream, np.arange(n), shape), []
+    sign = torch.from_numpy(
+        np.where(uniforms(seed, f"{stream}/sign", np.arange(n), 0, 1)[:, 0] < 0.5, -1.0, 1.0)
+    )
+    for rows in slices(n, BLOCK):
+        parts.append(flow.sample(action.action, noise.part(rows)(0), sign[rows]))
+    fields, weights = (torch.cat(column) for column in zip(*parts, strict=True))
+    hopping: Floats = (action.action(fields) - ScalarPhi4(kappa + 1, lam).action(fields)).numpy()
+    log_w: Floats = weights.numpy()
+    samples = Ensemble.from_fields(fields.numpy(), action, log_weight=log_w)
+    measured = measure(samples, two_point=False)["observables"]
+    (ess, ess_error), (z, z_error) = effective_sample_size(log_w), ln_z(log_w)
+    slope = weighted(log_w, hopping)
+    keep = {k: v for k, v in measured.items() if k in SHOWN}
+    about = {"action": action.as_dict(), "shape": [size, size]}
+    found = {
+        "status": CERTIFIED, "name": f"L{size} kappa {kappa:g}", "request": about, "observables": keep,
+        "kappa": kappa, "size": size, "n": n, "sector": model.sector is not None,
+        "ess": ess, "ess_error": ess_error, "ln_z": z, "ln_z_error": z_error,
+        "slope": slope[0], "slope_error": slope[1],
+    }  # fmt: skip
+    return found, log_w, hopping
+
+
+def weighted(log_w: Floats, values: Floats) -> tuple[float, float]:
+    """Weighted mean and its error."""
+    w = np.exp(log_w - log_w.max())
+    w /= w.sum()
+    mean = float(w @ values)
+    return mean, float(np.sqrt((w**2) @ (values - mean) ** 2))
+
+
+def half_way(
+    first: tuple[float, Floats, Floats], second: tuple[float, Floats, Floats], size: int
+) -> dict[str, float]:
+    """ln Z in the middle of two kappa, from either of them."""
+    middle = (first[0] + second[0]) / 2
+    (a, a_error), (b, b_error) = (ln_z(w + (middle - kappa) * e) for kappa, w, e in (first, second))
+    error = math.hypot(a_error, b_error)
+    return {"size": size, "kappa": middle, "below": a, "above": b, "error": error, "pull": (b - a) / error}
+
+
+def text(result: dict[str, Any]) -> str:
+    """A row per theory, the crossings, the verdict."""
+    rows = [["L", "kappa", "<|M|>", "chi", "U_L", "s", "ln Z", "ESS/N", "flow of"]]
+    for p in result["points"]:
+        cells = [
+            format_value(o["value"], o["error"]) if (o := p["observables"][name])["error"] else "-"
+            for name in SHOWN
+        ]
+        rows.append(
+            [str(p["size"]), f"{p['kappa']:.6g}", *cells, format_value(p["ln_z"], p["ln_z_error"]),
+             format_value(p["ess"], p["ess_error"]), "one sign" if p["sector"] else "both signs"]
+        )  # fmt: skip
+    lines = aligned(rows) + [format_crossings(block) for block in result["crossings"]]
+    lines.append(
+        f"ln Z half-way between neighbouring kappa from both: {len(result['half_way'])} pairs, largest pull "
+        f"{result['worst']:.1f} sigma; lowest ESS/N {result['lowest']:.3f}"
+    )
+    return "\n".join(lines)
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """The curves."""
+    return curves_figure(result)
+
+
+def refuse(n_kappa: int = 13, n_samples: int = 1024, **others: Any) -> None:
+    """`InputError` for options that make no sense."""
+    if n_kappa < 2:
+        raise InputError(f"n_kappa must be at least 2, got {n_kappa}")
+    if n_samples < 2 * BLOCK:
+        raise InputError(f"n_samples must be at least {2 * BLOCK}, got {n_samples}")

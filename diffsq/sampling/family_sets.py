@@ -1,0 +1,55 @@
+"""The sample set of one theory of a family: there are no data, so no forward weights; all else as ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffsq.config.config import LatticeRun
+from diffsq.models import lattice_flow
+from diffsq.models.family import Family, point_of
+from diffsq.models.lattice_flow import LatticeFlow, steps_of
+from diffsq.sampling import flow_sets
+from diffsq.sampling.draws import Sampling
+from diffsq.sampling.folder import claim
+from lattice.ensembles.ensemble import Ensemble
+from lattice.ensembles.writer import EnsembleWriter
+from lattice.errors import InputError
+from lattice.files import canonical_json, sha256_text
+from lattice.progress import Progress, Silent
+
+SECTOR = {"auto": None, "symmetric": False, "sector": True}
+
+
+def sample_family(
+    config: LatticeRun, family: Family, out: str | Path, *, progress: Progress | None = None,
+    device: str = "cpu",
+) -> Ensemble:  # fmt: skip
+    """Draw `sampling.n_samples` fields of the config's action and lattice by the flow, with exact weights.
+
+    The same call again reads what is there, more `n_samples` go on from it. Raises `InputError` for a theory
+    outside of what the family knows, before anything is written, and for another sampler than the flow.
+    """
+    out, settings, process = Path(out), config.sampling, config.processes[0]
+    if config.method != "flow":
+        raise InputError(f"a family of theories is sampled by the flow; got sampling.method {config.method}")
+    kappa, lam, size = point_of(config.action, config.shape)
+    model = family.at(kappa, lam, size, SECTOR[settings.start]).to(device)
+    base = model.base if model.sector is None else model.sector
+    flow = LatticeFlow(base, settings.n_levels or steps_of(base), process)
+    generated: dict[str, Any] = {
+        "sampler": "flow", "law": lattice_flow.VERSION, "process": process, "model": model.about["sha256"],
+        "seed": config.seed, "stream": "sample", "levels": flow.levels.tolist(), **flow_sets.about(flow),
+    }  # fmt: skip
+    key = sha256_text(canonical_json(generated))
+    none = Ensemble(
+        np.zeros((0, *config.shape)), np.zeros(0, np.int64), np.zeros(0, np.int64), {}, config.action
+    )
+    work = Sampling(config, model, none, out, key, process, flow.levels.to(device), progress or Silent())
+    request = claim(out, key, {"n_samples": config.n_samples})
+    writer = EnsembleWriter(out, config.action, config.shape, key, {"generated": generated})
+    flow_sets.write(work, flow, writer, generated)
+    writer.finish({"generated": generated, "request": request})
+    return writer.read()

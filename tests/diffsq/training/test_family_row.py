@@ -1,0 +1,64 @@
+"""A run that learns a family: its ensembles, its model folder, what is skipped and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from diffsq import pipeline
+from diffsq.config.config import config_from_dict
+from diffsq.models.family_files import load_family
+from diffsq.training.grid import points_of
+from lattice.errors import InputError
+
+RUN: dict[str, Any] = {
+    "name": "x", "models": ["family"],
+    "ensemble": {
+        "lines": [{"lam": 0.1, "kappa": [0.1, 0.15, 0.2, 0.25]}], "sizes": [4, 8], "n_configs": 512,
+        "n_chains": 16,
+    },
+    "training": {"n_fit": 64, "n_sigma": 16, "sigma_min": 0.2}, "checks": {"curves": False},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("family") / "run"
+    pipeline.run(config_from_dict(RUN), out, ("ensemble",), say=lambda text: None)
+    pipeline.run(config_from_dict(RUN), out, ("train",), say=lambda text: None, accept_uncertified=True)
+    return out
+
+
+def test_the_model_says_what_it_was_made_of(folder: Path) -> None:
+    family = load_family(folder / "train" / "family")
+    config: Any = config_from_dict(RUN)
+    assert sorted(family.about["identities"]) == sorted(points_of(config))
+    assert all(len(identity) == 64 for identity in family.about["identities"].values())
+    assert family.about["certificate"]["n"] == 8 * 512
+    assert family.couplings.largest == 16
+    assert family.at(0.17, 0.1, 16).shape == (16, 16)
+
+
+def test_a_second_run_changes_nothing(folder: Path) -> None:
+    path = folder / "train" / "family" / "weights.safetensors"
+    before, said = path.stat().st_mtime_ns, list[str]()
+    pipeline.run(config_from_dict(RUN), folder, ("train",), say=said.append, accept_uncertified=True)
+    assert path.stat().st_mtime_ns == before
+    assert any("unchanged" in line for line in said)
+
+
+def test_an_ensemble_that_failed_is_named_and_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    pipeline.run(config_from_dict(RUN), out, ("ensemble",), say=lambda text: None)
+    path = out / "ensemble" / "certificate.json"
+    certificate = json.loads(path.read_text())
+    if certificate["passed"]:
+        certificate |= {"passed": False, "reason": "failed: L8_kappa0.2_lam0.1 (too short)"}
+        path.write_text(json.dumps(certificate))
+    with pytest.raises(InputError, match="certificate|changed"):
+        pipeline.run(config_from_dict(RUN), out, ("train",), say=lambda text: None)
+    assert not (out / "train" / "family" / "model.json").exists()
