@@ -41,6 +41,7 @@ from lattice.statistics.weights import effective_sample_size
 OF = {"config": FamilyRun}
 BLOCK = 64
 GATE = 4.0  # sigma, of ln Z half-way
+NEAR, N_NEAR = 0.005, 7  # about the crossover, where U_L is crossed: distance in kappa, and points
 SHOWN = ("abs_magnetization", "susceptibility", "binder", "action_density")
 
 
@@ -50,15 +51,16 @@ def run(
 ) -> dict[str, Any]:  # fmt: skip
     """passed: every ln Z half-way between two kappa agrees within 4 sigma, and every ESS/N is above 0.1.
 
-    kappas, sizes: n_kappa values over the whole range, and the sizes of the training, those half-way between
-    and the one beyond, if not given; lam: the lowest. Larger lattices than 32^2 get half of `n_samples`.
+    kappas, sizes: n_kappa values over the whole range with more about the crossover, and the sizes of the
+    training, those half-way between and the one beyond, if not given; lam: the lowest. Larger lattices than
+    32^2 get half of `n_samples`.
     Raises `InputError` for theories that the model does not know.
     """
     family = load_family(bench.folder / "train" / "family")
     table = family.couplings
     lam = float(table.lam.min()) if lam is None else lam
     low, high = table.range(lam)
-    chosen = kappas or np.linspace(low, high, n_kappa).tolist()
+    chosen = kappas or default_kappas(low, high, n_kappa, crossover(family, lam))
     chosen_sizes = sizes or default_sizes([int(n) for n in table.sizes.tolist()], table.largest)
     for size in chosen_sizes:
         for kappa in chosen:
@@ -75,7 +77,8 @@ def run(
             before = kappa, weights, hopping
             progress.update(size**2)
     progress.close()
-    crossings = binder_crossings(points)
+    middle = crossover(family, lam)
+    crossings = binder_crossings([p for p in points if abs(p["kappa"] - middle) <= NEAR])
     worst = max((abs(h["pull"]) for h in halves), default=0.0)
     lowest = min(p["ess"] for p in points)
     return {
@@ -83,6 +86,22 @@ def run(
         "crossings": crossings, "worst": worst, "lowest": lowest,
         "trained": {"kappa": table.kappa[0].tolist(), "sizes": [int(n) for n in table.sizes.tolist()]},
     }  # fmt: skip
+
+
+def crossover(family: Family, lam: float) -> float:
+    """kappa between the phases, at this lam."""
+    return float(family.couplings.weights(lam) @ family.couplings.references)
+
+
+def default_kappas(low: float, high: float, n: int, middle: float) -> list[float]:
+    """n over the whole range, and N_NEAR about the middle, to five digits.
+
+    >>> default_kappas(0.24, 0.3, 3, 0.271)
+    [0.24, 0.266, 0.26767, 0.26933, 0.27, 0.271, 0.27267, 0.27433, 0.276, 0.3]
+    """
+    near = np.linspace(middle - NEAR, middle + NEAR, N_NEAR)
+    every = [*np.linspace(low, high, n), *(k for k in near if low < k < high)]
+    return sorted({round(float(k), 5) for k in every})
 
 
 def default_sizes(known: list[int], largest: int) -> list[int]:

@@ -110,6 +110,8 @@ class LatticeRun(Config):
                 f"training.loss {training.loss} with training.penalty {training.penalty:g} goes through the "
                 f"flow, which is for model.network; a U-Net is trained by score, without a penalty"
             )
+        if self.model.network and not (training.use_action or training.loss in ("likelihood", "score")):
+            raise InputError("training.loss of a network without action is likelihood or score: others use S")
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape if self.models else ():
             if extent % factor:

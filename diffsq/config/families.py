@@ -71,7 +71,8 @@ class FamilyGrid(Section):
 
 
 class FamilyTraining(Section):
-    """Lowest noise level, how many levels, and the fields of every level in every ensemble."""
+    """Lowest noise level, how many levels, and the fields of every level in every ensemble; of lattices above
+    32^2 fewer, of as many sites."""
 
     sigma_min: float = Field(default=0.15, gt=0, le=1)
     n_sigma: int = Field(default=28, ge=16, le=256)

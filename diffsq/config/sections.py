@@ -108,7 +108,8 @@ class TrainingConfig(Section):
     its density, in n_levels steps (null: of 0.22 in ln sigma): "variance", Var log w of training fields,
     "likelihood", their -log q, or "reverse", the mean of -log w of samples. "auto" is score for the one,
     variance for the other. penalty: through the flow, of twice the path KL between the base with the network
-    and without, so that it stays a score.
+    and without, so that it stays a score. use_action: false learns from configurations alone, as of an
+    ensemble whose action nobody knows: no control variate, no site posterior. Weights know it all the same.
     """
 
     n_steps: int = Field(default=3000, ge=0)
@@ -122,6 +123,7 @@ class TrainingConfig(Section):
     loss: Literal["auto", "score", "variance", "likelihood", "reverse"] = "auto"
     n_levels: int | None = Field(default=None, ge=8)
     penalty: float = Field(default=0.0, ge=0)
+    use_action: bool = True
 
 
 def one_of(*names: str) -> AfterValidator:

@@ -26,6 +26,7 @@ RELATIVE = 1e-3  # of G(k): no class is weighed as if it were known better
 MARGIN = 1.2  # of the largest field
 SYMMETRIC_TO, SECTOR_FROM = 0.998, 0.95  # rho of the ensembles that the two fits learn from
 BLOCK = 512
+AS_MANY_SITES, FEWEST = 32**2, 128  # above, n_fit counts fields of so many sites; and fields at least
 
 
 @dataclass
@@ -165,7 +166,8 @@ def sums_of(base: RegressionBase, member: Member, n_fit: int, seed: int) -> Tens
     """Normal matrices of a base without coefficients, as its own fit makes them: (n_sigma, n_class, n, n)."""
     ensemble, shape = member.read(), base.momenta.shape
     phi, grad = torch.from_numpy(np.asarray(ensemble.phi)), ensemble.action.grad
-    n, chunk = min(n_fit, len(phi)), block_size(shape, *CHUNK)
+    fewer = max(1, math.prod(shape) // AS_MANY_SITES)  # what is local averages itself
+    n, chunk = min(max(n_fit // fewer, FEWEST), len(phi)), block_size(shape, *CHUNK)
     noise = KeyedNoise(seed, f"family/{member.kappa:.12g}/{member.lam:.12g}", np.arange(n), shape)
     return base.sums(Mapped(phi, base.of_sector), grad, noise, n, chunk)
 

@@ -130,7 +130,8 @@ class Training:
         self.halves = [Rows.of(ensemble.phi, q, self.device) for q in in_halves(parts[0], ensemble.chain)]
         self.held_out = HeldOut.of(ensemble, parts[1], config.seed, self.device)
         self.action = ensemble.action
-        self.grad = self.action.grad if self.action.has_action else None
+        self.known = self.action.has_action and config.training.use_action
+        self.grad = self.action.grad if self.known else None
         if config.model.network and one_sided(self.phi):
             raise InputError(
                 "P(M) has two separate peaks: the flow is that of one sign, model.network is for both; "
@@ -208,7 +209,8 @@ class Training:
                 f"this ensemble; take it well below"
             )
         base.set_gaussian(g, sde.sigma_min, sigma_max)
-        base.set_action(self.action, FIELD_MARGIN * largest(self.phi, EVALUATE))
+        if self.known:
+            base.set_action(self.action, FIELD_MARGIN * largest(self.phi, EVALUATE))
 
     def fit_unet(self, unet: nn.Module) -> nn.Module:
         """Score matching from the newest checkpoint on: the average of the network."""

@@ -66,7 +66,7 @@ def test_missing_weights_and_unknown_names(folder: Path) -> None:
 def test_the_model_that_comes_with_the_package_knows_its_range() -> None:
     assert list(checkpoints()) == ["phi4-2d"]
     family = load_family("phi4-2d")
-    assert family.couplings.largest == 64
+    assert family.couplings.largest >= 64
     assert family.about["certificate"]["passed"]
     low, high = family.couplings.range(0.022)
     assert (low, high) == pytest.approx((0.24, 0.30))

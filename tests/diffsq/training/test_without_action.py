@@ -9,13 +9,14 @@ import pytest
 import torch
 from small_config import SETTINGS
 
-from diffsq.config.config import NetworkRun, config_from_dict
+from diffsq.config.config import LatticeRun, NetworkRun, config_from_dict
 from diffsq.models.lattice import LatticeScore
 from diffsq.training.loss import prepare
 from diffsq.training.train import train
 from lattice.actions.networks import CosNet
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
 from lattice.exact.network_fields import propagator
 from lattice.rng import normals
 from lattice.simulation.network_fields import draw_fields
@@ -81,3 +82,44 @@ def test_the_target_is_the_bare_one() -> None:
     model.base.beta.fill_(1.0)
     assert not torch.equal(prepare(model, phi, action.grad, sigma, eps).target, two.target)
     assert torch.equal(prepare(model, phi, None, sigma, eps).target, two.target)
+
+
+def phi4_config(kappa: float, **training: object) -> LatticeRun:
+    own = {"models": ["closed"], "action": {"kind": "phi4", "kappa": kappa, "lam": 0.05}}
+    given = SETTINGS["training"]
+    assert isinstance(given, dict)
+    made = config_from_dict({**SETTINGS, **own, "training": {**given, **training}})
+    assert isinstance(made, LatticeRun)
+    return made
+
+
+def weights_of(kappa: float, out: Path, **training: object) -> dict[str, torch.Tensor]:
+    """Of the closed form, learned from the same fields said to be of this kappa."""
+    shape = phi4_config(kappa).lattice.shape
+    phi = np.random.default_rng(8).normal(size=(512, *shape)).cumsum(1).cumsum(2) / 4
+    data = Ensemble.from_fields(phi, ScalarPhi4(kappa, 0.05), chain=np.arange(512) % 16)
+    found = train(phi4_config(kappa, **training), data, out)
+    assert isinstance(found, LatticeScore)
+    return dict(found.state_dict())
+
+
+def test_of_an_action_that_is_not_used_nothing_is_learned(tmp_path: Path) -> None:
+    """The same fields, said to be of two actions: with `use_action: false` the same bits."""
+    a, b = (weights_of(kappa, tmp_path / f"{kappa}", use_action=False) for kappa in (0.2, 0.25))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not a["base.site.field_max"]
+    assert not a["base.beta"].any()
+    with_a, with_b = (weights_of(kappa, tmp_path / f"with{kappa}") for kappa in (0.2, 0.25))
+    assert not torch.equal(with_a["base.coefficients"], with_b["base.coefficients"])
+    assert with_a["base.beta"].any()
+
+
+@pytest.mark.parametrize("loss", ["auto", "variance", "reverse"])
+def test_a_loss_of_weights_needs_the_action(loss: str) -> None:
+    own = {
+        "model": {"channels": 0, "n_levels": 1, "network": 2},
+        "training": {"use_action": False, "loss": loss},
+    }
+    with pytest.raises(InputError, match="likelihood or score"):
+        config_from_dict({**SETTINGS, **own})
+    config_from_dict({**SETTINGS, **own, "training": {"use_action": False, "loss": "likelihood"}})
