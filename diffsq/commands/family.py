@@ -32,7 +32,8 @@ def sample_model(args: argparse.Namespace) -> int:
     data = read_yaml(args.config) if args.config else _default(family.couplings.lam.tolist())
     for override in args.set:
         apply_override(data, override)
-    if not args.config and "kappa" not in data["action"] and "mass2" not in data["action"]:
+    action = data.get("action")
+    if not args.config and isinstance(action, dict) and not {"kappa", "mass2"} & set(action):
         raise InputError(f"which theory? --set action.kappa=... lattice.shape=[L,L]; {range_of(family)}")
     config = config_from_dict(data)
     if not isinstance(config, LatticeRun):

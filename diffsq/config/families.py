@@ -14,7 +14,7 @@ from lattice.scans.scan import point_name
 from lattice.simulation.parameters import MonteCarlo
 
 MOST_POINTS = 2000
-MOST_LINES = 8
+MOST_LINES = 3  # the normal matrix of all coefficients has 6048 rows for each
 FEWEST_KAPPA = 4  # a cubic spline goes through
 
 

@@ -31,6 +31,7 @@ from lattice.errors import InputError
 N_NUMBERS = 4
 CROSSOVER = 3.0  # v where kappa counts from: between the phases
 ROUNDING = 1e-9  # of a coupling
+APART = 1e-6  # two values of v at least
 
 
 @dataclass(frozen=True)
@@ -113,17 +114,23 @@ class Couplings(nn.Module):
     def range(self, lam: float) -> tuple[float, float]:
         """The lowest and the highest kappa at this lam."""
         references, weights = self.references, self.weights(lam)
-        here = float(weights @ references)
-        offsets = self.kappa.numpy() - references[:, None]
-        return here + float(offsets.min(1).max()), here + float(offsets.max(1).min())
+        low, high = self._ends
+        return float(weights @ (references + low)), float(weights @ (references + high))
+
+    @property
+    def _ends(self) -> tuple[Floats, Floats]:
+        """How far each line goes below and above what it counts from, (n_line,)."""
+        offsets = self.kappa.numpy() - self.references[:, None]
+        return offsets.min(1), offsets.max(1)
 
     @property
     def crossovers(self) -> list[float | None]:
         """kappa of the crossover of each line at the largest size, None without one."""
         found = list[float | None]()
         for kappa, values in zip(self.kappa.numpy(), self.values[:, -1].numpy(), strict=True):
-            roots = CubicSpline(kappa, values[:, 0] - values[:, 1] - CROSSOVER).roots(extrapolate=False)
-            found.append(float(roots[0]) if len(roots) else None)
+            v = CubicSpline(kappa, values[:, 0] - values[:, 1] - CROSSOVER)
+            rising = [float(root) for root in v.roots(extrapolate=False) if v(root, 1) > 0]
+            found.append(rising[0] if rising else None)
         return found
 
     @property
@@ -154,11 +161,17 @@ class Couplings(nn.Module):
     def at(self, kappa: float, lam: float, size: int) -> Point:
         """One point. Raises `InputError` outside of what is known."""
         self.check(kappa, lam, size)
+        return self.point(kappa, lam, size)
+
+    def point(self, kappa: float, lam: float, size: int) -> Point:
+        """The same unchecked. Lines are met where kappa is as far from the crossover to their end as here."""
         references, weights = self.references, self.weights(lam)
-        offset = kappa - float(weights @ references)
-        own = np.stack([self._line(i, offset + references[i], size) for i in range(len(references))])
-        known = min(size, int(self.sizes[-1]))
-        there = np.stack([self._line(i, offset + references[i], known) for i in range(len(references))])
+        offset, known = kappa - float(weights @ references), min(size, int(self.sizes[-1]))
+        ends = self._ends[int(offset > 0)]
+        meets = references + offset * ends / (float(weights @ ends) or 1.0)
+        own, there = (
+            np.stack([self._line(i, float(at), n) for i, at in enumerate(meets)]) for n in (size, known)
+        )
         ln_g0, ln_g1, ln_rest, ln_field = (weights @ own).tolist()
         rho, rho_known = (min(1 - math.exp(x), 1.0) for x in (ln_rest, float((weights @ there)[2])))
         offsets = self.kappa.numpy() - references[:, None]
@@ -191,9 +204,9 @@ class Couplings(nn.Module):
         change = large - small
         change[:, 1] -= _free_change(v, half)
         order = np.argsort(v)
-        nodes = np.concatenate([[0.0], v[order]])
+        nodes = np.concatenate([[0.0], v[order]])  # noise may put v below 0, where nothing changes
         rise = np.concatenate([np.zeros((1, N_NUMBERS)), change[order]])
-        keep = np.concatenate([[True], np.diff(nodes) > 1e-6])
+        keep = np.concatenate([[True], np.diff(np.maximum.accumulate(nodes)) > APART])
         here = float(values[0] - values[1])
         step = PchipInterpolator(nodes[keep], rise[keep])(min(max(here, 0.0), float(nodes[-1])))
         step[1] += float(_free_change(np.array(here), size))

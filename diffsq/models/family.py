@@ -52,6 +52,7 @@ FLOOR = 1e-7  # of a bin of P(z), beside the law
 # probability between the peaks below which the flow is of one sign: at sizes of the training and beyond them,
 # where the flow of both signs is known less well
 SPLIT = 1e-8, 1e-3
+SECTOR_FROM = 0.95  # rho, of the theories that the flow of one sign is fitted to
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,8 @@ class Family(nn.Module):
 
 def point_of(action: Any, shape: tuple[int, ...]) -> tuple[float, float, int]:
     """kappa, lam and L. Raises `InputError` for another action, or a lattice that is no square."""
+    if action is None:
+        raise InputError("action: null is no theory; name action.kappa and action.lam")
     form = action.phi4
     if form is None:
         raise InputError(f"the model is of phi^4, the action is {action.as_dict()['kind']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,11 +19,11 @@ PANELS = (
 
 @styled
 def curves_figure(result: Mapping[str, Any]) -> Figure:
-    """Of `checks.curves`: <|M|>, chi, U_L, d ln Z/d kappa per site, ln Z half-way from both sides, ESS/N
+    """Of `checks.curves`: <|M|>, chi, U_L, d ln Z/d kappa per site, ratios of Z, ESS/N
     against kappa, a curve for each L; couplings of the training as ticks at the bottom."""
     figure, axes = panels(13, 8, 2, 3)
     sizes = sorted({p["size"] for p in result["points"]})
-    for (colour, marker), size in zip(SERIES, sizes, strict=False):
+    for (colour, marker), size in zip(itertools.cycle(SERIES), sizes, strict=False):
         own = sorted((p for p in result["points"] if p["size"] == size), key=lambda p: p["kappa"])
         kappa = [p["kappa"] for p in own]
         new = size not in result["trained"]["sizes"]
@@ -39,14 +40,9 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
             _draw(place, kappa, entries, style, label)
         slopes = [{"value": p["slope"] / size**2, "error": p["slope_error"] / size**2} for p in own]
         _draw(axes[1, 0], kappa, slopes, style, label)
-        half = [h for h in result["half_way"] if h["size"] == size]
+        pairs = [r for r in result["ratios"] if r["size"] == size and r["pull"] is not None]
         axes[1, 1].plot(
-            [h["kappa"] for h in half],
-            [h["pull"] for h in half],
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linestyle="",
+            [r["kappa"] for r in pairs], [r["pull"] for r in pairs], marker, color=colour, markersize=4
         )
         ess = [{"value": p["ess"], "error": p["ess_error"]} for p in own]
         _draw(axes[1, 2], kappa, ess, style, label)
@@ -54,7 +50,8 @@ def curves_figure(result: Mapping[str, Any]) -> Figure:
         place.set(ylabel=words)
     axes[0, 1].set_yscale("log")
     axes[1, 0].set(ylabel=r"$V^{-1}\,d\ln Z/d\kappa$")
-    axes[1, 1].set(ylabel=r"$\ln Z$ half-way, pull [$\sigma$]", ylim=(-4.5, 4.5))
+    top = max(4.5, 1.1 * result["worst"])
+    axes[1, 1].set(ylabel=r"ratios of $Z$, pull [$\sigma$]", ylim=(-top, top))
     axes[1, 1].axhline(0, color=GREY, linewidth=0.8)
     axes[1, 2].set(ylabel="ESS/N", ylim=(0, 1.02))
     for place in axes.flat:

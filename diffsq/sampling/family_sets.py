@@ -9,7 +9,7 @@ import numpy as np
 
 from diffsq.config.config import LatticeRun
 from diffsq.models import lattice_flow
-from diffsq.models.family import Family, point_of
+from diffsq.models.family import SECTOR_FROM, Family, point_of
 from diffsq.models.lattice_flow import LatticeFlow, steps_of
 from diffsq.sampling import flow_sets
 from diffsq.sampling.draws import Sampling
@@ -36,12 +36,18 @@ def sample_family(
     if config.method != "flow":
         raise InputError(f"a family of theories is sampled by the flow; got sampling.method {config.method}")
     kappa, lam, size = point_of(config.action, config.shape)
+    if settings.start == "sector" and family.couplings.at(kappa, lam, size).rho_known < SECTOR_FROM:
+        raise InputError(
+            "sampling.start sector: P(M) of this theory has no two separate peaks, so the model knows no "
+            "sector; take auto"
+        )
     model = family.at(kappa, lam, size, SECTOR[settings.start]).to(device)
     base = model.base if model.sector is None else model.sector
     flow = LatticeFlow(base, settings.n_levels or steps_of(base), process)
     generated: dict[str, Any] = {
         "sampler": "flow", "law": lattice_flow.VERSION, "process": process, "model": model.about["sha256"],
-        "seed": config.seed, "stream": "sample", "levels": flow.levels.tolist(), **flow_sets.about(flow),
+        "seed": config.seed, "stream": "sample", "action": config.action.as_dict(),
+        "shape": list(config.shape), "levels": flow.levels.tolist(), **flow_sets.about(flow),
     }  # fmt: skip
     key = sha256_text(canonical_json(generated))
     none = Ensemble(

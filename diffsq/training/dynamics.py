@@ -10,6 +10,7 @@ from typing import Any
 from diffsq.config.dynamics import DynamicsRun, PairsRun, TeacherRun, TextRun
 from diffsq.config.families import FamilyRun
 from diffsq.config.spins import FlowRun
+from diffsq.models import family, regression
 from diffsq.training.family_row import family_row
 from diffsq.training.pairs import pair_row
 from diffsq.training.spin_grid import Grid, read_grid
@@ -60,6 +61,8 @@ def _key(config: DynamicsRun, name: str, identity: str) -> str:
     text = corpus()[1] if isinstance(config, TextRun) else None
     about = {"name": name, "seed": config.seed, "version": VERSION, "text": text}
     about |= {"data": identity} if identity else {}
+    if isinstance(config, FamilyRun):
+        about |= {"family": family.VERSION, "base": regression.VERSION}
     return _hash({**about, "training": training})
 
 

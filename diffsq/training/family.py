@@ -16,15 +16,16 @@ from torch import Tensor
 
 from diffsq.models.blocks import KeyedNoise, Mapped, block_size, largest, split, zero_modes
 from diffsq.models.couplings import Point
-from diffsq.models.family import Family, Frame
+from diffsq.models.family import SECTOR_FROM, Family, Frame
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import CHUNK, RegressionBase, least_squares
 from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
 from lattice.progress import Progress, Silent
 
 RELATIVE = 1e-3  # of G(k): no class is weighed as if it were known better
 MARGIN = 1.2  # of the largest field
-SYMMETRIC_TO, SECTOR_FROM = 0.998, 0.95  # rho of the ensembles that the two fits learn from
+SYMMETRIC_TO = 0.998  # rho of the ensembles that the fit of both signs learns from, SECTOR_FROM of one
 BLOCK = 512
 AS_MANY_SITES, FEWEST = 32**2, 128  # above, n_fit counts fields of so many sites; and fields at least
 
@@ -93,7 +94,13 @@ def fit_family(
         for j, size in enumerate(sizes):
             for k, kappa in enumerate(lines[i]):
                 table.values[i, j, k] = torch.tensor(found[lam, size, kappa].numbers, dtype=torch.float64)
-    points = [table.at(m.kappa, m.lam, m.size) for m in members]
+    if 0 < (n := table.crossovers.count(None)) < len(lams):
+        lam = lams[table.crossovers.index(None)]
+        raise InputError(
+            f"{n} of {len(lams)} lines have no crossover between the phases, first lam = {lam:g}, and the "
+            "others have one: kappa must go through it on all of them, or on none"
+        )
+    points = [table.point(m.kappa, m.lam, m.size) for m in members]
     fit_propagator(family, members, points)
     fit_zero_modes(family, members, points)
     parts = {
@@ -151,9 +158,14 @@ def fit_coefficients(
             f = family.frame(base, p, zero)
             rows = slice(0, 1) if zero else slice(1, None)
             own = normal_equations(sums[:, rows], m.momenta.multiplicity[rows] * w[:, rows], f)
-            have = systems.get(zero)
-            new = [torch.einsum("x,y,ij->xiyj", f.theory, f.theory, own[0]), torch.outer(f.theory, own[1])]
-            systems[zero] = new if have is None else [q.add_(n) for q, n in zip(have, new, strict=True)]
+            if zero not in systems:
+                n_theory, n = len(f.theory), len(own[1])
+                systems[zero] = [own[0].new_zeros(n_theory, n, n_theory, n), own[1].new_zeros(n_theory, n)]
+            matrix, right = systems[zero]
+            for i, a in enumerate(f.theory.tolist()):  # in place: the whole is as large as memory allows
+                right[i] += a * own[1]
+                for j, b in enumerate(f.theory.tolist()):
+                    matrix[i, :, j] += a * b * own[0]
         progress.update()
     for zero, (matrix, right) in systems.items():
         n = right.numel()
@@ -168,7 +180,9 @@ def sums_of(base: RegressionBase, member: Member, n_fit: int, seed: int) -> Tens
     phi, grad = torch.from_numpy(np.asarray(ensemble.phi)), ensemble.action.grad
     fewer = max(1, math.prod(shape) // AS_MANY_SITES)  # what is local averages itself
     n, chunk = min(max(n_fit // fewer, FEWEST), len(phi)), block_size(shape, *CHUNK)
-    noise = KeyedNoise(seed, f"family/{member.kappa:.12g}/{member.lam:.12g}", np.arange(n), shape)
+    noise = KeyedNoise(
+        seed, f"family/{member.size}/{member.kappa:.12g}/{member.lam:.12g}", np.arange(n), shape
+    )
     return base.sums(Mapped(phi, base.of_sector), grad, noise, n, chunk)
 
 

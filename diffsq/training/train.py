@@ -9,7 +9,9 @@ import torch
 
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.families import FamilyRun
 from diffsq.config.machines import MachineRun, PicturesRun
+from diffsq.models import family, regression
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
@@ -68,7 +70,8 @@ def versions(config: Config) -> dict[str, int]:
     if isinstance(config, MachineRun | PicturesRun):
         return {"machine": machines.VERSION}
     if isinstance(config, DynamicsRun):
-        return {"rows": dynamics.VERSION}
+        own = {"family": family.VERSION, "base": regression.VERSION} if isinstance(config, FamilyRun) else {}
+        return {"rows": dynamics.VERSION, **own}
     return lattice.versions() if isinstance(config, LatticeRun) else points.versions()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_family import LAM, free_family
+from small_family import free_family
 
 from diffsq.commands.main import main
 from diffsq.models.family_files import save_family
@@ -47,6 +47,9 @@ def test_samples_and_their_table(model: str, tmp_path: Path, capsys: pytest.Capt
         (["--set", "action.kapa=0.19"], "which theory?|kapa"),
         (["--set", "action.kappa=0.19", "sampling.method=path"], "sampled by the flow"),
         (["--set", "action.kappa=0.19", "--restart", "train"], "--restart"),
+        (["--set", "action=null"], "action"),
+        (["--set", "action=5"], "action"),
+        (["--set", "action.kappa=0.19", "sampling.start=sector"], "no two separate peaks"),
     ],
 )
 def test_mistakes(
@@ -67,4 +70,3 @@ def test_without_a_model_a_config_is_needed(capsys: pytest.CaptureFixture[str]) 
     assert "--model" in capsys.readouterr().err
     assert main(["sample", "--model", "phi5-2d", "--quiet", "--set", "action.kappa=0.26"]) == 2
     assert "no model of a family" in capsys.readouterr().err
-    assert LAM > 0

@@ -103,3 +103,23 @@ def test_the_crossover_is_where_kappa_counts_from() -> None:
     assert float(table.references[0]) == pytest.approx(float(table.kappa.mean()))  # v stays below 3
     table.values[0, -1, :, 0] += 3 - v[7]
     assert float(table.references[0]) == pytest.approx(float(table.kappa[0, 7]), abs=1e-9)
+
+
+def test_lines_of_other_lengths_are_known_to_their_own_ends() -> None:
+    table = free_table((0.01, 0.02))
+    table.kappa[1] = torch.tensor(0.02 + 0.1 + (KAPPAS - 0.1) * 0.9)  # shorter by a tenth
+    for lam in (0.01, 0.02):
+        line = table.kappa[int(lam > 0.015)]
+        assert table.range(lam) == pytest.approx((float(line.min()), float(line.max())))
+        for kappa in (float(line.min()), float(line.max())):
+            assert table.at(kappa, lam, 16).kappa == kappa
+    low, high = table.range(0.014)
+    assert table.at(low, 0.014, 16).g0 < table.at(high, 0.014, 16).g0
+
+
+def test_noise_in_v_far_from_the_crossover_is_no_error() -> None:
+    table = free_table()
+    table.values[0, -2, :4, 0] = table.values[0, -2, :4, 1] + torch.tensor([-0.012, -0.004, 0.006, 0.0061])
+    table.values[0, -1, :4, 0] = table.values[0, -1, :4, 1] + 0.001
+    point = table.at(float(table.kappa[0, 1]) + 0.001, 0.02, 64)
+    assert math.isfinite(point.g0)

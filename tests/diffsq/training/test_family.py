@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,11 @@ from small_family import KAPPAS, LAM, free_family, free_fields
 from diffsq.models.family import Frame
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import least_squares
-from diffsq.training.family import Member, normal_equations
+from diffsq.training.family import Member, fit_family, normal_equations
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.ensembles.ensemble import Ensemble
+from lattice.errors import InputError
+from lattice.exact.scalar import free_propagator
 
 
 def frame(n_sigma: int, n_class: int, seed: int) -> Frame:
@@ -70,3 +76,29 @@ def test_the_fit_knows_the_couplings_that_it_was_given() -> None:
         for zero in (False, True):
             assert bool(torch.isfinite(free_family().weights(sector, zero)).all())
     assert float(free_family().weights(True, False).abs().max()) == 0  # no ensemble has two peaks
+
+
+def line(lam: float, kappas: tuple[float, ...]) -> list[Any]:
+    """Free fields that are said to be of this lam."""
+
+    def read(kappa: float, size: int) -> Ensemble:
+        free = free_fields(kappa, size, 1024)
+        return Ensemble.from_fields(free.phi, ScalarPhi4(kappa, lam), chain=free.chain)
+
+    return [partial(read, kappa, size) for size in (4, 8) for kappa in kappas]
+
+
+def test_two_lines_of_unequal_length_are_one_family() -> None:
+    reads = line(1e-6, (0.1, 0.14, 0.18, 0.22)) + line(2e-6, (0.1, 0.14, 0.18, 0.215))
+    family = fit_family(reads, sigma_min=0.2, n_sigma=16, n_fit=64, seed=3)
+    for lam in (1e-6, 1.4e-6, 2e-6):
+        point = family.couplings.at(0.17, lam, 8)
+        exact = float(free_propagator(0.17, (8, 8)).real[0, 0])
+        assert abs(math.log(point.g0 / exact)) < 0.15
+        assert family.at(0.17, lam, 16).shape == (16, 16)
+
+
+def test_lines_with_and_without_a_crossover_are_refused() -> None:
+    reads = line(1e-6, (0.1, 0.14, 0.18, 0.22)) + line(2e-6, (0.24, 0.245, 0.248, 0.2499))
+    with pytest.raises(InputError, match="1 of 2 lines have no crossover .* lam = 1e-06"):
+        fit_family(reads, sigma_min=0.2, n_sigma=16, n_fit=64, seed=3)

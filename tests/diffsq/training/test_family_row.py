@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from diffsq import pipeline
 from diffsq.config.config import config_from_dict
 from diffsq.models.family_files import load_family
+from diffsq.training import grid
 from diffsq.training.grid import points_of
 from lattice.errors import InputError
 
@@ -50,15 +50,17 @@ def test_a_second_run_changes_nothing(folder: Path) -> None:
     assert any("unchanged" in line for line in said)
 
 
-def test_an_ensemble_that_failed_is_named_and_refused(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    out.mkdir()
-    pipeline.run(config_from_dict(RUN), out, ("ensemble",), say=lambda text: None)
-    path = out / "ensemble" / "certificate.json"
-    certificate = json.loads(path.read_text())
-    if certificate["passed"]:
-        certificate |= {"passed": False, "reason": "failed: L8_kappa0.2_lam0.1 (too short)"}
-        path.write_text(json.dumps(certificate))
-    with pytest.raises(InputError, match="certificate|changed"):
-        pipeline.run(config_from_dict(RUN), out, ("train",), say=lambda text: None)
-    assert not (out / "train" / "family" / "model.json").exists()
+def test_an_ensemble_that_failed_is_named_and_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = grid._checked
+
+    def failing(name: str, action: Any, ensemble: Any) -> Any:
+        check = own(name, action, ensemble)
+        return {**check, "passed": False, "detail": "too short"} if "L8_kappa0.2_" in name else check
+
+    monkeypatch.setattr(grid, "_checked", failing)
+    pipeline.run(config_from_dict(RUN), tmp_path, ("ensemble",), say=lambda text: None)
+    with pytest.raises(InputError, match=r"failed its certificate \(L8_kappa0.2_lam0.1 \(too short\)"):
+        pipeline.run(config_from_dict(RUN), tmp_path, ("train",), say=lambda text: None)
+    assert not (tmp_path / "train" / "family" / "model.json").exists()
