@@ -19,7 +19,7 @@ def stage_command(args: argparse.Namespace) -> int:
 
         return sample_model(args)
     if args.config is None:
-        raise InputError("sample needs a CONFIG, or --model FAMILY (see `diffsq sample --help`)")
+        raise InputError("sample needs a CONFIG, or a model of many: `diffsq sample --model phi4-2d`")
     from diffsq.commands.scan import is_scan, scan_command
 
     if args.command == "run":  # of a file of points: its scan

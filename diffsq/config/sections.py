@@ -109,7 +109,8 @@ class TrainingConfig(Section):
     "likelihood", their -log q, or "reverse", the mean of -log w of samples. "auto" is score for the one,
     variance for the other. penalty: through the flow, of twice the path KL between the base with the network
     and without, so that it stays a score. use_action: false learns from configurations alone, as of an
-    ensemble whose action nobody knows: no control variate, no site posterior. Weights know it all the same.
+    ensemble whose action nobody knows: no control variate, no site posterior. Weights, and what validation
+    says of a network, know it all the same.
     """
 
     n_steps: int = Field(default=3000, ge=0)

@@ -107,11 +107,11 @@ class BinaryRBM:
 
     def hidden_field(self, v: Tensor, scale: Scale = 1.0) -> Tensor:
         """x = scale v W + c (*batch, m, n_hidden)."""
-        return _added(v @ self.w, self.c, scale)
+        return _added(products(v, self.w), self.c, scale)
 
     def visible_field(self, h: Tensor, scale: Scale = 1.0) -> Tensor:
         """scale W h + b (*batch, m, n_units)."""
-        return _added(h @ self.w.mT, self.b, scale)
+        return _added(products(h, self.w.mT), self.b, scale)
 
     def log_states(self, x: Tensor) -> Tensor:
         """ln of the sum over the states of hidden nodes of e^(x h), node by node."""
@@ -208,6 +208,16 @@ def all_states(n: int, q: int) -> Iterator[Tensor]:
 def _by_site(x: Tensor, q: int) -> Tensor:
     """(..., n_sites, q) of units (..., n_units)."""
     return x.reshape(*x.shape[:-1], -1, q)
+
+
+def products(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b, of stacks of matrices one by one, each in memory of its own: where it begins decides its bits on
+    some processors, and a machine must learn the same whatever others learn beside it."""
+    if not a.dim() == b.dim() == 3 or len(a) != len(b):
+        return a @ b
+    kept = torch.contiguous_format
+    pairs = zip(a, b, strict=True)
+    return torch.stack([x.clone(memory_format=kept) @ y.clone(memory_format=kept) for x, y in pairs])
 
 
 def _added(product: Tensor, bias: Tensor | None, scale: Scale) -> Tensor:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.models.binary_rbm import BinaryRBM
+from diffsq.models.binary_rbm import BinaryRBM, products
 from lattice.arrays import Integers
 from lattice.errors import InputError, shown
 from lattice.rng import LOW, SHIFT, check_counters, compiled, philox, stream_id, uniforms
@@ -132,7 +132,7 @@ def _one_step(
         mean = m.mean_hidden(end)
     rate = learning.rate * learning.cooling ** (step // learning.period)
     plus, minus = rate / v.shape[1], -rate / end.shape[1]
-    m.w.baddbmm_(v.mT, up, alpha=plus).baddbmm_(end.mT, mean, alpha=minus)
+    m.w.add_(products(v.mT, up), alpha=plus).add_(products(end.mT, mean), alpha=minus)
     if m.b is not None:
         m.b.add_(v.sum(1), alpha=plus).add_(end.sum(1), alpha=minus)
     if m.c is not None:
@@ -171,7 +171,7 @@ def exchanged(m: BinaryRBM, chains: Tensor, scales: Tensor, u: Tensor, parity: i
     low = torch.arange(parity, n_scales - 1, 2)
     if not len(low):
         return chains, accepted
-    product = chains.flatten(1, 2) @ m.w
+    product = products(chains.flatten(1, 2), m.w)
     x = product.view(*chains.shape[:3], -1)
     bias = 0.0 if m.c is None else m.c[:, None, None]
 

@@ -128,7 +128,8 @@ def test_readings_are_of_their_ends(content: dict[str, Any]) -> None:
         assert torus((4, 4), t).e == pytest.approx(e, abs=1e-9)
     assert set(at["readings"]) == {"T_E", "T_m", "T_NN"}
     network = content["result"]["thermometer"]
-    assert all(0 <= t <= 4 for t in at["readings"]["T_NN"]), "it reads inside its training, whatever it is"
+    read = [t for t in at["readings"]["T_NN"] if t is not None]  # beyond all: not the same on every processor
+    assert all(0 <= t <= 4 for t in read), "it reads inside its training, whatever it is"
     assert network["t"] == [0, *RUN["ensemble"]["temperatures"]]
     free = content["result"]["rows"][RANDOM]["at"][-1]["readings"]
     assert None in free["T_E"] or max(free["T_E"]) > 10

@@ -24,6 +24,7 @@ PRINTED_BY = {  # who prints the messages of a file in which an option stands al
     "lattice/interchange/importing.py": ("import",),
     "lattice/interchange/reading.py": ("import",),
     "diffsq/commands/chain.py": ("chain",),
+    "diffsq/commands/family.py": ("sample",),
     "diffsq/commands/measure.py": ("measure",),
     "diffsq/commands/run.py": ("ensemble",),  # options of a scan, and --restart
     "diffsq/commands/scan.py": ("ensemble",),
