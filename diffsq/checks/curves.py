@@ -42,7 +42,7 @@ BLOCK = 64
 GATE = 4.0  # sigma, of the ratio of Z
 OVERLAP = 0.02  # of neighbours, below which nothing is compared
 LARGEST = 0.3  # share of its error that finite steps may move ln Z by
-NEAR, N_NEAR = 0.005, 7  # about the crossover, where U_L is crossed: distance in kappa, and points
+NEAR, N_NEAR = 0.0025, 7  # about the crossover, where U_L is crossed: distance in kappa, and points
 SHOWN = ("abs_magnetization", "susceptibility", "binder", "action_density")
 
 
@@ -102,7 +102,7 @@ def default_kappas(low: float, high: float, n: int, middle: float) -> list[float
     """n over the whole range, and N_NEAR about the middle, to five digits.
 
     >>> default_kappas(0.24, 0.3, 3, 0.271)
-    [0.24, 0.266, 0.26767, 0.26933, 0.27, 0.271, 0.27267, 0.27433, 0.276, 0.3]
+    [0.24, 0.2685, 0.26933, 0.27, 0.27017, 0.271, 0.27183, 0.27267, 0.2735, 0.3]
     """
     near = np.linspace(middle - NEAR, middle + NEAR, N_NEAR)
     every = [round(float(k), 5) for k in (*np.linspace(low, high, n)[1:-1], *near)]
