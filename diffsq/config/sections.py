@@ -11,8 +11,10 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -125,6 +127,12 @@ class TrainingConfig(Section):
     n_levels: int | None = Field(default=None, ge=8)
     penalty: float = Field(default=0.0, ge=0)
     use_action: bool = True
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `use_action` where it changes nothing: folders made before it was there go on."""
+        found: dict[str, Any] = own(self)
+        return {name: value for name, value in found.items() if name != "use_action" or not value}
 
 
 def one_of(*names: str) -> AfterValidator:

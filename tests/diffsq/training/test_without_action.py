@@ -123,3 +123,11 @@ def test_a_loss_of_weights_needs_the_action(loss: str) -> None:
     with pytest.raises(InputError, match="likelihood or score"):
         config_from_dict({**SETTINGS, **own})
     config_from_dict({**SETTINGS, **own, "training": {"use_action": False, "loss": "likelihood"}})
+
+
+def test_settings_from_before_the_switch_are_the_same() -> None:
+    used, unused = (
+        phi4_config(0.2, use_action=use).model_dump(mode="json")["training"] for use in (True, False)
+    )
+    assert "use_action" not in used
+    assert unused == {**used, "use_action": False}
