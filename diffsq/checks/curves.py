@@ -1,4 +1,4 @@
-"""What one model of many theories says at each: observables and ln Z against kappa, every point exact.
+"""What one model of many theories says at each: observables and ln Z against kappa, exactly weighted.
 
 At each kappa and L the model's flow draws fields with weights, none of them trained for: <|M|>, chi, U_L and
 ln Z follow, and where the curves of U_L cross. Of two neighbouring kappa the ratio of Z is known twice: from

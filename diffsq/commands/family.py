@@ -16,9 +16,8 @@ def sample_model(args: argparse.Namespace) -> int:
     from diffsq.config.yaml_file import apply_override, read_yaml
     from diffsq.exactness.discretisation import warning, words
     from diffsq.exactness.efficiency import reverse_efficiency
-    from diffsq.models.family import point_of
     from diffsq.models.family_files import load_family
-    from diffsq.sampling.family_sets import sample_family
+    from diffsq.sampling.family_sets import sample_family, theory_of
     from lattice.files import run_lock
     from lattice.observables.measure import format_table, measure
     from lattice.progress import make_progress
@@ -38,8 +37,7 @@ def sample_model(args: argparse.Namespace) -> int:
     config = config_from_dict(data)
     if not isinstance(config, LatticeRun):
         raise InputError("the model is of real fields on a lattice; the config is of another kind")
-    kappa, lam, size = point_of(config.action, config.shape)
-    family.couplings.check(kappa, lam, size)
+    kappa, lam, _ = theory_of(config, family)  # refused before there is a folder
     name = f"{Path(args.model).name}_{point_name(config.shape, kappa, lam)}"
     out = args.run or Path("runs") / name
     if args.dry_run:

@@ -5,8 +5,8 @@ smooth function of the couplings.
 
     G(k)            three numbers of `Couplings` and ln G(k) (k^2 + m^2) as polynomials, m^2 from G(2 pi/L)
     zero mode       `ZeroModeLaw`, a function of rho = <|M|>^2/<M^2>
-    coefficients    a_j(sigma, k) std(W x)^n_j of feature f_j of degree n_j + 1: in these units local physics,
-                    which knows kappa but not L, and rho for what a finite lattice changes
+    coefficients    a_j(sigma, k) std(W x)^n_j of feature f_j of degree n_j + 1, with a_j smooth: local
+                    physics, which knows kappa but not L, and rho for what a finite lattice changes
 
 The last ones are one least squares over all theories (`diffsq.training.family`). Beyond the largest size of
 the training they are those of the largest size, the only extrapolation there that held (configs/families).
@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from diffsq.models.couplings import Couplings, Point, lowest
+from diffsq.models.features import ODD, SECTOR
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.regression import RegressionBase
@@ -38,11 +39,7 @@ N_ANISOTROPY, N_CROSSING = 3, 4
 LOWEST_K2, HIGHEST_K2 = 0.01, 8.5
 WIDTH = 0.1  # of the crossover, in (kappa - kappa_c) L
 UNIT_RHO = 2.5, 1.5  # of -ln(1 - rho)
-# powers of kappa and rho in the coefficients, of both signs and of one
-MONOMIALS = {
-    False: ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (1, 1)),
-    True: ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (1, 1)),
-}
+MONOMIALS = ((0, 0), (1, 0), (2, 0), (0, 1), (0, 2), (1, 1))  # powers of kappa and rho in the coefficients
 OF_ZERO = ((0, 0), (0, 1), (0, 2))  # in those of k = 0
 SCALE = 0.03  # of kappa in them
 N_SIGMA, N_SIGMA_ZERO = 12, 6  # polynomials in ln sigma
@@ -81,8 +78,9 @@ class Family(nn.Module):
         self.shape = nn.Buffer(torch.zeros(n_line * n, dtype=torch.float64))
         self.sigma_min = nn.Buffer(torch.ones((), dtype=torch.float64))
         self.laws = nn.ModuleList([ZeroModeLaw(True, n_line), ZeroModeLaw(False, n_line)])
-        for sector, (name, n_feature) in enumerate((("both", 13), ("one", 13))):
-            rest = (n_line * len(MONOMIALS[bool(sector)]), N_SIGMA, N_COEFFICIENT_K, n_feature)
+        for name, terms in (("both", ODD), ("one", SECTOR)):
+            n_feature = len(terms) + 2
+            rest = (n_line * len(MONOMIALS), N_SIGMA, N_COEFFICIENT_K, n_feature)
             zero = (n_line * len(OF_ZERO), N_SIGMA_ZERO, 1, n_feature)
             self.register_buffer(f"{name}_rest", torch.zeros(rest, dtype=torch.float64))
             self.register_buffer(f"{name}_zero", torch.zeros(zero, dtype=torch.float64))
@@ -109,7 +107,8 @@ class Family(nn.Module):
         both = self.base(point, momenta, sector=False)
         split = sector
         if split is None:
-            split = both.zero_mode.between() < SPLIT[size > point.known]
+            known = point.rho_known > SECTOR_FROM  # the fit of one sign has seen such a theory
+            split = known and both.zero_mode.between() < SPLIT[size > point.known]
         one = self.base(point, momenta, sector=True) if split else None
         for base in (both, one):
             if base is not None:
@@ -176,7 +175,7 @@ class Family(nn.Module):
             if base.sector
             else (-math.log(1 - point.rho_known) - UNIT_RHO[0]) / UNIT_RHO[1]
         )
-        powers = [kappa**a * spread**b for a, b in (OF_ZERO if zero else MONOMIALS[base.sector])]
+        powers = [kappa**a * spread**b for a, b in (OF_ZERO if zero else MONOMIALS)]
         theory = torch.outer(point.waves, torch.tensor(powers, dtype=torch.float64)).flatten()
         sigma = base.log_sigma.exp()
         if zero:

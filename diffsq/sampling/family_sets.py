@@ -23,6 +23,20 @@ from lattice.progress import Progress, Silent
 SECTOR = {"auto": None, "symmetric": False, "sector": True}
 
 
+def theory_of(config: LatticeRun, family: Family) -> tuple[float, float, int]:
+    """kappa, lam and L of the config. Raises `InputError` where the family cannot be asked for it so."""
+    if config.method != "flow":
+        raise InputError(f"a family of theories is sampled by the flow; got sampling.method {config.method}")
+    kappa, lam, size = point_of(config.action, config.shape)
+    point = family.couplings.at(kappa, lam, size)
+    if config.sampling.start == "sector" and point.rho_known < SECTOR_FROM:
+        raise InputError(
+            "sampling.start sector: P(M) of this theory has no two separate peaks, so the model knows no "
+            "sector; take auto"
+        )
+    return kappa, lam, size
+
+
 def sample_family(
     config: LatticeRun, family: Family, out: str | Path, *, progress: Progress | None = None,
     device: str = "cpu",
@@ -33,14 +47,7 @@ def sample_family(
     outside of what the family knows, before anything is written, and for another sampler than the flow.
     """
     out, settings, process = Path(out), config.sampling, config.processes[0]
-    if config.method != "flow":
-        raise InputError(f"a family of theories is sampled by the flow; got sampling.method {config.method}")
-    kappa, lam, size = point_of(config.action, config.shape)
-    if settings.start == "sector" and family.couplings.at(kappa, lam, size).rho_known < SECTOR_FROM:
-        raise InputError(
-            "sampling.start sector: P(M) of this theory has no two separate peaks, so the model knows no "
-            "sector; take auto"
-        )
+    kappa, lam, size = theory_of(config, family)
     model = family.at(kappa, lam, size, SECTOR[settings.start]).to(device)
     base = model.base if model.sector is None else model.sector
     flow = LatticeFlow(base, settings.n_levels or steps_of(base), process)

@@ -62,7 +62,7 @@ def test_mistakes(
     error = capsys.readouterr().err.strip()
     assert re.search(line, error)
     assert error.count("\n") == 0
-    assert not (out / "manifest.json").exists()
+    assert not out.exists()
 
 
 def test_without_a_model_a_config_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
