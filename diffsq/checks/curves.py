@@ -13,32 +13,29 @@ import math
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 
 from diffsq.config.families import FamilyRun
 from diffsq.exactness.free_energy import bennett
 from diffsq.exactness.weights import ln_z
-from diffsq.models.blocks import KeyedNoise, slices
 from diffsq.models.family import Family
 from diffsq.models.family_files import load_family
 from diffsq.models.lattice_flow import LatticeFlow, steps_of
 from diffsq.plots.families import curves_figure
 from diffsq.run_folder.finished import DynamicsBench
+from diffsq.sampling.family_sets import BLOCK, flow_fields
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.observables.measure import measure
 from lattice.progress import Progress
-from lattice.rng import uniforms
 from lattice.scans.crossings import binder_crossings, format_crossings
 from lattice.scans.table import CERTIFIED
 from lattice.statistics.notation import aligned, format_value
 from lattice.statistics.weights import effective_sample_size
 
 OF = {"config": FamilyRun}
-BLOCK = 64
 GATE = 4.0  # sigma, of the ratio of Z
 OVERLAP = 0.02  # of neighbours, below which nothing is compared
 LARGEST = 0.3  # share of its error that finite steps may move ln Z by
@@ -126,22 +123,15 @@ def theory(
     """One point as a scan's result with ESS and ln Z, its log-weights, and E of each field."""
     model, action = family.at(kappa, lam, size), ScalarPhi4(kappa, lam)
     base = model.base if model.sector is None else model.sector
-    flow, shape = LatticeFlow(base, steps_of(base)), (size, size)
+    flow = LatticeFlow(base, steps_of(base))
     stream = f"curves/{size}/{kappa:.12g}/{lam:.12g}"
-    noise, parts = KeyedNoise(seed, stream, np.arange(n), shape), []
-    sign = torch.from_numpy(
-        np.where(uniforms(seed, f"{stream}/sign", np.arange(n), 0, 1)[:, 0] < 0.5, -1.0, 1.0)
-    )
-    for rows in slices(n, BLOCK):
-        parts.append(flow.sample(action.action, noise.part(rows)(0), sign[rows]))
-    fields, weights = (torch.cat(column) for column in zip(*parts, strict=True))
+    fields, weights = flow_fields(flow, action.action, n, seed, stream)
     hopping: Floats = (action.action(fields) - ScalarPhi4(kappa + 1, lam).action(fields)).numpy()
     log_w: Floats = weights.numpy()
     samples = Ensemble.from_fields(fields.numpy(), action, log_weight=log_w)
     measured = measure(samples, two_point=False)["observables"]
     (ess, ess_error), (z, z_error) = effective_sample_size(log_w), ln_z(log_w)
-    fine = flow.in_steps(2 * flow.n_steps)
-    half = fine.sample(action.action, noise.part(slice(0, BLOCK))(0), sign[:BLOCK])[1]
+    half = flow_fields(flow.in_steps(2 * flow.n_steps), action.action, BLOCK, seed, stream)[1]
     moved = (half - weights[:BLOCK]).numpy()
     steps = abs(float(moved.mean())) + float(moved.std()) / math.sqrt(BLOCK)
     slope = weighted(log_w, hopping)

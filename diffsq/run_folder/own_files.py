@@ -26,7 +26,10 @@ PRODUCT = {"measure": "summary.json", "report": "report.html"}
 Records = dict[str, Any]
 _ROW = r"(pairs|students|text|shuffled|flow)-\d+(-\d+)?|thermometer|family"  # of runs that watch training
 _POINT = r"(T[\d.e+-]+(_h[\d.e+-]+)?|L\d+_kappa[\d.e+-]+_lam[\d.e+-]+)/"  # of a grid
-_KEPT = rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern}))"
+_KEPT = (
+    rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern})"
+    rf"|criticality/{_POINT[:-1]}\.json)"
+)
 _NAMES = {
     "ensemble": rf"ensemble/({_POINT})?({ENSEMBLE.pattern}|data\.npy)",
     "train": rf"train/(closed|score|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})",

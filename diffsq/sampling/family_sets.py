@@ -6,20 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from diffsq.config.config import LatticeRun
 from diffsq.models import lattice_flow
+from diffsq.models.blocks import KeyedNoise, slices
 from diffsq.models.family import SECTOR_FROM, Family, point_of
 from diffsq.models.lattice_flow import LatticeFlow, steps_of
+from diffsq.models.protocol import ActionFunction
 from diffsq.sampling import flow_sets
 from diffsq.sampling.draws import Sampling
 from diffsq.sampling.folder import claim
+from diffsq.sampling.lattice_path import ReversePath
+from diffsq.sampling.streams import noise_of
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
+from lattice.rng import uniforms
 
+BLOCK = 64  # fields that go through a flow together
 SECTOR = {"auto": None, "symmetric": False, "sector": True}
 
 
@@ -66,3 +74,30 @@ def sample_family(
     flow_sets.write(work, flow, writer, generated)
     writer.finish({"generated": generated, "request": request})
     return writer.read()
+
+
+def flow_fields(
+    flow: LatticeFlow, action: ActionFunction, n: int, seed: int, stream: str
+) -> tuple[Tensor, Tensor]:
+    """n fields (n, *shape) of a flow and their log-weights (n,), in memory; their noise is that of (seed,
+    stream), the same whatever the steps of the flow."""
+    index = np.arange(n)
+    noise = KeyedNoise(seed, stream, index, flow.momenta.shape)
+    drawn = uniforms(seed, f"{stream}/sign", index, 0, 1)[:, 0]
+    sign = torch.from_numpy(np.where(drawn < 0.5, -1.0, 1.0))
+    parts = [flow.sample(action, noise.part(rows)(0), sign[rows]) for rows in slices(n, BLOCK)]
+    fields, log_w = (torch.cat(column) for column in zip(*parts, strict=True))
+    return fields, log_w
+
+
+def path_fields(
+    path: ReversePath, action: ActionFunction, n: int, seed: int, stream: str
+) -> tuple[Tensor, Tensor]:
+    """n fields of reverse paths and the log-weights of these, in memory."""
+    shape = path.model.shape
+    parts = [
+        path.sample(action, noise_of(seed, stream, np.arange(rows.start, rows.stop), shape))
+        for rows in slices(n, BLOCK)
+    ]
+    fields, log_w = (torch.cat(column) for column in zip(*parts, strict=True))
+    return fields, log_w

@@ -1,0 +1,253 @@
+"""What an independent configuration costs at and about the critical point: Markov chains and the diffusion.
+
+At each kappa and L, CPU time per independent configuration is 2 tau_int times that of one step, tau_int that
+of the slowest of |M|, M^2 and S:
+
+    hmc 1       HMC in trajectories of unit length, leapfrog, as it is usually published
+    hmc         HMC, its length tuned
+    clusters    a Metropolis sweep, two overrelaxation sweeps, two Wolff clusters, a random sign
+    flow        independence Metropolis with proposals of the model's probability flow
+    path        the same with the reverse paths of the same model
+
+The Markov chains begin with the same equilibrium fields. The means of all must agree with those of the
+clusters, to 4.5 sigma. What the model has cost, ensembles and fit, is paid back after as many configurations
+as the ledger says, if ever. One file for each theory in checks/criticality: an interrupted check goes on.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from diffsq.checks.curves import crossover
+from diffsq.config.families import FamilyRun
+from diffsq.config.sections import PATH_LEVELS
+from diffsq.exactness.weights import acceptance, independence_metropolis
+from diffsq.models.family import Family
+from diffsq.models.family_files import load_family
+from diffsq.models.lattice_flow import LatticeFlow, steps_of
+from diffsq.plots.criticality import costs_figure
+from diffsq.process.sde import SDES
+from diffsq.run_folder.finished import DynamicsBench
+from diffsq.sampling.family_sets import BLOCK, flow_fields, path_fields
+from diffsq.sampling.lattice_path import ReversePath
+from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.files import canonical_json, read_json, sha256_text, write_json
+from lattice.progress import Progress
+from lattice.rng import stream_id
+from lattice.scans.scan import point_name
+from lattice.simulation.autocorrelation import OBSERVABLES, autocorrelation, observed, of_series
+from lattice.simulation.parameters import MonteCarlo
+from lattice.simulation.recipe import Recipe
+from lattice.simulation.thermalise import thermalise
+from lattice.statistics.notation import aligned, format_value
+
+OF = {"config": FamilyRun}
+VERSION = 1  # of the numbers of a theory: raise it with any change
+GATE = 4.5  # sigma, of a mean
+N_CHAINS, N_THERM = 16, 600
+MARKOV = {
+    "hmc 1": MonteCarlo(trajectory_length=1.0, integrator="leapfrog", target_acceptance=0.8, cluster="none",
+                        n_clusters=0, n_chains=N_CHAINS, n_therm=N_THERM),
+    "hmc": MonteCarlo(cluster="none", n_clusters=0, n_chains=N_CHAINS, n_therm=N_THERM),
+    "clusters": MonteCarlo(update="local", n_overrelax=2, n_clusters=2, n_chains=N_CHAINS, n_therm=N_THERM),
+}  # fmt: skip
+EQUILIBRIUM = MonteCarlo(n_clusters=4, n_chains=N_CHAINS, n_therm=N_THERM)
+SAMPLERS = ("flow", "path")
+WORDS = {"abs_magnetization": "tau(|M|)", "magnetization2": "tau(M^2)", "action_density": "tau(S)"}
+Found = dict[str, Any]
+
+
+def run(
+    bench: DynamicsBench, progress: Progress, *, kappas: list[float] | None = None, lam: float | None = None,
+    sizes: list[int] | None = None, n_samples: int = 1024, error: float = 0.05, most: int = 2**14,
+) -> dict[str, Any]:  # fmt: skip
+    """passed: all means agree with those of the clusters.
+
+    kappas, sizes: those of the training if not given; lam: the lowest. n_samples: of flow and path, half of
+    it above 32^2. error: of tau_int, relative, that the Markov chains go on to; most: their trajectories.
+    Raises `InputError` for theories that the model does not know.
+    """
+    family = load_family(bench.folder / "train" / "family")
+    table = family.couplings
+    lam = float(table.lam.min()) if lam is None else lam
+    own = table.kappa[int((table.lam - lam).abs().argmin())].tolist()
+    theories = [(k, n) for n in sizes or [int(n) for n in table.sizes.tolist()] for k in kappas or own]
+    for kappa, size in theories:
+        table.check(kappa, lam, size)
+    progress.start(sum(size**2 for _, size in theories), "sites of theories")
+    points = []
+    for kappa, size in theories:
+        n = max(n_samples // (2 if size > 32 else 1), 2 * BLOCK)
+        request = {
+            "version": VERSION, "model": family.about.get("sha256", ""), "seed": bench.config.seed,
+            "kappa": kappa, "lam": lam, "size": size, "n_samples": n, "error": error, "most": most,
+        }  # fmt: skip
+        points.append(kept_point(bench.folder, family, request))
+        progress.update(size**2)
+    progress.close()
+    pulls = [pull for point in points for pull in pulls_of(point)]
+    worst = max((abs(pull) for pull in pulls), default=0.0)
+    return {
+        "passed": bool(pulls and worst < GATE), "lam": lam, "points": points, "worst": worst,
+        "n_pulls": len(pulls), "crossover": crossover(family, lam), "ledger": ledger(bench.folder, points),
+    }  # fmt: skip
+
+
+def kept_point(folder: Path, family: Family, request: Found) -> Found:
+    """The numbers of a theory, read where they are there."""
+    name = point_name((request["size"],) * 2, request["kappa"], request["lam"])
+    path, key = folder / "checks" / "criticality" / f"{name}.json", sha256_text(canonical_json(request))
+    have = read_json(path) if path.is_file() else {}
+    if have.get("key") == key:
+        return have
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = theory(family, request)
+    write_json(path, {"key": key, **found})
+    return {"key": key, **found}
+
+
+def theory(family: Family, request: Found) -> Found:
+    """tau_int, means and costs of all samplers at one theory."""
+    kappa, lam, size, seed = (request[name] for name in ("kappa", "lam", "size", "seed"))
+    action, shape = ScalarPhi4(kappa, lam), (size, size)
+    found = dict[str, Found]()
+
+    def seed_of(part: str) -> int:
+        stream = f"criticality/{size}/{kappa:.12g}/{lam:.12g}/{part}"
+        return int((seed + stream_id(stream)) % 2**63)
+
+    start = thermalise(Recipe(action, shape, EQUILIBRIUM, seed_of("equilibrium"))).phi
+    for name, params in MARKOV.items():
+        settings = thermalise(Recipe(action, shape, params, seed_of(f"{name}/tuning"))).settings
+        chains = autocorrelation(
+            Recipe(action, shape, params, seed_of(name)), settings, start, error=request["error"],
+            most=request["most"],
+        )  # fmt: skip
+        used = {"length": settings.length, "n_steps": settings.n_steps} if params.update == "hmc" else {}
+        found[name] = {**chains.as_dict(), **used}
+    model = family.at(kappa, lam, size)
+    base = model.base if model.sector is None else model.sector
+    flow = LatticeFlow(base, steps_of(base))
+    low, high = (float(model.base.log_sigma[end].exp()) for end in (0, -1))
+    path = ReversePath(model, SDES["ve"](low, high).levels(max(PATH_LEVELS, steps_of(model.base))))
+    draws: dict[str, Callable[[int, int], tuple[Tensor, Tensor]]] = {
+        "flow": lambda n, seed: flow_fields(flow, action.action, n, seed, "criticality/flow"),
+        "path": lambda n, seed: path_fields(path, action.action, n, seed, "criticality/path"),
+    }
+    for name, draw in draws.items():
+        found[name] = metropolis(action, draw, request["n_samples"], seed_of(name))
+    return {"kappa": kappa, "size": size, "sector": model.sector is not None, "samplers": found}
+
+
+def metropolis(
+    action: ScalarPhi4, draw: Callable[[int, int], tuple[Tensor, Tensor]], n: int, seed: int
+) -> Found:
+    """Independence Metropolis with n proposals: tau_int of the chain in proposals."""
+    begun = time.process_time()
+    fields, weights = draw(n, seed)
+    spent = time.process_time() - begun
+    log_w: Floats = weights.numpy()
+    series = observed(action, fields.numpy())[:, independence_metropolis(log_w, seed)[0]]
+    found = of_series(series[:, None], spent / n)
+    rate, rate_error = acceptance(log_w, seed)
+    return {**found.as_dict(), "acceptance": rate, "acceptance_error": rate_error}
+
+
+def pulls_of(point: Found) -> list[float]:
+    """Every mean of a theory against that of the clusters, in errors."""
+    samplers = point["samplers"]
+    truth = samplers["clusters"]["mean"]
+    return [
+        (own["mean"][name][0] - truth[name][0]) / math.hypot(own["mean"][name][1], truth[name][1])
+        for kind, own in samplers.items() if kind != "clusters" for name in truth if own["mean"]
+    ]  # fmt: skip
+
+
+def ledger(folder: Path, points: list[Found]) -> Found:
+    """Seconds that the model cost, and after how many configurations each Markov chain would have cost more,
+    by sampler and size: at the theory where that is soonest, None where it is never."""
+    path = folder / "stages.json"
+    records = read_json(path) if path.is_file() else {}
+    spent = {stage: float(records[stage]["seconds"]) for stage in ("ensemble", "train") if stage in records}
+    total, rows = sum(spent.values()), []
+    for size in sorted({p["size"] for p in points}):
+        for kind in SAMPLERS:
+            for rival in MARKOV:
+                saved, kappa = most_saved(points, size, kind, rival)
+                n = total / saved if saved > 0 and total else None
+                rows.append({"size": size, "sampler": kind, "rival": rival, "n": n, "kappa": kappa})
+    return {"seconds": spent, "rows": rows}
+
+
+def most_saved(points: list[Found], size: int, kind: str, rival: str) -> tuple[float, float]:
+    """Seconds per independent configuration that one sampler saves over another, and the kappa of this size
+    where that is most."""
+    saved = [(-math.inf, math.nan)]
+    for p in points:
+        own, other = p["samplers"][kind]["cost"], p["samplers"][rival]["cost"]
+        if p["size"] == size and own and other:
+            saved.append((other[0] - own[0], p["kappa"]))
+    return max(saved)
+
+
+def text(result: dict[str, Any]) -> str:
+    """A row per theory and sampler, the ledger, the verdict."""
+    rows = [["L", "kappa", "sampler", *WORDS.values(), "CPU ms/step", "CPU ms/independent", "acceptance"]]
+    for p in result["points"]:
+        for kind, own in p["samplers"].items():
+            tau = [format_value(*own["tau_int"][name]) if own["tau_int"] else "-" for name in OBSERVABLES]
+            cost = format_value(*(1e3 * x for x in own["cost"])) if own["cost"] else "not known"
+            rate = format_value(own["acceptance"], own["acceptance_error"]) if "acceptance" in own else "-"
+            rows.append(
+                [str(p["size"]), f"{p['kappa']:.6g}", kind, *tau, f"{1e3 * own['seconds']:.3g}", cost, rate]
+            )
+    lines = aligned(rows)
+    unknown = [
+        f"L = {p['size']}, kappa = {p['kappa']:g}, {kind}: {own['failure']}"
+        for p in result["points"] for kind, own in p["samplers"].items() if own["failure"]
+    ]  # fmt: skip
+    lines += unknown
+    book = result["ledger"]
+    if book["seconds"]:
+        spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in book["seconds"].items())
+        lines.append(f"the model has cost: {spent}; paid back, at the coupling where that is soonest:")
+        lines += [
+            f"  L = {r['size']}: {r['sampler']} instead of {r['rival']}: "
+            + (f"after {r['n']:.2g} configurations at kappa = {r['kappa']:g}" if r["n"] else "never")
+            for r in book["rows"]
+        ]
+    lines.append(
+        f"{result['n_pulls']} means of |M|, M^2, S against those of the clusters, largest pull "
+        f"{result['worst']:.1f} sigma"
+    )
+    return "\n".join(lines)
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """tau_int and cost against kappa."""
+    return costs_figure(result)
+
+
+def refuse(
+    n_samples: int = 1024, error: float = 0.05, most: int = 2**14, kappas: list[float] | None = None,
+    sizes: list[int] | None = None, **others: Any,
+) -> None:  # fmt: skip
+    """`InputError` for options that make no sense."""
+    if n_samples < 2 * BLOCK:
+        raise InputError(f"n_samples must be at least {2 * BLOCK}, got {n_samples}")
+    if not 0 < error < 1:
+        raise InputError(f"error must be between 0 and 1, got {error:g}: it is that of tau_int, relative")
+    if not 64 <= most <= 2**24:
+        raise InputError(f"most must be 64 to {2**24} trajectories, got {most}")
+    for name, given in (("kappas", kappas), ("sizes", sizes)):
+        if given is not None and (not given or list(given) != sorted(set(given))):
+            raise InputError(f"{name} must rise, got {list(given)}")

@@ -1,0 +1,114 @@
+"""`check criticality`: samplers of one law at one cost each, kept theories, a wrong sampler that fails."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+from small_family import KAPPAS, LAM, free_family
+
+from diffsq.checks import criticality
+from diffsq.checks.perform import check_options, serves
+from diffsq.config.config import config_from_dict
+from diffsq.models.family_files import save_family
+from diffsq.run_folder.finished import DynamicsBench
+from diffsq.run_folder.own_files import own_name
+from lattice.errors import InputError
+from lattice.files import read_json, write_json
+from lattice.progress import Silent
+
+RUN: dict[str, Any] = {
+    "name": "x", "models": ["family"],
+    "ensemble": {"lines": [{"lam": LAM, "kappa": list(KAPPAS)}], "sizes": [4, 8]},
+}  # fmt: skip
+OPTIONS: dict[str, Any] = {"kappas": [0.19], "sizes": [4, 8], "n_samples": 512, "most": 1024, "error": 0.2}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> DynamicsBench:
+    folder = tmp_path_factory.mktemp("criticality")
+    save_family(free_family(), folder / "train" / "family", {})
+    stages = {"ensemble": {"seconds": 30.0}, "train": {"seconds": 10.0}}
+    write_json(folder / "stages.json", stages)
+    config: Any = config_from_dict(RUN)
+    return DynamicsBench(folder, config, {})
+
+
+@pytest.fixture(scope="module")
+def found(bench: DynamicsBench) -> dict[str, Any]:
+    return criticality.run(bench, Silent(), **OPTIONS)
+
+
+def test_all_samplers_agree(found: dict[str, Any]) -> None:
+    assert found["passed"]
+    assert found["n_pulls"] == 2 * 4 * 3
+    for point in found["points"]:
+        assert set(point["samplers"]) == {*criticality.MARKOV, *criticality.SAMPLERS}
+        for kind, own in point["samplers"].items():
+            s, error = own["mean"]["action_density"]
+            assert abs(s - 0.5) < 5 * error + 1e-3  # of a free field
+            assert own["cost"][0] == pytest.approx(2 * own["tau_int"][own["slowest"]][0] * own["seconds"])
+            if kind in criticality.SAMPLERS:  # the model is nearly exact: every proposal is independent
+                assert own["acceptance"] > 0.95
+                assert abs(own["tau_int"]["magnetization2"][0] - 0.5) < 0.4
+
+
+def test_a_wrong_sampler_fails(found: dict[str, Any]) -> None:
+    wrong = copy.deepcopy(found["points"][0])
+    mean = wrong["samplers"]["path"]["mean"]["magnetization2"]
+    truth = wrong["samplers"]["clusters"]["mean"]["magnetization2"]
+    mean[0] = truth[0] + 6 * math.hypot(mean[1], truth[1])
+    assert max(abs(pull) for pull in criticality.pulls_of(wrong)) == pytest.approx(6)
+
+
+def test_theories_are_kept(bench: DynamicsBench, found: dict[str, Any], monkeypatch: Any) -> None:
+    kept = sorted((bench.folder / "checks" / "criticality").glob("*.json"))
+    assert len(kept) == 2
+    assert all(own_name("measure", str(path.relative_to(bench.folder))) for path in kept)
+    monkeypatch.setattr(criticality, "theory", None)  # nothing is made again
+    assert criticality.run(bench, Silent(), **OPTIONS) == found
+    with pytest.raises(TypeError):
+        criticality.run(bench, Silent(), **OPTIONS | {"n_samples": 1024})
+
+
+def test_the_ledger(bench: DynamicsBench, found: dict[str, Any]) -> None:
+    """40 seconds of training are paid back after 40/(cost of the rival - own cost)."""
+    points = copy.deepcopy(found["points"])
+    for p in points:
+        p["samplers"]["hmc"]["cost"][0] = p["samplers"]["flow"]["cost"][0] + 0.01
+        p["samplers"]["clusters"]["cost"] = None
+    book = criticality.ledger(bench.folder, points)
+    assert sum(book["seconds"].values()) == 40
+    row = {(r["size"], r["sampler"], r["rival"]): r["n"] for r in book["rows"]}
+    assert row[4, "flow", "hmc"] == pytest.approx(4000)
+    assert row[4, "flow", "clusters"] is None
+    assert "never" in criticality.text({**found, "ledger": book})
+
+
+def test_words_and_figure(found: dict[str, Any]) -> None:
+    words = criticality.text(found)
+    assert words.count("flow") >= 2
+    assert "largest pull" in words
+    assert len(criticality.figure(found).axes) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_samples": 10}, "n_samples must be at least"), ({"error": 2.0}, "error must be between"),
+        ({"most": 3}, "most must be"), ({"kappas": [0.2, 0.1]}, "kappas must rise"),
+    ],
+)  # fmt: skip
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_options("criticality", options)
+
+
+def test_unknown_theories_are_refused(bench: DynamicsBench) -> None:
+    assert serves("criticality", bench)
+    with pytest.raises(InputError, match="0.22"):
+        criticality.run(bench, Silent(), kappas=[0.3], sizes=[4])
+    assert not (bench.folder / "checks" / "criticality" / "L4_kappa0.3_lam1e-06.json").exists()
+    assert read_json(bench.folder / "stages.json")
