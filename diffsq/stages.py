@@ -34,13 +34,14 @@ from diffsq.run_folder.summary import summarize
 from diffsq.sampling import lattice_sets
 from diffsq.sampling.point_sets import PointDraws
 from diffsq.sampling.sample import sample
+from diffsq.training import lattice as lattice_training
 from diffsq.training.dynamics import train_rows
 from diffsq.training.grid import make_grid
 from diffsq.training.machines import train_machine
 from diffsq.training.pictures import make_pictures, read_pictures
 from diffsq.training.train import train
 from lattice.certificates.monte_carlo import certify
-from lattice.ensembles.ensemble import read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.ensembles.writer import write_ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_file, sha256_text, write_json
@@ -114,8 +115,31 @@ def make_models(run: Run, progress: Progress) -> str:
         return _weights(run)
     ensemble = read_ensemble(run.out("ensemble"))
     for name in (*config.models, *(f"part-{k}" for k in range(getattr(config, "n_parts", 0)))):
-        train(config, ensemble, out / name, name=name, progress=progress, device=run.device)
+        team = run.team if isinstance(config, LatticeRun) and has_steps(config.of(name)) else None
+        train(config, ensemble, out / name, name=name, progress=progress, device=run.device, team=team)
     return _weights(run)
+
+
+def has_steps(config: LatticeRun) -> bool:
+    """Whether there is a U-Net to be trained, which several processes can share."""
+    return bool(config.model.channels and config.training.n_steps)
+
+
+def share_training(team: Team, folder: str, device: Callable[[], str]) -> None:
+    """What the other processes of a team do of the training of the model in `folder`. What all refuse in the
+    same step is process 0's to say; raises `InputError` for what this process alone meets there."""
+    place = Path(folder)
+
+    def opened() -> tuple[LatticeRun, Ensemble, str]:
+        run = Run(open_config(place.parents[1]), place.parents[1])
+        assert isinstance(run.config, LatticeRun)
+        return run.config.of(place.name), read_ensemble(run.out("ensemble")), device()
+
+    try:
+        lattice_training.share(team, opened, place)
+    except (InputError, OSError, MemoryError, ArithmeticError):
+        if team.busy:
+            raise
 
 
 def _weights(run: Run) -> str:

@@ -161,10 +161,13 @@ def _connected() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"lost the other processes of this run ({reason}); start all of them again"
-        ) from error
+        raise lost(error) from error
+
+
+def lost(error: Exception) -> InputError:
+    """What to say where the others do not answer."""
+    reason = " ".join(str(error).split())[:100]
+    return InputError(f"lost the other processes of this run ({reason}); start all of them again")
 
 
 def team_from_environment(say: Callable[[str], None] = lambda text: None) -> Team:

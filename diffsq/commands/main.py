@@ -53,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _together(args: argparse.Namespace) -> int:
-    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles and
-    samples. A command that makes none joins nobody, whatever variables another launcher has left.
+    """The command; under torchrun process 0 runs it, and the others make their share of its ensembles,
+    training and samples. A command that makes none joins nobody, whatever variables another launcher has
+    left.
 
     A process 0 that fails while the others wait for work sends them home, so that its line is the only one;
     else it just ends, and torchrun ends the others, which may be in the middle of anything.
@@ -90,21 +91,27 @@ def _together(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     """What another process than 0 does."""
     from diffsq.commands.session import pick_device
-    from diffsq.stages import share_samples
+    from diffsq.stages import share_samples, share_training
     from lattice.processes import serve
     from lattice.simulation.monte_carlo import share
 
-    def samples(team: Team, folder: str) -> None:
-        share_samples(team, folder, lambda: pick_device(getattr(args, "device", "cpu")))
+    def device() -> str:
+        return pick_device(getattr(args, "device", "cpu"))
 
-    serve(args.team, {"ensemble": share, "samples": samples})
+    def training(team: Team, folder: str) -> None:
+        share_training(team, folder, device)
+
+    def samples(team: Team, folder: str) -> None:
+        share_samples(team, folder, device)
+
+    serve(args.team, {"ensemble": share, "train": training, "samples": samples})
     return 0
 
 
 def _is_shared(args: argparse.Namespace) -> bool:
-    """Whether the command makes ensembles or samples here, which several processes can share."""
+    """Whether the command makes ensembles, models or samples here, which several processes can share."""
     elsewhere = getattr(args, "submit", None) is not None or getattr(args, "collect", False)
-    return args.command in ("run", "ensemble", "sample") and not (args.dry_run or elsewhere)
+    return args.command in ("run", "ensemble", "train", "sample") and not (args.dry_run or elsewhere)
 
 
 def doctor_command(args: argparse.Namespace) -> int:

@@ -5,6 +5,8 @@ Every convolution wraps around the lattice and has no bias, every nonlinearity i
 site.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -87,3 +89,18 @@ class UNet(nn.Module):
         local = self.head(torch.tanh(h))[:, 0]
         out: Tensor = self.bound * torch.tanh((local + zero_mode[..., None] * volume**-0.5) / self.bound)
         return out
+
+
+def initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw fresh weights by PyTorch's default law for convolutions and linear maps; heads and gains that
+    start at zero stay there."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fan_in = module.weight[0].numel()
+            if module.weight.abs().max() > 0:
+                bound = 1 / math.sqrt(fan_in)
+                fresh = torch.rand(module.weight.shape, generator=generator) * 2 * bound - bound
+                module.weight.data.copy_(fresh)
+            if module.bias is not None and module.bias.abs().max() > 0:
+                fresh = torch.rand(module.bias.shape, generator=generator) * 2 - 1
+                module.bias.data.copy_(fresh / math.sqrt(fan_in))

@@ -6,6 +6,7 @@ last checkpoint left it. The model that is kept carries the exponential moving a
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,19 @@ from diffsq.models.regression import RegressionBase
 from diffsq.models.site_network import SiteNetwork
 from diffsq.models.spectra import brief
 from diffsq.models.symmetry import Symmetry
+from diffsq.models.unet import initialise
 from diffsq.training.checkpoint import read_lines
 from diffsq.training.flow_loss import flow_loss, log_weights, network_size, score_loss
 from diffsq.training.loop import BETAS, Loop, Loss
-from diffsq.training.loss import Batch, gain_rate, path_kl_rate, prepare
+from diffsq.training.loss import Batch, gain_rate, prepare
+from diffsq.training.shared import Rate, averaging, same_tensors
 from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
 from diffsq.training.wiener import fit_wiener
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text, write_json
+from lattice.processes import Team
 from lattice.progress import Progress, Silent
 from lattice.rng import uniforms
 from lattice.statistics.blocks import jackknife_of
@@ -55,22 +59,30 @@ def train(
     *,
     progress: Progress | None = None,
     device: str = "cpu",
+    team: Team | None = None,
 ) -> LatticeScore:
     """Train a score model on an ensemble; the same call again resumes, or returns the finished model.
 
     Writes checkpoints, metrics.jsonl, validation.json and, last, out/model.json. Whole chains, a fraction
     `training.validation_fraction`, are held out. Raises `InputError` on a non-finite loss, naming sigma; the
-    last good checkpoint is kept.
+    last good checkpoint is kept.  Process 0 of a `team` calls this, the others `share`.
     """
-    out = Path(out)
+    out, team = Path(out), team or Team()
     about = describe(config, ensemble)
     key = sha256_text(canonical_json(about))
+    if team.size > config.training.batch_size:
+        raise InputError(
+            f"{team.size} processes but training.batch_size = {config.training.batch_size}: start fewer"
+        )
     done = finished_model(out, key, LatticeScore)
     if done is not None:
         return done
     out.mkdir(parents=True, exist_ok=True)
-    work = Training(config, ensemble, out, key, progress or Silent(), device)
-    model = work.run()
+    team.tell(("train", str(out.resolve())))
+    with team.together():
+        work = Training(config, ensemble, out, key, progress or Silent(), device, team)
+        restored = work.begin()
+    model = work.run(restored)
     table = validation_table(model, work.held_out, work.grad, config.seed)
     table["history"] = [
         {"step": line["step"], "gain": line["val_gain"], "gain_error": line["val_gain_error"]}
@@ -79,6 +91,17 @@ def train(
     ]
     write_json(out / "validation.json", table)
     return save_model(model, out, {**about, "key": key})
+
+
+def share(team: Team, open_run: Callable[[], tuple[LatticeRun, Ensemble, str]], out: Path) -> None:
+    """What the other processes of a team do of `train`: their share of the steps. open_run: its config,
+    ensemble, and this process's device."""
+    with team.together():
+        config, ensemble, device = open_run()
+        key = sha256_text(canonical_json(describe(config, ensemble)))
+        work = Training(config, ensemble, out, key, Silent(), device, team)
+        restored = work.begin()
+    work.run(restored)
 
 
 def versions() -> dict[str, int]:
@@ -122,8 +145,10 @@ class Training:
     """The state of one training run between steps."""
 
     def __init__(
-        self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str
-    ) -> None:
+        self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str,
+        team: Team,
+    ) -> None:  # fmt: skip
+        self.team = team
         self.config, self.progress, self.device = config, progress, torch.device(device)
         parts = ensemble.split_rows(config.training.validation_fraction)
         self.phi = Rows.of(ensemble.phi, parts[0], self.device)
@@ -142,34 +167,44 @@ class Training:
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
         self.loop = Loop(
             config.training, out, key, progress,
-            warmup=config.training.warmup, log_every=20, data="the ensemble", clip=1.0,
+            warmup=config.training.warmup, log_every=20, data="the ensemble", clip=1.0, team=team,
         )  # fmt: skip
 
-    def normals(self, stream: str, step: int, n: int) -> Tensor:
-        """(n, *shape) standard normal numbers of one step."""
-        noise = KeyedNoise(self.config.seed, f"train/{stream}", np.arange(n), self.model.shape, self.device)
-        return noise(step)
+    def keyed(self, stream: str, n: int) -> KeyedNoise:
+        """noise(step) -> (n, *shape) standard normal numbers."""
+        return KeyedNoise(self.config.seed, f"train/{stream}", np.arange(n), self.model.shape, self.device)
+
+    def generator(self) -> torch.Generator:
+        """Of fresh weights."""
+        return torch.Generator().manual_seed(int(float(self.uniforms("initialise", 0, 1)[0]) * 2**62))
 
     def uniforms(self, stream: str, step: int, n: int) -> Tensor:
         """(n,) uniform numbers of one step."""
         return torch.from_numpy(uniforms(self.config.seed, f"train/{stream}", np.array([0]), step, n)[0])
 
-    def run(self) -> LatticeScore:
+    def begin(self) -> bool:
+        """The tables of the newest checkpoint, which the result says is there, or a base that process 0 of
+        a team fits."""
+        restored = self.loop.restore(self.model)
+        if not restored and self.team.rank == 0:
+            self.fit_base()
+        return restored
+
+    def run(self, restored: bool) -> LatticeScore:
         """The model with averaged weights and the posterior variance they leave, in evaluation mode."""
         model = self.model
-        restored = self.loop.restore(model)
-        if not restored:
-            self.fit_base()
+        same_tensors(model, self.team)
         if model.unet is not None:
             if not restored:
-                initialise(model.unet, self.uniforms("initialise", 0, 2))
+                initialise(model.unet, self.generator())
             if self.config.training.n_steps > 0:
                 model.unet = self.fit_unet(model.unet)  # type: ignore[assignment]
+            if self.team.rank:
+                return model  # what is left is the work of one
             measure_gain(model, self.phi, self.grad, self.config.seed)
         if (network := model.base.network) is not None and self.config.training.n_steps > 0:
             if not restored:
-                seed = int(float(self.uniforms("initialise", 0, 1)[0]) * 2**62)
-                network.initialise(torch.Generator().manual_seed(seed))
+                network.initialise(self.generator())
             model.base.network = self.fit_network(network)
             measure_gain(model, self.phi, self.grad, self.config.seed)
         return model.eval().requires_grad_(False)
@@ -215,7 +250,9 @@ class Training:
     def fit_unet(self, unet: nn.Module) -> nn.Module:
         """Score matching from the newest checkpoint on: the average of the network."""
         settings = self.config.training
-        validation, block = held_out_batch(self.model, self.held_out, self.grad, self.config.seed)
+        self.rate = averaging(Rate(self.model), self.team)
+        if self.team.rank == 0:
+            validation, block = held_out_batch(self.model, self.held_out, self.grad, self.config.seed)
 
         def validate(average: nn.Module) -> dict[str, float]:
             gain, error = self._gain(average, validation, block)
@@ -243,7 +280,7 @@ class Training:
             if kind == "score":
                 return score_loss(self.model, self.batch(step))
             phi = self.phi[(self.uniforms("rows", step, n) * len(self.phi)).long().to(self.device)]
-            found = flow_loss(kind, flow, phi, self.normals("noise", step, n), action)
+            found = flow_loss(kind, flow, phi, self.keyed("noise", n)(step), action)
             if settings.penalty:
                 size = network_size(self.model, self.batch(step))
                 found = replace(found, value=found.value + 2 * settings.penalty * size)
@@ -269,20 +306,24 @@ class Training:
         )
 
     def loss(self, step: int) -> Loss:
-        """Path KL of the batch of a step, seen in a lattice frame of its own."""
+        """Path KL of this process's share of the batch of a step, seen in a lattice frame of the step's own;
+        the mean over the processes is that of the batch."""
+        n, rows = self.config.training.batch_size, self.team.share(self.config.training.batch_size)
         frame = Symmetry.draw(self.uniforms("frame", step, 5), self.model.shape)
-        batch = self.batch(step)
-        rate = path_kl_rate(self.model, batch, frame)
-        return Loss(self.model.log_range * rate.mean(), rate, batch.sigma)
+        batch = self.batch(step, rows)
+        rate = self.rate(batch, frame)
+        return Loss(self.model.log_range * rate.sum() * (self.team.size / n), rate, batch.sigma)
 
-    def batch(self, step: int) -> Batch:
-        """The training batch of a step: fields at random, ln sigma stratified over the whole range."""
+    def batch(self, step: int, own: slice = slice(None)) -> Batch:  # noqa: B008 - a slice cannot change
+        """The training batch of a step, or some rows of it: fields at random, ln sigma stratified over the
+        whole range."""
         n = self.config.training.batch_size
-        rows = (self.uniforms("rows", step, n) * len(self.phi)).long().to(self.device)
+        rows = (self.uniforms("rows", step, n) * len(self.phi)).long()[own].to(self.device)
         low, high = self.model.base.log_sigma[0], self.model.base.log_sigma[-1]
-        position = (torch.arange(n) + self.uniforms("sigma", step, n)).to(self.device) / n
+        position = (torch.arange(n) + self.uniforms("sigma", step, n))[own].to(self.device) / n
         sigma = torch.exp(low + (high - low) * position)
-        return prepare(self.model, self.phi[rows], self.grad, sigma, self.normals("noise", step, n))
+        noise = self.keyed("noise", n).part(own)(step)
+        return prepare(self.model, self.phi[rows], self.grad, sigma, noise)
 
     def _gain(self, unet: nn.Module, batch: Batch, block: Integers) -> tuple[float, float]:
         """Path KL that these weights gain over the base, nats per field, and its error over the blocks."""
@@ -306,18 +347,3 @@ def one_sided(phi: Fields) -> bool:
     """Whether P(M) has two peaks with so little between them that one sign is a law of its own."""
     m = zero_modes(phi, EVALUATE).abs()
     return float((m < SMALL * m.mean()).double().mean()) < RARE
-
-
-def initialise(unet: nn.Module, uniform: Tensor) -> None:
-    """Draw fresh weights by PyTorch's default law for convolutions and linear maps, own generator."""
-    generator = torch.Generator().manual_seed(int(float(uniform[0]) * 2**62))
-    for module in unet.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            fan_in = module.weight[0].numel()
-            if module.weight.abs().max() > 0:  # heads and gains that start at zero stay there
-                bound = 1 / math.sqrt(fan_in)
-                fresh = torch.rand(module.weight.shape, generator=generator) * 2 * bound - bound
-                module.weight.data.copy_(fresh)
-            if module.bias is not None and module.bias.abs().max() > 0:
-                fresh = torch.rand(module.bias.shape, generator=generator) * 2 - 1
-                module.bias.data.copy_(fresh / math.sqrt(fan_in))

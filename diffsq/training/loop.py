@@ -17,8 +17,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from diffsq.config.sections import PointTraining, TrainingConfig
 from diffsq.training import checkpoint
+from diffsq.training.shared import mean_of, stepping, whole
 from lattice.errors import InputError
 from lattice.files import folder_error, write_atomic
+from lattice.processes import Team
 from lattice.progress import Progress
 
 BETAS = (0.9, 0.99)  # of Adam
@@ -36,18 +38,21 @@ class Loss:
 class Loop:
     """One optimisation in the folder `out`, from the newest checkpoint of this key on.
 
-    data: what a message tells the user to look at when the loss diverges.
+    data: what a message tells the user to look at when the loss diverges. team: the processes that share it;
+    process 0 alone reads and writes.
     """
 
     def __init__(
         self, settings: TrainingConfig | PointTraining, out: Path, key: str, progress: Progress, *,
-        warmup: int, log_every: int, data: str, clip: float | None = None,
+        warmup: int, log_every: int, data: str, clip: float | None = None, team: Team | None = None,
     ) -> None:  # fmt: skip
         self.settings, self.out, self.key, self.progress = settings, out, key, progress
         self.warmup, self.log_every, self.data, self.clip = warmup, log_every, data, clip
-        self.saved = checkpoint.load_checkpoint(out, key)
-        checkpoint.drop_old(out, key)
-        self.step = 0
+        self.team, self.step = team or Team(), 0
+        self.saved = checkpoint.load_checkpoint(out, key) if self.team.rank == 0 else None
+        if self.team.rank == 0:
+            checkpoint.drop_old(out, key)
+        self.saved = self.team.tell(self.saved)
 
     def restore(self, model: nn.Module) -> bool:
         """Put the checkpoint's weights and tables into the model; False where there is no checkpoint."""
@@ -60,7 +65,8 @@ class Loop:
         loss: Callable[[int], Loss], label: str,
         validate: Callable[[nn.Module], dict[str, float]] | None = None, validate_every: int = 1,
     ) -> nn.Module:  # fmt: skip
-        """The average of `network`, a part of `model`, after all steps; `loss(step)` is that of a batch.
+        """The average of `network`, a part of `model`, after all steps; `loss(step)` is that of a batch, of
+        a team that of this process's share.
 
         validate(average) gives the values of a log line. Raises `InputError` for a loss, gradient or weight
         that is not finite.
@@ -72,13 +78,18 @@ class Loop:
             average.load_state_dict(parts["average"])
             fresh = optimizer.state_dict()
             optimizer.load_state_dict(checkpoint.unpack_optimizer(fresh, parts.get("optimizer", {})))
-        self._rewind_log()
+        first = self.team.rank == 0
+        if first:
+            self._rewind_log()
         self.progress.start(settings.n_steps, label, self.step)
         begun = time.monotonic()
         while self.step < settings.n_steps:
-            value = self._advance(network, optimizer, loss(self.step))
+            with stepping(self.team):
+                value = self._advance(network, optimizer, loss(self.step))
             average.update_parameters(network)
             self.step += 1
+            if not first:
+                continue
             self.progress.update(1, loss=value)
             if self._due(self.log_every):
                 rate, seconds = optimizer.param_groups[0]["lr"], round(time.monotonic() - begun, 2)
@@ -97,7 +108,8 @@ class Loop:
         warm = min(1.0, (self.step + 1) / max(self.warmup, 1))
         decay = 0.5 * (1 + math.cos(math.pi * self.step / self.settings.n_steps))
         optimizer.param_groups[0]["lr"] = self.settings.learning_rate * warm * decay
-        if not torch.isfinite(loss.value):
+        value = float(mean_of(loss.value, self.team))
+        if not math.isfinite(value):
             raise self._diverged("loss", loss)
         optimizer.zero_grad()
         loss.value.backward()  # type: ignore[no-untyped-call]
@@ -106,11 +118,12 @@ class Loop:
             if not torch.isfinite(norm):  # one such step would put NaN into the next checkpoint
                 raise self._diverged("gradient of the loss", loss)
         optimizer.step()
-        return float(loss.value.detach())
+        return value
 
     def _diverged(self, what: str, loss: Loss) -> InputError:
-        rate = torch.nan_to_num(loss.rate.detach(), nan=math.inf)[: len(loss.sigma)]
-        worst = float(loss.sigma[int(rate.argmax())])
+        n = self.settings.batch_size
+        rate, sigma = (whole(q, n, self.team) for q in (loss.rate[: len(loss.sigma)], loss.sigma))
+        worst = float(sigma[int(torch.nan_to_num(rate, nan=math.inf).argmax())])
         return InputError(
             f"the {what} is not finite at step {self.step}, sigma = {worst:.4g}; the last checkpoint in "
             f"{self.out} is kept: try a smaller training.learning_rate, or check {self.data}"

@@ -20,6 +20,7 @@ from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
 from lattice.files import write_json
+from lattice.processes import Team
 from lattice.progress import Progress
 from lattice.rng import stream_id
 
@@ -33,19 +34,21 @@ _OURS = ("request.json", "model.json")
 def train(
     config: Config, ensemble: Ensemble, out: str | Path, *,
     name: str | None = None, progress: Progress | None = None, device: str = "cpu",
+    team: Team | None = None,
 ) -> LatticeScore | PointModel | GaussianRBM:  # fmt: skip
     """Train a model of `config` on an ensemble in the folder `out`; the same call again resumes, or reads it.
 
     name: of `models` (default: the first), or "part-K" for the last of them trained on the K-th of `n_parts`
-    disjoint parts of the data. Raises `InputError` when config and ensemble do not belong together, and for
-    a loss that is not finite; the last good checkpoint is kept.
+    disjoint parts of the data. team: processes that share the steps of a U-Net. Raises `InputError` when
+    config and ensemble do not belong together, and for a loss that is not finite; the last good checkpoint is
+    kept.
     """
     out = Path(out)
     if isinstance(config, LatticeRun):
         own = config.of(name or config.models[0])
         lattice.describe(own, ensemble)  # refused before the folder is taken
         claim(out)
-        return lattice.train(own, ensemble, out, progress=progress, device=device)
+        return lattice.train(own, ensemble, out, progress=progress, device=device, team=team)
     if isinstance(config, MachineRun):
         config.require_action(ensemble.action)
         claim(out)

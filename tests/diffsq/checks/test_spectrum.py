@@ -14,8 +14,8 @@ from diffsq.checks.perform import serves
 from diffsq.models.files import save_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
+from diffsq.models.unet import initialise
 from diffsq.run_folder.finished import PointBench, Workbench
-from diffsq.training.lattice import initialise
 from lattice.errors import InputError
 from lattice.progress import Silent
 
@@ -29,14 +29,14 @@ def fields(channels: int, models: tuple[str, ...] = ("score",), folder: Path = P
     bench = Workbench.__new__(Workbench)
     model = LatticeScore.unfitted((8, 8), 4, channels=channels, n_levels=2)
     if model.unet is not None:
-        initialise(model.unet, torch.tensor([0.2]))
+        initialise(model.unet, torch.Generator().manual_seed(2))
     bench.__dict__.update(folder=folder, model=model, config=SimpleNamespace(models=models))
     return bench
 
 
 def test_an_untrained_network_is_white_and_a_trained_one_need_not_be() -> None:
     model = PointModel(1, "score", 48, 3)
-    initialise(model, torch.tensor([0.1]))
+    initialise(model, torch.Generator().manual_seed(1))
     found = spectrum.run(points(model), Silent())
     rows = {name: row for name, row in found["matrices"].items() if row["shape"] == [48, 48]}
     assert rows

@@ -143,7 +143,7 @@ def test_a_loss_that_is_not_finite_names_sigma_and_keeps_the_checkpoint(
         seen.append(float(batch.sigma[5]))
         return rate if len(seen) < 7 else torch.where(torch.arange(len(rate)) == 5, torch.nan, rate)
 
-    monkeypatch.setattr("diffsq.training.lattice.path_kl_rate", poisoned)
+    monkeypatch.setattr("diffsq.training.shared.path_kl_rate", poisoned)
     with pytest.raises(InputError, match="loss is not finite at step 6") as caught:
         train(config(), ensemble, tmp_path)
     assert f"sigma = {seen[-1]:.4g};" in str(caught.value)
