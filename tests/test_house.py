@@ -76,6 +76,7 @@ ELSEWHERE: dict[str, dict[str, str]] = {
         "diffsq/sampling/folder": "diffsq/sampling/test_lattice_sets",
         "diffsq/plots/families": "diffsq/checks/test_curves",
         "diffsq/plots/criticality": "diffsq/checks/test_criticality",
+        "diffsq/plots/published": "diffsq/checks/test_published",
         "diffsq/training/grid": "diffsq/training/test_spin_grid",
     },
     "one word for two kinds of run, both of which are tested": {

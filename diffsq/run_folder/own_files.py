@@ -28,7 +28,7 @@ _ROW = r"(pairs|students|text|shuffled|flow)-\d+(-\d+)?|thermometer|family"  # o
 _POINT = r"(T[\d.e+-]+(_h[\d.e+-]+)?|L\d+_kappa[\d.e+-]+_lam[\d.e+-]+)/"  # of a grid
 _KEPT = (
     rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern})"
-    rf"|criticality/{_POINT[:-1]}\.json)"
+    rf"|criticality/{_POINT[:-1]}\.json|published/(euler|pc|heun)-\d+/({SAMPLES.pattern}))"
 )
 _NAMES = {
     "ensemble": rf"ensemble/({_POINT})?({ENSEMBLE.pattern}|data\.npy)",
