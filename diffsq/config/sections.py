@@ -112,7 +112,8 @@ class TrainingConfig(Section):
     variance for the other. penalty: through the flow, of twice the path KL between the base with the network
     and without, so that it stays a score. use_action: false learns from configurations alone, as of an
     ensemble whose action nobody knows: no control variate, no site posterior. Weights, and what validation
-    says of a network, know it all the same.
+    says of a network, know it all the same. n_posterior: targets of score matching averaged over so many
+    trajectories of the posterior of x; the penalty is then of the path KL to these, not to the base.
     """
 
     n_steps: int = Field(default=3000, ge=0)
@@ -127,12 +128,22 @@ class TrainingConfig(Section):
     n_levels: int | None = Field(default=None, ge=8)
     penalty: float = Field(default=0.0, ge=0)
     use_action: bool = True
+    n_posterior: int = Field(default=0, ge=0, le=1000)
+
+    @model_validator(mode="after")
+    def _posterior_of_an_action(self) -> TrainingConfig:
+        if self.n_posterior and not self.use_action:
+            raise InputError(
+                "training.n_posterior samples the posterior of an action: take 0 with use_action false"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `use_action` where it changes nothing: folders made before it was there go on."""
+        """Without what changes nothing and is new: folders made before it was there go on."""
         found: dict[str, Any] = own(self)
-        return {name: value for name, value in found.items() if name != "use_action" or not value}
+        usual = {"use_action": True, "n_posterior": 0}
+        return {name: value for name, value in found.items() if name not in usual or value != usual[name]}
 
 
 def one_of(*names: str) -> AfterValidator:

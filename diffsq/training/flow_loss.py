@@ -19,6 +19,7 @@ from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.protocol import ActionFunction
 from diffsq.training.loop import Loss
 from diffsq.training.loss import Batch, learned, path_kl_rate
+from lattice.arrays import Floats
 
 
 def flow_loss(kind: str, flow: LatticeFlow, phi: Tensor, noise: Tensor, action: ActionFunction) -> Loss:
@@ -55,3 +56,9 @@ def score_loss(model: LatticeScore, batch: Batch) -> Loss:
     """Path KL of a batch (diffsq.training.loss)."""
     rate = path_kl_rate(model, batch)
     return Loss(model.log_range * rate.mean(), rate, batch.sigma)
+
+
+def half_of_the_variance(log_w: Floats) -> float:
+    """KL that the first of two samplers gains over the second, of Gaussian log w (n, 2) of equal fields."""
+    new, before = log_w.var(axis=0, ddof=1)
+    return float(before - new) / 2

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from diffsq.config.config import LatticeRun
 from diffsq.models import lattice, regression
-from diffsq.models.blocks import Fields, KeyedNoise, Mapped, Rows, largest, zero_modes
+from diffsq.models.blocks import KeyedNoise, Mapped, Rows, largest
 from diffsq.models.files import finished_model, save_model
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.lattice_flow import LatticeFlow, steps_of
@@ -27,20 +27,26 @@ from diffsq.models.site_network import SiteNetwork
 from diffsq.models.spectra import brief
 from diffsq.models.symmetry import Symmetry
 from diffsq.models.unet import initialise
+from diffsq.training.batches import Batches, one_sided
 from diffsq.training.checkpoint import read_lines
-from diffsq.training.flow_loss import flow_loss, log_weights, network_size, score_loss
+from diffsq.training.flow_loss import (
+    flow_loss,
+    half_of_the_variance,
+    log_weights,
+    network_size,
+    score_loss,
+)
 from diffsq.training.loop import BETAS, Loop, Loss
-from diffsq.training.loss import Batch, gain_rate, prepare
+from diffsq.training.loss import Batch, gain_rate
 from diffsq.training.shared import Rate, averaging, same_tensors
 from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
 from diffsq.training.wiener import fit_wiener
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text, write_json
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
-from lattice.rng import uniforms
 from lattice.statistics.blocks import jackknife_of
 
 LAW = 2  # of the training for given settings and data: raise it with any change of what is learned
@@ -48,8 +54,6 @@ EVALUATE = 64  # fields per network call outside training
 N_VALIDATE = 1024  # held-out fields that a network is judged by through the flow
 FIELD_MARGIN = 1.2  # site posteriors are tabulated up to this times the largest |phi| seen
 WEIGHT_DECAY = 1e-3
-RARE = 0.02  # fields between the peaks of P(M), as a share, below which a sector is a law of its own
-SMALL = 0.3  # of <|M|>: between the peaks
 
 
 def train(
@@ -84,6 +88,8 @@ def train(
         restored = work.begin()
     model = work.run(restored)
     table = validation_table(model, work.held_out, work.grad, config.seed)
+    if work.worth:
+        table["posterior"] = work.worth
     table["history"] = [
         {"step": line["step"], "gain": line["val_gain"], "gain_error": line["val_gain_error"]}
         for line in read_lines(out / "metrics.jsonl")
@@ -120,6 +126,10 @@ def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
     if ensemble.shape != tuple(config.lattice.shape):
         raise InputError(f"the ensemble is {ensemble.shape}, the config says {config.lattice.shape}")
     config.require_action(ensemble.action)
+    if config.training.n_posterior and not action.has_action:
+        raise InputError(
+            "training.n_posterior samples the posterior of an action, which this law has not; take 0"
+        )
     if config.model.network and not action.has_action:
         raise InputError("model.network is judged by weights, which a law without an action has not; take 0")
     full = config.model_dump(mode="json")
@@ -148,7 +158,7 @@ class Training:
         self, config: LatticeRun, ensemble: Ensemble, out: Path, key: str, progress: Progress, device: str,
         team: Team,
     ) -> None:  # fmt: skip
-        self.team = team
+        self.team, self.worth = team, dict[str, float]()
         self.config, self.progress, self.device = config, progress, torch.device(device)
         parts = ensemble.split_rows(config.training.validation_fraction)
         self.phi = Rows.of(ensemble.phi, parts[0], self.device)
@@ -165,22 +175,12 @@ class Training:
         sizes = config.model.model_dump(exclude={"base", "n_fit"})
         sector = int(not config.model.channels and one_sided(self.phi))
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
+        known = self.action if self.known else None
+        self.batches = Batches(self.model, self.phi, known, config.training, config.seed)
         self.loop = Loop(
             config.training, out, key, progress,
             warmup=config.training.warmup, log_every=20, data="the ensemble", clip=1.0, team=team,
         )  # fmt: skip
-
-    def keyed(self, stream: str, n: int) -> KeyedNoise:
-        """noise(step) -> (n, *shape) standard normal numbers."""
-        return KeyedNoise(self.config.seed, f"train/{stream}", np.arange(n), self.model.shape, self.device)
-
-    def generator(self) -> torch.Generator:
-        """Of fresh weights."""
-        return torch.Generator().manual_seed(int(float(self.uniforms("initialise", 0, 1)[0]) * 2**62))
-
-    def uniforms(self, stream: str, step: int, n: int) -> Tensor:
-        """(n,) uniform numbers of one step."""
-        return torch.from_numpy(uniforms(self.config.seed, f"train/{stream}", np.array([0]), step, n)[0])
 
     def begin(self) -> bool:
         """The tables of the newest checkpoint, which the result says is there, or a base that process 0 of
@@ -196,7 +196,7 @@ class Training:
         same_tensors(model, self.team)
         if model.unet is not None:
             if not restored:
-                initialise(model.unet, self.generator())
+                initialise(model.unet, self.batches.generator())
             if self.config.training.n_steps > 0:
                 model.unet = self.fit_unet(model.unet)  # type: ignore[assignment]
             if self.team.rank:
@@ -204,7 +204,7 @@ class Training:
             measure_gain(model, self.phi, self.grad, self.config.seed)
         if (network := model.base.network) is not None and self.config.training.n_steps > 0:
             if not restored:
-                network.initialise(self.generator())
+                network.initialise(self.batches.generator())
             model.base.network = self.fit_network(network)
             measure_gain(model, self.phi, self.grad, self.config.seed)
         return model.eval().requires_grad_(False)
@@ -264,25 +264,32 @@ class Training:
             unet.parameters(), settings.learning_rate, BETAS, weight_decay=WEIGHT_DECAY
         )
         return self.loop.run(
-            self.model, unet, optimizer, self.loss, "score matching", validate, settings.validate_every
+            self.model,
+            unet,
+            optimizer,
+            self.loss,
+            self.label("score matching"),
+            validate,
+            settings.validate_every,
         )
 
     def fit_network(self, network: SiteNetwork) -> SiteNetwork:
         """Through the flow or by score matching, from the newest checkpoint on: its average."""
         settings, base, action = self.config.training, self.model.base, self.action.action
+        batches = self.batches
         kind = "variance" if settings.loss == "auto" else settings.loss
         n_levels = settings.n_levels or steps_of(base)
         flow = LatticeFlow(base, n_levels)  # its constants are made once
         fields, block = self.held_out.take(N_VALIDATE)
 
         def loss(step: int) -> Loss:
-            n = settings.batch_size
             if kind == "score":
-                return score_loss(self.model, self.batch(step))
-            phi = self.phi[(self.uniforms("rows", step, n) * len(self.phi)).long().to(self.device)]
-            found = flow_loss(kind, flow, phi, self.keyed("noise", n)(step), action)
+                return score_loss(self.model, batches.at(step))
+            found = flow_loss(kind, flow, batches.fields(step), batches.noise()(step), action)
             if settings.penalty:
-                size = network_size(self.model, self.batch(step))
+                batch = batches.at(step)
+                known = settings.n_posterior > 0
+                size = score_loss(self.model, batch).value if known else network_size(self.model, batch)
                 found = replace(found, value=found.value + 2 * settings.penalty * size)
             return found
 
@@ -292,7 +299,7 @@ class Training:
                 new = log_weights(LatticeFlow(base, n_levels), fields, action, EVALUATE)
             base.network = current
             data = torch.stack([new, before], 1).cpu().numpy()
-            value, error = jackknife_of(_half_of_the_variance, data, chain=block)
+            value, error = jackknife_of(half_of_the_variance, data, chain=block)
             self.progress.update(0, gain=value)
             return {"val_gain": value, "val_gain_error": error}
 
@@ -302,28 +309,32 @@ class Training:
         base.network = network
         optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate, BETAS)
         return self.loop.run(  # type: ignore[return-value]
-            self.model, network, optimizer, loss, f"network by {kind}", validate, settings.validate_every
+            self.model,
+            network,
+            optimizer,
+            loss,
+            self.label(f"network by {kind}"),
+            validate,
+            settings.validate_every,
         )
+
+    def label(self, what: str) -> str:
+        """What the bar says; of targets averaged over the posterior what that costs, and gains."""
+        if not self.config.training.n_posterior or self.team.rank:
+            return what
+        self.worth = self.batches.worth()
+        less = self.worth["one_draw"] / self.worth["averaged"]
+        cost = 1e3 * self.worth["averaged_seconds"]
+        return f"{what}, averaged targets ({less:.1f} times less noise, {cost:.0f} ms each)"
 
     def loss(self, step: int) -> Loss:
         """Path KL of this process's share of the batch of a step, seen in a lattice frame of the step's own;
         the mean over the processes is that of the batch."""
         n, rows = self.config.training.batch_size, self.team.share(self.config.training.batch_size)
-        frame = Symmetry.draw(self.uniforms("frame", step, 5), self.model.shape)
-        batch = self.batch(step, rows)
+        frame = Symmetry.draw(self.batches.uniforms("frame", step, 5), self.model.shape)
+        batch = self.batches.at(step, rows)
         rate = self.rate(batch, frame)
         return Loss(self.model.log_range * rate.sum() * (self.team.size / n), rate, batch.sigma)
-
-    def batch(self, step: int, own: slice = slice(None)) -> Batch:  # noqa: B008 - a slice cannot change
-        """The training batch of a step, or some rows of it: fields at random, ln sigma stratified over the
-        whole range."""
-        n = self.config.training.batch_size
-        rows = (self.uniforms("rows", step, n) * len(self.phi)).long()[own].to(self.device)
-        low, high = self.model.base.log_sigma[0], self.model.base.log_sigma[-1]
-        position = (torch.arange(n) + self.uniforms("sigma", step, n))[own].to(self.device) / n
-        sigma = torch.exp(low + (high - low) * position)
-        noise = self.keyed("noise", n).part(own)(step)
-        return prepare(self.model, self.phi[rows], self.grad, sigma, noise)
 
     def _gain(self, unet: nn.Module, batch: Batch, block: Integers) -> tuple[float, float]:
         """Path KL that these weights gain over the base, nats per field, and its error over the blocks."""
@@ -335,15 +346,3 @@ class Training:
         self.model.unet = current
         gains = (self.model.log_range * torch.cat(rates)).double().cpu().numpy()
         return jackknife_of(lambda x: float(x.mean()), gains, chain=block)
-
-
-def _half_of_the_variance(log_w: Floats) -> float:
-    """KL that the first of two samplers gains over the second, of Gaussian log w (n, 2) of equal fields."""
-    new, before = log_w.var(axis=0, ddof=1)
-    return float(before - new) / 2
-
-
-def one_sided(phi: Fields) -> bool:
-    """Whether P(M) has two peaks with so little between them that one sign is a law of its own."""
-    m = zero_modes(phi, EVALUATE).abs()
-    return float((m < SMALL * m.mean()).double().mean()) < RARE

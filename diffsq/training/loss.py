@@ -7,8 +7,8 @@ theorem 1),
        = 1/2 int d(ln sigma^2) sum_k W(k) |net(k) - E[t|x](k)|^2,        t = (phi - D_base)/sqrt(C),
 
 nats per field, here from sigma_min to sigma_max. The regression target t - beta sqrt(C) z has the same
-conditional mean as t and a fraction of its variance (base.py). The loss is this integral plus the variance
-that is left.
+conditional mean as t and a fraction of its variance (base.py); averaged over the posterior of x
+(posterior_fields) it has less again. The loss is this integral plus the variance that is left.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import IDENTITY, Symmetry
+from diffsq.training.posterior_fields import PosteriorMeans
 
 
 @dataclass
@@ -40,12 +41,14 @@ class Batch:
 
 @torch.no_grad()
 def prepare(
-    model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor] | None, sigma: Tensor, eps: Tensor
-) -> Batch:
+    model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor] | None, sigma: Tensor, eps: Tensor,
+    averaged: Callable[[Tensor, Tensor, Tensor], PosteriorMeans] | None = None,
+) -> Batch:  # fmt: skip
     """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode: what the
     regression alone says, and what a network, of either kind, has to add.
 
-    grad: dS/dphi; None where S is not known: the target then has all its variance.
+    grad: dS/dphi; None where S is not known: the target then has all its variance. averaged: of (phi, x,
+    sigma) what phi and dS/dphi are averaged over, instead of one draw.
     """
     p, base = model.momenta, model.base
     x = phi + rearrange(sigma, "n -> n 1 1") * eps
@@ -53,8 +56,12 @@ def prepare(
     u = base.normalised(xk, sigma)
     one = sigma[:1] if sigma.stride(0) == 0 else sigma  # one level for all: its tables are made once
     correction = base.regression(xk, one)
-    gradk = None if grad is None else p.modes(grad(phi))
-    target, z = base.target(p.modes(phi), gradk, xk, sigma)
+    if averaged is not None:
+        means = averaged(phi, x, sigma)
+        target, z = base.target(p.modes(means.phi), p.modes(means.grad), xk, sigma)
+    else:
+        gradk = None if grad is None else p.modes(grad(phi))
+        target, z = base.target(p.modes(phi), gradk, xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
     w, _ = base.wiener(sigma)
     weight = 0.5 * p.expand(w) * p.weight
