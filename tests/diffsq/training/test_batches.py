@@ -55,12 +55,12 @@ def made(ensemble: Ensemble) -> Batches:
     phi = Rows.of(ensemble.phi, np.arange(len(ensemble)), torch.device("cpu"))
     g = (model.momenta.modes(torch.from_numpy(ensemble.phi)).abs() ** 2).mean(0)
     model.base.set_gaussian(model.momenta.class_mean(g[None])[0], 0.2, 4.0)
-    return Batches(model, phi, ACTION, TrainingConfig(batch_size=512), seed=9)
+    return Batches(model, phi, ACTION, TrainingConfig(batch_size=4096), seed=9)
 
 
 def test_shares_are_the_batch(made: Batches) -> None:
     whole = made.at(3)
-    for own in (slice(0, 100), slice(100, 512)):
+    for own in (slice(0, 100), slice(100, 4096)):
         part = made.at(3, own)
         for name in ("x", "sigma", "target"):
             torch.testing.assert_close(getattr(part, name), getattr(whole, name)[own], rtol=1e-12, atol=1e-12)
