@@ -51,7 +51,7 @@ from lattice.simulation.thermalise import thermalise
 from lattice.statistics.notation import aligned, format_value
 
 OF = {"config": FamilyRun}
-VERSION = 1  # of the numbers of a theory: raise it with any change
+VERSION = 2  # of the numbers of a theory: raise it with any change
 GATE = 4.5  # sigma, of a mean
 N_CHAINS, N_THERM = 16, 600
 MARKOV = {
@@ -132,7 +132,9 @@ def theory(family: Family, request: Found) -> Found:
             Recipe(action, shape, params, seed_of(name)), settings, start, error=request["error"],
             most=request["most"],
         )  # fmt: skip
-        used = {"length": settings.length, "n_steps": settings.n_steps} if params.update == "hmc" else {}
+        used = {}
+        if params.update == "hmc":
+            used = {"length": settings.length, "integrator_steps": settings.n_steps}
         found[name] = {**chains.as_dict(), **used}
     model = family.at(kappa, lam, size)
     base = model.base if model.sector is None else model.sector
