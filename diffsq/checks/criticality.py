@@ -4,13 +4,16 @@ At each kappa and L, CPU time per independent configuration is 2 tau_int times t
 of the slowest of |M|, M^2 and S:
 
     hmc 1       HMC in trajectories of unit length, leapfrog, as it is usually published
-    hmc         HMC, its length tuned
+    hmc         HMC of the length that costs least in pilots from equilibrium fields
     clusters    a Metropolis sweep, two overrelaxation sweeps, two Wolff clusters, a random sign
     flow        independence Metropolis with proposals of the model's probability flow
     path        the same with the reverse paths of the same model
 
 The Markov chains begin with the same equilibrium fields. The means of all must agree with those of the
-clusters, to 4.5 sigma. What the model has cost, ensembles and fit, is paid back after as many configurations
+clusters, to 4.5 sigma; a sampler whose tau_int its own chain cannot tell is counted, not compared. M itself
+is not among the observables: HMC deep in the ordered phase keeps its sign, the others do not. Flow and path
+have beside it what an independent configuration costs by weights, the seconds of a sample over ESS/N. What
+the model has cost, ensembles and fit, is paid back after as many configurations
 as the ledger says, if ever. One file for each theory in checks/criticality: an interrupted check goes on.
 """
 
@@ -22,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -29,6 +34,7 @@ from diffsq.checks.curves import crossover
 from diffsq.config.families import FamilyRun
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.exactness.weights import acceptance, independence_metropolis
+from diffsq.models.blocks import slices
 from diffsq.models.family import Family
 from diffsq.models.family_files import load_family
 from diffsq.models.lattice_flow import LatticeFlow, steps_of
@@ -38,22 +44,32 @@ from diffsq.run_folder.finished import DynamicsBench
 from diffsq.sampling.family_sets import BLOCK, flow_fields, path_fields
 from diffsq.sampling.lattice_path import ReversePath
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.arrays import Floats
+from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.files import canonical_json, read_json, sha256_text, write_json
 from lattice.progress import Progress
 from lattice.rng import stream_id
 from lattice.scans.scan import point_name
-from lattice.simulation.autocorrelation import OBSERVABLES, autocorrelation, observed, of_series
+from lattice.simulation.autocorrelation import (
+    OBSERVABLES,
+    autocorrelation,
+    observed,
+    of_series,
+    typical,
+)
 from lattice.simulation.parameters import MonteCarlo
 from lattice.simulation.recipe import Recipe
 from lattice.simulation.thermalise import thermalise
+from lattice.simulation.trajectory import Settings
 from lattice.statistics.notation import aligned, format_value
+from lattice.statistics.weights import effective_sample_size
 
 OF = {"config": FamilyRun}
 VERSION = 2  # of the numbers of a theory: raise it with any change
 GATE = 4.5  # sigma, of a mean
 N_CHAINS, N_THERM = 16, 600
+LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of HMC, up to half of L
+PILOT = 0.15, 2**11  # error of tau_int, and trajectories at most, of a pilot
 MARKOV = {
     "hmc 1": MonteCarlo(trajectory_length=1.0, integrator="leapfrog", target_acceptance=0.8, cluster="none",
                         n_clusters=0, n_chains=N_CHAINS, n_therm=N_THERM),
@@ -64,11 +80,12 @@ EQUILIBRIUM = MonteCarlo(n_clusters=4, n_chains=N_CHAINS, n_therm=N_THERM)
 SAMPLERS = ("flow", "path")
 WORDS = {"abs_magnetization": "tau(|M|)", "magnetization2": "tau(M^2)", "action_density": "tau(S)"}
 Found = dict[str, Any]
+Draw = Callable[[Integers, int], tuple[Tensor, Tensor]]
 
 
 def run(
     bench: DynamicsBench, progress: Progress, *, kappas: list[float] | None = None, lam: float | None = None,
-    sizes: list[int] | None = None, n_samples: int = 1024, error: float = 0.05, most: int = 2**14,
+    sizes: list[int] | None = None, n_samples: int = 4096, error: float = 0.05, most: int = 2**14,
 ) -> dict[str, Any]:  # fmt: skip
     """passed: all means agree with those of the clusters.
 
@@ -98,7 +115,9 @@ def run(
     worst = max((abs(pull) for pull in pulls), default=0.0)
     return {
         "passed": bool(pulls and worst < GATE), "lam": lam, "points": points, "worst": worst,
-        "n_pulls": len(pulls), "crossover": crossover(family, lam), "ledger": ledger(bench.folder, points),
+        "n_pulls": len(pulls),
+        "n_unknown": sum(not s["mean"] for p in points for s in p["samplers"].values()),
+        "crossover": crossover(family, lam), "ledger": ledger(bench.folder, points),
     }  # fmt: skip
 
 
@@ -126,42 +145,63 @@ def theory(family: Family, request: Found) -> Found:
         return int((seed + stream_id(stream)) % 2**63)
 
     start = thermalise(Recipe(action, shape, EQUILIBRIUM, seed_of("equilibrium"))).phi
-    for name, params in MARKOV.items():
-        settings = thermalise(Recipe(action, shape, params, seed_of(f"{name}/tuning"))).settings
+    for name, usual in MARKOV.items():
+        params, settings = usual, Settings(1.0, 1)
+        if usual.update == "hmc":
+            lengths = [usual.trajectory_length] if usual.trajectory_length else LENGTHS
+            tuned = [
+                _tuned(Recipe(action, shape, usual.model_copy(update={"trajectory_length": length}),
+                              seed_of(f"{name}/{length:g}")), start, len(lengths) > 1)
+                for length in lengths if length <= max(4, size / 2)
+            ]  # fmt: skip
+            _, params, settings = min(tuned, key=lambda each: each[0])
         chains = autocorrelation(
             Recipe(action, shape, params, seed_of(name)), settings, start, error=request["error"],
             most=request["most"],
         )  # fmt: skip
-        used = {}
-        if params.update == "hmc":
-            used = {"length": settings.length, "integrator_steps": settings.n_steps}
-        found[name] = {**chains.as_dict(), **used}
+        used = {"length": settings.length, "integrator_steps": settings.n_steps}
+        found[name] = {**chains.as_dict(), **(used if params.update == "hmc" else {})}
     model = family.at(kappa, lam, size)
     base = model.base if model.sector is None else model.sector
     flow = LatticeFlow(base, steps_of(base))
     low, high = (float(model.base.log_sigma[end].exp()) for end in (0, -1))
     path = ReversePath(model, SDES["ve"](low, high).levels(max(PATH_LEVELS, steps_of(model.base))))
-    draws: dict[str, Callable[[int, int], tuple[Tensor, Tensor]]] = {
-        "flow": lambda n, seed: flow_fields(flow, action.action, n, seed, "criticality/flow"),
-        "path": lambda n, seed: path_fields(path, action.action, n, seed, "criticality/path"),
+    draws: dict[str, Draw] = {
+        "flow": lambda index, seed: flow_fields(flow, action.action, index, seed, "criticality/flow"),
+        "path": lambda index, seed: path_fields(path, action.action, index, seed, "criticality/path"),
     }
     for name, draw in draws.items():
         found[name] = metropolis(action, draw, request["n_samples"], seed_of(name))
     return {"kappa": kappa, "size": size, "sector": model.sector is not None, "samplers": found}
 
 
-def metropolis(
-    action: ScalarPhi4, draw: Callable[[int, int], tuple[Tensor, Tensor]], n: int, seed: int
-) -> Found:
+def _tuned(recipe: Recipe[MonteCarlo], start: Floats, pilot: bool) -> tuple[float, MonteCarlo, Settings]:
+    """The step number of HMC of this length tuned, and the cost of a pilot, infinite if not known."""
+    settings = thermalise(recipe).settings
+    if not pilot:
+        return 0.0, recipe.params, settings
+    error, most = PILOT
+    found = autocorrelation(recipe, settings, start, error=error, most=most)
+    return found.cost[0] if found.tau_int else math.inf, recipe.params, settings
+
+
+def metropolis(action: ScalarPhi4, draw: Draw, n: int, seed: int) -> Found:
     """Independence Metropolis with n proposals: tau_int of the chain in proposals."""
-    begun = time.process_time()
-    fields, weights = draw(n, seed)
-    spent = time.process_time() - begun
-    log_w: Floats = weights.numpy()
-    series = observed(action, fields.numpy())[:, independence_metropolis(log_w, seed)[0]]
-    found = of_series(series[:, None], spent / n)
-    rate, rate_error = acceptance(log_w, seed)
-    return {**found.as_dict(), "acceptance": rate, "acceptance_error": rate_error}
+    parts, spent = [], []
+    for rows in slices(n, BLOCK):
+        begun = time.process_time()
+        parts.append(draw(np.arange(rows.start, rows.stop), seed))
+        spent.append((time.process_time() - begun) / len(parts[-1][1]))
+    fields, log_w = (torch.cat(column).numpy() for column in zip(*parts, strict=True))
+    series = observed(action, fields)[:, independence_metropolis(log_w, seed)[0]]
+    found = of_series(series[:, None], typical(np.array(spent[:-1] or spent)))  # the last block may be a part
+    (rate, rate_error), (ess, ess_error) = acceptance(log_w, seed), effective_sample_size(log_w)
+    seconds, spread = found.seconds
+    by_weights = [seconds / ess, math.hypot(spread / ess, seconds * ess_error / ess**2)]
+    return {
+        **found.as_dict(), "acceptance": rate, "acceptance_error": rate_error, "ess": ess,
+        "ess_error": ess_error, "cost_by_weights": by_weights,
+    }  # fmt: skip
 
 
 def pulls_of(point: Found) -> list[float]:
@@ -203,14 +243,26 @@ def most_saved(points: list[Found], size: int, kind: str, rival: str) -> tuple[f
 
 def text(result: dict[str, Any]) -> str:
     """A row per theory and sampler, the ledger, the verdict."""
-    rows = [["L", "kappa", "sampler", *WORDS.values(), "CPU ms/step", "CPU ms/independent", "acceptance"]]
+    head = ["L", "kappa", "sampler", *WORDS.values(), "CPU ms/step", "CPU ms/independent", "by weights"]
+    rows = [[*head, "acceptance"]]
     for p in result["points"]:
         for kind, own in p["samplers"].items():
             tau = [format_value(*own["tau_int"][name]) if own["tau_int"] else "-" for name in OBSERVABLES]
             cost = format_value(*(1e3 * x for x in own["cost"])) if own["cost"] else "not known"
+            by_weights = own.get("cost_by_weights")
+            other = format_value(*(1e3 * x for x in by_weights)) if by_weights else "-"
             rate = format_value(own["acceptance"], own["acceptance_error"]) if "acceptance" in own else "-"
             rows.append(
-                [str(p["size"]), f"{p['kappa']:.6g}", kind, *tau, f"{1e3 * own['seconds']:.3g}", cost, rate]
+                [
+                    str(p["size"]),
+                    f"{p['kappa']:.6g}",
+                    kind,
+                    *tau,
+                    f"{1e3 * own['seconds'][0]:.3g}",
+                    cost,
+                    other,
+                    rate,
+                ]
             )
     lines = aligned(rows)
     unknown = [
@@ -221,7 +273,10 @@ def text(result: dict[str, Any]) -> str:
     book = result["ledger"]
     if book["seconds"]:
         spent = ", ".join(f"{stage} {s:.0f} s" for stage, s in book["seconds"].items())
-        lines.append(f"the model has cost: {spent}; paid back, at the coupling where that is soonest:")
+        lines.append(
+            f"the model has cost, on the clock, its data made with clusters: {spent}; paid back, at the "
+            "coupling where that is soonest:"
+        )
         lines += [
             f"  L = {r['size']}: {r['sampler']} instead of {r['rival']}: "
             + (f"after {r['n']:.2g} configurations at kappa = {r['kappa']:g}" if r["n"] else "never")
@@ -229,7 +284,7 @@ def text(result: dict[str, Any]) -> str:
         ]
     lines.append(
         f"{result['n_pulls']} means of |M|, M^2, S against those of the clusters, largest pull "
-        f"{result['worst']:.1f} sigma"
+        f"{result['worst']:.1f} sigma; of {result['n_unknown']} chains tau_int is not known, nothing compared"
     )
     return "\n".join(lines)
 
@@ -240,7 +295,7 @@ def figure(result: dict[str, Any]) -> Figure:
 
 
 def refuse(
-    n_samples: int = 1024, error: float = 0.05, most: int = 2**14, kappas: list[float] | None = None,
+    n_samples: int = 4096, error: float = 0.05, most: int = 2**14, kappas: list[float] | None = None,
     sizes: list[int] | None = None, **others: Any,
 ) -> None:  # fmt: skip
     """`InputError` for options that make no sense."""

@@ -125,13 +125,13 @@ def theory(
     base = model.base if model.sector is None else model.sector
     flow = LatticeFlow(base, steps_of(base))
     stream = f"curves/{size}/{kappa:.12g}/{lam:.12g}"
-    fields, weights = flow_fields(flow, action.action, n, seed, stream)
+    fields, weights = flow_fields(flow, action.action, np.arange(n), seed, stream)
     hopping: Floats = (action.action(fields) - ScalarPhi4(kappa + 1, lam).action(fields)).numpy()
     log_w: Floats = weights.numpy()
     samples = Ensemble.from_fields(fields.numpy(), action, log_weight=log_w)
     measured = measure(samples, two_point=False)["observables"]
     (ess, ess_error), (z, z_error) = effective_sample_size(log_w), ln_z(log_w)
-    half = flow_fields(flow.in_steps(2 * flow.n_steps), action.action, BLOCK, seed, stream)[1]
+    half = flow_fields(flow.in_steps(2 * flow.n_steps), action.action, np.arange(BLOCK), seed, stream)[1]
     moved = (half - weights[:BLOCK]).numpy()
     steps = abs(float(moved.mean())) + float(moved.std()) / math.sqrt(BLOCK)
     slope = weighted(log_w, hopping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ STYLES = {
     "flow": (BLUE, "o", "diffusion, flow + Metropolis"),
 }  # fmt: skip
 
+UNKNOWN = math.nan, math.nan  # a gap in the line
+
 
 @styled
 def costs_figure(result: Mapping[str, Any]) -> Figure:
@@ -29,12 +32,10 @@ def costs_figure(result: Mapping[str, Any]) -> Figure:
     for column, size in enumerate(sizes):
         own = sorted((p for p in points if p["size"] == size), key=lambda p: float(p["kappa"]))
         for kind, (colour, marker, label) in STYLES.items():
-            known = [(p["kappa"], p["samplers"][kind]) for p in own if p["samplers"][kind]["cost"]]
-            if not known:
-                continue
-            kappa = [k for k, _ in known]
-            tau = np.array([s["tau_int"][s["slowest"]] for _, s in known]).T
-            cost = 1e3 * np.array([s["cost"] for _, s in known]).T
+            kappa = [p["kappa"] for p in own]
+            found = [p["samplers"][kind] for p in own]
+            tau = np.array([s["tau_int"][s["slowest"]] if s["cost"] else UNKNOWN for s in found]).T
+            cost = 1e3 * np.array([s["cost"] or UNKNOWN for s in found]).T
             for place, (value, error) in zip(axes[:, column], (tau, cost), strict=True):
                 place.errorbar(
                     kappa, value, error, color=colour, marker=marker, markersize=5, linewidth=1.4,

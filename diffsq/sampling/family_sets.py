@@ -19,7 +19,7 @@ from diffsq.sampling import flow_sets
 from diffsq.sampling.draws import Sampling
 from diffsq.sampling.folder import claim
 from diffsq.sampling.lattice_path import ReversePath
-from diffsq.sampling.streams import noise_of
+from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
@@ -77,27 +77,25 @@ def sample_family(
 
 
 def flow_fields(
-    flow: LatticeFlow, action: ActionFunction, n: int, seed: int, stream: str
+    flow: LatticeFlow, action: ActionFunction, index: Integers, seed: int, stream: str
 ) -> tuple[Tensor, Tensor]:
-    """n fields (n, *shape) of a flow and their log-weights (n,), in memory; their noise is that of (seed,
-    stream), the same whatever the steps of the flow."""
-    index = np.arange(n)
+    """The fields `index` (n, *shape) of a flow and their log-weights (n,), in memory; their noise is that of
+    (seed, stream, index), the same whatever the steps of the flow."""
     noise = KeyedNoise(seed, stream, index, flow.momenta.shape)
     drawn = uniforms(seed, f"{stream}/sign", index, 0, 1)[:, 0]
     sign = torch.from_numpy(np.where(drawn < 0.5, -1.0, 1.0))
-    parts = [flow.sample(action, noise.part(rows)(0), sign[rows]) for rows in slices(n, BLOCK)]
-    fields, log_w = (torch.cat(column) for column in zip(*parts, strict=True))
-    return fields, log_w
+    blocks = slices(len(index), BLOCK)
+    return _together([flow.sample(action, noise.part(rows)(0), sign[rows]) for rows in blocks])
 
 
 def path_fields(
-    path: ReversePath, action: ActionFunction, n: int, seed: int, stream: str
+    path: ReversePath, action: ActionFunction, index: Integers, seed: int, stream: str
 ) -> tuple[Tensor, Tensor]:
-    """n fields of reverse paths and the log-weights of these, in memory."""
-    shape = path.model.shape
-    parts = [
-        path.sample(action, noise_of(seed, stream, np.arange(rows.start, rows.stop), shape))
-        for rows in slices(n, BLOCK)
-    ]
+    """The fields `index` of reverse paths and the log-weights of these, in memory."""
+    noise, blocks = KeyedNoise(seed, stream, index, path.model.shape), slices(len(index), BLOCK)
+    return _together([path.sample(action, noise.part(rows)) for rows in blocks])
+
+
+def _together(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     fields, log_w = (torch.cat(column) for column in zip(*parts, strict=True))
     return fields, log_w

@@ -24,18 +24,19 @@ from lattice.simulation.trajectory import Settings, one_trajectory
 from lattice.statistics.gamma import EstimatorError, gamma_method
 
 OBSERVABLES = ("abs_magnetization", "magnetization2", "action_density")
+STRETCHES = 16  # of a run, each timed
 FIRST = 512  # steps before the first look; twice as many before each later one
 
 
 @dataclass(frozen=True)
 class Autocorrelation:
     """Of a Markov chain, in its own steps: tau_int and mean of each of `OBSERVABLES`, (value, error); seconds
-    of CPU time per step of one chain.
+    of CPU time per step of one chain, (value, error).
 
     failure: why tau_int is not known; then tau_int and mean are empty.
     """
 
-    seconds: float
+    seconds: tuple[float, float]
     n_steps: int
     n_chains: int
     tau_int: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -52,14 +53,14 @@ class Autocorrelation:
     @property
     def cost(self) -> tuple[float, float]:
         """CPU seconds per independent configuration, of the slowest observable, and its error."""
-        value, error = self.tau_int[self.slowest]
-        return 2 * value * self.seconds, 2 * error * self.seconds
+        (value, error), (seconds, spread) = self.tau_int[self.slowest], self.seconds
+        return 2 * value * seconds, 2 * math.hypot(error * seconds, value * spread)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; `cost` is None where tau_int is not known."""
         known = {"slowest": self.slowest, "cost": list(self.cost)} if self.tau_int else {"cost": None}
         return {
-            "seconds": self.seconds, "n_steps": self.n_steps, "n_chains": self.n_chains,
+            "seconds": list(self.seconds), "n_steps": self.n_steps, "n_chains": self.n_chains,
             "tau_int": {name: list(pair) for name, pair in self.tau_int.items()},
             "mean": {name: list(pair) for name, pair in self.mean.items()}, "failure": self.failure, **known,
         }  # fmt: skip
@@ -77,7 +78,19 @@ def observed(action: Action, phi: Floats) -> Floats:
     return np.array([np.abs(m), m * m, action.action(fields).numpy() / math.prod(phi.shape[1:])])
 
 
-def of_series(series: Floats, seconds: float) -> Autocorrelation:
+def typical(seconds: Floats) -> tuple[float, float]:
+    """Of the seconds of equal pieces of work in their order: the median of the means of up to 16 stretches,
+    and its error. What else a machine does comes and goes.
+
+    >>> typical(np.array([1.0] * 40 + [9.0] * 3 + [1.0] * 5))[0]
+    1.0
+    """
+    means = np.array([part.mean() for part in np.array_split(seconds, min(STRETCHES, len(seconds)))])
+    spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    return float(np.median(means)), math.sqrt(math.pi / 2 / len(means)) * spread
+
+
+def of_series(series: Floats, seconds: tuple[float, float]) -> Autocorrelation:
     """From series (3, n_chains, n_steps) of `OBSERVABLES` and CPU seconds per step of one chain."""
     _, n_chains, n_steps = series.shape
     tau, mean = dict[str, tuple[float, float]](), dict[str, tuple[float, float]]()
@@ -101,14 +114,14 @@ def autocorrelation(
     if phi.shape != (recipe.params.n_chains, *recipe.fields):
         raise InputError(f"phi must be {(recipe.params.n_chains, *recipe.fields)}, got {phi.shape}")
     one_trajectory(recipe, settings, phi[:1], recipe.chains[:1], 0)  # compiles; not counted
-    n, wanted, spent, rows = recipe.params.n_chains, min(FIRST, most), 0.0, list[Floats]()
+    n, wanted, spent, rows = recipe.params.n_chains, min(FIRST, most), list[float](), list[Floats]()
     while True:
         for step in range(len(rows), wanted):
             begun = time.process_time()
             phi, _, _ = one_trajectory(recipe, settings, phi, recipe.chains, step)
-            spent += time.process_time() - begun
+            spent.append((time.process_time() - begun) / n)
             rows.append(observed(recipe.action, phi))
-        found = of_series(np.stack(rows, axis=2), spent / (wanted * n))
+        found = of_series(np.stack(rows, axis=2), typical(np.array(spent)))
         if wanted >= most or (found.tau_int and _known(found, error)):
             return found
         wanted = min(2 * wanted, most)

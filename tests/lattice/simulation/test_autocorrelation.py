@@ -47,8 +47,10 @@ def test_hmc_of_a_free_field(found: Autocorrelation) -> None:
     assert abs(value - exact) < 4 * error + 0.01 * exact  # steps of finite size
     assert abs(found.mean["action_density"][0] - 0.5) < 4 * found.mean["action_density"][1]
     cost, cost_error = found.cost
-    assert cost == 2 * value * found.seconds
-    assert cost_error == 2 * error * found.seconds
+    seconds, spread = found.seconds
+    assert cost == pytest.approx(2 * value * seconds)
+    assert cost_error == pytest.approx(2 * math.hypot(error * seconds, value * spread))
+    assert spread > 0
 
 
 def test_chains_are_as_long_as_asked_for(found: Autocorrelation) -> None:
@@ -62,10 +64,10 @@ def test_chains_are_as_long_as_asked_for(found: Autocorrelation) -> None:
 
 def test_independent_and_slow_series() -> None:
     rng = np.random.default_rng(2)
-    white = of_series(rng.normal(size=(3, 4, 4000)), 0.5)
+    white = of_series(rng.normal(size=(3, 4, 4000)), (0.5, 0.0))
     assert white.as_dict()["tau_int"].keys() == set(OBSERVABLES)
     assert abs(white.cost[0] - 0.5) < 4 * white.cost[1] + 0.02
-    walk = of_series(rng.normal(size=(3, 4, 400)).cumsum(axis=2), 0.5)
+    walk = of_series(rng.normal(size=(3, 4, 400)).cumsum(axis=2), (0.5, 0.0))
     assert walk.failure
     assert walk.as_dict()["cost"] is None  # no number rather than one that is too small
     with pytest.raises(InputError, match="not known"):
