@@ -85,8 +85,7 @@ def train(
     team.tell(("train", str(out.resolve())))
     with team.together():
         work = Training(config, ensemble, out, key, progress or Silent(), device, team)
-        restored = work.begin()
-    model = work.run(restored)
+    model = work.run()
     table = validation_table(model, work.held_out, work.grad, config.seed)
     if work.worth:
         table["posterior"] = work.worth
@@ -106,8 +105,7 @@ def share(team: Team, open_run: Callable[[], tuple[LatticeRun, Ensemble, str]], 
         config, ensemble, device = open_run()
         key = sha256_text(canonical_json(describe(config, ensemble)))
         work = Training(config, ensemble, out, key, Silent(), device, team)
-        restored = work.begin()
-    work.run(restored)
+    work.run()
 
 
 def versions() -> dict[str, int]:
@@ -182,24 +180,22 @@ class Training:
             warmup=config.training.warmup, log_every=20, data="the ensemble", clip=1.0, team=team,
         )  # fmt: skip
 
-    def begin(self) -> bool:
-        """The tables of the newest checkpoint, which the result says is there, or a base that process 0 of
-        a team fits."""
-        restored = self.loop.restore(self.model)
-        if not restored and self.team.rank == 0:
-            self.fit_base()
-        return restored
-
-    def run(self, restored: bool) -> LatticeScore:
+    def run(self) -> LatticeScore:
         """The model with averaged weights and the posterior variance they leave, in evaluation mode."""
-        model = self.model
-        same_tensors(model, self.team)
+        model, team = self.model, self.team
+        self.loop.share()
+        with team.together():
+            restored = self.loop.restore(model)
+            if not restored and team.rank == 0:
+                self.fit_base()
+        team.busy = True
+        same_tensors(model, team)
         if model.unet is not None:
             if not restored:
                 initialise(model.unet, self.batches.generator())
             if self.config.training.n_steps > 0:
                 model.unet = self.fit_unet(model.unet)  # type: ignore[assignment]
-            if self.team.rank:
+            if team.rank:
                 return model  # what is left is the work of one
             measure_gain(model, self.phi, self.grad, self.config.seed)
         if (network := model.base.network) is not None and self.config.training.n_steps > 0:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from diffsq.config.sections import PointTraining, TrainingConfig
 from diffsq.training import checkpoint
-from diffsq.training.shared import mean_of, stepping, whole
+from diffsq.training.shared import answered, mean_of, whole
 from lattice.errors import InputError
 from lattice.files import folder_error, write_atomic
 from lattice.processes import Team
@@ -48,10 +48,13 @@ class Loop:
     ) -> None:  # fmt: skip
         self.settings, self.out, self.key, self.progress = settings, out, key, progress
         self.warmup, self.log_every, self.data, self.clip = warmup, log_every, data, clip
-        self.team, self.step = team or Team(), 0
-        self.saved = checkpoint.load_checkpoint(out, key) if self.team.rank == 0 else None
+        self.team, self.step, self.saved = team or Team(), 0, None
         if self.team.rank == 0:
+            self.saved = checkpoint.load_checkpoint(out, key)
             checkpoint.drop_old(out, key)
+
+    def share(self) -> None:
+        """The checkpoint of process 0 on every process."""
         self.saved = self.team.tell(self.saved)
 
     def restore(self, model: nn.Module) -> bool:
@@ -69,7 +72,8 @@ class Loop:
         a team that of this process's share.
 
         validate(average) gives the values of a log line. Raises `InputError` for a loss, gradient or weight
-        that is not finite.
+        that is not finite.  Of a team, all are busy until it is over or all refuse in the same step: one that
+        fails alone, or is killed, ends the run.
         """
         settings = self.settings
         average = AveragedModel(network, avg_fn=warm_average(settings.ema_decay))
@@ -84,7 +88,7 @@ class Loop:
         self.progress.start(settings.n_steps, label, self.step)
         begun = time.monotonic()
         while self.step < settings.n_steps:
-            with stepping(self.team):
+            with answered(self.team):
                 value = self._advance(network, optimizer, loss(self.step))
             average.update_parameters(network)
             self.step += 1
@@ -99,6 +103,7 @@ class Loop:
             if self._due(settings.checkpoint_every):
                 self._save(model, average, network, optimizer)
         self.progress.close()
+        self.team.busy = False
         return average.module
 
     def _due(self, every: int) -> bool:
@@ -122,6 +127,7 @@ class Loop:
 
     def _diverged(self, what: str, loss: Loss) -> InputError:
         n = self.settings.batch_size
+        self.team.busy = False  # all are here
         rate, sigma = (whole(q, n, self.team) for q in (loss.rate[: len(loss.sigma)], loss.sigma))
         worst = float(sigma[int(torch.nan_to_num(rate, nan=math.inf).argmax())])
         return InputError(

@@ -66,21 +66,17 @@ def whole(part: Tensor, n: int, team: Team) -> Tensor:
 
 
 @contextmanager
-def stepping(team: Team) -> Iterator[None]:
-    """Around steps in which every process waits for the gradients of all: one that fails alone ends the run,
-    as does one that is killed; what all refuse in the same step, process 0 says. Raises `InputError` where
-    another process is gone."""
-    team.busy = True
+def answered(team: Team) -> Iterator[None]:
+    """Around a step, in which every process waits for the gradients of all. Raises `InputError` where one is
+    gone."""
     try:
         yield
     except InputError:
-        team.busy = False
         raise
     except RuntimeError as error:
         if team.size == 1 or not _is_of_gloo(error):
             raise
         raise lost(error) from error
-    team.busy = False
 
 
 def _is_of_gloo(error: Any) -> bool:

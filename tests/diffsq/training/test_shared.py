@@ -20,6 +20,7 @@ from teams import team
 from diffsq.commands.main import main
 from diffsq.models.blocks import KeyedNoise
 from diffsq.training import checkpoint, shared
+from lattice.errors import InputError
 from lattice.files import sha256_file
 
 RUN = """
@@ -166,6 +167,47 @@ def test_a_loss_that_is_not_finite_is_one_line(made: Path, tmp_path: Path) -> No
     assert (first.returncode, second.returncode, second.stderr) == (2, 0, "")
     assert len(first.stderr.splitlines()) == 1
     assert "the loss is not finite at step 7" in first.stderr
+
+
+def no_disk(words: list[str]) -> int:
+    """The command; process 0 cannot write its first checkpoint."""
+    from diffsq.training import loop
+
+    def full(*args: Any) -> None:
+        raise InputError("no space left")
+
+    loop.checkpoint.save_checkpoint = full
+    return main(words)
+
+
+def test_process_0_failing_alone_ends_all(made: Path, tmp_path: Path) -> None:
+    first, second = children(team(2), no_disk, words(untrained(made, tmp_path)))
+    assert (first.returncode, first.stderr) == (2, "diffsq: error: no space left\n")
+    assert second.returncode == 2
+    assert "lost the other processes" in second.stderr
+
+
+def unreadable(words: list[str], rank: str) -> int:
+    """The command; one process cannot set up its part."""
+    from diffsq.training import lattice
+
+    genuine = lattice.Training.__init__
+
+    def fails(*args: Any) -> None:
+        if os.environ["RANK"] == rank:
+            raise InputError("not for me")
+        genuine(*args)
+
+    lattice.Training.__init__ = fails  # type: ignore[method-assign]
+    return main(words)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_one_that_cannot_begin_is_one_line_and_ends_all(made: Path, tmp_path: Path, rank: str) -> None:
+    first, second = children(team(2), unreadable, words(untrained(made, tmp_path)), rank)
+    where = "process 1 of 2: " if rank == "1" else ""
+    assert (first.returncode, first.stderr) == (2, f"diffsq: error: {where}not for me\n")
+    assert (second.returncode, second.stderr) == (0, "")
 
 
 def test_more_processes_than_rows_are_refused(made: Path, tmp_path: Path) -> None:
