@@ -130,3 +130,30 @@ def test_every_dependency_has_a_tested_version() -> None:
     assert {re.split("[><=]", w)[0].lower() for w in wanted} <= names
     assert all("==" in pin and "+" not in pin for pin in pins)
     assert not any("<" in w for w in wanted), "no upper caps"
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (137, True)])
+def test_the_slurm_job_is_put_back_where_it_lost_a_process(tmp_path: Path, code: int, requeued: bool) -> None:
+    """With a srun that says what it was given, and a clock that has run for an hour."""
+    log, job = tmp_path / "log", ROOT / "scripts/train.sbatch"
+    fakes = {
+        "srun": f'echo "$@" >> {log}; exit {code}',
+        "scontrol": f'[ "$1" = show ] && echo node7 || echo "again $2" >> {log}',
+    }
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    text = job.read_text().replace("begun=$SECONDS", f"begun=$((SECONDS - {3600 if code == 137 else 0}))")
+    (tmp_path / "job").write_text(text)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "12345", "SLURM_NNODES": "1",
+        "SLURM_GPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "16", "SLURM_JOB_NODELIST": "node7",
+    }  # fmt: skip
+    words = ["bash", str(tmp_path / "job"), "demo", "--set", "seed=2"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+    said = log.read_text()
+    assert "--nproc-per-node 4" in said
+    assert "--rdzv-endpoint node7:32345 -m -- diffsq run demo --set seed=2" in said
+    assert ("again 12345" in said) == requeued
+    assert subprocess.run(["bash", str(job)], capture_output=True, check=False).returncode == 2

@@ -74,7 +74,7 @@ def run(
             settings = {"method": method, "n_levels": n_levels, "n_samples": n}
             own = first.model_copy(
                 update={"sampling": first.sampling.model_copy(update=settings),
-                        "seed": (bench.seed + stream_id("check/published")) % 2**63}
+                        "seed": (bench.seed + stream_id(f"check/published/{method}-{n_levels}")) % 2**63}
             )  # fmt: skip
             folder = bench.folder / "checks" / "published" / f"{method}-{n_levels}"
             made = sample(
@@ -158,7 +158,8 @@ def protocol(action: Action, shape: tuple[int, ...], n: int, n_traj: int, seed: 
         n_chains=16, trajectory_length=1.0, integrator="leapfrog", target_acceptance=0.8, cluster="none",
         n_clusters=0, n_therm=N_TUNING,
     )  # fmt: skip
-    settings = thermalise(Recipe(action, shape, params, seed)).settings
+    tuning = (seed + stream_id("tuning")) % 2**63
+    settings = thermalise(Recipe(action, shape, params, tuning)).settings
     hot = np.array([name == "hot" for name in start_names(2 * n)])
     phi = np.ascontiguousarray(start_fields(action, shape, 2 * n, seed)[hot])
     recipe = Recipe(action, shape, params.model_copy(update={"n_chains": n}), seed)

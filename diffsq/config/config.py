@@ -112,6 +112,9 @@ class LatticeRun(Config):
             )
         if self.model.network and not (training.use_action or training.loss in ("likelihood", "score")):
             raise InputError("training.loss of a network without action is likelihood or score: others use S")
+        matched = self.model.network and (training.loss == "score" or training.penalty)
+        if training.n_posterior and not (self.model.channels or matched):
+            raise InputError("training.n_posterior averages targets of score matching: here is none; take 0")
         factor = 2 ** (self.model.n_levels - 1)
         for extent in self.lattice.shape if self.models else ():
             if extent % factor:
@@ -170,7 +173,9 @@ class LatticeRun(Config):
             own = ModelConfig(channels=0, n_levels=1, n_sigma=own.n_sigma, n_fit=own.n_fit)
         training = self.training
         if not own.network:
-            training = training.model_copy(update={"loss": "auto", "n_levels": None, "penalty": 0.0})
+            n = training.n_posterior if own.channels else 0
+            unused = {"loss": "auto", "n_levels": None, "penalty": 0.0, "n_posterior": n}
+            training = training.model_copy(update=unused)
         alone = {"models": (name,), "model": own, "sampling": sampling.model_copy(update=settings)}
         return self.model_copy(update={**alone, "training": training})
 

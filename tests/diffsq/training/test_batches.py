@@ -3,6 +3,7 @@ teach nothing."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,40 @@ def test_an_action_is_needed() -> None:
     training = {**SETTINGS["training"], "n_posterior": 3, "use_action": False}
     with pytest.raises(InputError, match="n_posterior samples the posterior of an action"):
         config_from_dict({**SETTINGS, "training": training})
+
+
+def test_targets_are_needed() -> None:
+    """Through the flow without a penalty nothing is matched: a setting without effect is refused."""
+    flow = {"channels": 0, "network": 4, "n_levels": 1, "n_sigma": 8}
+    for training, ok in (
+        ({"n_posterior": 3}, False), ({"n_posterior": 3, "penalty": 0.1}, True),
+        ({"n_posterior": 3, "loss": "score"}, True),
+    ):  # fmt: skip
+        given = {**SETTINGS, "model": flow, "training": {**SETTINGS["training"], **training}}
+        if ok:
+            config_from_dict(given)
+            continue
+        with pytest.raises(InputError, match="averages targets of score matching"):
+            config_from_dict(given)
+
+
+def test_a_penalty_of_averaged_targets_is_the_path_kl(ensemble: Ensemble, tmp_path: Path) -> None:
+    """Then it falls with the error of the score and not with the size of the network."""
+    settings = {
+        **SETTINGS, "action": {"kind": "phi4", "kappa": 0.25, "lam": 0.3}, "lattice": {"shape": [8, 8]},
+        "model": {"channels": 0, "network": 4, "n_levels": 1, "n_sigma": 8, "n_fit": 512},
+        "training": {**SETTINGS["training"], "n_steps": 4, "penalty": 0.5, "batch_size": 32},
+        "sampling": {"n_samples": 64, "n_levels": 12},
+    }  # fmt: skip
+    losses = {}
+    for n_posterior in (0, 7):
+        training = {**settings["training"], "n_posterior": n_posterior}
+        train(config_from_dict({**settings, "training": training}), ensemble, tmp_path / str(n_posterior))
+        lines = (tmp_path / str(n_posterior) / "metrics.jsonl").read_text().splitlines()
+        losses[n_posterior] = next(line["loss"] for line in map(json.loads, lines) if "loss" in line)
+    worth = read_json(tmp_path / "7" / "validation.json")["posterior"]
+    # a network of no size yet: the one has no penalty, the other that of what the base leaves, noise included
+    assert losses[7] - losses[0] == pytest.approx(worth["averaged"], rel=0.5)
 
 
 LEARNING: dict[str, Any] = {
