@@ -38,6 +38,7 @@ from lattice.statistics.weights import effective_sample_size
 OF = {"config": FamilyRun}
 GATE = 4.0  # sigma, of the ratio of Z
 OVERLAP = 0.02  # of neighbours, below which nothing is compared
+EFFECTIVE = 10.0  # samples, likewise
 LARGEST = 0.3  # share of its error that finite steps may move ln Z by
 NEAR, N_NEAR = 0.0025, 7  # about the crossover, where U_L is crossed: distance in kappa, and points
 SHOWN = ("abs_magnetization", "susceptibility", "binder", "action_density")
@@ -162,6 +163,12 @@ def ratio(
     (low, w_low, e_low), (high, w_high, e_high) = first, second
     (a, a_error), (b, b_error) = ln_z(w_low), ln_z(w_high)
     change = high - low
+    few = min(effective_sample_size(w)[0] * len(w) for w in (w_low, w_high)) < EFFECTIVE
+    if few:
+        return {
+            "size": size, "kappa": (low + high) / 2, "by_weights": b - a, "by_energy": None,
+            "error": math.hypot(a_error, b_error), "overlap": 0.0, "pull": None,
+        }  # fmt: skip
     other = bennett(change * e_low, change * e_high, log_weight_a=w_low, log_weight_b=w_high)
     error = math.hypot(a_error, b_error, other.error)
     apart = other.ess < OVERLAP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,13 @@ def test_sizes_that_are_drawn() -> None:
     kappas = curves.default_kappas(0.100004, 0.299996, 4, 0.2)
     assert (kappas[0], kappas[-1]) == (0.100004, 0.299996)
     assert kappas == sorted(set(kappas))
+
+
+def test_a_single_large_weight_is_not_compared() -> None:
+    """Nothing is known of a theory of which one sample has all the weight: no number, no warning."""
+    log_w = np.array([2000.0] + [0.0] * 999)
+    energy = np.random.default_rng(3).normal(size=1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = curves.ratio((0.2, log_w, energy), (0.21, np.zeros(1000), energy), 8)
+    assert found["pull"] is None
