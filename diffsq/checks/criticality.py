@@ -122,28 +122,39 @@ def run(
 
 
 def kept_point(folder: Path, family: Family, request: Found) -> Found:
-    """The numbers of a theory, read where they are there."""
+    """The numbers of a theory: of the Markov chains, and of the model's samplers, each read where they are
+    there."""
     name = point_name((request["size"],) * 2, request["kappa"], request["lam"])
-    path, key = folder / "checks" / "criticality" / f"{name}.json", sha256_text(canonical_json(request))
+    path = folder / "checks" / "criticality" / f"{name}.json"
     have = read_json(path) if path.is_file() else {}
-    if have.get("key") == key:
-        return have
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = theory(family, request)
-    write_json(path, {"key": key, **found})
-    return {"key": key, **found}
+    for part, make, left_out in (
+        ("markov", markov, ("model", "n_samples")), ("model", of_model, ("error", "most")),
+    ):  # fmt: skip
+        own = {name: value for name, value in request.items() if name not in left_out}
+        key = sha256_text(canonical_json(own))
+        if have.get(part, {}).get("key") != key:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            have[part] = {"key": key, "samplers": make(family, request)}
+            write_json(path, have)
+    samplers = have["markov"]["samplers"] | have["model"]["samplers"]
+    return {"kappa": request["kappa"], "size": request["size"], "samplers": samplers}
 
 
-def theory(family: Family, request: Found) -> Found:
-    """tau_int, means and costs of all samplers at one theory."""
+def _of(request: Found) -> tuple[ScalarPhi4, tuple[int, int], Callable[[str], int]]:
+    """Action, lattice, and the seed of each part."""
     kappa, lam, size, seed = (request[name] for name in ("kappa", "lam", "size", "seed"))
-    action, shape = ScalarPhi4(kappa, lam), (size, size)
-    found = dict[str, Found]()
 
     def seed_of(part: str) -> int:
         stream = f"criticality/{size}/{kappa:.12g}/{lam:.12g}/{part}"
         return int((seed + stream_id(stream)) % 2**63)
 
+    return ScalarPhi4(kappa, lam), (size, size), seed_of
+
+
+def markov(family: Family, request: Found) -> Found:
+    """tau_int, means and costs of the Markov chains at one theory."""
+    action, shape, seed_of = _of(request)
+    found = dict[str, Found]()
     start = thermalise(Recipe(action, shape, EQUILIBRIUM, seed_of("equilibrium"))).phi
     for name, usual in MARKOV.items():
         params, settings = usual, Settings(1.0, 1)
@@ -152,7 +163,7 @@ def theory(family: Family, request: Found) -> Found:
             tuned = [
                 _tuned(Recipe(action, shape, usual.model_copy(update={"trajectory_length": length}),
                               seed_of(f"{name}/{length:g}")), start, len(lengths) > 1)
-                for length in lengths if length <= max(4, size / 2)
+                for length in lengths if length <= max(4, shape[0] / 2)
             ]  # fmt: skip
             _, params, settings = min(tuned, key=lambda each: each[0])
         chains = autocorrelation(
@@ -161,7 +172,13 @@ def theory(family: Family, request: Found) -> Found:
         )  # fmt: skip
         used = {"length": settings.length, "integrator_steps": settings.n_steps}
         found[name] = {**chains.as_dict(), **(used if params.update == "hmc" else {})}
-    model = family.at(kappa, lam, size)
+    return found
+
+
+def of_model(family: Family, request: Found) -> Found:
+    """The same of the Metropolis chains of flow and path."""
+    action, shape, seed_of = _of(request)
+    model = family.at(request["kappa"], request["lam"], shape[0])
     base = model.base if model.sector is None else model.sector
     flow = LatticeFlow(base, steps_of(base))
     low, high = (float(model.base.log_sigma[end].exp()) for end in (0, -1))
@@ -170,9 +187,8 @@ def theory(family: Family, request: Found) -> Found:
         "flow": lambda index, seed: flow_fields(flow, action.action, index, seed, "criticality/flow"),
         "path": lambda index, seed: path_fields(path, action.action, index, seed, "criticality/path"),
     }
-    for name, draw in draws.items():
-        found[name] = metropolis(action, draw, request["n_samples"], seed_of(name))
-    return {"kappa": kappa, "size": size, "sector": model.sector is not None, "samplers": found}
+    n = request["n_samples"]
+    return {name: metropolis(action, draw, n, seed_of(name)) for name, draw in draws.items()}
 
 
 def _tuned(recipe: Recipe[MonteCarlo], start: Floats, pilot: bool) -> tuple[float, MonteCarlo, Settings]:

@@ -22,6 +22,7 @@ from diffsq.models.family import Family
 from diffsq.models.family_files import load_family
 from diffsq.models.lattice_flow import LatticeFlow, steps_of
 from diffsq.plots.families import curves_figure
+from diffsq.plots.style import spread
 from diffsq.run_folder.finished import DynamicsBench
 from diffsq.sampling.family_sets import BLOCK, flow_fields
 from lattice.actions.phi4 import ScalarPhi4
@@ -45,22 +46,25 @@ SHOWN = ("abs_magnetization", "susceptibility", "binder", "action_density")
 
 
 def run(
-    bench: DynamicsBench, progress: Progress, *, n_kappa: int = 13, kappas: list[float] | None = None,
+    bench: DynamicsBench, progress: Progress, *, n_kappa: int = 12, kappas: list[float] | None = None,
     lam: float | None = None, sizes: list[int] | None = None, n_samples: int = 1024,
 ) -> dict[str, Any]:  # fmt: skip
     """passed: some neighbours overlap, all that do agree on the ratio of Z within 4 sigma, and every ESS/N is
     above 0.1.
 
-    kappas, sizes: n_kappa values over the whole range with more about the crossover, and the sizes of the
-    training, those half-way between and the one beyond, if not given; lam: the lowest. Larger lattices than
-    32^2 get half of `n_samples`.
+    kappas, sizes: n_kappa values half-way between couplings of the training, its ends, and more about the
+    crossover; the sizes of the training, those half-way between and the one beyond, if not given; lam: the
+    lowest. Larger lattices than 32^2 get half of `n_samples`.
     Raises `InputError` for theories that the model does not know.
     """
     family = load_family(bench.folder / "train" / "family")
     table = family.couplings
     lam = float(table.lam.min()) if lam is None else lam
     low, high = table.range(lam)
-    chosen = kappas or default_kappas(low, high, n_kappa, crossover(family, lam))
+    trained = table.kappa[int((table.lam - lam).abs().argmin())].tolist()
+    shift = low - trained[0]  # of a lam between the lines
+    own = [low, *(min(k + shift, high) for k in trained[1:-1]), high]
+    chosen = kappas or default_kappas(own, n_kappa, crossover(family, lam))
     chosen_sizes = sizes or default_sizes([int(n) for n in table.sizes.tolist()], table.largest)
     for size in chosen_sizes:
         for kappa in chosen:
@@ -83,7 +87,6 @@ def run(
     compared = [r for r in ratios if r["pull"] is not None]
     worst = max((abs(r["pull"]) for r in compared), default=0.0)
     lowest = min(p["ess"] for p in points)
-    trained = table.kappa[int((table.lam - lam).abs().argmin())].tolist()
     return {
         "passed": bool(compared and worst < GATE and lowest > 0.1), "lam": lam, "points": points,
         "ratios": ratios, "crossings": crossings, "worst": worst, "lowest": lowest,
@@ -96,14 +99,18 @@ def crossover(family: Family, lam: float) -> float:
     return float(family.couplings.weights(lam) @ family.couplings.references)
 
 
-def default_kappas(low: float, high: float, n: int, middle: float) -> list[float]:
-    """n over the whole range, and N_NEAR about the middle, to five digits.
+def default_kappas(known: list[float], n: int, middle: float) -> list[float]:
+    """At most n of the places half-way between couplings of the training, where a fit may swing, both ends,
+    and N_NEAR about the middle, to five digits.
 
-    >>> default_kappas(0.24, 0.3, 3, 0.271)
-    [0.24, 0.2685, 0.26933, 0.27, 0.27017, 0.271, 0.27183, 0.27267, 0.2735, 0.3]
+    >>> default_kappas([0.24, 0.26, 0.28, 0.3], 3, 0.271)
+    [0.24, 0.25, 0.2685, 0.26933, 0.27, 0.27017, 0.271, 0.27183, 0.27267, 0.2735, 0.29, 0.3]
     """
+    between = [(a + b) / 2 for a, b in zip(known, known[1:], strict=False)]
+    chosen = [between[i] for i in spread(len(between), n)]
     near = np.linspace(middle - NEAR, middle + NEAR, N_NEAR)
-    every = [round(float(k), 5) for k in (*np.linspace(low, high, n)[1:-1], *near)]
+    low, high = known[0], known[-1]
+    every = [round(float(k), 5) for k in (*chosen, *near)]
     return [low, *sorted({k for k in every if low < k < high}), high]
 
 
@@ -212,7 +219,7 @@ def figure(result: dict[str, Any]) -> Figure:
 
 
 def refuse(
-    n_kappa: int = 13, n_samples: int = 1024, kappas: list[float] | None = None,
+    n_kappa: int = 12, n_samples: int = 1024, kappas: list[float] | None = None,
     sizes: list[int] | None = None, **others: Any,
 ) -> None:  # fmt: skip
     """`InputError` for options that make no sense."""

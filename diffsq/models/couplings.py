@@ -33,6 +33,8 @@ CROSSOVER = 3.0  # v where kappa counts from: between the phases
 ROUNDING = 1e-9  # of a coupling
 APART = 1e-6  # two values of v at least
 
+GAUSSIAN = 2 / math.pi  # <|M|>^2/<M^2>, and the least there is: P(M) of phi^4 is never sharper
+
 
 @dataclass(frozen=True)
 class Point:
@@ -124,6 +126,13 @@ class Couplings(nn.Module):
         return offsets.min(1), offsets.max(1)
 
     @property
+    def places(self) -> Floats:
+        """Where the couplings of all lines are between the lowest, -1, and the highest, 1, in order."""
+        low, high = float(self._ends[0].min()), float(self._ends[1].max())
+        offsets = np.sort((self.kappa.numpy() - self.references[:, None]).ravel())
+        return np.asarray(2 * (offsets - low) / (high - low) - 1)
+
+    @property
     def crossovers(self) -> list[float | None]:
         """kappa of the crossover of each line at the largest size, None without one."""
         found = list[float | None]()
@@ -173,9 +182,10 @@ class Couplings(nn.Module):
             np.stack([self._line(i, float(at), n) for i, at in enumerate(meets)]) for n in (size, known)
         )
         ln_g0, ln_g1, ln_rest, ln_field = (weights @ own).tolist()
-        rho, rho_known = (min(1 - math.exp(x), 1.0) for x in (ln_rest, float((weights @ there)[2])))
-        offsets = self.kappa.numpy() - references[:, None]
-        low, high = float(offsets.min()), float(offsets.max())
+        rho, rho_known = (
+            min(max(1 - math.exp(x), GAUSSIAN), 1.0) for x in (ln_rest, float((weights @ there)[2]))
+        )
+        low, high = float(self._ends[0].min()), float(self._ends[1].max())
         place = min(max(2 * (offset - low) / (high - low) - 1, -1.0), 1.0)
         return Point(
             kappa, lam, size, offset, place, self._depth(offset, size), self._waves(lam), math.exp(ln_g0),

@@ -3,7 +3,8 @@ r"""One closed-form score for many theories: of phi^4 at any kappa, lam and L in
 `Family.at(kappa, lam, L)` is a `LatticeScore` like any other: what is fitted there theory by theory is here a
 smooth function of the couplings.
 
-    G(k)            three numbers of `Couplings` and ln G(k) (k^2 + m^2) as polynomials, m^2 from G(2 pi/L)
+    G(k)            three numbers of `Couplings` and ln G(k) (k^2 + m^2) as polynomials in k and splines in
+                    kappa, m^2 from G(2 pi/L)
     zero mode       `ZeroModeLaw`, a function of rho = <|M|>^2/<M^2>
     coefficients    a_j(sigma, k) std(W x)^n_j of feature f_j of degree n_j + 1, with a_j smooth: local
                     physics, which knows kappa but not L, and rho for what a finite lattice changes
@@ -19,7 +20,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.interpolate import BSpline
 from torch import Tensor, nn
 
 from diffsq.models.couplings import Couplings, Point, lowest
@@ -31,9 +34,9 @@ from diffsq.models.zero_mode_law import ZeroModeLaw
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.errors import InputError
 
-VERSION = 1  # of the function of given weights: raise it with any change
+VERSION = 2  # of the function of given weights: raise it with any change
 RESIDUE = 1.6  # G(k) (k^2 + m^2), about, by which m^2 is read off G(2 pi/L)
-N_K, N_PLACE = 6, 14  # of ln G: powers of ln k^2, and of kappa at most
+N_K, N_PLACE = 6, 12  # of ln G: powers of ln k^2, and cubic splines in kappa at most
 N_SHELL, N_MASS = 2, 3  # inverse powers of n^2, and powers of m^2/(k^2 + m^2)
 N_ANISOTROPY, N_CROSSING = 3, 4
 LOWEST_K2, HIGHEST_K2 = 0.01, 8.5
@@ -73,8 +76,8 @@ class Family(nn.Module):
         super().__init__()
         self.couplings = Couplings(n_line, n_kappa, n_size)
         self.n_sigma = n_sigma
-        self.n_place = min(N_PLACE, max(2, n_kappa - 2))  # fewer than the couplings: noise is no shape
-        n = self.n_place * N_K + min(N_ANISOTROPY, self.n_place) + N_CROSSING * (N_SHELL + N_MASS)
+        self.n_place = min(N_PLACE, max(4, n_kappa - 2))  # fewer than the couplings: noise is no shape
+        n = self.n_place * N_K + N_ANISOTROPY + N_CROSSING * (N_SHELL + N_MASS)
         self.shape = nn.Buffer(torch.zeros(n_line * n, dtype=torch.float64))
         self.sigma_min = nn.Buffer(torch.ones((), dtype=torch.float64))
         self.laws = nn.ModuleList([ZeroModeLaw(True, n_line), ZeroModeLaw(False, n_line)])
@@ -141,9 +144,10 @@ class Family(nn.Module):
         """What ln G(k) (k^2 + m^2 + 1/L^2) is a sum of, (n, n_class)."""
         k2, size = momenta.khat2, point.size
         mass2 = self.mass2(point)
-        kappa = chebyshev(torch.tensor(point.place, dtype=torch.float64), self.n_place)
+        kappa, place = self.splines(point.place), torch.tensor(point.place, dtype=torch.float64)
+        low_orders = chebyshev(place, N_ANISOTROPY)
         low, high = math.log(LOWEST_K2), math.log(HIGHEST_K2)
-        place = (2 * ((k2 + mass2).log() - low) / (high - low) - 1).clamp(-1, 1)
+        in_k = (2 * ((k2 + mass2).log() - low) / (high - low) - 1).clamp(-1, 1)
         crossing = chebyshev(torch.tensor(math.tanh(point.depth / WIDTH), dtype=torch.float64), N_CROSSING)
         n2 = (k2 / lowest(size)).clamp_min(0.5)
         soft = mass2 / (k2 + mass2)
@@ -151,11 +155,19 @@ class Family(nn.Module):
             [n2**-j for j in range(1, N_SHELL + 1)] + [soft**j for j in range(1, N_MASS + 1)]
         )
         own = torch.cat([
-            (kappa[:, None, None] * chebyshev(place, N_K)).flatten(0, 1),
-            kappa[:N_ANISOTROPY, None] * (momenta.khat4 / k2.clamp_min(1e-9)),
+            (kappa[:, None, None] * chebyshev(in_k, N_K)).flatten(0, 1),
+            low_orders[:, None] * (momenta.khat4 / k2.clamp_min(1e-9)),
             (crossing[:, None, None] * shells).flatten(0, 1),
         ])  # fmt: skip
         return (point.waves[:, None, None] * own).flatten(0, 1)
+
+    def splines(self, place: float) -> Tensor:
+        """Cubic B-splines at a place in [-1, 1] of kappa, (n_place,), knots at quantiles of the couplings: of
+        powers as many, a fit through couplings that are no nodes of Chebyshev's swings between them."""
+        inner = np.quantile(self.couplings.places, np.linspace(0, 1, self.n_place - 2))[1:-1]
+        knots = np.concatenate([np.full(4, -1.0), inner, np.full(4, 1.0)])
+        row = BSpline.design_matrix(np.array([min(max(place, -1.0), 1.0)]), knots, 3).toarray()[0]
+        return torch.from_numpy(row)
 
     def mass2(self, point: Point) -> float:
         """m^2 + 1/L^2."""

@@ -22,6 +22,8 @@ N_SHAPE = {True: 5, False: 6}  # polynomials in s^2, in s
 N_RHO = {True: 4, False: 3}
 NEWTON = 100
 RIDGE = 1e-9
+PEAKS = 2.0  # |s| of any peak, at most
+DEEP = 6.0  # below the largest ln P, from where on it falls as it has fallen to there
 TAIL = 27.0  # -ln of the part of the largest density beyond which nothing is tabulated
 MARGIN = 1.02
 
@@ -100,14 +102,43 @@ class ZeroModeLaw(nn.Module):
 
     def denoiser(self, rho: float, waves: Tensor, size: float, floor: float) -> ZeroModeDenoiser:
         """That of z = size s, tabulated to where P is next to nothing. floor: of a bin, beside the law."""
-        log_p, s = self.log_p(rho, waves), self.s
+        s = self.s
+        log_p = torch.log_softmax(falling(self._exponent(s, rho, waves), s, self.symmetric), 0)
         held = s[log_p > log_p.max() - TAIL]
         found = ZeroModeDenoiser(symmetric=self.symmetric)
         n = len(found.centre)
         top = min(MARGIN * float(held.abs().max()), REACH[self.symmetric])
         centre = (torch.arange(n, dtype=torch.float64) + 0.5) * (2 * top / n) - top
-        p = torch.softmax(self._exponent(centre, rho, waves), 0) + floor
+        p = torch.softmax(falling(self._exponent(centre, rho, waves), centre, self.symmetric), 0) + floor
         found.centre.copy_(size * centre)
         found.log_p.copy_((p / p.sum()).log())
         found.width2.fill_((2 * top * size / n) ** 2)
         return found
+
+
+def falling(log_p: Tensor, s: Tensor, symmetric: bool) -> Tensor:
+    """ln P at s (n,), rising, with tails that do not come back: beyond the outer peaks, from the first point
+    that is `DEEP` below, no higher than the straight line through it and the one before. Where no field was,
+    a polynomial says nothing.
+
+    >>> s = torch.linspace(-5, 5, 101, dtype=torch.float64)
+    >>> rising = -(s**2) / 2 + (s / 4) ** 16
+    >>> bool(rising[-1] > 0), bool(falling(rising, s, True)[-1] < -10)
+    (True, True)
+    >>> wells = -9 * (s**2 - 1) ** 2
+    >>> bool(falling(wells, s, True).equal(wells)), bool(falling(-(s**2), s, False).equal(-(s**2)))
+    (True, True)
+    """
+    found, index = log_p.clone(), torch.arange(len(s))
+    for step in (1, -1):
+        inside = index[(s.abs() < PEAKS) & ((step * s >= 0) | (not symmetric))]
+        top = int(inside[log_p[inside].argmax()])
+        side = torch.arange(top, len(s) if step > 0 else -1, step)
+        low = side[log_p[side] < log_p[top] - DEEP]
+        if not len(low):
+            continue
+        first = int(low[0])
+        slope = (log_p[first] - log_p[first - step]) / (s[first] - s[first - step])
+        rest = side[(side - first) * step > 0]
+        found[rest] = torch.minimum(found[rest], log_p[first] + slope * (s[rest] - s[first]))
+    return found

@@ -87,10 +87,16 @@ def test_theories_are_kept(bench: DynamicsBench, found: dict[str, Any], monkeypa
     kept = sorted((bench.folder / "checks" / "criticality").glob("*.json"))
     assert len(kept) == 2
     assert all(own_name("measure", str(path.relative_to(bench.folder))) for path in kept)
-    monkeypatch.setattr(criticality, "theory", None)  # nothing is made again
-    assert criticality.run(bench, Silent(), **OPTIONS) == found
-    with pytest.raises(TypeError):
-        criticality.run(bench, Silent(), **OPTIONS | {"n_samples": 1024})
+    monkeypatch.setattr(criticality, "markov", None)  # nothing is made again
+    with monkeypatch.context() as patch:
+        patch.setattr(criticality, "of_model", None)
+        assert criticality.run(bench, Silent(), **OPTIONS) == found
+        with pytest.raises(TypeError):
+            criticality.run(bench, Silent(), **OPTIONS | {"n_samples": 1024})
+    more = criticality.run(bench, Silent(), **OPTIONS | {"sizes": [4], "n_samples": 256})
+    same, new = found["points"][0]["samplers"], more["points"][0]["samplers"]
+    assert all(new[kind] == same[kind] for kind in criticality.MARKOV)  # chains know no model
+    assert new["flow"] != same["flow"]
 
 
 def test_the_ledger(bench: DynamicsBench, found: dict[str, Any]) -> None:

@@ -106,9 +106,10 @@ def test_it_is_for_families_and_for_theories_they_know(bench: DynamicsBench, tmp
 
 def test_sizes_that_are_drawn() -> None:
     assert curves.default_sizes([8, 16, 32], 32) == [8, 16, 24, 32]
-    kappas = curves.default_kappas(0.100004, 0.299996, 4, 0.2)
+    kappas = curves.default_kappas([0.100004, 0.15, 0.25, 0.299996], 9, 0.2)
     assert (kappas[0], kappas[-1]) == (0.100004, 0.299996)
     assert kappas == sorted(set(kappas))
+    assert {0.125, 0.2, 0.275} <= set(kappas)  # half-way between the couplings that were fitted
 
 
 def test_a_single_large_weight_is_not_compared() -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_family import LAM, free_family
 
 from diffsq.models.family_files import SCHEMA, checkpoints, load_family, save_family
+from diffsq.models.lattice_flow import LatticeFlow, steps_of
+from diffsq.models.momentum import Momenta
+from diffsq.sampling.family_sets import flow_fields
+from lattice.actions.phi4 import ScalarPhi4
 from lattice.errors import InputError
+from lattice.statistics.weights import effective_sample_size
 
 
 @pytest.fixture
@@ -72,3 +79,23 @@ def test_the_model_that_comes_with_the_package_knows_its_range() -> None:
     assert (low, high) == pytest.approx((0.24, 0.30))
     size = sum(path.stat().st_size for path in checkpoints()["phi4-2d"].iterdir())
     assert size < 5_000_000
+
+
+def test_the_shipped_model_is_as_good_between_its_couplings() -> None:
+    """Half-way between the couplings of its fit ln G(k) is half-way, and its samples have weights of use."""
+    family = load_family("phi4-2d")
+    lam, nodes = float(family.couplings.lam[0]), family.couplings.kappa[0].tolist()
+    momenta = Momenta((16, 16))
+
+    def ln_g(kappa: float) -> torch.Tensor:
+        return family.propagator(family.couplings.at(kappa, lam, 16), momenta)[3:].log()
+
+    for low, high in itertools.pairwise(nodes):
+        swing = ln_g((low + high) / 2) - (ln_g(low) + ln_g(high)) / 2
+        assert float(swing.abs().max()) < 0.1, (low, high)
+    for kappa in (0.2425, 0.2575, 0.2825, 0.2975):
+        model, action = family.at(kappa, lam, 8), ScalarPhi4(kappa, lam)
+        base = model.base if model.sector is None else model.sector
+        flow = LatticeFlow(base, steps_of(base))
+        log_w = flow_fields(flow, action.action, np.arange(512), 1, "test")[1]
+        assert effective_sample_size(log_w.numpy())[0] > 0.85, kappa

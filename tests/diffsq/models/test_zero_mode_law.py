@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffsq.models.zero_mode_law import ZeroModeLaw
+from diffsq.models.zero_mode_law import REACH, ZeroModeLaw, falling
 
 ONE = torch.ones(1, dtype=torch.float64)
 
@@ -90,3 +90,31 @@ def test_the_denoiser_is_the_mean_of_the_law(both: ZeroModeLaw) -> None:
     found = denoiser(z, torch.full_like(z, sigma))
     assert float((found - expected).abs().max()) < 5e-3
     assert math.isclose(float((denoiser.log_p.exp() * denoiser.centre**2).sum()), size**2, rel_tol=0.02)
+
+
+def test_tails_never_come_back() -> None:
+    """A polynomial in rho and s that rises where no field was gives no weight there; a law that falls is left
+    alone."""
+    law = ZeroModeLaw(True, 1)
+    with torch.no_grad():
+        law.theta[0, 0, 0] = -0.25 * REACH[True] ** 2  # s^2/2 up to a constant
+        law.theta[4, 0, 0] = 9.0  # T_10
+    waves = torch.ones(1, dtype=torch.float64)
+    raw = law.log_p(2 / math.pi, waves)
+    assert float(raw[-1]) > float(raw[len(raw) // 2]) - 6  # it does come back
+    found = law.denoiser(2 / math.pi, waves, 1.0, 1e-9)
+    p, z = found.log_p.exp(), found.centre
+    assert float(p[z.abs() > 4.5].sum()) < 1e-3
+    gauss = ZeroModeLaw(True, 1)
+    with torch.no_grad():
+        gauss.theta[0, 0, 0] = -0.25 * REACH[True] ** 2
+    own = gauss.log_p(2 / math.pi, waves)
+    torch.testing.assert_close(falling(own, gauss.s, True), own)
+
+
+def test_both_peaks_stay() -> None:
+    """Between two sharp peaks P is as deep as in any tail: that is no tail."""
+    s = ZeroModeLaw(True, 1).s
+    wells = -20 * (s**2 - 1) ** 2
+    torch.testing.assert_close(falling(wells, s, True), wells)
+    assert float(falling(wells, s, False)[s < 0].max()) < -5  # the control: of one sign the other is a tail
