@@ -46,7 +46,7 @@ def edited(folder: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"schema": "diffsq-family/0"}, "this version reads diffsq-family/1; fit it again"),
+        ({"schema": "diffsq-family/0"}, "this version reads diffsq-family/2; fit it again"),
         ({"schema": "diffsq-lattice/6"}, "schema is"),
         ({"sha256": "0" * 64}, "changed since it was written"),
         ({"sizes": {"n_line": 1, "n_kappa": 4, "n_size": 2, "n_sigma": 16}}, "do not fit"),
