@@ -92,7 +92,7 @@ WORDS = {
         "and the couplings it knows. score: its true error, by level and momentum. "
         "likelihood: probability-flow likelihood against the path weights. "
         "free-energy: ln Z and its differences. curves: a family at many couplings. criticality: tau_int and "
-        "cost of samplers through kappa_c. published: the recipe of the papers. flow: flow against path, "
+        "cost of samplers through kappa_c. published: the papers' recipe. flow: flow against path, "
         "and averages without the bias of finite steps. polish: bias against HMC trajectories. levels: where "
         "the efficiency is lost. cumulants: kappa_n(t) both ways, per site, of M and per mode. spectrum: "
         "singular values of the networks beside random matrices. Of one variable: samplers: other "
