@@ -30,7 +30,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffsq.checks.curves import crossover
+from diffsq.checks.curves import crossover, must_rise
 from diffsq.config.families import FamilyRun
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.exactness.weights import acceptance, independence_metropolis
@@ -268,18 +268,8 @@ def text(result: dict[str, Any]) -> str:
             by_weights = own.get("cost_by_weights")
             other = format_value(*(1e3 * x for x in by_weights)) if by_weights else "-"
             rate = format_value(own["acceptance"], own["acceptance_error"]) if "acceptance" in own else "-"
-            rows.append(
-                [
-                    str(p["size"]),
-                    f"{p['kappa']:.6g}",
-                    kind,
-                    *tau,
-                    f"{1e3 * own['seconds'][0]:.3g}",
-                    cost,
-                    other,
-                    rate,
-                ]
-            )
+            step = f"{1e3 * own['seconds'][0]:.3g}"
+            rows.append([str(p["size"]), f"{p['kappa']:.6g}", kind, *tau, step, cost, other, rate])
     lines = aligned(rows)
     unknown = [
         f"L = {p['size']}, kappa = {p['kappa']:g}, {kind}: {own['failure']}"
@@ -321,6 +311,4 @@ def refuse(
         raise InputError(f"error must be between 0 and 1, got {error:g}: it is that of tau_int, relative")
     if not 64 <= most <= 2**24:
         raise InputError(f"most must be 64 to {2**24} trajectories, got {most}")
-    for name, given in (("kappas", kappas), ("sizes", sizes)):
-        if given is not None and (not given or list(given) != sorted(set(given))):
-            raise InputError(f"{name} must rise, got {list(given)}")
+    must_rise(1, kappas=kappas, sizes=sizes)

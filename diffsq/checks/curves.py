@@ -10,6 +10,7 @@ fields of two kappa hardly overlap nothing is compared, which is counted.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -227,6 +228,15 @@ def refuse(
         raise InputError(f"n_kappa must be at least 2, got {n_kappa}")
     if n_samples < 2 * BLOCK:
         raise InputError(f"n_samples must be at least {2 * BLOCK}, got {n_samples}")
-    for name, given, fewest in (("kappas", kappas, 2), ("sizes", sizes, 1)):
-        if given is not None and (len(given) < fewest or list(given) != sorted(set(given))):
-            raise InputError(f"{name} must rise, {fewest} at least, got {list(given)}")
+    must_rise(2, kappas=kappas)
+    must_rise(1, sizes=sizes)
+
+
+def must_rise(fewest: int, **given: Sequence[float] | None) -> None:
+    """`InputError` for values, if there are any, that are too few or do not rise.
+
+    >>> must_rise(1, sizes=[8, 16], kappas=None)
+    """
+    for name, values in given.items():
+        if values is not None and (len(values) < fewest or list(values) != sorted(set(values))):
+            raise InputError(f"{name} must rise, {fewest} at least, got {list(values)}")

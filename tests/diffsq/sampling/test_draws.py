@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import teams
 from children import children
 from teams import team
 
@@ -53,20 +53,12 @@ def small(words: list[str]) -> int:
 
 
 def words(run: Path, command: str = "sample") -> list[str]:
-    config = str(run.parent / "small.yaml")
-    return [command, config, "--quiet", "--device", "cpu", "--accept-uncertified", "--run", str(run)]
+    return teams.words(run, command)
 
 
 def trained(made: Path, folder: Path) -> Path:
     """The run before its samples."""
-    shutil.copytree(made, folder / "run")
-    shutil.copy(made.parent / "small.yaml", folder)
-    shutil.rmtree(folder / "run/samples")
-    path = folder / "run/stages.json"
-    records = json.loads(path.read_text())
-    del records["sample"]
-    path.write_text(json.dumps(records))
-    return folder / "run"
+    return teams.without(made, folder, "sample", "samples")
 
 
 def hashes(run: Path) -> dict[str, str]:

@@ -3,15 +3,14 @@ what is wrong."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import teams
 import torch
 from children import children
 from safetensors.torch import load_file
@@ -48,21 +47,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(run: Path, command: str = "train") -> list[str]:
-    config = str(run.parent / "small.yaml")
-    return [command, config, "--quiet", "--device", "cpu", "--accept-uncertified", "--run", str(run)]
+    return teams.words(run, command)
 
 
 def untrained(made: Path, folder: Path) -> Path:
     """The run before its training."""
-    folder.mkdir(exist_ok=True)
-    shutil.copytree(made, folder / "run")
-    shutil.copy(made.parent / "small.yaml", folder)
-    shutil.rmtree(folder / "run/train")
-    path = folder / "run/stages.json"
-    records = json.loads(path.read_text())
-    del records["train"]
-    path.write_text(json.dumps(records))
-    return folder / "run"
+    return teams.without(made, folder, "train", "train")
 
 
 def curve(run: Path) -> list[dict[str, float]]:
