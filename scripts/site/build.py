@@ -24,18 +24,17 @@ from tutorials import ROOT, SCRIPTS, page
 HERE = Path(__file__).resolve().parent
 PAGES = ROOT / "build" / "docs" / "pages"
 TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-COPIED = ("CITATION.cff", "LICENSE", "constraints.txt", "scripts/site/wide.css")
+COPIED = ("CITATION.cff", "LICENSE", "constraints.txt", "scripts/site/wide.css", "scripts/train.sbatch")
 HOW = Path("scripts/site/how_it_works.md")
 PACKAGES = ("lattice", "diffsq")
 
 
 def copy_documents() -> None:
     """README and its companions, presets with results and figures; links to scripts lead to their pages."""
-    for name in (*TOP, *COPIED):
-        shutil.copy(ROOT / name, PAGES)
+    for name in (*TOP, *COPIED, HOW):
+        (PAGES / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, PAGES / name)
     shutil.copytree(ROOT / "configs", PAGES / "configs")
-    (PAGES / HOW).parent.mkdir(parents=True)
-    shutil.copy(ROOT / HOW, PAGES / HOW)
     for path in PAGES.rglob("*.md"):
         text = path.read_text(encoding="utf-8")
         path.write_text(re.sub(r"\((scripts/tutorials/\w+)\.py\)", r"(\1.md)", text), encoding="utf-8")
