@@ -47,7 +47,7 @@ def test_direct_sums_over_the_data_and_its_mirror_image(
     weight = np.exp(-0.5 * ((x[:, None] - both) ** 2).sum(-1) / sigma**2)
     direct = (weight[..., None] * both).sum(1) / weight.sum(1, keepdims=True)
     ratio = density * (2 * np.pi * sigma**2) ** (dim / 2) / weight.mean(1)
-    assert np.sqrt(((mean - direct) ** 2).mean()) < 0.005 * sigma  # rms: where one point rules, its cell is seen
+    assert np.sqrt(((mean - direct) ** 2).mean()) < 0.005 * sigma  # rms: a lone point shows its cell
     assert np.sqrt(((ratio - 1) ** 2).mean()) < 0.005
 
 
