@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
+from diffsq.models.lattice import LatticeScore, fresh_unet
 from diffsq.models.momentum import Momenta, propagator
 from diffsq.models.protocol import Noise
 from diffsq.models.regression import RegressionBase
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry
-from diffsq.models.unet import UNet
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.exact.scalar import free_propagator
 from lattice.rng import normals
@@ -39,6 +39,12 @@ class Shrunk(LatticeScore):
 
     def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         return 0.8 * super().denoise(xk, sigma, frame)
+
+    def posterior(
+        self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY
+    ) -> tuple[Tensor, Spread | None]:
+        d, spread = super().posterior(xk, sigma, frame)
+        return 0.8 * d, spread
 
     def posterior_variance(self, sigma: Tensor) -> Tensor:
         c = super().posterior_variance(sigma)
@@ -96,8 +102,11 @@ def equilibrium(action: ScalarPhi4, shape: Shape, n: int, seed: int = 5, sweeps:
 _FITTED: dict[tuple[object, ...], RegressionBase] = {}
 
 
-def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 20) -> LatticeScore:
-    """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it.
+def phi4_model(
+    action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int = 20, covariance: int = 0
+) -> LatticeScore:
+    """The regression base fitted to `phi`; with `channels` an untrained U-Net beside it, which with
+    `covariance` sees the posterior of the sites and says how that of x spreads.
 
     A fit takes seconds, and many tests ask for the same one: it is made once, and each gets a copy.
     """
@@ -110,7 +119,7 @@ def phi4_model(action: ScalarPhi4, phi: Tensor, channels: int = 0, n_sigma: int 
         base.set_gaussian(g, 0.2, 2 * float(g.max()) ** 0.5)
         base.set_action(action, 1.2 * float(phi.abs().max()))
         base.fit(phi, action.grad, noise_of("test/fit", len(phi), shape))
-    unet = UNet(N_CHANNEL, N_CONDITION, channels, 2) if channels else None
+    unet = fresh_unet(channels, 2, covariance, covariance) if channels else None
     return LatticeScore(deepcopy(_FITTED[key]), unet).eval()
 
 

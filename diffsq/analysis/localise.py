@@ -99,7 +99,7 @@ def _by_shell(
 ) -> Tensor:
     """log F - log R of a step less that of the Gaussian process, but for constants: (n, n_shells)."""
     p, levels = path.momenta, path.levels
-    residual, c = law.residual(x), law.variance
+    (residual, log_det), c = law.residual(x), law.variance
     jump, low, high = p.modes(x_high - x), p.modes(x), p.modes(x_high)
     g = path.model.base.g
     chi2 = (
@@ -110,5 +110,6 @@ def _by_shell(
     )
     classes = 0.5 * p.class_sum(p.weight * chi2)
     classes[:, 0] -= law.own(residual[..., 0, 0].real)
+    classes[:, 1:] += log_det[:, None] * p.multiplicity[1:] / (p.volume - 1)
     out = classes.new_zeros(len(x), int(shell.max()) + 1)
     return out.index_add(1, shell, classes)

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from lattice import errors
 from lattice.errors import InputError, shown
@@ -32,9 +39,20 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 
 class Section(BaseModel):
-    """Unknown keys, NaN and infinity are errors; values do not change."""
+    """Unknown keys, NaN and infinity are errors; values do not change.
+
+    `unsaid`: keys that are not written where they have these values, at which nothing changes: folders made
+    before a key was there go on.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    unsaid: ClassVar[Mapping[str, Any]] = {}
+
+    @model_serializer(mode="wrap")
+    def _written(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = own(self)
+        silent = [name for name, value in self.unsaid.items() if name in found and found[name] == value]
+        return {name: value for name, value in found.items() if name not in silent}
 
 
 def validated(model: type[Model], data: Any, where: str) -> Model:

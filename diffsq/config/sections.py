@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -11,10 +11,8 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    SerializerFunctionWrapHandler,
     Tag,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -83,7 +81,8 @@ class ModelConfig(Section):
 
     base: what the U-Net is a residual on, the closed-form regression or the bare Wiener filter W x. network:
     channels of a network per site whose trace is closed-form, so that the flow keeps its density; then
-    channels is 0.
+    channels is 0. covariance: the U-Net says too where the posterior is wide, by a log-variance of each site
+    and couplings to its neighbours, for the steps of the path sampler.
     """
 
     channels: int = Field(default=8, ge=0, le=1024)
@@ -92,9 +91,13 @@ class ModelConfig(Section):
     n_fit: int = Field(default=4096, ge=1)
     base: Literal["regression", "wiener"] = "regression"
     network: int = Field(default=0, ge=0, le=256)
+    covariance: bool = False
+    unsaid: ClassVar[Mapping[str, Any]] = {"covariance": False}
 
     @model_validator(mode="after")
     def _one_network(self) -> ModelConfig:
+        if self.covariance and not self.channels:
+            raise InputError("model.covariance is learned by the U-Net: it needs model.channels > 0")
         if self.network and (self.channels or self.base == "wiener"):
             raise InputError(
                 "model.network is the network of a flow, on the regression: take model.channels 0 and "
@@ -129,6 +132,7 @@ class TrainingConfig(Section):
     penalty: float = Field(default=0.0, ge=0)
     use_action: bool = True
     n_posterior: int = Field(default=0, ge=0, le=1000)
+    unsaid: ClassVar[Mapping[str, Any]] = {"use_action": True, "n_posterior": 0}
 
     @model_validator(mode="after")
     def _posterior_of_an_action(self) -> TrainingConfig:
@@ -137,13 +141,6 @@ class TrainingConfig(Section):
                 "training.n_posterior samples the posterior of an action: take 0 with use_action false"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what changes nothing and is new: folders made before it was there go on."""
-        found: dict[str, Any] = own(self)
-        usual = {"use_action": True, "n_posterior": 0}
-        return {name: value for name, value in found.items() if name not in usual or value != usual[name]}
 
 
 def one_of(*names: str) -> AfterValidator:

@@ -15,12 +15,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from diffsq.models import lattice, machine_files, points
-from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
+from diffsq.models.lattice import LatticeScore, fresh_unet
 from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
 from diffsq.models.site_network import SiteNetwork
-from diffsq.models.unet import UNet
 from lattice.errors import InputError, shown
 from lattice.files import read_json, set_aside, sha256_file, write_atomic, write_json
 
@@ -111,9 +110,10 @@ def _check_size(lattice_kind: bool, sizes: dict[str, Any], tensors: dict[str, Te
         channels, n_levels = (
             sizes.get(name, default) for name, default in (("channels", 0), ("n_levels", 1))
         )
+        options = {name: sizes.get(name, 0) for name in ("site", "covariance")}
         with torch.device("meta"):
             network: nn.Module | None = (
-                UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels and n_levels <= 16 else None
+                fresh_unet(channels, n_levels, **options) if channels and n_levels <= 16 else None
             )
             closed = SiteNetwork(sizes.get("network", 0))
         modules = [m for m in (network, closed) if m is not None]

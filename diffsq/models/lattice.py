@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from diffsq.models.features import bounded
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import RegressionBase
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry, shared
 from diffsq.models.unet import UNet
 
 VERSION = 6  # of the function D for given weights: raise it with any change
 N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
+N_SITE = 2  # and those from the posterior of a site, where the action is known
 
 
 class LatticeScore(nn.Module):
@@ -46,11 +48,14 @@ class LatticeScore(nn.Module):
     @classmethod
     def unfitted(
         cls, shape: Sequence[int], n_sigma: int, channels: int = 0, n_levels: int = 1, sector: int = 0,
-        network: int = 0,
+        network: int = 0, site: int = 0, covariance: int = 0,
     ) -> "LatticeScore":  # fmt: skip
         """Empty tables for a lattice, those of a sector if sector = 1, a U-Net with fresh weights unless
-        channels = 0, a network with a closed trace of `network` channels, zero, unless that is 0."""
-        unet = UNet(N_CHANNEL, N_CONDITION, channels, n_levels) if channels else None
+        channels = 0, a network with a closed trace of `network` channels, zero, unless that is 0.
+
+        site = 1: the U-Net sees the posterior of each site; covariance = 1: it says how that of x spreads.
+        """
+        unet = fresh_unet(channels, n_levels, site, covariance) if channels else None
         momenta = Momenta(tuple(shape))
         own = RegressionBase(momenta, n_sigma, sector=True) if sector else None
         return cls(RegressionBase(momenta, n_sigma, network=network), unet, own)
@@ -58,9 +63,11 @@ class LatticeScore(nn.Module):
     @property
     def sizes(self) -> dict[str, Any]:
         """The arguments of `unfitted`."""
-        network = (
-            {"channels": self.unet.channels, "n_levels": self.unet.n_levels} if self.unet is not None else {}
-        )
+        network: dict[str, int] = {}
+        if (unet := self.unet) is not None:
+            network = {"channels": unet.channels, "n_levels": unet.n_levels}
+            options = {"site": unet.c_in > N_CHANNEL, "covariance": unet.spread is not None}
+            network |= {name: 1 for name, there in options.items() if there}
         sector = {"sector": 1} if self.sector is not None else {}
         closed = {"network": self.base.network.channels} if self.base.network is not None else {}
         return {"shape": list(self.shape), "n_sigma": len(self.base.log_sigma), **network, **sector, **closed}
@@ -81,6 +88,11 @@ class LatticeScore(nn.Module):
         return 2 * float(self.base.log_sigma[-1] - self.base.log_sigma[0])
 
     @property
+    def learns_spread(self) -> bool:
+        """Whether the U-Net says how the posterior spreads over the sites."""
+        return self.unet is not None and self.unet.spread is not None
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The lattice."""
         return self.momenta.shape
@@ -94,26 +106,62 @@ class LatticeScore(nn.Module):
         waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
         return torch.stack([t, *waves, m2, m2 * t, m2 * m2 / 3], -1)
 
-    def network(self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry) -> Tensor:
-        """U-Net output in position space, units of sqrt(C), float32: (n, *shape)."""
+    def network(
+        self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry
+    ) -> tuple[Tensor, Spread | None]:
+        """U-Net output in position space, units of sqrt(C), float32 (n, *shape), and the spread it adds to
+        that of the sites."""
         assert self.unet is not None
         scaled = x / rearrange(torch.sqrt(self.sigma_data**2 + sigma**2), "n -> n 1 1")
         mean = bounded(u.mean((-1, -2), keepdim=True), 3.0).expand_as(u)
-        h = torch.stack([scaled.float(), u, mean, self.momenta.fields(base).float()], 1)
-        out: Tensor = symmetry.inverse(self.unet(symmetry(h), self.condition(u, sigma)))
-        return out
+        inputs = [scaled.float(), u, mean, self.momenta.fields(base).float()]
+        site = None
+        if self.base.site.known and (self.unet.c_in > N_CHANNEL or self.unet.spread is not None):
+            site = self.base.site_posterior(self.momenta.modes(x), sigma)
+        if self.unet.c_in > N_CHANNEL:
+            assert site is not None
+            ratio = site[1] / site[1].mean((-1, -2), keepdim=True).clamp_min(1e-300)
+            inputs += [site[0].float(), bounded(ratio.float()) * u]  # odd, as all that a network sees
+        out, fields = self.unet.evaluate(symmetry(torch.stack(inputs, 1)), self.condition(u, sigma))
+        if fields is None:
+            return symmetry.inverse(out), None
+        own = 0.0 if site is None else symmetry(self.log_variance(site[1], sigma))
+        return symmetry.inverse(out), Spread.of(own + fields[:, 0], fields[:, 1:], symmetry)
 
     def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         """D(x, sigma) in momentum space: xk (n, *half) complex128 modes of x, sigma (n,) -> like xk."""
+        return self._denoise(xk, sigma, frame)[0]
+
+    def posterior(
+        self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY
+    ) -> tuple[Tensor, Spread | None]:
+        """D(x, sigma), as `denoise`, and how the posterior of x spreads over the sites: as the U-Net says, or
+        the action alone; None where neither does."""
+        d, spread = self._denoise(xk, sigma, frame)
+        if spread is None and self.base.site.known and self.momenta.volume > 1:
+            one = shared(sigma)
+            spread = Spread.of(self.log_variance(self.base.site_posterior(xk, one)[1], one))
+        return d, spread
+
+    def log_variance(self, site: Tensor, sigma: Tensor) -> Tensor:
+        """ln of the posterior variance of each site over its mean, from the variances `site` (n, *shape) that
+        the sites have where their neighbours are held: what the modes k != 0 have beyond them on average is
+        collective, and the same for all."""
+        c = self.posterior_variance(sigma)[:, 1:]
+        whole = ((self.momenta.multiplicity[1:] * c).sum(1) / (self.momenta.volume - 1))[:, None, None]
+        mean = site.mean((-1, -2), keepdim=True)
+        return torch.log1p((site - mean) / torch.maximum(mean, whole))
+
+    def _denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry) -> tuple[Tensor, Spread | None]:
         one = shared(sigma)
         w, c = (self.momenta.expand(q) for q in self.base.wiener(one))
-        correction = self.base(xk, one)
+        correction, spread = self.base(xk, one), None
         if self.unet is not None:
             u = self.base.normalised(xk, one)
-            local = self.network(self.momenta.fields(xk), u, correction, sigma, frame)
+            local, spread = self.network(self.momenta.fields(xk), u, correction, sigma, frame)
             correction = correction + self.momenta.modes(local.double())
         found: Tensor = w * xk + c.sqrt() * correction
-        return found
+        return found, spread
 
     def score(self, x: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
         """grad log p_sigma(x), position space: (n, *shape), (n,) -> (n, *shape)."""
@@ -125,3 +173,8 @@ class LatticeScore(nn.Module):
         _, c = self.base.wiener(sigma)
         explained = self.base.at(self.base.explained + self.gain, sigma)
         return c * (1 - explained).clamp_min(1e-3)
+
+
+def fresh_unet(channels: int, n_levels: int, site: int = 0, covariance: int = 0) -> UNet:
+    """The U-Net of a score model."""
+    return UNet(N_CHANNEL + N_SITE * site, N_CONDITION, channels, n_levels, spread=bool(covariance))

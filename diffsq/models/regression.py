@@ -109,6 +109,21 @@ class RegressionBase(nn.Module):
         cell = float((N_CELLS / self.site.reach).float())
         return SiteTable(self.at(self.site.table, sigma).to(dtype), own.to(dtype), pull.to(dtype), cell)
 
+    def site_posterior(self, xk: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each site given x and its neighbours (diffsq.models.site): modes xk
+        (n, *half) -> (n, *shape) each, the mean in units of std(W x).
+
+        Needs the tables of an action, `site.known`.
+        """
+        w, _ = self.wiener(sigma)
+        table = self._site(sigma, torch.float64)
+        assert table is not None
+        x, mu = (self.momenta.fields(q) + self.centre for q in (xk, xk * self.momenta.expand(w)))
+        rise, slopes = table.iterate(x, mu)
+        scale = self.scale(sigma)[:, None, None]
+        variance = slopes[:, -1].clamp_min(0) / self.site.scale(sigma)[:, None, None]
+        return (mu + rise[:, -1]) / scale, variance
+
     def shift(self, z: Tensor, sigma: Tensor) -> Tensor:
         """What the table of the zero mode z (n,) adds to the Wiener filter, in units of sqrt(C): (n,)."""
         w, c = self.wiener(sigma)

@@ -118,12 +118,15 @@ class ZeroModeLaw(nn.Module):
 
 def falling(log_p: Tensor, s: Tensor, symmetric: bool) -> Tensor:
     """ln P at s (n,), rising, with tails that do not come back: beyond the outer peaks, from the first point
-    that is `DEEP` below, no higher than the straight line through it and the one before. Where no field was,
-    a polynomial says nothing.
+    that is `DEEP` below, no higher than the straight line through it and the one before; where it turns
+    before that, from where it fell most steeply. Where no field was, a polynomial says nothing.
 
     >>> s = torch.linspace(-5, 5, 101, dtype=torch.float64)
     >>> rising = -(s**2) / 2 + (s / 4) ** 16
     >>> bool(rising[-1] > 0), bool(falling(rising, s, True)[-1] < -10)
+    (True, True)
+    >>> early = -(s**2) / 2 + (s / 2.5) ** 10  # turns 4.1 below the peak
+    >>> bool(early[-1] > 0), bool(falling(early, s, True)[-1] < -5)
     (True, True)
     >>> wells = -9 * (s**2 - 1) ** 2
     >>> bool(falling(wells, s, True).equal(wells)), bool(falling(-(s**2), s, False).equal(-(s**2)))
@@ -134,10 +137,15 @@ def falling(log_p: Tensor, s: Tensor, symmetric: bool) -> Tensor:
         inside = index[(s.abs() < PEAKS) & ((step * s >= 0) | (not symmetric))]
         top = int(inside[log_p[inside].argmax()])
         side = torch.arange(top, len(s) if step > 0 else -1, step)
-        low = side[log_p[side] < log_p[top] - DEEP]
-        if not len(low):
+        rises = (log_p[side].diff() > 0).nonzero().flatten()
+        fall = side[: int(rises[0]) + 1] if len(rises) else side
+        low = fall[log_p[fall] < log_p[top] - DEEP]
+        if len(low):
+            first = int(low[0])
+        elif len(rises) and len(fall) > 1:
+            first = int(fall[1 + log_p[fall].diff().argmin()])
+        else:
             continue
-        first = int(low[0])
         slope = (log_p[first] - log_p[first - step]) / (s[first] - s[first - step])
         rest = side[(side - first) * step > 0]
         found[rest] = torch.minimum(found[rest], log_p[first] + slope * (s[rest] - s[first]))

@@ -7,9 +7,10 @@ With rho_n = Delta_n / sigma_{n+1}^2 in the notation of diffsq.sampling.reverse_
     start     p(x_N)           = N(0, G(k) + sigma_N^2)
 
 c_n(k) is diagonal in momentum space: the Brownian bridge, and the mean squared error C(k) of the denoiser at
-sigma_{n+1} as the model itself states it. Nothing is measured on fields, so R is a function of the model and
-the levels. The U-Net is evaluated in one lattice frame per step, drawn once for all paths, forward and
-reverse: part of the definition of R.
+sigma_{n+1} as the model itself states it. Where it says too how the posterior of x_{n+1} spreads over the
+sites (diffsq.models.spread), the modes k != 0 of a residual are those of M z, z of that diagonal law. Nothing
+is measured on fields, so R is a function of the model and the levels. The U-Net is evaluated in one lattice
+frame per step, drawn once for all paths, forward and reverse: part of the definition of R.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import Symmetry
 from diffsq.models.zero_mode import log_gauss
 from diffsq.sampling.reverse_chain import Law, ReverseChain
@@ -26,14 +28,15 @@ from diffsq.sampling.zero_mode_step import ZeroModeLaw, table_variance, zero_mod
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 
-VERSION = 5  # of the law R: raise it with any change, so that no folder mixes samples of two laws
+VERSION = 6  # of the law R: raise it with any change, so that no folder mixes samples of two laws
 
 
 class ReversePath(ReverseChain):
     """Forward and reverse chains of one score model; fields (n, *shape) float64.
 
     levels (N + 1,) float64; variance (N, n_class) is c_n(k). two_peaks: whether the zero mode has two
-    components; zero_scale (N,): C(0) of the model over that of the one-mode table.
+    components; zero_scale (N,): C(0) of the model over that of the one-mode table; share (N,): of the
+    posterior in the variance of a site.
     """
 
     def __init__(self, model: LatticeScore, levels: Tensor) -> None:
@@ -42,6 +45,11 @@ class ReversePath(ReverseChain):
         self.rho = (levels[1:] ** 2 - levels[:-1] ** 2) / levels[1:] ** 2
         self.bridge = self.rho * levels[:-1] ** 2
         self.variance = self.bridge[:, None] + self.rho[:, None] ** 2 * posterior
+        known, all_of_it = (
+            (self.momenta.multiplicity * q).sum(-1)
+            for q in (self.rho[:, None] ** 2 * posterior, self.variance)
+        )
+        self.share = known / all_of_it
         self.zero_scale = posterior[:, 0] / table_variance(zero_mode, levels[1:])
         self.two_peaks = zero_mode.two_peaks()
 
@@ -58,13 +66,14 @@ class ReversePath(ReverseChain):
         """R(x_n | x_{n+1} = x)."""
         sigma, rho = self.levels[n + 1].expand(len(x)), self.rho[n]
         xk = self.momenta.modes(x)
-        d = self.model.denoise(xk, sigma, frame)
+        d, spread = self.model.posterior(xk, sigma, frame)
         mean, zero = xk + rho * (d - xk), None
         if self.two_peaks:
             posterior = self.model.base.zero_mode.posterior(xk[..., 0, 0].real, sigma)
             shift, zero = zero_mode_law(posterior, d[..., 0, 0].real, rho, self.bridge[n], self.zero_scale[n])
             mean[..., 0, 0] += shift
-        return ReverseStep(self.momenta, mean, self.variance[n], zero)
+        spread = None if spread is None else spread.of_step(self.share[n])
+        return ReverseStep(self.momenta, mean, self.variance[n], zero, spread)
 
 
 @dataclass(frozen=True)
@@ -83,13 +92,14 @@ class ModeGaussian(Law):
 
 @dataclass
 class ReverseStep(Law):
-    """R( . | x_{n+1}): mean (n, *half), c_n (n_class,), and the law of the zero mode where it has one of its
-    own."""
+    """R( . | x_{n+1}): mean (n, *half), c_n (n_class,), the law of the zero mode where it has one of its own,
+    and how the residual spreads over the sites where that is known."""
 
     momenta: Momenta
     mean: Tensor
     variance: Tensor
     zero: ZeroModeLaw | None
+    spread: Spread | None = None
 
     def draw(self, noise: Tensor) -> Tensor:
         """A field from white noise (n, *shape)."""
@@ -98,16 +108,24 @@ class ReverseStep(Law):
         residual = white * p.expand(self.variance).sqrt()
         if self.zero is not None:
             residual[..., 0, 0] = self.zero.draw(white[..., 0, 0].real).to(white.dtype)
-        return p.fields(self.mean + residual)
+        if self.spread is None:
+            return p.fields(self.mean + residual)
+        return p.fields(self.mean) + self.spread.spread(p.fields(residual))
 
-    def residual(self, x: Tensor) -> Tensor:
-        """Modes of x less the mean: N(0, c_n(k)) but for the zero mode."""
-        return self.momenta.modes(x) - self.mean
+    def residual(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Modes of z, of which x less the mean was made, N(0, c_n(k)) but for the zero mode, and ln |dx/dz|
+        (n,)."""
+        p = self.momenta
+        z = p.modes(x) - self.mean
+        if self.spread is None:
+            return z, torch.zeros_like(z[..., 0, 0].real)
+        z, log_det = self.spread.gather(p.fields(z))
+        return p.modes(z), log_det
 
     def log_density(self, x: Tensor) -> Tensor:
         """log R(x | x_{n+1}): (n,)."""
-        residual = self.residual(x)
-        return self.momenta.log_normal(residual, self.variance) + self.own(residual[..., 0, 0].real)
+        z, log_det = self.residual(x)
+        return self.momenta.log_normal(z, self.variance) + self.own(z[..., 0, 0].real) - log_det
 
     def own(self, z: Tensor) -> Tensor:
         """What the zero mode's own law adds to ln N(z; 0, c_n(0)): residuals z (n,) -> (n,)."""

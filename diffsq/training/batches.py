@@ -42,10 +42,10 @@ class Batches:
         """Of fresh weights."""
         return torch.Generator().manual_seed(int(float(self.uniforms("initialise", 0, 1)[0]) * 2**62))
 
-    def noise(self) -> KeyedNoise:
+    def noise(self, stream: str = "noise") -> KeyedNoise:
         """noise(step) -> (batch_size, *shape) standard normal numbers."""
         index = np.arange(self.settings.batch_size)
-        return KeyedNoise(self.seed, "train/noise", index, self.model.shape, self.phi.device)
+        return KeyedNoise(self.seed, f"train/{stream}", index, self.model.shape, self.phi.device)
 
     def fields(self, step: int, own: slice = WHOLE) -> Tensor:
         """Fields at random."""
@@ -62,8 +62,9 @@ class Batches:
         sigma = torch.exp(low + (high - low) * position)
         grad = None if self.action is None else self.action.grad
         averaged = partial(self._averaged, step, own, n_posterior) if n_posterior else None
+        bridge = self.noise("bridge").part(own)(step) if self.model.learns_spread else None
         return prepare(
-            self.model, self.fields(step, own), grad, sigma, self.noise().part(own)(step), averaged
+            self.model, self.fields(step, own), grad, sigma, self.noise().part(own)(step), averaged, bridge
         )
 
     def _averaged(

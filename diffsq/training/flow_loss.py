@@ -43,7 +43,7 @@ def network_size(model: LatticeScore, batch: Batch) -> Tensor:
     The density at sigma = 0 does not know by which way it was reached: through the flow alone a network
     learns velocities that are right in the end and no score on the way.
     """
-    return model.log_range * (batch.weight * learned(model, batch).abs() ** 2).sum((-1, -2)).mean()
+    return model.log_range * (batch.weight * learned(model, batch)[0].abs() ** 2).sum((-1, -2)).mean()
 
 
 def log_weights(flow: LatticeFlow, phi: Tensor, action: ActionFunction, size: int) -> Tensor:

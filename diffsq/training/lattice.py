@@ -37,9 +37,8 @@ from diffsq.training.flow_loss import (
     score_loss,
 )
 from diffsq.training.loop import BETAS, Loop, Loss
-from diffsq.training.loss import Batch, gain_rate
 from diffsq.training.shared import Rate, averaging, same_tensors
-from diffsq.training.validation import HeldOut, held_out_batch, measure_gain, validation_table
+from diffsq.training.validation import HeldOut, gain_of, held_out_batch, measure_gain, validation_table
 from diffsq.training.wiener import fit_wiener
 from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
@@ -136,7 +135,14 @@ def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
         "ensemble": ensemble.identity,
         "config": {name: full[name] for name in ("seed", "action", "lattice", "sde", "model", "training")},
         "versions": versions(),
+        **inputs(config, ensemble),
     }
+
+
+def inputs(config: LatticeRun, ensemble: Ensemble) -> dict[str, int]:
+    """site = 1 where a U-Net sees the posterior of each site, which needs a known phi^4 action."""
+    known = config.training.use_action and ensemble.action.phi4 is not None
+    return {"site": 1} if config.model.channels and known and config.model.base == "regression" else {}
 
 
 def in_halves(rows: Integers, chain: Integers) -> tuple[Integers, Integers]:
@@ -170,7 +176,7 @@ class Training:
                 "P(M) has two separate peaks: the flow is that of one sign, model.network is for both; "
                 "take model.network 0"
             )
-        sizes = config.model.model_dump(exclude={"base", "n_fit"})
+        sizes = config.model.model_dump(exclude={"base", "n_fit"}) | inputs(config, ensemble)
         sector = int(not config.model.channels and one_sided(self.phi))
         self.model = LatticeScore.unfitted(ensemble.shape, **sizes, sector=sector).to(self.device)
         known = self.action if self.known else None
@@ -251,10 +257,12 @@ class Training:
             validation, block = held_out_batch(self.model, self.held_out, self.grad, self.config.seed)
 
         def validate(average: nn.Module) -> dict[str, float]:
-            gain, error = self._gain(average, validation, block)
-            self.progress.update(0, gain=gain)
+            current, self.model.unet = self.model.unet, average  # type: ignore[assignment]
+            found = gain_of(self.model, validation, block)
+            self.model.unet = current
+            self.progress.update(0, gain=found["val_gain"])
             weights = {name: w.detach().cpu().numpy() for name, w in average.named_parameters()}
-            return {"val_gain": gain, "val_gain_error": error, **brief(weights)}
+            return {**found, **brief(weights)}
 
         optimizer = torch.optim.AdamW(
             unet.parameters(), settings.learning_rate, BETAS, weight_decay=WEIGHT_DECAY
@@ -331,14 +339,3 @@ class Training:
         batch = self.batches.at(step, rows)
         rate = self.rate(batch, frame)
         return Loss(self.model.log_range * rate.sum() * (self.team.size / n), rate, batch.sigma)
-
-    def _gain(self, unet: nn.Module, batch: Batch, block: Integers) -> tuple[float, float]:
-        """Path KL that these weights gain over the base, nats per field, and its error over the blocks."""
-        current, self.model.unet = self.model.unet, unet  # type: ignore[assignment]
-        rates = [
-            gain_rate(self.model, batch.part(slice(i, i + EVALUATE)))[0].sum((-1, -2))
-            for i in range(0, len(batch.x), EVALUATE)
-        ]
-        self.model.unet = current
-        gains = (self.model.log_range * torch.cat(rates)).double().cpu().numpy()
-        return jackknife_of(lambda x: float(x.mean()), gains, chain=block)

@@ -9,23 +9,34 @@ theorem 1),
 nats per field, here from sigma_min to sigma_max. The regression target t - beta sqrt(C) z has the same
 conditional mean as t and a fraction of its variance (base.py); averaged over the posterior of x
 (posterior_fields) it has less again. The loss is this integral plus the variance that is left.
+
+A U-Net that says how the posterior spreads (model.covariance) learns that from -log R of a reverse step, its
+mean held fixed: r = rho (phi - D) + noise of the bridge, for the first of `PATH_LEVELS` steps down from
+sigma, less what the same residual costs without a spread.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from diffsq.config.sections import PATH_LEVELS
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.training.posterior_fields import PosteriorMeans
 
 
 @dataclass
 class Batch:
-    """Noised fields x (n, *shape) float64 at sigma (n,), with the base's and the U-Net's target modes."""
+    """Noised fields x (n, *shape) float64 at sigma (n,), with the base's and the U-Net's target modes.
+
+    residual (n, *half): of a reverse step by the base alone; None where no spread is learned.
+    """
 
     x: Tensor
     u: Tensor
@@ -33,22 +44,33 @@ class Batch:
     base: Tensor
     target: Tensor
     weight: Tensor
+    residual: Tensor | None = None
 
     def part(self, rows: slice) -> "Batch":
         """The samples `rows`."""
-        return Batch(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        own: list[Any] = [getattr(self, name) for name in self.__dataclass_fields__]
+        cut: list[Any] = [q if q is None else q[rows] for q in own]
+        return Batch(*cut)
+
+    @staticmethod
+    def joined(parts: list["Batch"]) -> "Batch":
+        """One after the other."""
+        columns = [[getattr(part, name) for part in parts] for name in Batch.__dataclass_fields__]
+        whole: list[Any] = [None if q[0] is None else torch.cat(q) for q in columns]
+        return Batch(*whole)
 
 
 @torch.no_grad()
 def prepare(
     model: LatticeScore, phi: Tensor, grad: Callable[[Tensor], Tensor] | None, sigma: Tensor, eps: Tensor,
-    averaged: Callable[[Tensor, Tensor, Tensor], PosteriorMeans] | None = None,
+    averaged: Callable[[Tensor, Tensor, Tensor], PosteriorMeans] | None = None, bridge: Tensor | None = None,
 ) -> Batch:  # fmt: skip
     """x = phi + sigma eps for phi (n, *shape), sigma (n,); base, target and path-KL weight per mode: what the
     regression alone says, and what a network, of either kind, has to add.
 
     grad: dS/dphi; None where S is not known: the target then has all its variance. averaged: of (phi, x,
-    sigma) what phi and dS/dphi are averaged over, instead of one draw.
+    sigma) what phi and dS/dphi are averaged over, instead of one draw. bridge: noise like eps of a reverse
+    step, where a spread is learned.
     """
     p, base = model.momenta, model.base
     x = phi + rearrange(sigma, "n -> n 1 1") * eps
@@ -63,24 +85,62 @@ def prepare(
         gradk = None if grad is None else p.modes(grad(phi))
         target, z = base.target(p.modes(phi), gradk, xk, sigma)
     target = target - p.expand(base.at(base.beta, sigma)) * z - correction
-    w, _ = base.wiener(sigma)
-    weight = 0.5 * p.expand(w) * p.weight
-    return Batch(x, u, sigma, correction, target.to(torch.complex64), weight.float())
+    w, c = (p.expand(q) for q in base.wiener(sigma))
+    residual = None
+    if bridge is not None:
+        rho, width = step_of(model, sigma)
+        missed = p.modes(phi) - w * xk - c.sqrt() * correction
+        residual = rho * missed + width[:, None, None].sqrt() * p.modes(bridge)
+    return Batch(x, u, sigma, correction, target.to(torch.complex64), (0.5 * w * p.weight).float(), residual)
 
 
-def learned(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> Tensor:
-    """What the network adds to the regression, of either kind, in units of sqrt(C): (n, *half)."""
+def step_of(model: LatticeScore, sigma: Tensor) -> tuple[float, Tensor]:
+    """rho, and the variance (n,) of the bridge, of the first of `PATH_LEVELS` steps down from sigma (n,)."""
+    left = math.exp(-model.log_range / PATH_LEVELS)  # of sigma^2
+    return 1 - left, (1 - left) * left * sigma**2
+
+
+def learned(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> tuple[Tensor, Spread | None]:
+    """What the network adds to the regression, of either kind, in units of sqrt(C): (n, *half); and what it
+    says of the spread."""
     p = model.momenta
     term = model.base.term(batch.sigma[:1] if batch.sigma.stride(0) == 0 else batch.sigma)
     if term is not None:
-        return term(p.modes(batch.x))
-    return p.modes(model.network(batch.x, batch.u, batch.base, batch.sigma, frame))
+        return term(p.modes(batch.x)), None
+    out, spread = model.network(batch.x, batch.u, batch.base, batch.sigma, frame)
+    return p.modes(out), spread
 
 
 def path_kl_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> Tensor:
     """Integrand of the loss, nats per field and unit of ln sigma^2: (n,)."""
-    net = learned(model, batch, frame)
-    return (batch.weight * (net - batch.target).abs() ** 2).sum((-1, -2))
+    net, spread = learned(model, batch, frame)
+    rate = (batch.weight * (net - batch.target).abs() ** 2).sum((-1, -2))
+    if spread is None or batch.residual is None:
+        return rate
+    return rate - spread_rate(model, batch, net.detach(), spread)
+
+
+def spread_rate(model: LatticeScore, batch: Batch, net: Tensor, spread: Spread) -> Tensor:
+    """What the spread adds to log R of the steps, nats per field and unit of ln sigma^2: (n,)."""
+    assert batch.residual is not None
+    p, sigma = model.momenta, batch.sigma
+    rho, bridge = step_of(model, sigma)
+    _, wiener = model.base.wiener(sigma)
+    known = rho**2 * model.posterior_variance(sigma)
+    c = known + bridge[:, None]
+    share = (p.multiplicity * known).sum(1) / (p.multiplicity * c).sum(1)
+    r = batch.residual - rho * p.expand(wiener).sqrt() * net
+    z, log_det = spread.of_step(share).gather(p.fields(r))
+    chi2 = p.total((p.modes(z).abs() ** 2 - r.abs() ** 2) / p.expand(c))
+    return (PATH_LEVELS / model.log_range) * (-0.5 * chi2 - log_det)
+
+
+@torch.no_grad()
+def spread_gain(model: LatticeScore, batch: Batch) -> Tensor:
+    """What a learned spread adds to log R of a path of `PATH_LEVELS` steps, nats: (n,); see `spread_rate`."""
+    net, spread = learned(model, batch)
+    assert spread is not None
+    return model.log_range * spread_rate(model, batch, net, spread)
 
 
 @torch.no_grad()
@@ -89,6 +149,6 @@ def gain_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> 
 
     |t|^2 - |t - net|^2 averages to the gain in |net - E[t|x]|^2 whatever the noise of the target.
     """
-    net = learned(model, batch, frame)
+    net, _ = learned(model, batch, frame)
     gain = 2 * (net.conj() * batch.target).real - net.abs() ** 2
     return batch.weight * gain, model.momenta.class_mean(gain.double())

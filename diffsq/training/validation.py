@@ -18,15 +18,16 @@ from torch import Tensor
 from diffsq.models.blocks import Fields, KeyedNoise, Rows, block_size
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import shells
-from diffsq.training.loss import Batch, gain_rate, prepare
+from diffsq.training.loss import Batch, gain_rate, prepare, spread_gain
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble
 from lattice.rng import uniforms
-from lattice.statistics.blocks import chain_blocks, jackknife_errors
+from lattice.statistics.blocks import chain_blocks, jackknife_errors, jackknife_of
 
 N_VALIDATION = 2048
 N_LEVELS, PER_LEVEL = 24, 256
 N_GAIN = 512
+EVALUATE = 64  # fields per network call
 Gradient = Callable[[Tensor], Tensor] | None
 
 
@@ -60,8 +61,12 @@ def _batches(
     index = np.arange(len(fields))
     noise = KeyedNoise(seed, f"validation/{stream}", index, model.shape, fields.device)(step)
     parts = (torch.split(q, size) for q in (fields, sigma.expand(len(fields)), noise))
-    for phi, s, e in zip(*parts, strict=True):
-        yield prepare(model, phi, grad, s, e)
+    for number, (phi, s, e) in enumerate(zip(*parts, strict=True)):
+        bridge = None
+        if model.learns_spread:
+            rows = index[number * size : number * size + len(phi)]
+            bridge = KeyedNoise(seed, f"validation/{stream}/bridge", rows, model.shape, fields.device)(step)
+        yield prepare(model, phi, grad, s, e, bridge=bridge)
 
 
 def _choose(phi: Fields, n: int, seed: int, draw: int = 0) -> Tensor:
@@ -83,8 +88,23 @@ def held_out_batch(
     """A fixed batch over the whole noise range, for the gain printed during training, and its blocks."""
     fields, block = held_out.take(block_size(model.shape, N_VALIDATION, 2**23))
     parts = list(_batches(model, fields, grad, spread_levels(model, len(fields)), seed, "batch", 0, 256))
-    whole = (torch.cat([getattr(p, name) for p in parts]) for name in Batch.__dataclass_fields__)
-    return Batch(*whole), block
+    return Batch.joined(parts), block
+
+
+def gain_of(model: LatticeScore, batch: Batch, block: Integers) -> dict[str, float]:
+    """Path KL that the network gains over the base, nats per field, its error over the blocks, and what a
+    learned spread adds to log R of a path."""
+    parts = [batch.part(slice(i, i + EVALUATE)) for i in range(0, len(batch.x), EVALUATE)]
+    rates = torch.cat([gain_rate(model, part)[0].sum((-1, -2)) for part in parts])
+    of = {"val_gain": model.log_range * rates}
+    if model.learns_spread:
+        of["val_spread"] = torch.cat([spread_gain(model, part) for part in parts])
+    found = dict[str, float]()
+    for name, values in of.items():
+        data = values.double().cpu().numpy()
+        mean, error = jackknife_of(lambda x: float(x.mean()), data, chain=block)
+        found |= {name: mean, f"{name}_error": error}
+    return found
 
 
 def measure_gain(model: LatticeScore, phi: Fields, grad: Gradient, seed: int) -> None:
@@ -99,16 +119,19 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
     """Gains per noise level and shell on held-out fields, nats per field; see the module.
 
     Every level has fields of its own. Errors are jackknife errors over the blocks of `held_out`, its chains,
-    which levels share.
+    which levels share. The total of a learned spread is what it adds to log R of a path.
     """
     index, labels = shells(model.momenta)
     sigma, width = spread_levels(model, N_LEVELS), model.log_range / N_LEVELS
     sums = np.zeros((N_LEVELS, int(held_out.block.max()) + 1, 2, len(labels)))
-    counts = np.zeros(sums.shape[:2])
+    counts, spread = np.zeros(sums.shape[:2]), np.zeros((*sums.shape[:2], 1))
     for level, s in enumerate(sigma):
         fields, block = held_out.take(PER_LEVEL, level)
-        batches = _batches(model, fields, grad, s, seed, "table", level)
+        batches = list(_batches(model, fields, grad, s, seed, "table", level))
         rates = torch.cat([_rates(model, batch, index, len(labels)) for batch in batches], 1) * width
+        if model.learns_spread:
+            own = torch.cat([spread_gain(model, batch) for batch in batches])[:, None] / N_LEVELS
+            np.add.at(spread[level], block, own.cpu().numpy())
         np.add.at(sums[level], block, rearrange(rates, "gain n shell -> n gain shell").cpu().numpy())
         np.add.at(counts[level], block, 1.0)
     gains, left_out = left_out_means(sums, counts)
@@ -120,6 +143,10 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
         table |= {f"gain_{name}": gains[:, i].tolist(), f"gain_{name}_error": error[:, i].tolist()}
         table[f"gain_{name}_level_error"] = level_error[:, i].tolist()
         table["total"] |= {name: float(total[i]), f"{name}_error": float(total_error[i])}
+    if model.learns_spread:
+        means, left_out = left_out_means(spread, counts)
+        error = jackknife_errors(left_out.sum((0, 2)))
+        table["total"] |= {"spread": float(means.sum()), "spread_error": float(error)}
     return table
 
 

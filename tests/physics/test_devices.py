@@ -117,9 +117,11 @@ def numbers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("numbers")
-@pytest.mark.parametrize("channels", [0, 2])
-def test_the_path_stays_on_its_device(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = phi4_model(ACTION, equilibrium(ACTION, SHAPE, 128), channels, n_sigma=5)
+@pytest.mark.parametrize(("channels", "covariance"), [(0, 0), (2, 0), (2, 1)])
+def test_the_path_stays_on_its_device(
+    channels: int, covariance: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = phi4_model(ACTION, equilibrium(ACTION, SHAPE, 128), channels, 5, covariance)
     monkeypatch.setattr(ZeroModeDenoiser, "two_peaks", lambda self: True)
     with fake_device() as place:
         moved(model, place)
@@ -134,14 +136,14 @@ def test_the_path_stays_on_its_device(channels: int, monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("numbers")
 def test_training_stays_on_its_device() -> None:
     """The fit of the closed form, the loss of the U-Net and its gradient."""
-    model = phi4_model(ACTION, equilibrium(ACTION, SHAPE, 128), 2, n_sigma=5)
+    model = phi4_model(ACTION, equilibrium(ACTION, SHAPE, 128), 2, n_sigma=5, covariance=1)
     with fake_device() as place:
         moved(model, place).train()
         noise = KeyedNoise(1, "test", np.arange(8), SHAPE, place)
         phi = torch.ones(8, *SHAPE, dtype=torch.float64, device=place)
         model.base.fit(phi, ACTION.grad, noise)
         sigma = torch.linspace(0.2, 4, 8, dtype=torch.float64).to(place)
-        batch = prepare(model, phi, ACTION.grad, sigma, noise(0))
+        batch = prepare(model, phi, ACTION.grad, sigma, noise(0), bridge=noise(1))
         frame = frames_of(1, SHAPE)(0)
         path_kl_rate(model, batch, frame).mean().backward()
         assert model.unet is not None

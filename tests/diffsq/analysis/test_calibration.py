@@ -24,6 +24,7 @@ from diffsq.analysis.calibration import (
     ranks,
 )
 from diffsq.models.lattice import LatticeScore
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.sampling import steps
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
@@ -53,8 +54,11 @@ class Scaled(LatticeScore):
 
     factor = 1.1
 
-    def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
-        return xk + self.factor * (super().denoise(xk, sigma, frame) - xk)
+    def posterior(
+        self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY
+    ) -> tuple[Tensor, Spread | None]:
+        d, spread = super().posterior(xk, sigma, frame)
+        return xk + self.factor * (d - xk), spread
 
 
 class LouderStep(ReverseStep):

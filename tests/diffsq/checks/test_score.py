@@ -27,6 +27,7 @@ from diffsq.config.config import load_config
 from diffsq.models.lattice import N_CHANNEL, N_CONDITION, LatticeScore
 from diffsq.models.momentum import Momenta, shells
 from diffsq.models.regression import RegressionBase
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import Symmetry
 from diffsq.models.unet import UNet
 from diffsq.run_folder.finished import Workbench
@@ -50,17 +51,21 @@ class Stretched(LatticeScore):
 
     excess = 0.05
 
-    def network(self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry) -> Tensor:
+    def network(
+        self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry
+    ) -> tuple[Tensor, Spread | None]:
         w, c = (self.momenta.expand(q) for q in self.base.wiener(sigma))
-        return self.momenta.fields(self.excess * w / c.sqrt() * self.momenta.modes(x))
+        return self.momenta.fields(self.excess * w / c.sqrt() * self.momenta.modes(x)), None
 
 
 class SiteTruth(LatticeScore):
     """The exact denoiser of independent sites of phi^4."""
 
-    def network(self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry) -> Tensor:
+    def network(
+        self, x: Tensor, u: Tensor, base: Tensor, sigma: Tensor, symmetry: Symmetry
+    ) -> tuple[Tensor, Spread | None]:
         w, c = (q[:, 0, None, None] for q in self.base.wiener(sigma))  # G is the same in every class
-        return (site_posterior(SITES, x, sigma[:, None, None])[0] - w * x) / c.sqrt()
+        return (site_posterior(SITES, x, sigma[:, None, None])[0] - w * x) / c.sqrt(), None
 
 
 @dataclass(frozen=True)

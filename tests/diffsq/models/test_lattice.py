@@ -147,7 +147,7 @@ def test_state_is_double_and_network_single() -> None:
     assert u.dtype == torch.float32
     base = model.base(xk, sigma)
     assert base.dtype == torch.complex128
-    assert model.network(x, u, base, sigma, IDENTITY).dtype == torch.float32
+    assert model.network(x, u, base, sigma, IDENTITY)[0].dtype == torch.float32
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
     floating = [b for b in model.buffers() if b.is_floating_point()]
     assert len(floating) > 5

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from posteriors import site_draws
 from small_models import Shrunk, equilibrium, free_model, geometric, noise_of, phi4_model, spoil, still
 from small_paths import SHAPE, TWO, N, draw, good_path, path_of, truth
 from torch import Tensor
 
-from diffsq.exactness.weights import ln_z
+from diffsq.exactness.weights import ln_z, ln_z_forward
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.symmetry import Symmetry
-from diffsq.sampling.lattice_path import VERSION, ReversePath, path_from
+from diffsq.sampling.lattice_path import VERSION, ReversePath, ReverseStep, path_from
 from diffsq.sampling.reverse_chain import rise
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
@@ -125,6 +127,65 @@ def test_a_bad_score_costs_efficiency_never_correctness(kind: str) -> None:
     assert bad < good - 4 * math.hypot(good_error, bad_error)
 
 
+class Forgetful(ReversePath):
+    """The determinant of the spread left out."""
+
+    def reverse(self, x: Tensor, n: int, frame: Symmetry) -> ReverseStep:
+        law = super().reverse(x, n, frame)
+        assert law.spread is not None
+        return Blind(**vars(law))
+
+
+class Blind(ReverseStep):
+    def log_density(self, x: Tensor) -> Tensor:
+        return super().log_density(x) + self.residual(x)[1]
+
+
+def test_any_spread_costs_efficiency_never_correctness() -> None:
+    """Random log-variances and couplings from a U-Net: Z and <phi^2> hold unless ln det is forgotten."""
+    model = phi4_model(TWO, equilibrium(TWO, SHAPE, 4096), 4, covariance=1)
+    assert model.unet is not None
+    assert model.unet.spread is not None
+    generator = torch.Generator().manual_seed(3)
+    for name, weight in model.unet.spread.named_parameters():
+        size = 0.4 if name.startswith("last") else 0.5
+        weight.data = size * torch.randn(weight.shape, generator=generator)
+    model.eval().requires_grad_(False)
+    path = path_of(model, 8)
+    phi, log_w = draw(path)
+    value, error = ln_z(log_w.numpy())
+    assert abs(value - truth().ln_z) < 4 * error
+    value, error = weighted(phi, log_w, (phi**2).mean((1, 2)))
+    assert abs(value - truth().phi2) < 4 * error
+    good, good_error = effective_sample_size(draw(good_path())[1].numpy())
+    bad, bad_error = effective_sample_size(log_w.numpy())
+    assert bad < good - 4 * math.hypot(good_error, bad_error)
+    up = noise_of("test/up", N, SHAPE)
+    backward = path.weigh(equilibrium(TWO, SHAPE, N, 5), TWO.action, up, still)[0]
+    value, error = ln_z_forward(backward.numpy())
+    assert abs(value - truth().ln_z) < 4 * error
+    value, error = ln_z(draw(Forgetful(model, path.levels), 5 * N)[1].numpy())
+    assert abs(value - truth().ln_z) > 10 * error
+
+
+def test_knowing_where_the_posterior_is_wide_helps() -> None:
+    """At lam = 1/2 steps of the variance of each site have a smaller relative entropy than steps without."""
+    action, shape, n = ScalarPhi4(0.0, 0.5), (4, 4), 4096
+    phi = site_draws(action, shape, n, 3)
+    path = path_of(phi4_model(action, phi), 12)
+    up = noise_of("test/up", n, shape)
+    known = path.weigh(phi, action.action, up, still)[0]
+    gained = known - Plain(path.model, path.levels).weigh(phi, action.action, up, still)[0]
+    assert float(-gained.mean()) > 6 * float(gained.std()) / math.sqrt(n)
+
+
+class Plain(ReversePath):
+    """One variance for all sites."""
+
+    def reverse(self, x: Tensor, n: int, frame: Symmetry) -> ReverseStep:
+        return replace(super().reverse(x, n, frame), spread=None)
+
+
 # --- symmetries -------------------------------------------------------------------------------------------
 
 
@@ -191,13 +252,14 @@ def test_stated_variances_are_those_of_fresh_fields(kappa: float) -> None:
     for step, low, high in rise(path.levels, x, noise, range(path.n_levels)):
         law = path.reverse(high, step, still(step))
         assert (law.zero is not None) == (kappa > 0.27)
-        power = p.class_mean(law.residual(low).abs() ** 2).mean(0) / law.variance
+        residual, _ = law.residual(low)
+        power = p.class_mean(residual.abs() ** 2).mean(0) / law.variance
         error = (2 / (n * p.multiplicity)).sqrt()
         assert ((power - 1)[1:].abs() < 0.03 + 4 * error[1:]).all()
         whole = ((power - 1) * p.multiplicity)[1:].sum() / p.volume
         assert abs(float(whole)) < 0.015
         assert abs(float(whole) - 0.05) > 0.015  # negative control: 5 % wider
-        zero, z = law.zero, law.residual(low)[..., 0, 0].real
+        zero, z = law.zero, residual[..., 0, 0].real
         mean, variance = torch.zeros_like(z), law.variance[0]
         if zero is not None:
             mean = zero.q * zero.shift

@@ -13,10 +13,12 @@ from small_paths import SHAPE, TWO, draw, good_path, path_of, truth, widened
 from torch import Tensor
 
 from diffsq.exactness.weights import forward_ess, ln_z, ln_z_forward
+from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
 from diffsq.sampling.zero_mode_step import ZeroModeLaw
 from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
 from lattice.statistics.weights import distrusted, effective_sample_size
 
 
@@ -38,7 +40,8 @@ class Plain(ReverseStep):
     """Drawn with the zero mode's own law, weighed without."""
 
     def log_density(self, x: Tensor) -> Tensor:
-        return self.momenta.log_normal(self.residual(x), self.variance)
+        z, log_det = self.residual(x)
+        return self.momenta.log_normal(z, self.variance) - log_det
 
 
 class Left(ReverseStep):
@@ -109,12 +112,22 @@ def dense(path: ReversePath, variance: Tensor) -> np.ndarray:
     return path.momenta.colour(unit, variance**2).reshape(v, v).numpy()
 
 
+def as_matrix(spread: Spread, i: int) -> Floats:
+    """The map of the sample i, column by column."""
+    shape = tuple(spread.log_ratio.shape[1:])
+    v = math.prod(shape)
+    unit = torch.eye(v, dtype=torch.float64).reshape(v, *shape)
+    one = Spread(spread.log_ratio[i : i + 1].expand(v, *shape), None, spread.frame)
+    return one.spread(unit).reshape(v, v).T.numpy()
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (4, 6)])
 def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> None:
     action = ScalarPhi4(0.22, 0.2)
     phi = equilibrium(action, shape, 2048)
     path = path_of(phi4_model(action, phi), 5)
     assert not path.two_peaks
+    assert path.model.base.site.known
     n, v = 6, path.momenta.volume
     trail: dict[int, Tensor] = {}
     x0, log_w = path.sample(
@@ -128,7 +141,7 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
     expected -= multivariate_normal.logpdf(flat[5], np.zeros(v), dense(path, start))
     for step in range(5):
         high = levels[step + 1].expand(n)
-        d = path.model.denoise(path.momenta.modes(trail[step + 1]), high)
+        d, spread = path.model.posterior(path.momenta.modes(trail[step + 1]), high)
         rho = 1 - levels[step] ** 2 / levels[step + 1] ** 2
         mean = (trail[step + 1] + rho * (path.momenta.fields(d) - trail[step + 1])).reshape(n, v).numpy()
         bridge = rho * levels[step] ** 2
@@ -136,7 +149,10 @@ def test_weight_step_by_step_with_dense_covariances(shape: tuple[int, ...]) -> N
         delta = float(levels[step + 1] ** 2 - levels[step] ** 2)
         for i in range(n):
             expected[i] += multivariate_normal.logpdf(flat[step + 1][i], flat[step][i], delta * np.eye(v))
-            expected[i] -= multivariate_normal.logpdf(flat[step][i], mean[i], cov)
+            assert spread is not None
+            m = as_matrix(spread.of_step(path.share[step]), i)
+            assert np.abs(m - np.eye(v)).max() > 1e-4
+            expected[i] -= multivariate_normal.logpdf(flat[step][i], mean[i], m @ cov @ m.T)
     assert log_w.numpy() == pytest.approx(expected, abs=1e-8)
     # the forward weight of the same path is the same number
     ups = {s: (trail[s + 1] - trail[s]) / (levels[s + 1] ** 2 - levels[s] ** 2).sqrt() for s in range(5)}
