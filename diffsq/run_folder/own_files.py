@@ -32,7 +32,8 @@ _KEPT = (
 )
 _NAMES = {
     "ensemble": rf"ensemble/({_POINT})?({ENSEMBLE.pattern}|data\.npy)",
-    "train": rf"train/(closed|score|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})",
+    "train": rf"train/(closed|score|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})"
+    rf"|train/family/parts/(one|both)-{_POINT[:-1]}\.(json|safetensors)",
     "sample": rf"samples/((closed|score|energy)-(ve|vp)|rbm-exact|metropolis)/(half/)?({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",
     "report": r"report\.html|overview\.png",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffsq.config.sections import PointSampling
+from diffsq.models.kept import Tensors, kept
 from diffsq.models.points import PointModel
 from diffsq.models.protocol import PointScore, Watch, unseen
 from diffsq.models.tabulated import WORTH, fast
@@ -22,7 +23,6 @@ from diffsq.models.two_peak import TwoPeakScore
 from diffsq.process.sde import SDES
 from diffsq.sampling.flow import sample_points
 from diffsq.sampling.folder import claim
-from diffsq.sampling.kept import Tensors, kept
 from diffsq.sampling.point_path import PointKernel, calibrated
 from diffsq.sampling.streams import POINT_BLOCK
 from lattice.actions.one_variable import TwoPeak

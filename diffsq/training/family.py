@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,12 +18,16 @@ from torch import Tensor
 from diffsq.models.blocks import KeyedNoise, Mapped, block_size, largest, split, zero_modes
 from diffsq.models.couplings import Point
 from diffsq.models.family import SECTOR_FROM, Family, Frame
+from diffsq.models.kept import Tensors
 from diffsq.models.momentum import Momenta
 from diffsq.models.regression import CHUNK, RegressionBase, least_squares
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent
+from lattice.scans.scan import point_name
 
+Keep = Callable[[str, Callable[[], Tensors]], Tensors]
+"""keep(name, make): what was made before under this name, else made now."""
 RELATIVE = 1e-3  # of G(k): no class is weighed as if it were known better
 MARGIN = 1.2  # of the largest field
 SYMMETRIC_TO = 0.998  # rho of the ensembles that the fit of both signs learns from, SECTOR_FROM of one
@@ -76,9 +81,12 @@ class Member:
 
 def fit_family(
     ensembles: Sequence[Callable[[], Ensemble]], *, sigma_min: float, n_sigma: int, n_fit: int, seed: int,
-    progress: Progress | None = None,
+    progress: Progress | None = None, keep: Keep = lambda name, make: make(),
 ) -> Family:  # fmt: skip
-    """The family of these ensembles, which are of a grid: every lam with as many kappa, each at all sizes."""
+    """The family of these ensembles, which are of a grid: every lam with as many kappa, each at all sizes.
+
+    keep: for the equations of each theory, a few MB, which take the time.
+    """
     progress = progress or Silent()
     members = [Member.of(read) for read in ensembles]
     lams, sizes = sorted({m.lam for m in members}), sorted({m.size for m in members})
@@ -110,7 +118,7 @@ def fit_family(
     progress.start(sum(len(part) for part in parts.values()), "theories")
     for sector, part in parts.items():
         if part:
-            fit_coefficients(family, part, sector, n_fit, seed, progress)
+            fit_coefficients(family, part, sector, n_fit, seed, progress, keep)
     progress.close()
     return family
 
@@ -146,32 +154,46 @@ def fit_zero_modes(family: Family, members: list[Member], points: list[Point]) -
 
 
 def fit_coefficients(
-    family: Family, part: list[tuple[Member, Point]], sector: bool, n_fit: int, seed: int, progress: Progress
-) -> None:
+    family: Family, part: list[tuple[Member, Point]], sector: bool, n_fit: int, seed: int, progress: Progress,
+    keep: Keep,
+) -> None:  # fmt: skip
     """One least squares over all theories of `part`."""
     systems: dict[bool, list[Tensor]] = {}
     for m, p in part:
         base = family.base(p, m.momenta, sector)
-        sums = sums_of(base, m, n_fit, seed)
-        w, _ = base.wiener(base.log_sigma.exp())
+        name = f"{'one' if sector else 'both'}-{point_name(m.momenta.shape, m.kappa, m.lam)}"
+        found = keep(name, partial(_equations, family, base, m, p, n_fit, seed))
         for zero in (True, False):
-            f = family.frame(base, p, zero)
-            rows = slice(0, 1) if zero else slice(1, None)
-            own = normal_equations(sums[:, rows], m.momenta.multiplicity[rows] * w[:, rows], f)
+            theory = family.frame(base, p, zero).theory.tolist()
+            own, own_right = found[f"matrix_{zero}"], found[f"right_{zero}"]
             if zero not in systems:
-                n_theory, n = len(f.theory), len(own[1])
-                systems[zero] = [own[0].new_zeros(n_theory, n, n_theory, n), own[1].new_zeros(n_theory, n)]
+                n_theory, n = len(theory), len(own_right)
+                systems[zero] = [own.new_zeros(n_theory, n, n_theory, n), own.new_zeros(n_theory, n)]
             matrix, right = systems[zero]
-            for i, a in enumerate(f.theory.tolist()):  # in place: the whole is as large as memory allows
-                right[i] += a * own[1]
-                for j, b in enumerate(f.theory.tolist()):
-                    matrix[i, :, j] += a * b * own[0]
+            for i, a in enumerate(theory):  # in place: the whole is as large as memory allows
+                right[i] += a * own_right
+                for j, b in enumerate(theory):
+                    matrix[i, :, j] += a * b * own
         progress.update()
     for zero, (matrix, right) in systems.items():
         n = right.numel()
         c = least_squares(matrix.reshape(n, n), right.flatten())
         weights = family.weights(sector, zero)
         weights.copy_(c.reshape(*weights.shape[:3], -1)[..., :-1])
+
+
+def _equations(
+    family: Family, base: RegressionBase, member: Member, point: Point, n_fit: int, seed: int
+) -> Tensors:
+    """`normal_equations` of one theory, of k = 0 (True) and of all other modes (False)."""
+    sums, found = sums_of(base, member, n_fit, seed), Tensors()
+    w, _ = base.wiener(base.log_sigma.exp())
+    for zero in (True, False):
+        rows = slice(0, 1) if zero else slice(1, None)
+        weight = member.momenta.multiplicity[rows] * w[:, rows]
+        frame = family.frame(base, point, zero)
+        found[f"matrix_{zero}"], found[f"right_{zero}"] = normal_equations(sums[:, rows], weight, frame)
+    return found
 
 
 def sums_of(base: RegressionBase, member: Member, n_fit: int, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from diffsq import pipeline
 from diffsq.config.config import config_from_dict
 from diffsq.models.family_files import load_family
+from diffsq.training import family as family_fit
 from diffsq.training import grid
 from diffsq.training.grid import points_of
 from lattice.errors import InputError
@@ -48,6 +50,42 @@ def test_a_second_run_changes_nothing(folder: Path) -> None:
     pipeline.run(config_from_dict(RUN), folder, ("train",), say=said.append, accept_uncertified=True)
     assert path.stat().st_mtime_ns == before
     assert any("unchanged" in line for line in said)
+
+
+def test_a_fit_goes_on_where_it_was_killed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bits, and no theory twice; nothing of it is left in the end."""
+    made, own = list[int](), family_fit._equations
+
+    def counted(*given: Any) -> Any:
+        if len(made) == 5 and not (run / "stopped").exists():
+            (run / "stopped").touch()
+            raise KeyboardInterrupt
+        made.append(1)
+        return own(*given)
+
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    config = config_from_dict({**RUN, "training": {**RUN["training"], "n_sigma": 17}})
+    monkeypatch.setattr(family_fit, "_equations", counted)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run(config, run, ("train",), say=lambda text: None, accept_uncertified=True, restart="train")
+    parts = run / "train" / "family" / "parts"
+    assert len(list(parts.glob("*.safetensors"))) == 5
+    damaged = sorted(parts.glob("*.safetensors"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-8])
+    pipeline.run(config, run, ("train",), say=lambda text: None, accept_uncertified=True)
+    assert not parts.exists()
+    total, straight = len(made) - 1, tmp_path / "straight"
+    made.clear()
+    shutil.copytree(folder, straight)
+    pipeline.run(
+        config, straight, ("train",), say=lambda text: None, accept_uncertified=True, restart="train"
+    )
+    assert len(made) == total > 6
+    name = Path("train", "family", "weights.safetensors")
+    assert (run / name).read_bytes() == (straight / name).read_bytes() != (folder / name).read_bytes()
 
 
 def test_an_ensemble_that_failed_is_named_and_refused(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffsq.sampling.kept import kept, read_tensors
+from diffsq.models.kept import kept, read_tensors
 from lattice.errors import InputError
 
 

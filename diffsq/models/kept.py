@@ -25,6 +25,15 @@ def kept(folder: Path, name: str, key: str, make: Callable[[], Tensors]) -> Tens
         return tensors
 
 
+def forget(folder: Path) -> None:
+    """Remove what `kept` keeps in a folder, and the folder if nothing else is in it."""
+    for about in sorted(folder.glob("*.json")):
+        for path in (about.with_suffix(".safetensors"), about):
+            path.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def write_tensors(folder: Path, name: str, key: str, tensors: Tensors) -> None:
     """Write NAME.safetensors and, last, NAME.json with its hash and the `key` of the computation."""
     path = folder / f"{name}.safetensors"
