@@ -34,6 +34,7 @@ from diffsq.checks.curves import crossover, must_rise
 from diffsq.config.families import FamilyRun
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.exactness.weights import acceptance, independence_metropolis
+from diffsq.models import lattice_flow
 from diffsq.models.blocks import slices
 from diffsq.models.family import Family
 from diffsq.models.family_files import load_family
@@ -41,6 +42,7 @@ from diffsq.models.lattice_flow import LatticeFlow, steps_of
 from diffsq.plots.criticality import costs_figure
 from diffsq.process.sde import SDES
 from diffsq.run_folder.finished import DynamicsBench
+from diffsq.sampling import lattice_path
 from diffsq.sampling.family_sets import BLOCK, flow_fields, path_fields
 from diffsq.sampling.lattice_path import ReversePath
 from lattice.actions.phi4 import ScalarPhi4
@@ -78,6 +80,7 @@ MARKOV = {
 }  # fmt: skip
 EQUILIBRIUM = MonteCarlo(n_clusters=4, n_chains=N_CHAINS, n_therm=N_THERM)
 SAMPLERS = ("flow", "path")
+LAWS = {"flow": lattice_flow.VERSION, "path": lattice_path.VERSION}
 WORDS = {"abs_magnetization": "tau(|M|)", "magnetization2": "tau(M^2)", "action_density": "tau(S)"}
 Found = dict[str, Any]
 Draw = Callable[[Integers, int], tuple[Tensor, Tensor]]
@@ -107,6 +110,7 @@ def run(
         request = {
             "version": VERSION, "model": family.about.get("sha256", ""), "seed": bench.config.seed,
             "kappa": kappa, "lam": lam, "size": size, "n_samples": n, "error": error, "most": most,
+            "laws": LAWS,
         }  # fmt: skip
         points.append(kept_point(bench.folder, family, request))
         progress.update(size**2)
@@ -128,7 +132,7 @@ def kept_point(folder: Path, family: Family, request: Found) -> Found:
     path = folder / "checks" / "criticality" / f"{name}.json"
     have = read_json(path) if path.is_file() else {}
     for part, make, left_out in (
-        ("markov", markov, ("model", "n_samples")), ("model", of_model, ("error", "most")),
+        ("markov", markov, ("model", "n_samples", "laws")), ("model", of_model, ("error", "most")),
     ):  # fmt: skip
         own = {name: value for name, value in request.items() if name not in left_out}
         key = sha256_text(canonical_json(own))
