@@ -1,0 +1,96 @@
+"""Two-dimensional U(1) in closed form: tables, quadrature on 2 x 2, limits and identities."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import ive
+
+from lattice.errors import InputError
+from lattice.exact.u1 import charge_law, coefficients, ln_z, wilson_loop, z_of_theta
+
+TABLE = [  # L, beta, ln Z/V, <Q^2>, P(0), P(1), P(2), W of 1, 2 x 2, 3 x 3; found before, by other code
+    (8, 2, 0.823993541, 1.239299, 0.358991, 0.239219, 0.071116, 0.697775, 0.237061, 0.039214),
+    (16, 4, 2.424972796, 1.933879, 0.286973, 0.221522, 0.101930, 0.863523, 0.556026, 0.266971),
+    (16, 7, 5.127492915, 1.006414, 0.397711, 0.241951, 0.054499, 0.925532, 0.733780, 0.498338),
+    (32, 96, 92.800205437, 0.244524, 0.758362, 0.120338, 0.000481, 0.994778, 0.979283, 0.954011),
+]
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_known_numbers(row: tuple[float, ...]) -> None:
+    size, beta, free, q2, *rest = row
+    v, law = int(size) ** 2, charge_law(float(beta), int(size) ** 2)
+    assert ln_z(beta, v) / v == pytest.approx(free, abs=1e-9)
+    assert law.moment(2) == pytest.approx(q2, abs=1e-6)
+    assert [law.probability[law.charge == q][0] for q in (0, 1, 2)] == pytest.approx(rest[:3], abs=1e-6)
+    assert [wilson_loop(beta, v, a) for a in (1, 4, 9)] == pytest.approx(rest[3:], abs=1e-6)
+
+
+@pytest.mark.parametrize("beta", [0.5, 3.0])
+def test_two_by_two_by_quadrature(beta: float) -> None:
+    """Three plaquettes are free, the fourth is what is missing to a multiple of 2 pi."""
+    n = 96
+    grid = -math.pi + 2 * math.pi * (np.arange(n) + 0.5) / n
+    a, b, c = np.meshgrid(grid, grid, grid, indexing="ij", sparse=True)
+    s = a + b + c
+    last = -s - 2 * math.pi * np.ceil((-s - math.pi) / (2 * math.pi))
+    weight = np.exp(beta * (np.cos(a) + np.cos(b) + np.cos(c) + np.cos(last)))
+    z = weight.mean()
+    assert ln_z(beta, 4) == pytest.approx(math.log(z), abs=1e-10)
+    assert wilson_loop(beta, 4, 1) == pytest.approx((weight * np.cos(a)).mean() / z, abs=1e-10)
+    assert wilson_loop(beta, 4, 2) == pytest.approx((weight * np.cos(a + b)).mean() / z, abs=1e-10)
+    law, q = charge_law(beta, 4), np.round((s + last) / (2 * math.pi))
+    for charge in (0, 1):  # the sectors have edges: errors of the order of 1/n^2 times their weight
+        found = float((weight * (q == charge)).mean() / z)
+        assert law.probability[law.charge == charge][0] == pytest.approx(found, abs=3e-3)
+    assert abs(law.probability[law.charge == 0][0] - law.probability[law.charge == 1][0]) > 0.1
+
+
+@pytest.mark.parametrize(("beta", "volume"), [(0.05, 4), (0.5, 12), (2.0, 64), (7.0, 256), (200.0, 1024)])
+def test_charges_are_the_transform_of_theta(beta: float, volume: int) -> None:
+    law = charge_law(beta, volume)
+    assert law.probability.sum() == pytest.approx(1, abs=1e-12)
+    assert law.probability == pytest.approx(law.probability[::-1], abs=1e-12)
+    for theta in (0.3, 1.7, math.pi):
+        own = float(law.probability @ np.cos(theta * law.charge))
+        assert z_of_theta(beta, volume, theta) == pytest.approx(own, abs=1e-9)
+        assert z_of_theta(beta, volume, theta + 2 * math.pi) == pytest.approx(own, abs=1e-9)
+    assert z_of_theta(beta, volume, 0.3) < 1 - 1e-6
+
+
+def test_limits() -> None:
+    assert wilson_loop(3.0, 10**4, 1) == pytest.approx(ive(1, 3.0) / ive(0, 3.0), abs=1e-12)
+    assert [wilson_loop(2.0, 16, a) for a in (0, 16)] == pytest.approx([1, 1])
+    assert wilson_loop(2.0, 16, 5) == pytest.approx(wilson_loop(2.0, 16, 11), abs=1e-14)  # seen from outside
+    h = 1e-3  # <Q^2>/V of a large torus is -c''/(4 pi^2 c) at nu = 0
+    c = coefficients(4.0, np.array([-h, 0.0, h]))
+    chi = -(c[0] - 2 * c[1] + c[2]) / h**2 / (4 * math.pi**2 * c[1])
+    assert charge_law(4.0, 900).moment(2) / 900 == pytest.approx(chi, rel=1e-5)
+    beta, v = 1000.0, 100  # a Villain torus of 1/beta: P(Q) ~ e^{-2 pi^2 beta Q^2/V}
+    law = charge_law(beta, v)
+    assert law.probability[law.charge == 0][0] == pytest.approx(1, abs=1e-12)
+    weak = [ln_z(b, 16) for b in (1e-3, 2e-3)]
+    assert weak == pytest.approx([16 * b**2 / 4 for b in (1e-3, 2e-3)], rel=1e-5)
+
+
+def test_whole_orders_are_bessel_functions() -> None:
+    n = np.arange(-5, 6)
+    np.testing.assert_allclose(coefficients(7.0, n.astype(float)), ive(n, 7.0), atol=1e-16)
+    phi = -math.pi + 2 * math.pi * (np.arange(20000) + 0.5) / 20000
+    for nu in (0.3, 1.5, 2.71):
+        exact = (np.exp(7.0 * (np.cos(phi) - 1)) * np.cos(nu * phi)).mean()
+        assert coefficients(7.0, np.array([nu]))[0] == pytest.approx(exact, abs=1e-8)
+
+
+def test_bad_input() -> None:
+    for beta in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(InputError, match="beta must be > 0"):
+            ln_z(beta, 64)
+    for volume in (1, 3):
+        with pytest.raises(InputError, match="at least 4 plaquettes"):
+            charge_law(1.0, volume)
+    with pytest.raises(InputError, match="0 to 64 plaquettes, got 65"):
+        wilson_loop(1.0, 64, 65)
