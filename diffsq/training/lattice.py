@@ -246,7 +246,7 @@ class Training:
                 f"this ensemble; take it well below"
             )
         base.set_gaussian(g, sde.sigma_min, sigma_max)
-        if self.known:
+        if self.known and self.config.model.base == "regression":
             base.set_action(self.action, FIELD_MARGIN * largest(self.phi, EVALUATE))
 
     def fit_unet(self, unet: nn.Module) -> nn.Module:
