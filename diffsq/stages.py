@@ -197,6 +197,7 @@ def measure_run(run: Run, progress: Progress) -> str:
     """The checks of the config, each kept if made of the same samples with the same options; the summary."""
     inputs = {stage: run.records[stage]["identity"] for stage in ("ensemble", "train", "sample")}
     laws = [versions(run.config, stage) for stage in ("train", "sample")]
+    laws += [own] if (own := versions(run.config, "measure")) else []
     for name, options in run.config.checks.items():
         key = sha256_text(canonical_json([name, options, inputs, laws]))
         check(name, run.folder, options, run.device, progress, key)

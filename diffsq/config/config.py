@@ -133,11 +133,11 @@ class LatticeRun(Config):
                 "sampling.method flow needs a score whose divergence is closed-form, which a U-Net has not; "
                 "take sampling.method path, or model.channels 0"
             )
-        if alone.method == "flow" and alone.n_levels < MIN_FLOW_LEVELS:
-            raise InputError(
-                f"sampling.n_levels: the flow's integrator of order 4 needs at least {MIN_FLOW_LEVELS}, got "
-                f"{alone.n_levels}"
-            )
+        if alone.method == "flow" and (n := alone.n_levels) < MIN_FLOW_LEVELS:
+            order = f"the flow's integrator of order 4 needs at least {MIN_FLOW_LEVELS}"
+            raise InputError(f"sampling.n_levels: {order}, got {n}")
+        if alone.model.covariance and alone.method != "path":
+            raise InputError(f"model.covariance is for sampling.method path, got {alone.method}")
 
     @property
     def method(self) -> str:

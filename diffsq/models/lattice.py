@@ -21,6 +21,7 @@ from diffsq.models.regression import RegressionBase
 from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry, shared
 from diffsq.models.unet import UNet
+from lattice.errors import InputError
 
 VERSION = 6  # of the function D for given weights: raise it with any change
 N_CHANNEL, N_CONDITION = 4, 8  # inputs of the U-Net
@@ -55,6 +56,8 @@ class LatticeScore(nn.Module):
 
         site = 1: the U-Net sees the posterior of each site; covariance = 1: it says how that of x spreads.
         """
+        if covariance and any(extent % 2 for extent in shape):
+            raise InputError(f"couplings of even and odd sites need even extents, got {list(shape)}")
         unet = fresh_unet(channels, n_levels, site, covariance) if channels else None
         momenta = Momenta(tuple(shape))
         own = RegressionBase(momenta, n_sigma, sector=True) if sector else None
@@ -117,7 +120,7 @@ class LatticeScore(nn.Module):
         inputs = [scaled.float(), u, mean, self.momenta.fields(base).float()]
         site = None
         if self.base.site.known and (self.unet.c_in > N_CHANNEL or self.unet.spread is not None):
-            site = self.base.site_posterior(self.momenta.modes(x), sigma)
+            site = self.base.site_posterior(self.momenta.modes(x), shared(sigma))
         if self.unet.c_in > N_CHANNEL:
             assert site is not None
             ratio = site[1] / site[1].mean((-1, -2), keepdim=True).clamp_min(1e-300)
@@ -125,7 +128,7 @@ class LatticeScore(nn.Module):
         out, fields = self.unet.evaluate(symmetry(torch.stack(inputs, 1)), self.condition(u, sigma))
         if fields is None:
             return symmetry.inverse(out), None
-        own = 0.0 if site is None else symmetry(self.log_variance(site[1], sigma))
+        own = 0.0 if site is None else symmetry(self.log_variance(site[1], shared(sigma)))
         return symmetry.inverse(out), Spread.of(own + fields[:, 0], fields[:, 1:], symmetry)
 
     def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:
@@ -138,10 +141,14 @@ class LatticeScore(nn.Module):
         """D(x, sigma), as `denoise`, and how the posterior of x spreads over the sites: as the U-Net says, or
         the action alone; None where neither does."""
         d, spread = self._denoise(xk, sigma, frame)
-        if spread is None and self.base.site.known and self.momenta.volume > 1:
-            one = shared(sigma)
-            spread = Spread.of(self.log_variance(self.base.site_posterior(xk, one)[1], one))
-        return d, spread
+        return d, self.closed_spread(xk, sigma) if spread is None else spread
+
+    def closed_spread(self, xk: Tensor, sigma: Tensor) -> Spread | None:
+        """That of the sites, by the action alone; None where it is not known."""
+        if not self.base.site.known or self.momenta.volume == 1:
+            return None
+        one = shared(sigma)
+        return Spread.of(self.log_variance(self.base.site_posterior(xk, one)[1], one))
 
     def log_variance(self, site: Tensor, sigma: Tensor) -> Tensor:
         """ln of the posterior variance of each site over its mean, from the variances `site` (n, *shape) that

@@ -23,12 +23,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffsq.models.momentum import Momenta
 from diffsq.models.symmetry import IDENTITY, Symmetry
 
 MAX_COUPLING = 0.1
 MAX_LOG = 2.0  # |q| of a site, before the mean is taken from it
 SHIFTS = ((1, -1), (-1, -1), (1, -2), (-1, -2))  # of the neighbours, as of `Tensor.roll`
 SITES = (-1, -2)
+
+
+def share_of(momenta: Momenta, part: Tensor, whole: Tensor) -> Tensor:
+    """The share that a variance per class (n, n_class) has of another one, over the modes k != 0: (n,)."""
+    weight = momenta.multiplicity * (momenta.khat2 > 0)
+    return (weight * part).sum(-1) / (weight * whole).sum(-1)
 
 
 @dataclass(frozen=True)

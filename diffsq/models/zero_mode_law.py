@@ -137,7 +137,7 @@ def falling(log_p: Tensor, s: Tensor, symmetric: bool) -> Tensor:
         inside = index[(s.abs() < PEAKS) & ((step * s >= 0) | (not symmetric))]
         top = int(inside[log_p[inside].argmax()])
         side = torch.arange(top, len(s) if step > 0 else -1, step)
-        rises = (log_p[side].diff() > 0).nonzero().flatten()
+        rises = ((log_p[side].diff() > 0) & (s[side[1:]].abs() > PEAKS)).nonzero().flatten()
         fall = side[: int(rises[0]) + 1] if len(rises) else side
         low = fall[log_p[fall] < log_p[top] - DEEP]
         if len(low):

@@ -328,7 +328,7 @@ def versions(config: Config, stage: str) -> dict[str, int]:
     from diffsq.sampling import sample  # not above: reading a record needs no torch
     from diffsq.training import train
 
-    of = {"train": train.versions, "sample": sample.versions}
+    of = {"train": train.versions, "sample": sample.versions, "measure": sample.measured}
     return of[stage](config) if stage in of else {}
 
 

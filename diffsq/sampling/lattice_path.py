@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import Momenta
-from diffsq.models.spread import Spread
+from diffsq.models.spread import Spread, share_of
 from diffsq.models.symmetry import Symmetry
 from diffsq.models.zero_mode import log_gauss
 from diffsq.sampling.reverse_chain import Law, ReverseChain
@@ -45,11 +45,7 @@ class ReversePath(ReverseChain):
         self.rho = (levels[1:] ** 2 - levels[:-1] ** 2) / levels[1:] ** 2
         self.bridge = self.rho * levels[:-1] ** 2
         self.variance = self.bridge[:, None] + self.rho[:, None] ** 2 * posterior
-        known, all_of_it = (
-            (self.momenta.multiplicity * q).sum(-1)
-            for q in (self.rho[:, None] ** 2 * posterior, self.variance)
-        )
-        self.share = known / all_of_it
+        self.share = share_of(self.momenta, self.rho[:, None] ** 2 * posterior, self.variance)
         self.zero_scale = posterior[:, 0] / table_variance(zero_mode, levels[1:])
         self.two_peaks = zero_mode.two_peaks()
 

@@ -142,10 +142,11 @@ def _plain_block(work: Sampling, step: steps.Step, index: Integers, watch: Watch
 def wiener_of(base: RegressionBase) -> LatticeScore:
     """The Wiener filter as a rival score: the best linear one, nothing of the regression in its D.
 
-    Its reverse steps have the variance that it leaves open itself, and the law of the zero mode that the base
-    has, so the path KL of the two differ by their scores. In a free field they are the same.
+    Its reverse steps have the variance that it leaves open itself, the same at all sites, and the law of the
+    zero mode that the base has. In a free field the two are the same.
     """
     filtered = copy.deepcopy(base)
     filtered.coefficients.zero_()
     filtered.explained.zero_()
+    filtered.site.field_max.zero_()
     return LatticeScore(filtered, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from diffsq.config.config import Config, LatticeRun, PointRun
+from diffsq.config.families import FamilyRun
 from diffsq.config.machines import MachineRun
 from diffsq.models import lattice_flow
 from diffsq.models.lattice import LatticeScore
@@ -52,6 +53,12 @@ def sample(
         draws = PointDraws(config.sampling, config.seed, ensemble, {model.kind: model}, progress or Silent())
         return draws.sample(model.kind, process, out)
     raise InputError(f"a {type(model).__name__} does not belong to the config {config.name!r}")
+
+
+def measured(config: Config) -> dict[str, int]:
+    """The versions of the laws that a check draws from, where a run has no sample sets of its own."""
+    laws = {"law": lattice_path.VERSION, "flow": lattice_flow.VERSION}
+    return laws if isinstance(config, FamilyRun) else {}
 
 
 def versions(config: Config) -> dict[str, int]:

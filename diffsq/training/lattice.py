@@ -107,9 +107,11 @@ def share(team: Team, open_run: Callable[[], tuple[LatticeRun, Ensemble, str]], 
     work.run()
 
 
-def versions() -> dict[str, int]:
-    """The version of every law and fit that enters a model."""
-    return {"model": lattice.VERSION, "base": regression.VERSION, "training": LAW}
+def versions(config: LatticeRun) -> dict[str, int]:
+    """The version of every law and fit that enters a model: LAW is that of all but U-Nets that know an action
+    or learn a spread, which are one younger."""
+    own = config.model.channels > 0 and (config.training.use_action or config.model.covariance)
+    return {"model": lattice.VERSION, "base": regression.VERSION, "training": LAW + own}
 
 
 def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def describe(config: LatticeRun, ensemble: Ensemble) -> dict[str, Any]:
         "action": ensemble.action.as_dict(),
         "ensemble": ensemble.identity,
         "config": {name: full[name] for name in ("seed", "action", "lattice", "sde", "model", "training")},
-        "versions": versions(),
+        "versions": versions(config),
         **inputs(config, ensemble),
     }
 
@@ -260,7 +262,8 @@ class Training:
             current, self.model.unet = self.model.unet, average  # type: ignore[assignment]
             found = gain_of(self.model, validation, block)
             self.model.unet = current
-            self.progress.update(0, gain=found["val_gain"])
+            spread = {"spread": found["val_spread"]} if "val_spread" in found else {}
+            self.progress.update(0, gain=found["val_gain"], **spread)
             weights = {name: w.detach().cpu().numpy() for name, w in average.named_parameters()}
             return {**found, **brief(weights)}
 

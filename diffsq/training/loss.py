@@ -10,9 +10,10 @@ nats per field, here from sigma_min to sigma_max. The regression target t - beta
 conditional mean as t and a fraction of its variance (base.py); averaged over the posterior of x
 (posterior_fields) it has less again. The loss is this integral plus the variance that is left.
 
-A U-Net that says how the posterior spreads (model.covariance) learns that from -log R of a reverse step, its
-mean held fixed: r = rho (phi - D) + noise of the bridge, for the first of `PATH_LEVELS` steps down from
-sigma, less what the same residual costs without a spread.
+A U-Net that says how the posterior spreads (model.covariance) learns that from -log R of the `PATH_LEVELS`
+steps of a path, r = rho (phi - D) + noise of the bridge with D held fixed, less what the same residual costs
+without a spread. Noise levels of the lowest 1/PATH_LEVELS of ln sigma stand for the last step, to sigma = 0,
+whose residual is all of phi - D. C(k) is that of the base: what the network explains of it comes later.
 """
 
 import math
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.models.lattice import LatticeScore
-from diffsq.models.spread import Spread
+from diffsq.models.spread import Spread, share_of
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.training.posterior_fields import PosteriorMeans
 
@@ -90,14 +91,17 @@ def prepare(
     if bridge is not None:
         rho, width = step_of(model, sigma)
         missed = p.modes(phi) - w * xk - c.sqrt() * correction
-        residual = rho * missed + width[:, None, None].sqrt() * p.modes(bridge)
+        residual = rho[:, None, None] * missed + width[:, None, None].sqrt() * p.modes(bridge)
     return Batch(x, u, sigma, correction, target.to(torch.complex64), (0.5 * w * p.weight).float(), residual)
 
 
-def step_of(model: LatticeScore, sigma: Tensor) -> tuple[float, Tensor]:
-    """rho, and the variance (n,) of the bridge, of the first of `PATH_LEVELS` steps down from sigma (n,)."""
-    left = math.exp(-model.log_range / PATH_LEVELS)  # of sigma^2
-    return 1 - left, (1 - left) * left * sigma**2
+def step_of(model: LatticeScore, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """rho and the variance of the bridge, (n,) each, of the step of a path of `PATH_LEVELS` that begins at
+    sigma (n,); in the lowest part of the range it is the last one, rho = 1 and no bridge."""
+    left = math.exp(-model.log_range / (PATH_LEVELS - 1))  # of sigma^2
+    last = 2 * (sigma.log() - model.base.log_sigma[0]) < model.log_range / PATH_LEVELS
+    rho = torch.where(last, 1.0, 1 - left).to(sigma.dtype)
+    return rho, torch.where(last, 0.0, (1 - left) * left * sigma**2)
 
 
 def learned(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) -> tuple[Tensor, Spread | None]:
@@ -126,21 +130,25 @@ def spread_rate(model: LatticeScore, batch: Batch, net: Tensor, spread: Spread) 
     p, sigma = model.momenta, batch.sigma
     rho, bridge = step_of(model, sigma)
     _, wiener = model.base.wiener(sigma)
-    known = rho**2 * model.posterior_variance(sigma)
+    known = rho[:, None] ** 2 * model.posterior_variance(sigma)
     c = known + bridge[:, None]
-    share = (p.multiplicity * known).sum(1) / (p.multiplicity * c).sum(1)
-    r = batch.residual - rho * p.expand(wiener).sqrt() * net
-    z, log_det = spread.of_step(share).gather(p.fields(r))
+    r = batch.residual - rho[:, None, None] * p.expand(wiener).sqrt() * net
+    z, log_det = spread.of_step(share_of(p, known, c)).gather(p.fields(r))
     chi2 = p.total((p.modes(z).abs() ** 2 - r.abs() ** 2) / p.expand(c))
     return (PATH_LEVELS / model.log_range) * (-0.5 * chi2 - log_det)
 
 
 @torch.no_grad()
 def spread_gain(model: LatticeScore, batch: Batch) -> Tensor:
-    """What a learned spread adds to log R of a path of `PATH_LEVELS` steps, nats: (n,); see `spread_rate`."""
+    """What a learned spread adds to log R of a path of `PATH_LEVELS` steps, nats (n,): over that of the sites
+    in closed form where the action is known, else over none."""
     net, spread = learned(model, batch)
     assert spread is not None
-    return model.log_range * spread_rate(model, batch, net, spread)
+    gain = spread_rate(model, batch, net, spread)
+    closed = model.closed_spread(model.momenta.modes(batch.x), batch.sigma)
+    if closed is not None:
+        gain = gain - spread_rate(model, batch, net, closed)
+    return model.log_range * gain
 
 
 @torch.no_grad()

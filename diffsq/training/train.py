@@ -75,7 +75,7 @@ def versions(config: Config) -> dict[str, int]:
     if isinstance(config, DynamicsRun):
         own = {"family": family.VERSION, "base": regression.VERSION} if isinstance(config, FamilyRun) else {}
         return {"rows": dynamics.VERSION, **own}
-    return lattice.versions() if isinstance(config, LatticeRun) else points.versions()
+    return lattice.versions(config) if isinstance(config, LatticeRun) else points.versions()
 
 
 def claim(out: Path) -> None:

@@ -124,14 +124,11 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
     index, labels = shells(model.momenta)
     sigma, width = spread_levels(model, N_LEVELS), model.log_range / N_LEVELS
     sums = np.zeros((N_LEVELS, int(held_out.block.max()) + 1, 2, len(labels)))
-    counts, spread = np.zeros(sums.shape[:2]), np.zeros((*sums.shape[:2], 1))
+    counts = np.zeros(sums.shape[:2])
     for level, s in enumerate(sigma):
         fields, block = held_out.take(PER_LEVEL, level)
-        batches = list(_batches(model, fields, grad, s, seed, "table", level))
+        batches = _batches(model, fields, grad, s, seed, "table", level)
         rates = torch.cat([_rates(model, batch, index, len(labels)) for batch in batches], 1) * width
-        if model.learns_spread:
-            own = torch.cat([spread_gain(model, batch) for batch in batches])[:, None] / N_LEVELS
-            np.add.at(spread[level], block, own.cpu().numpy())
         np.add.at(sums[level], block, rearrange(rates, "gain n shell -> n gain shell").cpu().numpy())
         np.add.at(counts[level], block, 1.0)
     gains, left_out = left_out_means(sums, counts)
@@ -144,9 +141,8 @@ def validation_table(model: LatticeScore, held_out: HeldOut, grad: Gradient, see
         table[f"gain_{name}_level_error"] = level_error[:, i].tolist()
         table["total"] |= {name: float(total[i]), f"{name}_error": float(total_error[i])}
     if model.learns_spread:
-        means, left_out = left_out_means(spread, counts)
-        error = jackknife_errors(left_out.sum((0, 2)))
-        table["total"] |= {"spread": float(means.sum()), "spread_error": float(error)}
+        found = gain_of(model, *held_out_batch(model, held_out, grad, seed))
+        table["total"] |= {"spread": found["val_spread"], "spread_error": found["val_spread_error"]}
     return table
 
 

@@ -336,6 +336,7 @@ def test_sampler_and_steps_are_those_of_the_model(
         ),
         (["sampling.start=sectr"], "sampling.start: must be", [["sampling.start=sector"]]),
         (["model.covariance=true", "model.channels=0"], "model.covariance is", [["model.channels=8"]]),
+        (["model.covariance=true", "sampling.method=euler"], "model.covariance is for sampling.method", []),
     ],
 )
 def test_what_the_flow_cannot_do_gets_one_line(

@@ -16,6 +16,7 @@ from diffsq.models.lattice import LatticeScore
 from diffsq.models.spread import MAX_COUPLING, MAX_LOG, Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from lattice.actions.phi4 import ScalarPhi4
+from lattice.errors import InputError
 
 FRAMES = [IDENTITY, Symmetry((1, 2), (-1,), False), Symmetry((3, 1), (-2, -1), True)]
 
@@ -88,6 +89,9 @@ def test_a_step_has_its_share() -> None:
     torch.testing.assert_close(none.spread(z), z)
     torch.testing.assert_close(whole.spread(z), spread.spread(z))
     torch.testing.assert_close(half.log_ratio.exp(), 0.5 + 0.5 * spread.log_ratio.exp())
+    assert spread.couplings is not None
+    assert half.couplings is not None
+    torch.testing.assert_close(half.couplings, 0.5 * spread.couplings)
     each = spread.of_step(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
     torch.testing.assert_close(each.spread(z)[1], half.spread(z)[1])
 
@@ -166,6 +170,11 @@ def test_the_spread_is_even_and_seen_in_its_frame() -> None:
         there = seen.spread(frame.inverse(z))
         torch.testing.assert_close(there, frame.inverse(spread.spread(z)), rtol=0, atol=1e-5)
         assert (there - spread.spread(frame.inverse(z))).abs().max() > 1e-2
+
+
+def test_couplings_need_even_extents() -> None:
+    with pytest.raises(InputError, match=r"need even extents, got \[5, 4\]"):
+        LatticeScore.unfitted((5, 4), 4, channels=4, covariance=1)
 
 
 def test_sizes_rebuild_it() -> None:
