@@ -342,7 +342,7 @@ def run_kind(action: Action | None, model: str = "", ensemble: Any = None) -> ty
 
 
 def resolved_yaml(config: Section) -> str:
-    """The complete configuration, defaults included, in schema order; `load_config` reads it back."""
+    """The configuration, defaults included but for keys `Section.unsaid`; `load_config` reads it back."""
     data = config.model_dump(mode="json")
     ordered = {
         key: data[key] for key in sorted(data, key=lambda key: ORDER.index(key) if key in ORDER else -1)

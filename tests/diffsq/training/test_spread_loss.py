@@ -73,6 +73,7 @@ def test_where_the_posterior_is_wide_is_learned_and_not_from_shuffled_fields() -
     assert gain < 3 * error
 
 
+@torch.no_grad()
 def test_the_gain_is_that_of_the_steps_of_a_path() -> None:
     """log R with a spread less log R without, along forward paths of equilibrium fields, the last step too;
     the action unknown, and known: there the closed form is no gain of the network's."""
@@ -93,12 +94,11 @@ def test_the_gain_is_that_of_the_steps_of_a_path() -> None:
         assert closed is not None
         own = replace(law, spread=closed.of_step(path.share[step])).log_density(below)
         moved, closed_too = moved + law.log_density(below) - own, closed_too + own - none
-    m = 40 * n
+    m = 16 * n
     sigma = low * (high / low) ** ((torch.arange(m, dtype=torch.float64) + 0.5) / m)
     eps, bridge = white(shape, m, 11), white(shape, m, 12)
-    with torch.no_grad():
-        batch = prepare(model, site_draws(action, shape, m, 13), None, sigma, eps, bridge=bridge)
-        gain = spread_gain(model, batch)
+    batch = prepare(model, site_draws(action, shape, m, 13), None, sigma, eps, bridge=bridge)
+    gain = spread_gain(model, batch)
     error = math.hypot(float(moved.std()) / n**0.5, float(gain.std()) / m**0.5)
     assert abs(float(gain.mean() - moved.mean())) < 4 * error + 0.02 * abs(float(moved.mean()))
     assert abs(float(gain.mean())) > 6 * error
