@@ -50,7 +50,7 @@ SMALL = 1e-6
 
 class SpreadHead(nn.Module):
     """Even fields, products of odd ones: of the network's input (n, c_in, L0, L1) and of its last features
-    (n, width, L0, L1), these in units of their own rms -> (n, N_SPREAD, L0, L1), zero at first."""
+    (n, width, L0, L1), as they are, in units of their own rms -> (n, N_SPREAD, L0, L1), zero at first."""
 
     def __init__(self, c_in: int, width: int, n_condition: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class UNet(nn.Module):
             h = block(torch.cat([functional.interpolate(h, scale_factor=2.0), skips.pop()], 1), c)
         local = self.head(torch.tanh(h))[:, 0]
         out: Tensor = self.bound * torch.tanh((local + zero_mode[..., None] * volume**-0.5) / self.bound)
-        return out, None if self.spread is None else self.spread(given, h, c)
+        return out, None if self.spread is None else self.spread(given, h.detach(), c.detach())
 
 
 def initialise(network: nn.Module, generator: torch.Generator) -> None:

@@ -13,7 +13,8 @@ conditional mean as t and a fraction of its variance (base.py); averaged over th
 A U-Net that says how the posterior spreads (model.covariance) learns that from -log R of the `PATH_LEVELS`
 steps of a path, r = rho (phi - D) + noise of the bridge with D held fixed, less what the same residual costs
 without a spread. Noise levels of the lowest 1/PATH_LEVELS of ln sigma stand for the last step, to sigma = 0,
-whose residual is all of phi - D. C(k) is that of the base: what the network explains of it comes later.
+whose residual is all of phi - D. C(k) is that of the base: what the network explains of it comes later. It
+enters the loss per site, and only its head learns from it: its noise would else rule the clipped gradient.
 """
 
 import math
@@ -121,7 +122,7 @@ def path_kl_rate(model: LatticeScore, batch: Batch, frame: Symmetry = IDENTITY) 
     rate = (batch.weight * (net - batch.target).abs() ** 2).sum((-1, -2))
     if spread is None or batch.residual is None:
         return rate
-    return rate - spread_rate(model, batch, net.detach(), spread)
+    return rate - spread_rate(model, batch, net.detach(), spread) / model.momenta.volume
 
 
 def spread_rate(model: LatticeScore, batch: Batch, net: Tensor, spread: Spread) -> Tensor:
