@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.momentum import propagator
+from diffsq.models.spread import Spread
 from diffsq.sampling.lattice_path import ReversePath
 from lattice.actions.phi4 import ScalarPhi4
+from lattice.arrays import Floats
 from lattice.exact.scalar import SmallLattice, small_lattice
 
 TWO = ScalarPhi4(0.2, 0.05)
@@ -43,6 +46,15 @@ def widened(kind: type[ReversePath] = ReversePath) -> ReversePath:
 
 def draw(path: ReversePath, n: int = N, stream: str = "test/draw") -> tuple[Tensor, Tensor]:
     return path.sample(TWO.action, noise_of(stream, n, path.model.shape), still)
+
+
+def as_matrix(spread: Spread, i: int) -> Floats:
+    """The map of residuals that a spread is for the sample i, column by column."""
+    shape = tuple(spread.log_ratio.shape[1:])
+    v = math.prod(shape)
+    unit = torch.eye(v, dtype=torch.float64).reshape(v, *shape)
+    one = Spread(spread.log_ratio[i : i + 1].expand(v, *shape), None, spread.frame)
+    return one.spread(unit).reshape(v, v).T.numpy()
 
 
 @lru_cache(maxsize=4)

@@ -118,9 +118,9 @@ class LatticeScore(nn.Module):
         scaled = x / rearrange(torch.sqrt(self.sigma_data**2 + sigma**2), "n -> n 1 1")
         mean = bounded(u.mean((-1, -2), keepdim=True), 3.0).expand_as(u)
         inputs = [scaled.float(), u, mean, self.momenta.fields(base).float()]
-        site = None
+        site, one = None, sigma[:1] if sigma.stride(0) == 0 else sigma  # without waiting for a device
         if self.base.site.known and (self.unet.c_in > N_CHANNEL or self.unet.spread is not None):
-            site = self.base.site_posterior(self.momenta.modes(x), shared(sigma))
+            site = self.base.site_posterior(self.momenta.modes(x), one)
         if self.unet.c_in > N_CHANNEL:
             assert site is not None
             ratio = site[1] / site[1].mean((-1, -2), keepdim=True).clamp_min(1e-300)
@@ -128,7 +128,7 @@ class LatticeScore(nn.Module):
         out, fields = self.unet.evaluate(symmetry(torch.stack(inputs, 1)), self.condition(u, sigma))
         if fields is None:
             return symmetry.inverse(out), None
-        own = 0.0 if site is None else symmetry(self.log_variance(site[1], shared(sigma)))
+        own = 0.0 if site is None else symmetry(self.log_variance(site[1], one))
         return symmetry.inverse(out), Spread.of(own + fields[:, 0], fields[:, 1:], symmetry)
 
     def denoise(self, xk: Tensor, sigma: Tensor, frame: Symmetry = IDENTITY) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from fields import generator
 from scipy.stats import multivariate_normal
 from small_models import equilibrium, noise_of, phi4_model, still
+from small_paths import as_matrix
 
 from diffsq.process.sde import VESDE, VPSDE
 from diffsq.sampling.lattice_path import ReversePath
@@ -164,7 +165,9 @@ def test_vp_weights_in_its_own_variables_are_those_of_the_path() -> None:
         law = path.reverse(trail[step + 1], step, still(step))
         mean = f[step] * p.fields(law.mean).reshape(n, v).numpy()
         cov = f[step] ** 2 * dense(path.variance[step])
+        assert law.spread is not None
         for i in range(n):
+            m = as_matrix(law.spread, i)
             expected[i] += multivariate_normal.logpdf(y[step + 1][i], a * y[step][i], noise * np.eye(v))
-            expected[i] -= multivariate_normal.logpdf(y[step][i], mean[i], cov)
+            expected[i] -= multivariate_normal.logpdf(y[step][i], mean[i], m @ cov @ m.T)
     assert log_w.numpy() == pytest.approx(expected, abs=1e-8)

@@ -142,13 +142,13 @@ class Blind(ReverseStep):
 
 
 def test_any_spread_costs_efficiency_never_correctness() -> None:
-    """Random log-variances and couplings from a U-Net: Z and <phi^2> hold unless ln det is forgotten."""
+    """Random log-variances and couplings from a U-Net: Z and <phi^2> hold unless weights forget it."""
     model = phi4_model(TWO, equilibrium(TWO, SHAPE, 4096), 4, covariance=1)
     assert model.unet is not None
     assert model.unet.spread is not None
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(5)
     for name, weight in model.unet.spread.named_parameters():
-        size = 0.4 if name.startswith("last") else 0.5
+        size = 0.6 if name.startswith("last") else 0.5
         weight.data = size * torch.randn(weight.shape, generator=generator)
     model.eval().requires_grad_(False)
     path = path_of(model, 8)
@@ -164,7 +164,7 @@ def test_any_spread_costs_efficiency_never_correctness() -> None:
     backward = path.weigh(equilibrium(TWO, SHAPE, N, 5), TWO.action, up, still)[0]
     value, error = ln_z_forward(backward.numpy())
     assert abs(value - truth().ln_z) < 4 * error
-    value, error = ln_z(draw(Forgetful(model, path.levels), 5 * N)[1].numpy())
+    value, error = ln_z(draw(Forgetful(model, path.levels))[1].numpy())
     assert abs(value - truth().ln_z) > 10 * error
 
 

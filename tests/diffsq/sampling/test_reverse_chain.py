@@ -9,16 +9,14 @@ import pytest
 import torch
 from scipy.stats import multivariate_normal
 from small_models import equilibrium, noise_of, phi4_model, still
-from small_paths import SHAPE, TWO, draw, good_path, path_of, truth, widened
+from small_paths import SHAPE, TWO, as_matrix, draw, good_path, path_of, truth, widened
 from torch import Tensor
 
 from diffsq.exactness.weights import forward_ess, ln_z, ln_z_forward
-from diffsq.models.spread import Spread
 from diffsq.models.symmetry import IDENTITY, Symmetry
 from diffsq.sampling.lattice_path import ReversePath, ReverseStep
 from diffsq.sampling.zero_mode_step import ZeroModeLaw
 from lattice.actions.phi4 import ScalarPhi4
-from lattice.arrays import Floats
 from lattice.statistics.weights import distrusted, effective_sample_size
 
 
@@ -110,15 +108,6 @@ def dense(path: ReversePath, variance: Tensor) -> np.ndarray:
     v = path.momenta.volume
     unit = torch.eye(v, dtype=torch.float64).reshape(v, *path.model.shape)
     return path.momenta.colour(unit, variance**2).reshape(v, v).numpy()
-
-
-def as_matrix(spread: Spread, i: int) -> Floats:
-    """The map of the sample i, column by column."""
-    shape = tuple(spread.log_ratio.shape[1:])
-    v = math.prod(shape)
-    unit = torch.eye(v, dtype=torch.float64).reshape(v, *shape)
-    one = Spread(spread.log_ratio[i : i + 1].expand(v, *shape), None, spread.frame)
-    return one.spread(unit).reshape(v, v).T.numpy()
 
 
 @pytest.mark.parametrize("shape", [(2, 2), (4, 6)])
