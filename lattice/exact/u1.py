@@ -24,7 +24,7 @@ from lattice.errors import InputError
 
 SMALL = 1e-17  # of the largest term of a sum
 FEWEST = 4  # plaquettes: c_nu falls off like 1/nu where beta is small
-FINEST = 128  # charges that are told apart are fewer
+WIDEST = 10.0  # of a charge, in units of sqrt(V/12): its standard deviation where beta is nothing
 FAR = 4096.0  # |nu| at most
 
 
@@ -126,10 +126,12 @@ def charge_law(beta: float, volume: int) -> ChargeLaw:
     [0.397711, 0.241951, 0.054499]
     """
     check_torus(beta, volume)
-    parts = min(volume + 1, FINEST)  # the sum has no support beyond pi V: steps of 1/(V + 1) are exact
+    # the sum has no support beyond pi V: steps of 1/(V + 1) are exact, those of 1/n but for charges n apart
+    parts = min(volume + 1, 2 * math.ceil(WIDEST * math.sqrt(volume / 12)) + 64)
     top = float(_orders(beta, volume)[-1])
     nu = np.arange(-math.ceil(top * parts), math.ceil(top * parts) + 1) / parts
     c = _powers(coefficients(beta, nu) / ive(0, beta), volume)
+    nu, c = nu[np.abs(c) > SMALL], c[np.abs(c) > SMALL]
     charge = np.arange(-(parts // 2), parts // 2 + 1)
     p = np.cos(2 * math.pi * np.outer(charge, nu)) @ c
     p = np.maximum(p / p.sum(), 0)

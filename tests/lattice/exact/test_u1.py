@@ -69,6 +69,10 @@ def test_limits() -> None:
     c = coefficients(4.0, np.array([-h, 0.0, h]))
     chi = -(c[0] - 2 * c[1] + c[2]) / h**2 / (4 * math.pi**2 * c[1])
     assert charge_law(4.0, 900).moment(2) / 900 == pytest.approx(chi, rel=1e-5)
+    c = coefficients(0.5, np.array([-h, 0.0, h]))  # and of one with some 35 charges each way
+    chi = -(c[0] - 2 * c[1] + c[2]) / h**2 / (4 * math.pi**2 * c[1])
+    assert charge_law(0.5, 128**2).moment(2) / 128**2 == pytest.approx(chi, rel=1e-5)
+    assert math.sqrt(chi) * 128 > 30
     beta, v = 1000.0, 100  # a Villain torus of 1/beta: P(Q) ~ e^{-2 pi^2 beta Q^2/V}
     law = charge_law(beta, v)
     assert law.probability[law.charge == 0][0] == pytest.approx(1, abs=1e-12)
