@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
     from lattice.actions.protocol import Action
     from lattice.actions.spins import Ising, Potts
-    from lattice.actions.u1 import OneLink
+    from lattice.actions.u1 import U1, OneLink
     from lattice.ensembles.combine import combine
     from lattice.ensembles.ensemble import Ensemble, read_ensemble
     from lattice.ensembles.writer import write_ensemble
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Action", "ComplexGaussian", "ComplexLangevin", "ComplexPhi4", "ComplexQuartic", "Ensemble",
     "Estimate", "EstimatorError", "ExactDraws", "FreeScalar", "GaussianMachine", "InputError",
-    "Ising", "MonteCarlo", "OneLink", "Potts", "RandomNetworks", "RealQuartic", "ScalarPhi4", "TwoPeak",
+    "Ising", "MonteCarlo", "OneLink", "Potts", "RandomNetworks", "RealQuartic", "ScalarPhi4", "TwoPeak", "U1",
     "action_from_dict", "binder_crossings", "combine", "cumulants_from_moments", "effective_sample_size",
     "export_ensemble",
     "format_table", "format_value", "from_kappa_lambda", "gamma_method", "import_file", "jackknife",
@@ -58,7 +58,7 @@ __getattr__ = lazy(
         "lattice.actions.phi4": "ComplexPhi4 FreeScalar ScalarPhi4",
         "lattice.actions.protocol": "Action",
         "lattice.actions.spins": "Ising Potts",
-        "lattice.actions.u1": "OneLink",
+        "lattice.actions.u1": "OneLink U1",
         "lattice.ensembles.combine": "combine",
         "lattice.ensembles.ensemble": "Ensemble read_ensemble",
         "lattice.ensembles.writer": "write_ensemble",

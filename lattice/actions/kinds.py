@@ -15,12 +15,12 @@ from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQu
 from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
 from lattice.actions.protocol import CONVENTION, Action, Law, couplings_of, no_action
 from lattice.actions.spins import Ising, Potts
-from lattice.actions.u1 import OneLink
+from lattice.actions.u1 import U1, OneLink
 from lattice.errors import InputError, nearest, shown
 
 _OWN: tuple[type[Law], ...] = (
     ScalarPhi4, FreeScalar, ComplexPhi4, ComplexGaussian, ComplexQuartic, OneLink, RealQuartic, TwoPeak,
-    Ising, Potts, IsingField, *NETWORKS.values(),
+    Ising, Potts, IsingField, U1, *NETWORKS.values(),
 )  # fmt: skip
 KINDS: dict[str, type[Law]] = {kind.kind: kind for kind in _OWN}
 

@@ -13,14 +13,14 @@ from lattice.actions.networks import CosNet, ErfNet, GaussNet, LocalNet, ReluNet
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.actions.phi4 import ComplexPhi4, FreeScalar, ScalarPhi4
 from lattice.actions.spins import Ising, Potts
-from lattice.actions.u1 import OneLink
+from lattice.actions.u1 import U1, OneLink
 from lattice.errors import InputError
 
 ONE_OF_EACH: list[Any] = [
     ScalarPhi4(0.27, 0.022), FreeScalar(0.2), ComplexPhi4(0.1, 0.3, 1 + 0.5j), ComplexGaussian(1 + 0.5j),
     ComplexQuartic(1 + 1j, 1.0), OneLink(0.7 - 0.2j), RealQuartic(-1.0, 0.4), TwoPeak(1.0, 0.5),
     ErfNet(10), ReluNet(10), GaussNet(10, sigma_b=1.0), CosNet(4, 0.2, "signs"), LocalNet(0.25, 0.2),
-    Ising(2.0), Potts(1.0, 3), IsingField(0.3),
+    Ising(2.0), Potts(1.0, 3), IsingField(0.3), U1(2.0), U1(2.0 + 1j, 0.3),
 ]  # fmt: skip
 
 
