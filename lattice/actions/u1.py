@@ -43,7 +43,8 @@ class OneLink(Action):
 class U1(Action):
     r"""S = -beta sum_p cos theta_p - i theta Q on a two-dimensional torus, of links phi (n, 2, L0, L1).
 
-    They are angles, a_0 along axis -2 and a_1 along axis -1, theta_p = a_0(x) + a_1(x + 0) - a_0(x + 1) - a_1(x).
+    They are angles, a_0 along axis -2 and a_1 along axis -1, and theta_p is what
+    `circulation` gives: a_0(x) + a_1(x + 0) - a_0(x + 1) - a_1(x).
 
     The order parameter is the charge Q = sum_p theta_p/2pi, each theta_p in (-pi, pi]. The theta term here is
     that of the smooth charge sum_p sin theta_p/2pi, which complex Langevin needs: the gradient of Q itself is
