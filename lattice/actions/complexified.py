@@ -1,4 +1,8 @@
-"""The action of complex fields stored as real ones: phi (n, 2, *shape), axis 1 = (x, y), z = x + iy."""
+"""The action of complex fields stored as real ones: phi (n, 2, *shape), axis 1 = (x, y), z = x + iy.
+
+Fields with components of their own keep them behind (x, y): links of two-dimensional U(1) are phi
+(n, 2, 2, L0, L1), axis 1 = (x, y), axis 2 = the direction of the link, z (n, 2, L0, L1).
+"""
 
 from __future__ import annotations
 
@@ -32,13 +36,14 @@ class Complexified(Action):
     def __post_init__(self) -> None:
         for fact in ("even", "one_variable", "period"):
             object.__setattr__(self, fact, getattr(self.inner, fact))
+        object.__setattr__(self, "components", (2, *self.inner.components))
 
     @property
     def holomorphic(self) -> Action:
         return self.inner
 
     def z(self, phi: Tensor) -> Tensor:
-        """phi (n, 2, *shape) -> z (n, *shape); InputError for another axis 1."""
+        """phi (n, 2, *components, *shape) -> z (n, *components, *shape); InputError for other axes."""
         self.lattice_of(tuple(phi.shape[1:]))
         return phi[:, 0] + 1j * phi[:, 1]
 
@@ -54,6 +59,10 @@ class Complexified(Action):
 
         drift = self.inner.grad(self.z(phi))
         return torch.stack([drift.real, drift.imag], dim=1)
+
+    def order(self, phi: Tensor) -> Tensor:
+        """The order parameter of Re z, (n,), where the inner action has components; else the mean of phi."""
+        return self.inner.order(phi[:, 0]) if self.inner.components else super().order(phi)
 
     def as_dict(self) -> dict[str, Any]:
         return {**self.inner.as_dict(), "field": "x+iy"}

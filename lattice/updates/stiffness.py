@@ -36,9 +36,11 @@ def stiffness(action: Action, phi: NDArray[Any]) -> NDArray[Any]:
     """
     at = torch.from_numpy(np.ascontiguousarray(phi))
     lattice = phi.shape[1 + len(action.components) :]
-    alternating = 1.0 - 2.0 * (np.indices(lattice).sum(axis=0) % 2)
+    # links that alternate alike are pure gauge: the stiffest wave alternates with their direction too
+    waves = (*action.components, *lattice) if action.field == "angle" else lattice
+    alternating = 1.0 - 2.0 * (np.indices(waves).sum(axis=0) % 2)
     eps, now, found = 1e-6 * (1.0 + np.abs(phi)), action.grad(at).numpy(), []
-    for signs in (np.ones(lattice), alternating):
+    for signs in (np.ones(waves), alternating):
         step = eps * signs
         found.append((action.grad(at + torch.from_numpy(step)).numpy() - now) / step)
     return np.asarray(np.where(np.abs(found[1]) > np.abs(found[0]), found[1], found[0]))

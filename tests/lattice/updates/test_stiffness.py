@@ -8,6 +8,7 @@ import pytest
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic
 from lattice.actions.phi4 import ComplexPhi4, FreeScalar
+from lattice.actions.u1 import U1
 from lattice.updates.complex_langevin import complex_langevin_update
 from lattice.updates.stiffness import growth, largest_step, stiffness, two_digits, typical, unstable
 
@@ -23,6 +24,8 @@ def test_second_derivatives() -> None:
     found = stiffness(ComplexPhi4(0.1, 0.0, SIGMA), np.zeros((1, 2, 2), complex))
     assert found == pytest.approx(2 * SIGMA + 0.8, rel=1e-5)
     assert stiffness(Complexified(ComplexGaussian(2.0)), np.zeros((3, 2))).shape == (3, 2)
+    for beta in (3.0, 3.0 + 1j):  # 8 beta: alternating links that are no pure gauge
+        assert stiffness(U1(beta), np.zeros((1, 2, 4, 6), complex)) == pytest.approx(8 * beta, rel=1e-4)
 
 
 @pytest.mark.parametrize(
