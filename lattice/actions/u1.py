@@ -6,7 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lattice.actions.protocol import Action, Derivative, field_values, plain, sum_sites
+from lattice.actions.protocol import (
+    Action,
+    Derivative,
+    field_values,
+    plain,
+    says_itself,
+    sum_sites,
+)
 from lattice.errors import InputError
 
 if TYPE_CHECKING:
@@ -119,3 +126,28 @@ def circulation(phi: Tensor) -> Tensor:
     too."""
     a0, a1 = field_values(phi).unbind(-3)
     return a0 + a1.roll(-1, -2) - a0.roll(-1, -1) - a1
+
+
+def as_links(action: Action) -> U1 | None:
+    """The action as real links with the S of `U1` itself, for which there are compiled loops and exact
+    numbers; or None."""
+    own = isinstance(action, U1) and says_itself(action, "kind") and not action.is_complex
+    return action if own and isinstance(action, U1) else None
+
+
+def check_links(action: Action, what: str) -> U1:
+    """The same; `InputError` "`what` U(1) links only ..." where it is another action, or S is complex."""
+    if isinstance(action, U1):
+        refuse_complex(action)
+    if (links := as_links(action)) is None:
+        raise InputError(f"{what} U(1) links only, not {type(action).__name__}")
+    return links
+
+
+def refuse_complex(action: U1) -> None:
+    """`InputError` where exp(-S) is no probability."""
+    if action.is_complex:
+        raise InputError(
+            f"S is complex: action.beta = {plain(action.beta):g}, action.theta = {action.theta:g}; real links"
+            " have a real beta and theta: 0; use action.field: x+iy and complex Langevin for this one"
+        )

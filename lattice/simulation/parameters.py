@@ -5,9 +5,17 @@ Kept apart from what makes them, so that reading a config needs neither torch no
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from lattice.errors import InputError
 
@@ -47,12 +55,19 @@ class Chains(BaseModel):
 
 class MonteCarlo(Chains):
     """How an ensemble is made. One trajectory is an update of the amplitudes (HMC, a local Metropolis sweep,
-    or block Gibbs), `n_overrelax` overrelaxation sweeps, the cluster updates and, with these, a random global
-    sign.
+    heat bath, or block Gibbs), `n_overrelax` overrelaxation sweeps, the cluster updates and, with these, a
+    random global sign; of U(1) links then `n_winding` winding moves.
+
+    `unsaid`: keys that are not written where they have these values, at which nothing changes: folders made
+    before a key was there go on.
 
     >>> MonteCarlo(n_chains=64, n_configs=1000).n_saved
     1024
+    >>> "n_winding" in MonteCarlo().model_dump(), "n_winding" in MonteCarlo(n_winding=1).model_dump()
+    (False, True)
     """
+
+    unsaid: ClassVar[Mapping[str, Any]] = {"n_winding": 0}
 
     n_therm: int = Field(
         500, ge=10, le=2**31, description="trajectories of every chain before the first saved one"
@@ -61,7 +76,7 @@ class MonteCarlo(Chains):
     update: Literal["hmc", "local", "gibbs", "heat-bath"] = Field(
         "hmc",
         description="what moves the amplitudes; gibbs: of a machine with hidden nodes; spins: heat-bath or "
-        "local, which is Metropolis",
+        "local, which is Metropolis; U(1) links: hmc or heat-bath",
     )
     trajectory_length: float | None = Field(
         None, gt=0, le=100,
@@ -88,6 +103,9 @@ class MonteCarlo(Chains):
         2, ge=0, le=10000,
         description="Wolff clusters (or one Swendsen-Wang sweep) after each, then a random sign; 0: neither",
     )  # fmt: skip
+    n_winding: int = Field(
+        0, ge=0, le=10000, description="of U(1) links: moves that change the charge, after each"
+    )
     source: str | None = Field(
         None, description="an ensemble folder (from `diffsq import`) to take instead of generating one"
     )
@@ -99,6 +117,12 @@ class MonteCarlo(Chains):
                 "ensemble.n_steps needs ensemble.trajectory_length: a step number alone is no step"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, own: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = own(self)
+        silent = [name for name, value in self.unsaid.items() if name in found and found[name] == value]
+        return {name: value for name, value in found.items() if name not in silent}
 
     @property
     def clusters(self) -> int:

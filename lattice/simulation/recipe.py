@@ -14,6 +14,7 @@ from einops import rearrange
 
 from lattice.actions.protocol import Action, Law, as_phi4, check_one_variable, check_shape, no_action
 from lattice.actions.spins import Spins, spins_of
+from lattice.actions.u1 import U1, as_links, refuse_complex
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.ensembles.manifest import read_manifest, refuse_foreign
@@ -152,8 +153,15 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
         check_one_variable(recipe.shape, f"{type(action).__name__} is a model")
     if isinstance(action, Spins):
         _check_spins(p)
+    elif isinstance(action, U1):
+        _check_links(action, p)
     elif p.update == "heat-bath":
         spins_of(action, "ensemble.update: heat-bath is for")
+    if p.n_winding and not isinstance(action, U1):
+        raise InputError(
+            f"ensemble.n_winding: {p.n_winding} changes the charge of U(1) links, which "
+            f"{type(action).__name__} has not; use ensemble.n_winding: 0"
+        )
     for asked, key, instead in (
         (p.update == "local", "update", "hmc"),
         (p.n_overrelax > 0, "n_overrelax", "0"),
@@ -169,6 +177,20 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
     require_memory(fields, f"an ensemble of {p.n_saved} fields", "take a smaller ensemble.n_configs")
     if action.phi4 is None and not isinstance(action, Spins):
         _try_out(action, start_fields(action, recipe.shape, 2, recipe.seed))
+
+
+def _check_links(action: U1, p: MonteCarlo) -> None:
+    """`InputError` where S is complex, and for what an S of its own has not."""
+    refuse_complex(action)
+    for asked, key, instead in (
+        (p.update == "heat-bath", "update", "hmc"),
+        (p.n_winding > 0, "n_winding", "0"),
+    ):
+        if asked and as_links(action) is None:
+            raise InputError(
+                f"ensemble.{key}: {getattr(p, key)} knows the S of U1 itself, not that of "
+                f"{type(action).__name__}; use ensemble.{key}: {instead}"
+            )
 
 
 def _check_spins(p: MonteCarlo) -> None:

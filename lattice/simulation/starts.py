@@ -39,15 +39,19 @@ def has_walls(action: Action, shape: tuple[int, ...], n_chains: int) -> bool:
 def start_fields(action: Action, shape: tuple[int, ...], n_chains: int, seed: int) -> Floats:
     """Start configurations (n_chains, *components, *shape) in the order of `start_names`.
 
-    hot: independent normal numbers of width 1, or spins of any state; cold: the classical field everywhere,
-    1 where there is none; wall: the same with the other sign on one half of the longest axis.
+    hot: independent normal numbers of width 1, angles on the circle, or spins of any state; cold: the
+    classical field everywhere, 1 where there is none, angles 0; wall: the same with the other sign on one
+    half of the longest axis.
     """
     whole = (*action.components, *shape)
-    numbers = uniforms if isinstance(action, Spins) else normals
+    spins, angles = isinstance(action, Spins), action.field == "angle"
+    numbers = uniforms if spins or angles else normals
     phi = numbers(seed, START, np.arange(n_chains), 0, math.prod(whole)).reshape(n_chains, *whole)
     if isinstance(action, Spins):
         phi = action.values((phi * action.n_states).astype(np.int8))
-    phi[1::2] = action.classical_field(len(shape)) or 1.0
+    if angles:
+        phi = (action.period or 2 * math.pi) * (phi - 0.5)
+    phi[1::2] = action.classical_field(len(shape)) or (0.0 if angles else 1.0)
     if has_walls(action, shape, n_chains):
         longest = int(np.argmax(shape))
         np.moveaxis(phi, longest - len(shape), -1)[3::4, ..., : shape[longest] // 2] *= -1

@@ -1,4 +1,5 @@
-"""One trajectory of an ensemble's Markov chain: the amplitudes, overrelaxation, clusters, a global sign.
+"""One trajectory of an ensemble's Markov chain: the amplitudes, overrelaxation, clusters, a global sign, and
+of U(1) links winding moves.
 
 With cluster updates goes phi -> -phi with probability one half: deep in the broken phase every Wolff update
 flips nearly the whole lattice, and an even number of them would never change the sign of M. The stream
@@ -28,6 +29,7 @@ from lattice.updates.spins import (
     spin_swendsen_wang_update,
     spin_wolff_update,
 )
+from lattice.updates.u1 import link_heat_bath, winding_update
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def one_trajectory(
 
     The length is jittered, one draw for all chains, so that no mode of a nearly free field comes back to
     where it was (Mackenzie, Phys. Lett. B226 (1989) 369). A local update has dH = 0 and its acceptance as
-    `accepted`, of spins the fraction that changed; Gibbs 0 and 1.
+    `accepted`, of spins the fraction that changed; Gibbs, and heat bath of links, 0 and 1.
     """
     action, params, seed = recipe.action, recipe.params, recipe.seed
     keys: dict[str, Any] = {"seed": seed, "chains": chains, "trajectory": trajectory}
@@ -62,6 +64,9 @@ def one_trajectory(
         # a trajectory that ran off was rejected: weight exp(-dH) = 0
         dH = np.where(np.isfinite(info.dH), info.dH, np.inf)
         accepted = np.asarray(info.accepted, dtype=np.float64)
+    elif params.update == "heat-bath":
+        phi, _ = link_heat_bath(action, phi, **keys)
+        dH, accepted = np.zeros(len(phi)), np.ones(len(phi))
     elif params.update == "gibbs":
         phi = gibbs_sweep(action, phi, **keys)
         dH, accepted = np.zeros(len(phi)), np.ones(len(phi))
@@ -76,6 +81,8 @@ def one_trajectory(
         else:
             phi, _ = swendsen_wang_update(action, phi, **keys)
         phi = _signed(action, phi, keys)
+    if params.n_winding:
+        phi, _ = winding_update(action, phi, **keys, n_moves=params.n_winding)
     return phi, dH, accepted
 
 

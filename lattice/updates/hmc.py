@@ -7,6 +7,7 @@ finite is rejected.  With an inverse mass A(k) the kinetic term is p A p/2 (`lat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lattice.actions.protocol import Action
+from lattice.actions.u1 import U1, as_links, refuse_complex
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 from lattice.rng import normals, stream_id, uniforms
@@ -26,6 +28,7 @@ from lattice.updates.integrator import evolve, schedule
 from lattice.updates.kernels import fourier as fourier_kernels
 from lattice.updates.kernels import hmc as hmc_kernels
 from lattice.updates.kernels import layout
+from lattice.updates.kernels import u1 as u1_kernels
 
 MOMENTUM, ACCEPT = "hmc/momentum", "hmc/accept"
 
@@ -54,8 +57,9 @@ def hmc_trajectory(
     fields, bit for bit, whatever the batch, the block of chains moved together or the number of threads
     (default: every processor of this process).  `inverse_mass` (*shape), in the order of `numpy.fft.fftn`
     and even in every k_mu, accelerates the slow modes (`lattice.updates.fourier`); `length` is then in its
-    units. An action other than phi^4 is moved by `hmc_trajectory_torch`, where the batch may change last
-    bits. Raises `InputError` for bad shapes, dtypes, counters, inverse masses or integrator settings.
+    units. An action other than phi^4 and U(1) is moved by `hmc_trajectory_torch`, where the batch may change
+    last bits. Angles end in (-pi, pi]. Raises `InputError` for bad shapes, dtypes, counters, inverse masses
+    or integrator settings, and where S is complex.
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> phi, info = hmc_trajectory(ScalarPhi4(0.27, 0.022), np.zeros((2, 4, 4)), seed=1, chains=np.arange(2),
@@ -64,8 +68,8 @@ def hmc_trajectory(
     ((2, 4, 4), True)
     """
     phi, keys = check_batch(action, phi, seed, chains, trajectory)
-    form = action.phi4
-    if form is None:
+    form, links = action.phi4, as_links(action)
+    if form is None and (links is None or inverse_mass is not None):
         new, info = hmc_trajectory_torch(
             action, torch.from_numpy(phi), seed=seed, chains=chains, trajectory=trajectory, length=length,
             n_steps=n_steps, integrator=integrator, inverse_mass=inverse_mass,
@@ -76,16 +80,20 @@ def hmc_trajectory(
     flat = phi.reshape(n, -1)
     out, dh, accepted = np.empty_like(flat), np.empty(n), np.empty(n, dtype=np.bool_)
     update: Callable[..., None] = hmc_kernels.hmc_block
+    couplings: tuple[Any, ...] = ()
     extra: tuple[Any, ...] = ()
+    if form is not None:
+        couplings = (shape[-1], layout.neighbour_table(shape[:-1]), form.kappa, form.lam)
+    elif links is not None:
+        update, couplings = u1_kernels.hmc_block, (layout.neighbour_table(shape[1:]), links.beta.real)
     if inverse_mass is not None:
         modes = in_real_basis(check_inverse_mass(inverse_mass, shape))
         update, extra = fourier_kernels.hmc_block_fourier, (modes, modes**-0.5, *real_basis(shape))
 
     def run(start: int, stop: int) -> None:
         update(
-            flat, out, dh, accepted, keys, start, stop, shape[-1], layout.neighbour_table(shape[:-1]),
-            form.kappa, form.lam, kicks, drifts, np.uint64(seed), np.uint64(stream_id(MOMENTUM)),
-            np.uint64(stream_id(ACCEPT)), np.uint64(trajectory), *extra,
+            flat, out, dh, accepted, keys, start, stop, *couplings, kicks, drifts, np.uint64(seed),
+            np.uint64(stream_id(MOMENTUM)), np.uint64(stream_id(ACCEPT)), np.uint64(trajectory), *extra,
         )  # fmt: skip
 
     layout.in_blocks(run, n, block or _block(phi[0].size), n_threads)
@@ -105,6 +113,8 @@ def hmc_trajectory_torch(
     n, shape = len(phi), tuple(phi.shape[1:])
     check_fields(action, shape)
     check_chains(seed, chains, trajectory, n)
+    if isinstance(action, U1):
+        refuse_complex(action)
     momenta = normals(seed, MOMENTUM, chains, trajectory, phi[0].numel())
     p = torch.from_numpy(momenta).to(phi.device).reshape(phi.shape)
     velocity = _identity
@@ -121,7 +131,15 @@ def hmc_trajectory_torch(
     with np.errstate(over="ignore"):
         accepted = np.isfinite(dh) & (uniforms(seed, ACCEPT, chains, trajectory, 1)[:, 0] < np.exp(-dh))
     keep = torch.from_numpy(accepted).to(phi.device).reshape(n, *[1] * len(shape))
-    return torch.where(keep, new, phi), HMCInfo(dh, accepted)
+    moved = torch.where(keep, new, phi)
+    return (_wrapped(moved, action.period) if action.field == "angle" else moved), HMCInfo(dh, accepted)
+
+
+def _wrapped(angle: Tensor, period: float | None) -> Tensor:
+    """In (-period/2, period/2], by default of 2 pi."""
+    p = period or 2 * math.pi
+    w = angle - p * ((angle - p / 2) / p).ceil()
+    return torch.where(w <= -p / 2, w + p, w).clamp(max=p / 2)
 
 
 def _block(n_sites: int) -> int:
