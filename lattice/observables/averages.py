@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lattice.actions.u1 import U1
 from lattice.arrays import Floats, Integers, real_array
 from lattice.ensembles.columns import check_distinct
 from lattice.errors import InputError
@@ -110,7 +111,7 @@ def averages(
 ) -> Averages:
     """The averages over an ensemble; InputError as `lattice.observables.measure.measure` says."""
     n, action = len(ensemble.phi), ensemble.action
-    if action.components and action.holomorphic is action:
+    if action.components and action.holomorphic is action and not isinstance(action, U1):
         raise InputError(
             f"fields are measured if they have one component, real or complex; those of "
             f"{type(action).__name__} have {action.components[0]}"

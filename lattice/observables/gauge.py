@@ -1,16 +1,32 @@
 """Observables of two-dimensional U(1): links (n, 2, L0, L1) as angles, the link 0 along axis -2, 1 along -1.
 
 theta_p(x) = a_0(x) + a_1(x + 0) - a_0(x + 1) - a_1(x), wrapped to (-pi, pi]; Q = sum_p theta_p/2pi is then a
-whole number on any periodic lattice, and changes sign under a reflection.
+whole number on any periodic lattice, and changes sign under a reflection. All are periodic in every link.
+
+Measured, each beside its exact value (`lattice.exact.u1.known`):
+
+    plaquette = W(1,1), wilson_RxT: Re of the loop, averaged over where it lies, and over R x T and T x R
+    creutz_RxR = -ln W(R,R) W(R-1,R-1)/W(R,R-1)^2, the string tension where loops obey an area law
+    P_mu: exp(i sum of the links of a line around the lattice along axis mu), averaged over the lines;
+    polyakov_mu = <Re P_mu>, 0 by centre symmetry, polyakov2_mu = <|P_mu|^2>
+    charge = <Q>, charge2 = <Q^2>, chi_top = <Q^2>/V, action_density = <S>/V
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from lattice.actions.u1 import U1
+from lattice.arrays import Floats
+from lattice.ensembles.shards import batches
 from lattice.errors import InputError
+from lattice.exact.u1 import creutz, fitting
+from lattice.observables.scalar import Definition, checked_fields
 
 
 def wrapped(angle: Tensor) -> Tensor:
@@ -75,3 +91,52 @@ def polyakov_loop(links: Tensor, axis: int) -> Tensor:
         raise InputError(f"axis must be 0 or 1, got {axis}")
     angle = links[:, axis].sum(axis - 2)
     return (1j * angle).exp().mean(-1)
+
+
+def gauge_primaries(phi: Floats, action: U1) -> dict[str, Floats]:
+    """Per-configuration primaries of links phi (n, 2, L0, L1): name -> (n,). Raises `InputError` for NaN.
+
+    >>> cold = gauge_primaries(np.zeros((1, 2, 4, 4)), U1(2.0))
+    >>> [float(cold[name][0]) for name in ("w1x1", "w3x3", "p2_0", "q", "s")]
+    [1.0, 1.0, 1.0, 0.0, -2.0]
+    """
+    phi = checked_fields(phi)
+    parts = [_primaries(torch.from_numpy(phi[part]), action) for part in batches(phi.shape)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _primaries(links: Tensor, action: U1) -> dict[str, Floats]:
+    shape, q = tuple(links.shape[-2:]), charge(links)
+    found = {"q": q, "q2": q**2, "s": action.action(links) / math.prod(shape)}
+    for a, b in ((1, 1), *fitting(shape)):
+        lying = [size for size in {(a, b), (b, a)} if size[0] <= shape[0] and size[1] <= shape[1]]
+        found[f"w{a}x{b}"] = torch.stack([wilson_loop(links, *size) for size in sorted(lying)]).mean(0)
+    for axis in (0, 1):
+        line = polyakov_loop(links, axis)
+        found |= {f"p_{axis}": line.real, f"p2_{axis}": line.abs() ** 2}
+    return {name: x.numpy() for name, x in found.items()}
+
+
+def gauge_definitions(shape: tuple[int, ...]) -> dict[str, Definition]:
+    """The observables of links on this torus, by name, as `lattice.observables.scalar.definitions`."""
+    volume, loops = math.prod(shape), fitting(shape)
+
+    def ratio(x: Any) -> float:
+        return creutz(float(x[0]), float(x[1]), float(x[2]))
+
+    no_ratio = "undefined: W = {0:.3g}, {1:.3g}, {2:.3g} are not all of one sign"
+    out: dict[str, Definition] = {"plaquette": (("w1x1",), None, "")}
+    out |= {f"wilson_{a}x{b}": ((f"w{a}x{b}",), None, "") for a, b in loops}
+    for r in (2, 3):
+        if (r, r) in loops:
+            columns = (f"w{r}x{r}", f"w{r - 1}x{r - 1}", f"w{r - 1}x{r}")
+            out[f"creutz_{r}x{r}"] = (columns, ratio, no_ratio)
+    for axis in (0, 1):
+        out |= {
+            f"polyakov_{axis}": ((f"p_{axis}",), None, ""),
+            f"polyakov2_{axis}": ((f"p2_{axis}",), None, ""),
+        }
+    out |= {"charge": (("q",), None, ""), "charge2": (("q2",), None, "")}
+    out["chi_top"] = (("q2",), lambda x: x[0] / volume, "")
+    out["action_density"] = (("s",), None, "")
+    return out

@@ -16,11 +16,14 @@ import numpy as np
 from einops import rearrange
 
 from lattice.actions.spins import Ising, Spins
+from lattice.actions.u1 import U1, as_links
 from lattice.arrays import Floats
 from lattice.errors import InputError
 from lattice.exact.spins import known as exactly_known
+from lattice.exact.u1 import known as links_known
 from lattice.observables import holomorphic, scalar
 from lattice.observables.averages import Averages, Method, averages, entry_of, usual_method
+from lattice.observables.gauge import gauge_definitions, gauge_primaries
 from lattice.observables.names import in_short_table
 from lattice.observables.networks import network_values
 from lattice.observables.spins import entries_with, spin_definitions, spin_primaries
@@ -60,8 +63,9 @@ def measure(
     n = 3..8; _ratio_z2, n = 4, 6, 8: the same number with the odd moments at their exact value 0, with far
     smaller errors in the broken phase, right only for a symmetric law, given only where S(-phi) = S(phi).
 
-    Spins: what lattice.observables.spins says, with "exact" where it is known. A law without an action has no
-    action_density, and "exact" what `lattice.observables.networks` knows.
+    Spins: what lattice.observables.spins says, with "exact" where it is known, U(1) links: what
+    lattice.observables.gauge says, with all exact values and no two-point function. A law without an action
+    has no action_density, and "exact" what `lattice.observables.networks` knows.
 
     One variable, shape (1,) or complex: m2..m8 and kappa2..kappa8, and for other complex fields what
     lattice.observables.holomorphic says; of complex numbers "Re m2" and "Im m2", with "exact" where it is
@@ -78,7 +82,8 @@ def measure(
     ignore_weights=True measures a weighted ensemble as drawn: independent configurations, one series.
     Chains with gaps, of several spacings or with few configurations keep their values; their errors are those
     of pairs at equal distance, which "method" says. Raises InputError for NaN fields or weights, fields of
-    several real components, an empty ensemble, an unknown method, or a configuration stored twice.
+    several real components that are no links, an empty ensemble, an unknown method, or a configuration stored
+    twice.
     """
     curves = None
     if len(ensemble.phi) and holomorphic.is_holomorphic(ensemble):
@@ -90,7 +95,7 @@ def measure(
         sample = averages(ensemble, s_tau, n_blocks, ignore_weights, method or usual_method(ensemble))
         observables, modes = _real(ensemble, sample)
         curves, how = None, sample.how
-        if two_point and (ensemble.action.field != "spin" or isinstance(ensemble.action, Ising)):
+        if two_point and (isinstance(ensemble.action, Ising) or not isinstance(ensemble.action, Spins | U1)):
             curves = {k: _json_list(x) for k, x in _two_point(ensemble, sample).items()}
     return {
         "ensemble": _ensemble_block(ensemble, sample, ignore_weights), "observables": observables,
@@ -100,11 +105,14 @@ def measure(
 
 
 def _real(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    """The observables of real fields on a lattice or of spins, these with the exact values that are known;
-    and the classes of modes."""
-    shape, action = ensemble.phi.shape[1:], ensemble.action
+    """The observables of real fields on a lattice, or of spins and links, these with the exact values that
+    are known; and the classes of modes."""
+    action = ensemble.action
+    shape = action.lattice_of(ensemble.phi.shape[1:])
     if isinstance(action, Spins):
         table, known = spin_primaries(ensemble.phi, action), spin_definitions(shape, action)
+    elif isinstance(action, U1):
+        table, known = gauge_primaries(ensemble.phi, action), gauge_definitions(shape)
     else:
         table, known = scalar.primaries(ensemble.phi, action), scalar.definitions(shape, action.even)
         known = {name: definition for name, definition in known.items() if set(definition[0]) <= table.keys()}
@@ -114,6 +122,9 @@ def _real(ensemble: Ensemble, sample: Averages) -> tuple[dict[str, Any], dict[st
     }
     if isinstance(action, Spins):
         return entries_with(exactly_known(action, shape), observables), {}
+    if isinstance(action, U1):
+        exact = {} if as_links(action) is None else links_known(action.beta.real, shape)
+        return entries_with(exact, observables), {}
     if not action.has_action:
         observables = entries_with(network_values(action, shape), observables)
     return observables, {k: list(members[0]) for k, members in scalar.mode_classes(shape).items()}
@@ -187,7 +198,7 @@ def two_point(
     G(k) = <|phi~(k)|^2>/V of the n_momenta lowest classes under the lattice's symmetry.
     Raises like `measure`, and where the fields are not real ones on a lattice.
     """
-    if holomorphic.is_holomorphic(ensemble):
+    if holomorphic.is_holomorphic(ensemble) or isinstance(ensemble.action, U1):
         raise InputError("two_point needs real fields on a lattice; measure() takes others too")
     return _two_point(ensemble, averages(ensemble, s_tau, n_blocks, ignore_weights, method), n_momenta)
 

@@ -27,6 +27,7 @@ def in_short_table(name: str) -> bool:
 _POWERS = {"abs_magnetization": 1, "magnetization": 1, "phi2": 2, "phi4": 4, "susceptibility": 2,
            "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0,
            "energy": 0, "specific_heat": 0, "nearest": 2, "farthest": 2, "c1": 2}  # fmt: skip
+_GAUGE = re.compile(r"plaquette|wilson_\dx\d|creutz_\dx\d|polyakov2?_[01]|charge2?|chi_top")  # of angles
 _CUMULANT = re.compile(r"kappa([1-8])(?:_m|_k1|_k2)?(_ratio(?:_z2)?)?")
 
 
@@ -36,11 +37,13 @@ def field_power(name: str) -> int:
     >>> field_power("susceptibility"), field_power("kappa6"), field_power("kappa6_ratio")
     (2, 6, 0)
     """
+    if _GAUGE.fullmatch(name):
+        return 0
     if name in _POWERS:
         return _POWERS[name]
     match = _CUMULANT.fullmatch(name)
     if match is None:
         hint = nearest(name, _POWERS, "; did you mean {}?")
-        known = f"; known: {', '.join(_POWERS)}, kappa4_ratio, ..."
+        known = f"; known: {', '.join(_POWERS)}, kappa4_ratio, plaquette, ..."
         raise InputError(f"unknown observable reference.values.{name}{hint or known}")
     return 0 if match.group(2) else int(match.group(1))

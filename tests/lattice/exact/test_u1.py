@@ -9,7 +9,7 @@ import pytest
 from scipy.special import ive
 
 from lattice.errors import InputError
-from lattice.exact.u1 import charge_law, coefficients, ln_z, wilson_loop, z_of_theta
+from lattice.exact.u1 import charge_law, coefficients, fitting, known, ln_z, wilson_loop, z_of_theta
 
 TABLE = [  # L, beta, ln Z/V, <Q^2>, P(0), P(1), P(2), W of 1, 2 x 2, 3 x 3; found before, by other code
     (8, 2, 0.823993541, 1.239299, 0.358991, 0.239219, 0.071116, 0.697775, 0.237061, 0.039214),
@@ -98,3 +98,24 @@ def test_bad_input() -> None:
             charge_law(1.0, volume)
     with pytest.raises(InputError, match="0 to 64 plaquettes, got 65"):
         wilson_loop(1.0, 64, 65)
+
+
+def test_known_by_name() -> None:
+    """Loops by area, those that fit; Creutz ratios of a large torus, and lines by strips, are -ln I1/I0."""
+    found = known(7.0, (16, 16))
+    assert found["wilson_2x2"] == wilson_loop(7.0, 256, 4)
+    assert found["wilson_1x3"] == wilson_loop(7.0, 256, 3)
+    assert found["action_density"] == -7 * found["plaquette"]
+    assert found["chi_top"] * 256 == found["charge2"] == charge_law(7.0, 256).moment(2)
+    tension = -math.log(ive(1, 1.0) / ive(0, 1.0))
+    large = known(1.0, (12, 8))
+    for r in (2, 3):
+        assert large[f"creutz_{r}x{r}"] == pytest.approx(tension, abs=1e-9)
+    # lines along axis 0 are 12 plaquettes apart, a torus of 8 of them
+    apart = 1 + 2 * math.exp(-12 * tension) / (1 - math.exp(-12 * tension))
+    assert large["polyakov2_0"] == pytest.approx(apart / 8, rel=1e-6)
+    assert "wilson_2x3" not in known(1.0, (2, 2))
+    assert "wilson_2x3" in known(1.0, (2, 3))
+    assert known(1.0, (4, 6))["polyakov2_0"] == known(1.0, (6, 4))["polyakov2_1"]
+    assert fitting((2, 2)) == [(1, 2), (2, 2)]
+    assert all(math.isfinite(x) for x in known(96.0, (32, 32)).values())

@@ -1,16 +1,33 @@
-"""Loops and charge of U(1): gauge invariance, Stokes, known instantons, signs under reflection."""
+"""Loops and charge of U(1): gauge invariance, Stokes, known instantons, signs under reflection; the table of
+measured numbers beside the exact ones."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from lattice.actions.u1 import U1
+from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
-from lattice.observables.gauge import charge, loop_angles, plaquettes, polyakov_loop, wilson_loop, wrapped
-from lattice.simulation.gauge_draws import links_of
+from lattice.exact.u1 import known
+from lattice.observables.gauge import (
+    charge,
+    gauge_definitions,
+    loop_angles,
+    plaquettes,
+    polyakov_loop,
+    wilson_loop,
+    wrapped,
+)
+from lattice.observables.measure import format_table, measure, two_point
+from lattice.observables.names import field_power, in_short_table
+from lattice.simulation.gauge_draws import draw_links, links_of
 
 
 def some(shape: tuple[int, int] = (4, 6), n: int = 5, seed: int = 1) -> Tensor:
@@ -89,3 +106,98 @@ def test_bad_input() -> None:
     links[0, 0, 0, 0] = math.nan
     with pytest.raises(InputError, match="no whole number"):
         charge(links)
+
+
+def drawn(beta: float, shape: tuple[int, int], n: int, seed: int = 1, **also: Any) -> Ensemble:
+    return Ensemble.from_fields(draw_links(beta, shape, n, seed), U1(beta), np.arange(n) % 16, **also)
+
+
+def pulls(table: dict[str, Any]) -> dict[str, float]:
+    return {k: (e["value"] - e["exact"]) / e["error"] for k, e in table.items() if e["error"]}
+
+
+@pytest.mark.parametrize(
+    ("beta", "shape", "n"), [(2.0, (8, 8), 4000), (0.7, (2, 2), 4000), (4.0, (4, 7), 4000)]
+)
+def test_measured_beside_exact(beta: float, shape: tuple[int, int], n: int) -> None:
+    found = measure(drawn(beta, shape, n, seed=4))
+    table = found["observables"]
+    assert found["two_point"] is None
+    assert table.keys() == known(beta, shape).keys()
+    assert all(table[name]["exact"] == value for name, value in known(beta, shape).items())
+    assert max(map(abs, pulls(table).values())) < 4.5, format_table(found)
+    constant = {name for name, e in table.items() if not e["error"]}
+    assert constant == ({"wilson_2x2"} if shape == (2, 2) else set())
+    assert all(e["tau_int"] == pytest.approx(0.5, abs=0.15) for e in table.values() if e["error"])
+    # negative control: another beta
+    ratio = table["plaquette"]
+    assert abs(ratio["value"] - known(1.1 * beta, shape)["plaquette"]) > 4 * ratio["error"]
+    assert table["chi_top"]["value"] == pytest.approx(table["charge2"]["value"] / math.prod(shape))
+
+
+def test_no_number_knows_gauge_or_period_and_q_is_odd_under_conjugation() -> None:
+    ensemble = drawn(2.0, (4, 6), 300)
+    links = torch.from_numpy(ensemble.phi)
+    table = measure(ensemble)["observables"]
+    for other, sign in ((turned(links), 1), (links + 2 * math.pi, 1), (-links, -1)):
+        again = measure(Ensemble.from_fields(other.numpy(), U1(2.0), ensemble.chain))["observables"]
+        for name, entry in table.items():
+            factor = sign if name == "charge" else 1
+            assert again[name]["value"] == pytest.approx(factor * entry["value"], abs=1e-12)
+            assert again[name]["error"] == pytest.approx(entry["error"], rel=1e-6)
+
+
+def test_weights_reach_another_beta() -> None:
+    """exp(-S') by weights from draws of exp(-S); without them the answers are those of S."""
+    n, other = 20_000, U1(2.2)
+    phi = draw_links(2.0, (4, 4), n, seed=3)
+    s = other.action(torch.from_numpy(phi)) - U1(2.0).action(torch.from_numpy(phi))
+    ensemble = Ensemble.from_fields(phi, other, log_weight=-s.numpy())
+    table = measure(ensemble)["observables"]
+    assert max(map(abs, pulls(table).values())) < 4.5
+    raw = measure(ensemble, ignore_weights=True)["observables"]
+    assert abs(pulls(raw)["plaquette"]) > 10
+
+
+def test_creutz_ratios_carry_the_errors_of_their_loops() -> None:
+    """Gamma method against the jackknife; and on a large torus they are the string tension."""
+    gamma, jack = (
+        measure(drawn(2.0, (8, 8), 4000), method=way)["observables"] for way in ("gamma", "jackknife")
+    )
+    for name in ("creutz_2x2", "creutz_3x3"):
+        assert gamma[name]["error"] == pytest.approx(jack[name]["error"], rel=0.2)
+        assert known(2.0, (64, 64))[name] == pytest.approx(-math.log(0.6977746579640080), abs=1e-9)
+    independent = math.hypot(*(gamma[w]["error"] / gamma[w]["value"] for w in ("wilson_2x2", "plaquette")))
+    assert gamma["creutz_2x2"]["error"] < 0.9 * independent  # loops are correlated
+    noise = np.random.default_rng(1).uniform(-3, 3, (40, 2, 8, 8))
+    entry = measure(Ensemble.from_fields(noise, U1(2.0)))["observables"]["creutz_3x3"]
+    assert entry["error"] is None or math.isfinite(entry["error"])
+
+
+def test_an_s_of_its_own_has_no_exact_numbers() -> None:
+    @dataclass(frozen=True)
+    class Improved(U1):
+        def action(self, phi: Tensor) -> Tensor:
+            return 1.1 * super().action(phi)
+
+    table = measure(Ensemble.from_fields(draw_links(1.0, (4, 4), 50, 1), Improved(1.0)))["observables"]
+    assert table.keys() == known(1.0, (4, 4)).keys()
+    assert not any("exact" in entry for entry in table.values())
+
+
+def test_names_and_refusals_of_the_table() -> None:
+    for name in gauge_definitions((8, 8)):
+        assert in_short_table(name)
+        assert field_power(name) == 0
+    with pytest.raises(InputError, match="unknown observable"):
+        field_power("wilson")
+    with pytest.raises(InputError, match="two_point needs real fields on a lattice"):
+        two_point(drawn(1.0, (4, 4), 20))
+    ensemble = drawn(1.0, (4, 4), 20)
+    ensemble.phi[3, 0, 0, 0] = math.nan
+    with pytest.raises(InputError, match="NaN"):
+        measure(ensemble)
+    with pytest.raises(InputError, match="NaN or inf"):
+        Ensemble.from_fields(ensemble.phi, U1(1.0))
+    with pytest.raises(InputError, match=r"fields of U1 are \(n, 2, \*shape\)"):
+        Ensemble.from_fields(np.zeros((3, 4, 4)), U1(1.0))
