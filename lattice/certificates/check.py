@@ -18,8 +18,8 @@ from lattice.statistics.pulls import mean_of_chains, sigmas_of
 GATE = 4.5  # standard deviations
 # the per-configuration quantities of a certificate, with their symbols
 SYMBOLS = {
-    "abs_magnetization": "|M|", "m2": "M^2", "action": "S", "action_density": "s", "phi2": "phi^2",
-    "walls": "walls",
+    "magnetization": "M", "abs_magnetization": "|M|", "m2": "M^2", "action": "S", "action_density": "s",
+    "phi2": "phi^2", "walls": "walls", "charge": "Q", "abs_charge": "|Q|", "charge2": "Q^2",
 }  # fmt: skip
 Check = dict[str, Any]
 

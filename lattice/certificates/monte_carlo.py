@@ -5,20 +5,32 @@ Every check is a deviation in units of its own error (lattice.certificates.check
 
 What each check can and cannot see: Schwinger-Dyson <phi dS/dphi> = 1 per site tells exp(-S) from another
 weight but is blind to domain walls; hot and domain-wall starts against cold ones in |M|, s and the density of
-walls see those; the drift and history tests see a thermalisation that was too short for all of them.
+walls see those; the drift and history tests see a thermalisation that was too short for all of them. Of U(1)
+links Q takes the part of M, and `lattice.certificates.links` looks at their sectors and exact numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from lattice.actions.protocol import Action
 from lattice.actions.spins import Potts, Spins
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, SYMBOLS, Check, failed_check, make_check, mean_is
-from lattice.certificates.identities import callen, schwinger_dyson, wall_density
+from lattice.certificates.identities import angle_identity, callen, schwinger_dyson, wall_density
+from lattice.certificates.links import (
+    advice,
+    exact_checks,
+    is_links,
+    link_history,
+    link_quantities,
+    may_stay,
+    topology_check,
+)
 from lattice.certificates.stationarity import (
     drift_checks,
     history_checks,
@@ -38,6 +50,7 @@ MIN_INDEPENDENT = 100.0
 MIN_ACCEPTANCE = 0.3
 MOST_MISSED = 10.0  # excitations expected where none was seen: P(0) = e^-10
 _TAU_OF = ("abs_magnetization", "m2", "action")
+_TAU_OF_LINKS = ("charge", "charge2", "action")
 Series = dict[str, list[Floats]]
 
 
@@ -53,11 +66,16 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
     n_independent, acceptance, exp_minus_dH, schwinger_dyson. It never raises for an ensemble that is merely
     bad: it fails it.
     """
-    chains = ensemble.replicas()
-    data = {name: [values[rows] for rows in chains] for name, values in _quantities(ensemble).items()}
+    chains, links = ensemble.replicas(), is_links(ensemble.action)
+    quantities = link_quantities(ensemble) if links else _quantities(ensemble)
+    data = {name: [values[rows] for rows in chains] for name, values in quantities.items()}
+    therm_history = link_history(therm_history) if links else therm_history
     starts = _starts(therm_history, len(chains))
     checks: list[Check] = [_origin(ensemble, therm_history, chains)]
-    tau, problem = _tau_int(data, ensemble.action.field == "spin")
+    may_freeze = may_stay(ensemble) if links else ensemble.action.field == "spin"
+    tau, problem = _tau_int(data, _TAU_OF_LINKS if links else _TAU_OF, may_freeze)
+    if links:
+        checks.append(topology_check(ensemble, data["charge"], tau.get("charge")))
     checks += _length_checks(ensemble, data, tau, problem, therm_history)
     checks += history_checks(therm_history)
     checks += start_checks(data, starts, ensemble.action.even)
@@ -69,11 +87,15 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
         share = (ensemble.phi == 0).mean(axis=tuple(range(1, ensemble.phi.ndim)))
         words = "share of the state 0, as of all others"
         checks.append(mean_is("states (Zq)", [share[rows] for rows in chains], 1 / ensemble.action.q, words))
-    if ensemble.action.even:
+    if ensemble.action.even and links:
+        checks.append(mean_is("Q (C)", data["charge"], 0.0, "charge conjugation"))
+    elif ensemble.action.even:
         signs = float((np.concatenate(data["magnetization"]) > 0).mean())
         checks.append(mean_is("M (Z2)", data["magnetization"], 0.0, f"M > 0 in {100 * signs:.1f} %"))
+    if links:
+        checks += exact_checks(ensemble, data)
     by_name = {check["name"]: {"value": check["value"], "error": check["error"]} for check in checks}
-    slowest = max(e.tau_int for e in tau.values()) if len(tau) == len(_TAU_OF) else None
+    slowest = None if problem else max(e.tau_int for e in tau.values())
     return {
         "passed": all(check["passed"] for check in checks),
         "reason": _reason([check for check in checks if not check["passed"]]),
@@ -94,6 +116,8 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
 
 def _reason(failed: list[Check]) -> str:
     for check in failed:
+        if check["name"] == "topology":
+            return f"failed: topology: {check['detail']}"
         if check["name"] in ("origin", "chain length"):
             return f"cannot be certified: {check['detail']}"
     return "failed: " + ", ".join(check["name"] for check in failed) if failed else ""
@@ -109,17 +133,22 @@ def _quantities(ensemble: Ensemble) -> dict[str, Floats]:
         "action_density": action / math.prod(ensemble.shape),
         "phi2": ensemble.series["phi2"],
         "walls": wall_density(ensemble.phi, len(ensemble.shape), isinstance(ensemble.action, Spins)),
-        "schwinger_dyson": (
-            callen(ensemble.phi, ensemble.action)
-            if isinstance(ensemble.action, Spins)
-            else schwinger_dyson(ensemble.phi, ensemble.action)
-        ),
+        "schwinger_dyson": _of_identity(ensemble.phi, ensemble.action),
     }
 
 
+def _of_identity(phi: Floats, action: Action) -> Floats:
+    if isinstance(action, Spins):
+        return callen(phi, action)
+    return angle_identity(phi, action) if action.field == "angle" else schwinger_dyson(phi, action)
+
+
 def _identity(ensemble: Ensemble, parts: list[Floats]) -> Check:
-    """Schwinger-Dyson, or Callen's identity of spins. Frozen spins show no excitation: that is right where so
-    few are expected."""
+    """Schwinger-Dyson, of angles on the circle, or Callen's identity of spins. Frozen spins show no
+    excitation: that is right where so few are expected."""
+    if ensemble.action.field == "angle":
+        words = "sin theta dS/da - cos theta" if is_links(ensemble.action) else "(dS/da)^2 - d^2 S/da^2"
+        return mean_is("Schwinger-Dyson", parts, 0.0, f"{words} per angle")
     if ensemble.action.field != "spin":
         expected = float(math.prod(ensemble.action.components))
         return mean_is("Schwinger-Dyson", parts, expected, "phi dS/dphi per site")
@@ -155,11 +184,12 @@ def _origin(ensemble: Ensemble, history: dict[str, Any] | None, chains: list[Any
     return make_check("origin", None, None, "known history", True, f"{', '.join(kinds)} starts, history kept")
 
 
-def _tau_int(data: Series, may_freeze: bool = False) -> tuple[dict[str, Estimate], str]:
-    """tau_int, and why one has none. Spins may all be frozen in the same ground state: then nothing moves."""
+def _tau_int(data: Series, names: Sequence[str], may_freeze: bool) -> tuple[dict[str, Estimate], str]:
+    """tau_int, and why one has none. Spins may all be frozen in the same ground state, links in Q = 0 where
+    that is right: then nothing moves."""
     tau: dict[str, Estimate] = {}
     problem = ""
-    for name in _TAU_OF:
+    for name in names:
         if may_freeze and np.ptp(series := np.concatenate(data[name])) == 0:
             tau[name] = Estimate(float(series[0]), 0.0, 0.5, 0.0, 0, series.size)
             continue
@@ -183,6 +213,8 @@ def _length_checks(
     relative = tau[slowest].tau_int_error / longest
     long_enough = shortest >= MIN_CHAIN_OVER_TAU * longest
     detail = f"{shortest} per chain, {about}"
+    if not long_enough and slowest.startswith("charge"):
+        detail += f"; {advice(ensemble)}"
     checks = [
         make_check(
             "chain length", shortest / longest, shortest / longest * relative, expected, long_enough, detail
@@ -208,7 +240,9 @@ def _length_checks(
 
 def _update_checks(ensemble: Ensemble, chains: list[Any]) -> list[Check]:
     checks = []
-    if (accepted := ensemble.series.get("accepted")) is not None and ensemble.action.field != "spin":
+    direct = is_links(ensemble.action) and not np.any(ensemble.series.get("dH", 0.0))  # heat bath
+    direct |= ensemble.action.field == "spin"
+    if (accepted := ensemble.series.get("accepted")) is not None and not direct:
         parts = [accepted[rows] for rows in chains]
         value = float(np.mean(np.concatenate(parts)))
         try:

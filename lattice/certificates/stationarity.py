@@ -1,7 +1,8 @@
 """Has the ensemble thermalised: hot and domain-wall starts against cold ones, drift over the run, and the
 scatter between chains.
 
-Each function returns records of lattice.certificates.check; `data` maps a quantity to its series per chain.
+Each function returns records of lattice.certificates.check; `data` maps a quantity to its series per chain, M
+and what comes of it, or of links Q.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from lattice.statistics.pulls import MIN_CHAINS_FOR_SCATTER, mean_of_chains
 from lattice.statistics.rounding import rms, with_rounding
 
 COMPARED = ("abs_magnetization", "m2", "action_density", "phi2", "walls")
+OF_LINKS = ("abs_charge", "charge2", "action_density")  # these instead
+SLOW = ("abs_magnetization", "abs_charge", "action_density")
+ORDERS = ("magnetization", "charge")  # M, or of links Q
 
 
 def history_checks(history: dict[str, Any] | None) -> list[Check]:
@@ -26,8 +30,7 @@ def history_checks(history: dict[str, Any] | None) -> list[Check]:
     if history is None or not several_starts(history["start"]):
         return []
     late = {
-        name: real_array(history[name], name)[len(history[name]) // 2 :]
-        for name in ("abs_magnetization", "action_density")
+        name: real_array(history[name], name)[len(history[name]) // 2 :] for name in SLOW if name in history
     }
     checks = []
     for name, values in late.items():
@@ -47,9 +50,18 @@ def start_checks(data: dict[str, list[Floats]], starts: list[str] | None, even: 
     start with M > 0: they have changed sign many times."""
     if starts is None:
         return []
-    checks = [check for name in COMPARED for check in _against_cold(SYMBOLS[name], data[name], starts, "")]
-    cold = [part for part, own in zip(data["magnetization"], starts, strict=True) if own == "cold"]
-    return checks + [mean_is("M of cold starts", cold, 0.0, "their common sign is forgotten")] * even
+    checks = [
+        check for name in _compared(data) for check in _against_cold(SYMBOLS[name], data[name], starts, "")
+    ]
+    for name in [name for name in ORDERS if even and name in data]:
+        cold = [part for part, own in zip(data[name], starts, strict=True) if own == "cold"]
+        words = f"{SYMBOLS[name]} of cold starts"
+        checks.append(mean_is(words, cold, 0.0, "their common sign is forgotten"))
+    return checks
+
+
+def _compared(data: dict[str, list[Floats]]) -> tuple[str, ...]:
+    return OF_LINKS if "charge" in data else COMPARED
 
 
 def _against_cold(label: str, parts: list[Floats], starts: list[str], detail: str) -> list[Check]:
@@ -81,7 +93,7 @@ def _difference(name: str, one: list[Floats], two: list[Floats], detail: str) ->
 def drift_checks(data: dict[str, list[Floats]]) -> list[Check]:
     """Second half minus first half, and the linear trend from the first to the last configuration."""
     checks = []
-    for name in COMPARED:
+    for name in _compared(data):
         parts, symbol = data[name], SYMBOLS[name]
         scale = rms(np.concatenate(parts))
         if min(len(part) for part in parts) < 4:
@@ -112,7 +124,7 @@ def scatter_checks(data: dict[str, list[Floats]]) -> list[Check]:
     chains visit the same states (the ratio inside Gelman and Rubin's R, Statist. Sci. 7 (1992) 457, with
     tau_int in it)."""
     checks = []
-    for name in ("abs_magnetization", "action_density"):
+    for name in [name for name in SLOW if name in data]:
         parts = data[name]
         if len(parts) < MIN_CHAINS_FOR_SCATTER:
             continue
