@@ -1,4 +1,5 @@
-"""Independent exact draws of real one-variable models: by inverse CDF, or a peak and a normal number."""
+"""Independent exact draws of real one-variable models: by inverse CDF, or a peak and a normal number; of U(1)
+links they are in `lattice.simulation.link_draws`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import torch
 
 from lattice.actions.one_variable import TwoPeak
 from lattice.actions.protocol import Action, check_one_variable, says_itself
+from lattice.actions.u1 import U1
 from lattice.arrays import Floats
 from lattice.certificates.check import make_check
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
@@ -19,9 +21,11 @@ from lattice.errors import InputError
 from lattice.exact.quadrature import real_grid
 from lattice.files import canonical_json, sha256_text, write_json
 from lattice.observables.holomorphic import ORDERS, blocks_of, estimates, exact_numbers
+from lattice.progress import Progress
 from lattice.requests import refuse_changes, stored_request, without
 from lattice.rng import normals, uniforms
 from lattice.seeds import check_seed
+from lattice.simulation.link_draws import generate_link_draws
 from lattice.simulation.parameters import ExactDraws
 from lattice.simulation.recipe import GROWS
 
@@ -30,12 +34,17 @@ _BLOCK = 4096  # draws per stream: draw i is the same number however many are as
 
 
 def generate_draws(
-    action: Action, shape: tuple[int, ...], params: ExactDraws, seed: int, out: Path
-) -> Ensemble:
-    """Exact draws in the folder `out`, with the certificate that their moments are those of quadrature.
+    action: Action, shape: tuple[int, ...], params: ExactDraws, seed: int, out: Path,
+    progress: Progress | None = None,
+) -> Ensemble:  # fmt: skip
+    """Exact draws in the folder `out`, with the certificate that their moments are those of quadrature, of
+    links their loops and charges the exact ones.
 
-    Raises `InputError` for a shape other than () or (1,), and when `out` holds others (each change is named).
+    Raises `InputError` for a shape other than () or (1,), or of links other than a torus, and when `out`
+    holds others (each change is named).
     """
+    if isinstance(action, U1):
+        return generate_link_draws(action, shape, params, seed, out, progress=progress)
     check_one_variable(shape, "exact draws are")
     seed = check_seed(seed)
     request = {

@@ -20,6 +20,7 @@ from pydantic import (
 from lattice.errors import InputError
 
 _SHARD_BYTES = 2**24
+GROUPS = 64  # of exact draws of a lattice
 _CONFIGS = "configurations to save, rounded up to the same number for every chain"
 
 
@@ -183,11 +184,20 @@ class ComplexLangevin(Chains):
 
 
 class ExactDraws(BaseModel):
-    """Independent exact draws (real models): n_configs to train on."""
+    """Independent exact draws (real models of one variable, U(1) links): n_configs to train on."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_configs: int = Field(default=2**22, ge=1000, le=10**8)
+
+    @property
+    def groups(self) -> Chains:
+        """The same of a lattice, dealt to groups that are kept as chains.
+
+        >>> ExactDraws(n_configs=1000).groups.n_saved
+        1024
+        """
+        return Chains(n_configs=self.n_configs, n_chains=GROUPS)
 
 
 class RandomNetworks(Chains):

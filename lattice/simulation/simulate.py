@@ -22,13 +22,14 @@ def simulate(
     """The ensemble of `action` on a periodic lattice of `shape` in the folder `out`; () is one variable.
 
     `MonteCarlo`: HMC and its kin for a real action; `ComplexLangevin`: z = x + iy of a holomorphic one, with
-    its verdict; `ExactDraws`: independent draws of a real one-variable law; `RandomNetworks`: of a law
-    without an action, held against its exact cumulants. The same call again resumes, or reads what is there;
-    with more `n_configs` it goes on from there, to the ensemble of a single call. The certificate, of the
-    whole, is in ensemble.attrs["certificate"]; a bad one is not an error here. `team`: processes that share a
-    Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made with other settings (each is
-    named), a longer one, or files that are not of an ensemble, when it cannot be written or the disk is full,
-    when the updates do not know the action, and when it has no normalisable distribution.
+    its verdict; `ExactDraws`: independent draws of a real one-variable law or of U(1) links;
+    `RandomNetworks`: of a law without an action, held against its exact cumulants. The same call again
+    resumes, or reads what is there; with more `n_configs` it goes on from there, to the ensemble of a single
+    call. The certificate, of the whole, is in ensemble.attrs["certificate"]; a bad one is not an error here.
+    `team`: processes that share a Monte Carlo ensemble. Raises `InputError` when `out` holds an ensemble made
+    with other settings (each is named), a longer one, or files that are not of an ensemble, when it cannot be
+    written or the disk is full, when the updates do not know the action, and when it has no normalisable
+    distribution.
 
     >>> import tempfile
     >>> from lattice.actions.one_variable import TwoPeak
@@ -52,4 +53,4 @@ def simulate(
         return generate_networks(action, shape, parameters, seed, Path(out), progress=progress)
     from lattice.simulation.exact_draws import generate_draws
 
-    return generate_draws(action, shape, parameters, seed, Path(out))
+    return generate_draws(action, shape, parameters, seed, Path(out), progress)
