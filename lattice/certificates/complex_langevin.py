@@ -5,13 +5,18 @@ r"""Is a complex Langevin run right?  A verdict with its numbers: trusted, doubt
                 the run, m = 10, 30, 100, ...: exponential tails give alpha ~ ln(N/m) or more, power laws a
                 constant.  z^3 drifts that are not confined have alpha = 4/3, the one-link model 2: with
                 v = z^-2 or e^{iz} the drift at infinity is constant in v and the density smooth there.
-    boundary    B_O(Y) = <Theta(Y - |y|) (O'' + K O')> for O = z^2, z^4 (one-link: e^{iz}, e^{2iz}), per site,
-                |y| the largest of the sites (Scherzer, Seiler, Sexty, Stamatescu 1808.05187, 1910.01427).
-                It goes to zero with the weight p beyond Y in a right run; a plateau that is not zero, here a
-                value that loses less than half when p falls tenfold, is a boundary term.
+                Of links |K| is the largest on the way between two configurations (the series peak_drift):
+                an excursion to k lasts 1/k, and its alpha is 1 for 2 of the configurations themselves.
+    boundary    B_O(Y) = <Theta(Y - |y|) (O'' + K O')> for O = z^2, z^4 (one-link: e^{iz}, e^{2iz}; of links
+                U_p, U_p^2 and their inverses), per site, |y| the largest of the sites, or of the plaquettes
+                (Scherzer, Seiler, Sexty, Stamatescu 1808.05187, 1910.01427).  It goes to zero with the weight
+                p beyond Y in a right run; a plateau that is not zero, here a value that loses less than half
+                when p falls tenfold, is a boundary term.
     Schwinger-Dyson, the same without cut-off: 0 in any stationary state that has these moments.
     step size   the run's own averages against the limit step -> 0 of runs at larger steps
     starts      chains from real starts against chains from complex ones
+    hot, cold   of links: chains from hot starts against chains from cold ones
+    topology    of links: whether chains go from one charge to another (`lattice.certificates.sectors`)
     escapes     excursions with |K| beyond 1000 drift scales (`lattice.updates.complex_langevin.ESCAPE`)
 
 A power-law tail or a boundary term: wrong.  Anything else that fails: doubtful.  Errors are those of
@@ -21,7 +26,6 @@ numbers at the size of their own errors.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +38,14 @@ from lattice.actions.protocol import Action
 from lattice.arrays import Complexes, Floats
 from lattice.certificates import drift as parts_of
 from lattice.certificates.drift import Curves, chain_averages, chain_scales
+from lattice.certificates.sectors import (
+    MIN_DRAWS,
+    charges,
+    has_sectors,
+    is_cold,
+    topology,
+    worst_difference,
+)
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import batches
 from lattice.errors import InputError
@@ -47,17 +59,20 @@ MIN_EXPONENT = 3.5  # of the drift tail; power laws of cubic and exponential dri
 FAR = 0.011  # weight beyond a cut-off from which a plateau may begin
 PLATEAU = 0.5  # what |B| must lose when the weight beyond the cut-off falls tenfold
 MIN_CHAINS = 16
+PEAK = "peak_drift"  # the series of links: the largest |K| of the trajectory that ends here
 REAL = "Im z is 0 up to rounding"
 Check = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Data:
-    """The run by chains: z (n_chains, n_times, *shape), |K| and |y| (n_chains, n_times), start parity."""
+    """The run by chains: z (n_chains, n_times, *shape), |K|, its peaks and |y| (n_chains, n_times), chain
+    numbers (n_chains,)."""
 
     action: Action
     z: Complexes
     drift: Floats
+    peak: Floats
     y: Floats
     chain: NDArray[np.int64]
 
@@ -78,7 +93,7 @@ def verdict(
     """
     data = _data(ensemble)
     n = data.drift.size
-    tail = parts_of.drift_tail(data.drift)
+    tail = parts_of.drift_tail(data.peak)
     densities = parts_of.boundary_density(data.action, data.z).items()
     curves = {name: parts_of.cut_off(density, data.y) for name, density in densities}
     flat = {f"{part} {name}": curve for name, pair in curves.items() for part, curve in pair.items()}
@@ -89,7 +104,7 @@ def verdict(
     table, step_check = _step_check(averages, scales, steps)
     checks = [
         tail_check, *boundary_checks, _schwinger_dyson(flat), step_check,
-        _starts_check(averages, scales, data.chain),
+        _starts_check(averages, scales, data.chain), *_topology_checks(data, averages, scales),
         _check("escapes", escapes, None, 0, escapes == 0, f"{escapes} excursions"), _cut_check(curves, n),
     ]  # fmt: skip
     failed = [check for check in checks if not check["passed"]]
@@ -119,14 +134,16 @@ def _data(ensemble: Ensemble) -> _Data:
     phi = ensemble.phi[order.reshape(-1)]
     z = phi[:, 0] + 1j * phi[:, 1]
     action = ensemble.action.holomorphic
-    drift, y = np.empty(len(z)), np.abs(z.imag).reshape(len(z), -1).max(axis=1)
-    y[y <= with_rounding(0.0, rms(z))] = 0.0
+    drift, y = np.empty(len(z)), np.empty(len(z))
     for part in batches(z.shape):
+        y[part] = np.abs(parts_of.variables(action, z[part]).imag).reshape(len(drift[part]), -1).max(axis=1)
         size = np.abs(action.grad(torch.from_numpy(z[part])).numpy())
         drift[part] = size.reshape(len(size), -1).max(axis=1)
+    y[y <= with_rounding(0.0, rms(z))] = 0.0
+    peak = ensemble.series[PEAK][order] if PEAK in ensemble.series else drift.reshape(order.shape)
     return _Data(
-        action, z.reshape(*order.shape, *z.shape[1:]), drift.reshape(order.shape), y.reshape(order.shape),
-        ensemble.chain[order[:, 0]],
+        action, z.reshape(*order.shape, *z.shape[1:]), drift.reshape(order.shape), peak,
+        y.reshape(order.shape), ensemble.chain[order[:, 0]],
     )  # fmt: skip
 
 
@@ -218,18 +235,28 @@ def _step_check(
 
 def _starts_check(averages: dict[str, Floats], scales: dict[str, float], chain: NDArray[np.int64]) -> Check:
     """The worst deviation between chains from real starts (even numbers) and complex ones (odd)."""
-    even, odd = chain % 2 == 0, chain % 2 == 1
-    dof = min(int(even.sum()), int(odd.sum())) - 1
-    if dof < 1:
+    worst, value, error, label = worst_difference(averages, scales, chain % 2 == 0, chain % 2 == 1)
+    if worst < 0:
         return _check("starts", None, None, GATE, False, "all chains have the same start")
-    rows = []
-    for name, means in averages.items():
-        (a, a_error), (b, b_error) = (mean_and_error(means[part], scales[name]) for part in (even, odd))
-        e = math.hypot(a_error, b_error)
-        rows.append((sigmas_of(a - b, e, dof), a - b, e, name))
-    worst, value, error, label = max(rows, key=lambda row: row[0])
     detail = f"real and complex starts differ by {worst:.1f} sigma in {label}"
     return _check("starts", value, error, GATE, worst <= GATE, detail)
+
+
+def _topology_checks(data: _Data, averages: dict[str, Floats], scales: dict[str, float]) -> list[Check]:
+    """Of links: hot and cold starts agree, their charges squared too, and every chain goes through many."""
+    if not has_sectors(data.action):
+        return []
+    charge, cold = charges(data.action, data.z), is_cold(data.chain)
+    averages = {**averages, "Q^2": (charge**2).mean(axis=1)}
+    scales = {**scales, "Q^2": float((charge**2).max())}
+    worst, value, error, label = worst_difference(averages, scales, ~cold, cold)
+    detail = f"hot and cold starts differ by {worst:.1f} sigma in {label}"
+    detail = detail if worst >= 0 else "all chains start hot, or all cold"
+    found = topology(charge)
+    return [
+        _check("hot, cold", value, error, GATE, 0 <= worst <= GATE, detail),
+        _check("topology", found["value"], None, MIN_DRAWS, found["passed"], found["detail"]),
+    ]
 
 
 def _check(

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action
+from lattice.actions.u1 import U1, circulation
 from lattice.arrays import Complexes, Floats, complex_array, real_array
 from lattice.statistics.pulls import mean_and_error
 from lattice.statistics.rounding import rms
@@ -21,16 +22,28 @@ Curves = dict[str, dict[str, list[float]]]
 
 
 def powers(action: Action) -> dict[str, tuple[int, bool]]:
-    """The observables of a verdict: name -> (n, whether it is e^{inz} and not z^n)."""
+    """The observables of a verdict, functions of `variables`: name -> (n, whether it is e^{inz}, not z^n)."""
+    if isinstance(action, U1):
+        return {"U_p": (1, True), "1/U_p": (-1, True), "U_p^2": (2, True), "1/U_p^2": (-2, True)}
     if action.period is not None:
         return {"e^{iz}": (1, True), "e^{2iz}": (2, True)}
     return {"z^2": (2, False), "z^4": (4, False)}
 
 
+def variables(action: Action, z: Complexes) -> Complexes:
+    """What a verdict looks at: z (..., *components, *shape) itself, but of links of U(1), which have a gauge,
+    the plaquettes theta_p (..., L0, L1), U_p = e^{i theta_p}."""
+    return _plaquettes(z) if isinstance(action, U1) else z
+
+
+def _plaquettes(z: Complexes) -> Complexes:
+    return np.asarray(circulation(torch.from_numpy(np.ascontiguousarray(z))).numpy())
+
+
 def chain_averages(action: Action, z: Complexes) -> dict[str, Floats]:
     """The average of every chain over its times and sites, z (n_chains, n_times, *shape) -> (n_chains,), of
     "Re z^2", "Im z^2", ..."""
-    z = complex_array(z, "z")
+    z = variables(action, complex_array(z, "z"))
     out: dict[str, Floats] = {}
     for name, (n, wave) in powers(action).items():
         means = (np.exp(1j * n * z) if wave else z**n).reshape(len(z), -1).mean(axis=1)
@@ -41,6 +54,7 @@ def chain_averages(action: Action, z: Complexes) -> dict[str, Floats]:
 def chain_scales(action: Action, z: Complexes) -> dict[str, float]:
     """The rms of the terms of `chain_averages`, by the same names: averages are exact to its rounding."""
     out: dict[str, float] = {}
+    z = variables(action, z)
     for name, (n, wave) in powers(action).items():
         size = rms(np.exp(1j * n * z) if wave else z**n)
         out |= {f"Re {name}": size, f"Im {name}": size}
@@ -49,20 +63,20 @@ def chain_scales(action: Action, z: Complexes) -> dict[str, float]:
 
 def boundary_density(action: Action, z: Complexes) -> dict[str, Complexes]:
     """O'' + K O' averaged over the sites, for O of `powers`: z (n_chains, n_times, *shape) -> (n_chains,
-    n_times).
+    n_times). Of a plaquette the sum over its four links, where O'' is -4 n^2 O and K that of theta_p.
 
     >>> from lattice.actions.one_variable import ComplexGaussian
     >>> boundary_density(ComplexGaussian(1.0), np.array([[2.0 + 0j]]))["z^2"].tolist()     # 2 - 2 z^2
     [[(-6+0j)]]
     """
     z = complex_array(z, "z")
-    shape = z.shape[2:]
-    flat = z.reshape(-1, *shape)
-    drift = -action.grad(torch.from_numpy(flat)).numpy()
-    out = {}
+    flat = z.reshape(-1, *z.shape[2:])
+    drift, out = -action.grad(torch.from_numpy(flat)).numpy(), {}
+    flat, drift = variables(action, flat), variables(action, drift)
+    links = 4 if isinstance(action, U1) else 1
     for name, (n, wave) in powers(action).items():
         if wave:
-            density = np.exp(1j * n * flat) * (1j * n * drift - n * n)
+            density = np.exp(1j * n * flat) * (1j * n * drift - links * n * n)
         else:
             density = n * flat ** (n - 2) * (n - 1 + drift * flat)
         out[name] = density.reshape(*z.shape[:2], -1).mean(axis=2)

@@ -3,12 +3,14 @@ r"""One variable, real or complex, and complex fields on a lattice: moments and 
     one variable   m_n = <z^n>, n = 1 ... 8, kappa_n, n = 2, 4, 6, 8    <z S'(z)> = 1
     one link       <e^{inz}>, n = 1 ... 4                               <e^{iz}> - beta/2 <1 - e^{2iz}> = 0
     lattice        phi2, phi4 per site, G0 = <(sum_x phi_x)^2>/V        <phi S'> = 1 per site
+    links of U(1)  loops and the smooth charge: `lattice.observables.complex_gauge`
 
-Averages are of holomorphic functions of z = x, stored as (n, 1), or x + iy, stored as (n, 2, *shape), real
-and imaginary part each with its own error; the last column is the Schwinger-Dyson equation. The laws of one
-variable are symmetric under z -> -z: odd moments must vanish, and in the cumulants they have their exact
-value 0 (see `lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks:
-whole chains, long parts of few chains, or consecutive independent draws.
+Averages are of holomorphic functions of z = x, stored as (n, 1), or x + iy, stored as (n, 2, *components,
+*shape), real and imaginary part each with its own error; the last column, of links the last of the averages,
+is the Schwinger-Dyson equation. The laws of one variable are symmetric under z -> -z: odd moments must
+vanish, and in the cumulants they have their exact value 0 (see
+`lattice.statistics.cumulants.cumulant_ratio_z2`). Jackknife errors leave out blocks: whole chains, long
+parts of few chains, or consecutive independent draws.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from einops import rearrange
 
 from lattice.actions.phi4 import ComplexPhi4
 from lattice.actions.protocol import says_itself
-from lattice.actions.u1 import OneLink
+from lattice.actions.u1 import U1, OneLink
 from lattice.arrays import Complexes, Floats, Integers, integer_array, number_array, real_array, same_length
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.complex_phi4 import phi4_exact
 from lattice.exact.one_variable import toy_cumulants, toy_moments
+from lattice.observables.complex_gauge import gauge_exact, gauge_series
 from lattice.statistics.blocks import jackknife_errors
 from lattice.statistics.cumulants import cumulants_from_moments, moments_from_cumulants
 from lattice.statistics.rounding import rounding_of
@@ -89,6 +92,10 @@ def rows_of(ensemble: Ensemble) -> Rows:
 
         exact = _known(lambda: dict(zip(WAVES, toy_moments(inner, range(1, len(WAVES) + 1)))))
         return Rows((*WAVES, DYSON), WAVES, waves, balance, {**exact, DYSON: 0.0})
+    if isinstance(inner, U1):
+        names, series, of_means = gauge_series(inner, np.asarray(z, dtype=np.complex128))
+        exact = _known(lambda: gauge_exact(inner, z.shape[2:]) if says_itself(inner, "kind") else {})
+        return Rows(names, names[: series.shape[1]], series, of_means, {**exact, DYSON: 0.0})
     dyson = z * variable(action.grad(torch.from_numpy(ensemble.phi)).numpy())
     if z.ndim > 1:
         sites = rearrange(z, "n ... -> n (...)")

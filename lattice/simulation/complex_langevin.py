@@ -3,13 +3,16 @@ resumes.
 
 A folder holds request.json, shard-*.h5, steps.json (the runs at larger steps), certificate.json (the
 verdict) and, last, manifest.json. Shards are those of any ensemble: phi (n, 2, *shape) with axis 1 = (x, y),
-and the series action (Re S), action_im, drift (max_x |S'|). Every random number is a function of (seed,
-stream, chain, trajectory number), so a run killed anywhere and started again writes the same bytes as one
-that was not.
+links of U(1) (n, 2, 2, L0, L1), and the series action (Re S), action_im, drift (max_x |S'|), of links also
+peak_drift (its maximum on the way there). Every random number is a function of (seed, stream, chain,
+trajectory number), so a run killed anywhere and started again writes the same bytes as one that was not.
 
 Chains start at random, normal with `start_width`: even ones on the real axis, odd ones in the complex plane.
+Links of U(1) start hot in two of four chains, with real parts anywhere on the circle, and cold in the others,
+with real parts 0: the charge of the one is that of a random field, that of the other is nothing.
 The drift scale of the adaptive step is three times the median of |K|, over the chains at the ends of the
-trajectories, averaged over the second quarter of thermalisation, and fixed from there on.
+trajectories, averaged over the second quarter of thermalisation, and fixed from there on; of links it is
+less where steps are so large that the drift could turn one by more than a tenth.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ from numpy.typing import NDArray
 from lattice.actions.complexified import Complexified
 from lattice.actions.protocol import Action, check_one_variable, check_shape
 from lattice.arrays import Complexes, Floats, Integers, integer_array
-from lattice.certificates.complex_langevin import verdict
+from lattice.certificates.complex_langevin import PEAK, verdict
 from lattice.certificates.drift import chain_averages
+from lattice.certificates.sectors import has_sectors, is_cold
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import Shard
 from lattice.ensembles.writer import EnsembleWriter
@@ -48,10 +52,15 @@ from lattice.updates.complex_langevin import (
     largest_drift,
     wrapped,
 )
+from lattice.updates.gauge_cooling import in_its_gauge
 from lattice.updates.stiffness import LEADING, typical
 
 START = "complex_langevin/start"
 SCALE = 3.0  # drift scale over the median of |K|
+MOVE = (
+    0.1  # the drift turns no link farther in a substep: beyond, a plaquette may be thrown to and fro for ever
+)
+HOT, NEAR = 4.0, 0.25  # widths of link angles: anywhere on the circle; of Im z, in units of start_width
 _COUNTERS = ("substeps", "shrunken", "escapes")
 
 
@@ -145,10 +154,11 @@ class _Run:
     def update(
         self, z: Complexes, chains: Integers, trajectory: int, scale: float, step: float | None = None
     ) -> tuple[Complexes, ComplexInfo]:
-        params = self.params
+        params, step = self.params, step or self.params.step
+        largest = min(scale, MOVE / step) if has_sectors(self.action) else scale
         return complex_langevin_update(
             self.action, z, seed=self.recipe.seed, chains=chains, trajectory=trajectory, tau=params.tau,
-            step=step or params.step, drift_scale=scale if params.adaptive else None,
+            step=step, drift_scale=largest if params.adaptive else None,
             imaginary_noise=params.imaginary_noise, scheme=params.scheme, escape=ESCAPE * scale,
         )  # fmt: skip
 
@@ -159,18 +169,20 @@ class _Run:
         """The next n_times of all chains, written; the last fields, and the shard read back."""
         params = self.params
         fields = np.empty((n_times, params.n_chains, *self.recipe.fields))
-        counts, largest = dict.fromkeys(_COUNTERS, 0), 0.0
+        counts, peaks = dict.fromkeys(_COUNTERS, 0), np.empty((n_times, params.n_chains))
         for t in range(n_times):
             z, info = self.update(z, chains, trajectory + t, scale)
             fields[t, :, 0], fields[t, :, 1] = z.real, z.imag
             for name in _COUNTERS:
                 counts[name] += int(getattr(info, name).sum())
-            largest = max(largest, float(info.drift.max()))
-            self.bar.update(params.n_chains, escapes=counts["escapes"], drift=largest)
+            peaks[t] = info.drift
+            self.bar.update(params.n_chains, escapes=counts["escapes"], drift=float(peaks[: t + 1].max()))
         series = complex_series(self.action, rearrange(fields, "time chain ... -> (time chain) ..."))
+        if has_sectors(self.action):
+            series[PEAK] = peaks.reshape(-1)
         numbers = np.arange(trajectory + 1, trajectory + n_times + 1)
         self.recipe.write(
-            writer, k, fields, numbers, series, drift_scale=scale, largest_drift=largest, **counts
+            writer, k, fields, numbers, series, drift_scale=scale, largest_drift=float(peaks.max()), **counts
         )
         shard = writer.verified(k)
         if shard is None:
@@ -232,14 +244,19 @@ def _checked(state: dict[str, Any], path: Path) -> dict[str, Any]:
 def start_fields(
     action: Action, shape: tuple[int, ...], chains: Integers, seed: int, width: float
 ) -> Complexes:
-    """Start fields (n, *shape): normal numbers of this width, real for even chains, complex for odd ones."""
-    numbers = width * normals(seed, START, chains, 0, 2 * math.prod(shape)).reshape(len(chains), 2, *shape)
+    """Start fields (n, *components, *shape): normal numbers of this width, real for even chains, complex for
+    odd ones. Links: real parts anywhere (hot) or, of `is_cold` chains, 0, Im z of a quarter of the width."""
+    whole = (*action.components, *shape)
+    numbers = width * normals(seed, START, chains, 0, 2 * math.prod(whole)).reshape(len(chains), 2, *whole)
     numbers[chains % 2 == 0, 1] = 0.0
-    return wrapped(action, numbers[:, 0] + 1j * numbers[:, 1])
+    if action.components:
+        numbers *= np.array([HOT / width, NEAR]).reshape(2, *[1] * len(whole))
+        numbers[is_cold(chains), 0] = 0.0
+    return in_its_gauge(action, wrapped(action, numbers[:, 0] + 1j * numbers[:, 1]))
 
 
 def complex_series(action: Action, phi: Floats) -> dict[str, Floats]:
-    """action_im = Im S and drift = max_x |S'| of fields phi (n, 2, *shape), each (n,)."""
+    """action_im = Im S and drift = max_x |S'| of fields phi (n, 2, *components, *shape), each (n,)."""
     z = phi[:, 0] + 1j * phi[:, 1]
     imaginary: Floats = action.action(torch.from_numpy(z)).imag.numpy()
     return {"action_im": imaginary, "drift": largest_drift(action, z)}

@@ -15,17 +15,20 @@ is a fixed step.  Two schemes:
     euler   z' = z + eps K(z) + w                                        averages wrong by O(eps)
     heun    z' = z + eps/2 [K(z) + K(z + eps K(z) + w)] + w              by O(eps^2) (additive noise)
 
-Re z of an action with a `period` is brought back into [-period/2, period/2) at the end of an update.
+Re z of an action with a `period` is brought back into [-period/2, period/2) at the end of an update, and
+links of two-dimensional U(1) into the gauge nearest to real ones (`lattice.updates.gauge_cooling`), of which
+neither the drift nor any loop knows.
 
 Random numbers: (seed, "complex_langevin/real" or "/imaginary", chain, trajectory) at position
-substep * V + site.
+substep * V + site; V counts the links where z has components.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,16 +36,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lattice.actions.protocol import Action, says_itself
+from lattice.actions.u1 import U1
 from lattice.arrays import Complexes, Floats, Integers, complex_array
 from lattice.errors import InputError
 from lattice.rng import normals, stream_id
 from lattice.updates.batch import check_chains
-from lattice.updates.kernels import complex_langevin as complex_langevin_kernels
+from lattice.updates.gauge_cooling import has_orbits, in_its_gauge
+from lattice.updates.kernels import complex_langevin as kernels
 from lattice.updates.kernels import layout
 
 REAL, IMAGINARY = "complex_langevin/real", "complex_langevin/imaginary"
 ESCAPE = 1e3  # an excursion with |K| above this many drift scales is an escape
 LIMIT = 1e8  # |x| or |y| beyond which a chain counts as lost
+STUCK = 1e3  # and links whose substeps are shorter than the step by this, over a whole trajectory
 Scheme = Literal["heun", "euler"]
 
 
@@ -72,6 +78,7 @@ class _Run:
     step: float
     scale: float
     escape: float
+    most: int
     noise: tuple[float, float]
     heun: bool
 
@@ -83,12 +90,13 @@ def complex_langevin_update(
 ) -> tuple[Complexes, ComplexInfo]:  # fmt: skip
     """Langevin time `tau` of every chain: z (n, *shape) complex128 -> (z', info); the input is left alone.
 
-    A one-variable model has z (n,). `escape` is the |K| above which an excursion counts as an escape, by
-    default `ESCAPE` drift scales (none are counted with a fixed step). Every number depends on (seed, chain,
-    trajectory) only, never on the batch or the threads. An action without a compiled drift of its own,
-    and any with compiled=False, is moved in plain tensors: the same up to rounding. Raises `InputError` for
-    bad shapes, dtypes, counters, steps or noise, and where a chain runs away: a site that is not finite or
-    beyond 1e8; the line names the first such chain, the trajectory and the substep, counted from 0.
+    A one-variable model has z (n,), links of U(1) have z (n, 2, L0, L1). `escape` is the |K| above which an
+    excursion counts as an escape, by default `ESCAPE` drift scales (none are counted with a fixed step).
+    Every number depends on (seed, chain, trajectory) only, never on the batch or the threads. An action
+    without a compiled drift of its own, and any with compiled=False, is moved in plain tensors: the same up
+    to rounding. Raises `InputError` for bad shapes, dtypes, counters, steps or noise, and where a chain runs
+    away: a site that is not finite or beyond 1e8, or links that are stuck where the drift is large; the line
+    names the first such chain, the trajectory and the substep, counted from 0.
 
     >>> from lattice.actions.one_variable import ComplexQuartic
     >>> z, info = complex_langevin_update(ComplexQuartic(1 + 1j, 1.0), np.zeros(3, complex), seed=1,
@@ -100,27 +108,48 @@ def complex_langevin_update(
     if given != np.complex128 or z.ndim < 1:
         raise InputError(f"complex fields must be complex128 (n, *shape), got {given} {z.shape}")
     run = _check(z, seed, chains, trajectory, tau, step, drift_scale, imaginary_noise, scheme, escape)
-    form = action.derivative if compiled and says_itself(action, "derivative") else None
-    if form is None:
+    if has_orbits(action):
+        run = replace(run, most=math.ceil(STUCK * tau / step))
+    drift = _compiled_drift(action, z.shape[1:]) if compiled else None
+    if drift is None:
         new, info = _by_tensors(action, torch.from_numpy(z), run)
         return new.numpy(), info
-    n, shape = len(z), z.shape[1:]
-    rows = layout.neighbour_table(shape) if form.hop and shape else np.empty((1, 0), dtype=np.uint64)
+    n = len(z)
     flat = np.ascontiguousarray(z).reshape(n, -1)
     out, largest = np.empty_like(flat), np.zeros(n)
     counts, runaway = np.zeros((n, 3), dtype=np.int64), np.full(n, -1, dtype=np.int64)
 
     def part(start: int, stop: int) -> None:
-        complex_langevin_kernels.complex_block(
-            flat, out, largest, counts, runaway, run.keys, start, stop, rows, complex(form.linear),
-            form.cubic, form.hop, complex(form.sine), form.sine != 0, run.tau, run.step, run.scale,
-            run.escape, LIMIT, *run.noise, run.heun, np.uint64(seed), np.uint64(stream_id(REAL)),
+        kernels.complex_block(
+            flat, out, largest, counts, runaway, run.keys, start, stop, *drift, run.tau, run.step, run.scale,
+            run.escape, LIMIT, run.most, *run.noise, run.heun, np.uint64(seed), np.uint64(stream_id(REAL)),
             np.uint64(stream_id(IMAGINARY)), np.uint64(trajectory),
         )  # fmt: skip
 
     layout.in_blocks(part, n, max(1, -(-n // (4 * layout.available_threads(n_threads)))), n_threads)
     _refuse_runaways(runaway, run)
-    return wrapped(action, out.reshape(z.shape)), _info(largest, counts)
+    return wrapped(action, in_its_gauge(action, out.reshape(z.shape))), _info(largest, counts)
+
+
+def _compiled_drift(action: Action, shape: tuple[int, ...]) -> tuple[Any, Any, Any, Any, Any, int] | None:
+    """(rows, a1, a3, hop, beta, form) of the kernel's drift of fields (n, *shape), or None."""
+    if isinstance(action, U1) and says_itself(action, "kind"):
+        theta_term = 1j * action.theta / (2 * math.pi)
+        return _plaquettes(shape[1:]), theta_term, 0.0, 0.0, complex(action.beta), kernels.LINKS
+    form = action.derivative if says_itself(action, "derivative") else None
+    if form is None:
+        return None
+    rows = layout.neighbour_table(shape) if form.hop and shape else np.empty((1, 0), dtype=np.uint64)
+    kind = kernels.SINE if form.sine != 0 else kernels.POWERS
+    return rows, complex(form.linear), form.cubic, form.hop, complex(form.sine), kind
+
+
+@functools.lru_cache(maxsize=32)
+def _plaquettes(shape: tuple[int, ...]) -> NDArray[np.uint64]:
+    """The flat numbers of the links of `circulation`, (V, 4): the first two forwards, the others back."""
+    a0, a1 = np.arange(2 * math.prod(shape), dtype=np.uint64).reshape(2, *shape)
+    links = (a0, np.roll(a1, -1, -2), np.roll(a0, -1, -1), a1)
+    return np.ascontiguousarray(np.stack([link.ravel() for link in links], axis=1))
 
 
 def _by_tensors(action: Action, z: Tensor, run: _Run) -> tuple[Tensor, ComplexInfo]:
@@ -149,11 +178,11 @@ def _by_tensors(action: Action, z: Tensor, run: _Run) -> tuple[Tensor, ComplexIn
         z = torch.where(torch.from_numpy(active).reshape(per_site), new, z)
         counts[:, 0] += active
         flat = torch.view_as_real(z).reshape(n, -1)
-        lost = active & ~(flat.abs() < LIMIT).all(dim=1).numpy()
+        lost = active & (~(flat.abs() < LIMIT).all(dim=1).numpy() | (k >= run.most))
         runaway[lost] = k
         active, t, k = active & ~last & ~lost, t + eps, k + 1
     _refuse_runaways(runaway, run)
-    return torch.from_numpy(wrapped(action, z.numpy())), _info(largest, counts)
+    return torch.from_numpy(wrapped(action, in_its_gauge(action, z.numpy()))), _info(largest, counts)
 
 
 def _info(largest: Floats, counts: Integers) -> ComplexInfo:
@@ -210,7 +239,7 @@ def _check(
     limit = escape if escape is not None else math.inf if scale is None else ESCAPE * scale
     return _Run(
         keys=keys, seed=seed, trajectory=trajectory, tau=float(tau), step=float(step),
-        scale=math.inf if scale is None else float(scale), escape=float(limit),
+        scale=math.inf if scale is None else float(scale), escape=float(limit), most=2**31,
         noise=(math.sqrt(2.0 * (1.0 + imaginary_noise)), math.sqrt(2.0 * imaginary_noise)),
         heun=scheme == "heun",
     )  # fmt: skip
@@ -220,8 +249,9 @@ def _refuse_runaways(first: Integers, run: _Run) -> None:
     lost = np.flatnonzero(first >= 0)
     if lost.size:
         c = lost[0]
+        what = f"not finite or beyond {LIMIT:g}" if first[c] < run.most else "stuck at a large drift"
         raise Runaway(
-            f"complex Langevin ran away in {lost.size} of {len(first)} chains: chain {run.keys[c]} is not "
-            f"finite or beyond {LIMIT:g} after substep {first[c]} of trajectory {run.trajectory}; "
+            f"complex Langevin ran away in {lost.size} of {len(first)} chains: chain {run.keys[c]} is {what} "
+            f"after substep {first[c]} of trajectory {run.trajectory}; "
             f"use a step below {run.step:g}" + (", or an adaptive one" if math.isinf(run.scale) else "")
         )

@@ -1,6 +1,7 @@
 """Compiled loop behind `complex_langevin`: one chain after the other, each with its own adaptive step.
 
-Drifts of two forms: K = -(a1 z + a3 z^3) + hop * (sum over the 2d neighbours), and K = -beta sin z.
+Drifts of three forms: K = -(a1 z + a3 z^3) + hop * (sum over the 2d neighbours), K = -beta sin z, and that of
+links, minus the sum over their plaquettes of +-(beta sin theta_p - a1 cos theta_p).
 """
 
 from __future__ import annotations
@@ -13,18 +14,20 @@ from lattice.rng import compiled
 from lattice.updates.kernels.langevin import fill_noise
 
 CHUNK = 256  # normal numbers made at a time (at least one substep's)
-MAX_SUBSTEPS = 2**31
 FINE, RUNAWAY = -1, 0
+POWERS, SINE, LINKS = 0, 1, 2  # forms of the drift
 
 
 @compiled
-def _drift(k: Any, z: Any, rows: Any, a1: Any, a3: Any, hop: Any, beta: Any, sine: Any) -> Any:
+def _drift(k: Any, z: Any, rows: Any, a1: Any, a3: Any, hop: Any, beta: Any, form: Any) -> Any:
     """k (V,) = K(z); returns the largest |K| of the sites (NaN where a site's is)."""
+    if form == LINKS:
+        _drift_of_links(k, z, rows, a1, beta)
     largest = 0.0
     for x in range(z.size):
-        if sine:
+        if form == SINE:
             k[x] = -beta * np.sin(z[x])
-        else:
+        elif form == POWERS:
             total = 0.0j
             for mu in range(rows.shape[1]):
                 total += z[rows[x, mu]]
@@ -36,16 +39,34 @@ def _drift(k: Any, z: Any, rows: Any, a1: Any, a3: Any, hop: Any, beta: Any, sin
 
 
 @compiled
+def _drift_of_links(k: Any, z: Any, rows: Any, a1: Any, beta: Any) -> None:
+    """The same of links z (2 V,) around plaquettes rows (V, 4): the first two of a row forwards, the others
+    back."""
+    k[:] = 0.0j
+    for p in range(rows.shape[0]):
+        a, b, c, d = rows[p, 0], rows[p, 1], rows[p, 2], rows[p, 3]
+        angle = z[a] + z[b] - z[c] - z[d]
+        sin, cos = np.sin(angle.real), np.cos(angle.real)
+        sinh, cosh = np.sinh(angle.imag), np.cosh(angle.imag)
+        slope = beta * complex(sin * cosh, cos * sinh) - a1 * complex(cos * cosh, -sin * sinh)
+        k[a] -= slope
+        k[b] -= slope
+        k[c] += slope
+        k[d] += slope
+
+
+@compiled
 def complex_block(
     z: Any, out: Any, largest: Any, counts: Any, runaway: Any, chains: Any, start: Any, stop: Any, rows: Any,
-    a1: Any, a3: Any, hop: Any, beta: Any, sine: Any, tau: Any, step: Any, scale: Any, escape: Any,
-    limit: Any, real_noise: Any, imaginary_noise: Any, heun: Any, seed: Any, real_stream: Any,
+    a1: Any, a3: Any, hop: Any, beta: Any, form: Any, tau: Any, step: Any, scale: Any, escape: Any,
+    limit: Any, most: Any, real_noise: Any, imaginary_noise: Any, heun: Any, seed: Any, real_stream: Any,
     imaginary_stream: Any, trajectory: Any,
 ) -> None:  # fmt: skip
     """Langevin time tau of chains start .. stop of z (n, V) into out (n, V).
 
+    rows: the neighbours of each site, of LINKS the links of each plaquette.
     largest (n,) gets the largest |K|, counts (n, 3) the substeps, the shrunken ones and the escapes, runaway
-    (n,) the substep after which a site was not finite or beyond `limit`, or -1.
+    (n,) the substep after which a site was not finite or beyond `limit`, or which was number `most`, or -1.
     """
     n_sites = z.shape[1]
     per_chunk = max(1, CHUNK // n_sites)
@@ -57,7 +78,7 @@ def complex_block(
         now[:] = z[c]
         t, n, have, filled, outside, done = 0.0, 0, 0, 0, False, False
         while not done:
-            size = _drift(k0, now, rows, a1, a3, hop, beta, sine)
+            size = _drift(k0, now, rows, a1, a3, hop, beta, form)
             if size > largest[c]:
                 largest[c] = size
             if size > escape and not outside:
@@ -84,7 +105,7 @@ def complex_block(
                 trial[x] = now[x] + eps * k0[x] + w[x]
             have += 1
             if heun:
-                _drift(k1, trial, rows, a1, a3, hop, beta, sine)
+                _drift(k1, trial, rows, a1, a3, hop, beta, form)
                 for x in range(n_sites):
                     now[x] = now[x] + 0.5 * eps * (k0[x] + k1[x]) + w[x]
             else:
@@ -93,7 +114,7 @@ def complex_block(
             for x in range(n_sites):
                 if not (abs(now[x].real) < limit and abs(now[x].imag) < limit):
                     bad = True
-            if bad or n >= MAX_SUBSTEPS:
+            if bad or n >= most:
                 runaway[c] = n
                 break
             t += eps

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lattice.actions.one_variable import ComplexQuartic
-from lattice.actions.u1 import OneLink
-from lattice.certificates.drift import boundary_density, drift_histogram, drift_tail
+from lattice.actions.u1 import U1, OneLink, circulation
+from lattice.certificates.drift import boundary_density, chain_averages, drift_histogram, drift_tail
 
 
 def test_hills_exponent_of_known_tails() -> None:
@@ -38,6 +38,28 @@ def test_the_boundary_density_is_the_langevin_operator() -> None:
             second = (o(z + h) - 2 * o(z) + o(z - h)) / h**2
             first = (o(z + h) - o(z - h)) / (2 * h)
             assert np.allclose(found, second - force * first, atol=1e-5)
+
+
+def test_the_boundary_density_of_links_is_the_langevin_operator_on_plaquettes() -> None:
+    """sum over links of O'' - S' O' by differences, averaged over the plaquettes."""
+    action, rng, h = U1(1.5 + 0.4j, 0.7), np.random.default_rng(1), 1e-4
+    z = rng.normal(size=(1, 1, 2, 2, 3)) + 0.3j * rng.normal(size=(1, 1, 2, 2, 3))
+    drift = -action.grad(torch.from_numpy(z[0])).numpy()
+    names = boundary_density(action, z)
+    assert list(names) == ["U_p", "1/U_p", "U_p^2", "1/U_p^2"]
+    for name, n in zip(names, (1, -1, 2, -2)):
+
+        def o(w: np.ndarray, n: int = n) -> complex:
+            return complex(np.exp(1j * n * circulation(torch.from_numpy(w)).numpy()).mean())
+
+        total = 0.0
+        for index in np.ndindex(2, 2, 3):
+            step = np.zeros_like(z[0])
+            step[0][index] = h
+            one, none, other = (o(z[0] + s) for s in (step, 0 * step, -step))
+            total += (one - 2 * none + other) / h**2 + drift[0][index] * (one - other) / (2 * h)
+        assert names[name][0, 0] == pytest.approx(total, abs=1e-5)
+        assert chain_averages(action, z)[f"Re {name}"][0] == pytest.approx(o(z[0]).real)
 
 
 def test_the_histogram_is_a_density() -> None:

@@ -13,12 +13,14 @@ from longer import same_numbers
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic
 from lattice.actions.phi4 import ComplexPhi4
+from lattice.actions.u1 import U1
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.files import read_json
 from lattice.progress import Silent
-from lattice.simulation.complex_langevin import generate_complex
+from lattice.simulation.complex_langevin import generate_complex, start_fields
 from lattice.simulation.parameters import ComplexLangevin
+from lattice.updates.gauge_cooling import cooled
 
 QUARTIC = ComplexQuartic(1 + 1j, 1.0)
 SMALL: dict[str, Any] = {
@@ -200,3 +202,73 @@ def test_more_configurations_go_on_from_what_is_there(made: tuple[Path, Ensemble
     assert same_numbers(read_ensemble(tmp_path), longer)
     with pytest.raises(InputError, match="it holds more than that"):
         make(tmp_path, n_configs=600)
+
+
+LINKS = ComplexLangevin(
+    n_configs=640, n_chains=32, n_therm=8, tau=0.5, step=0.02, step_sizes=(0.05, 0.1), step_fraction=0.25,
+    shard_configs=320,
+)  # fmt: skip
+
+
+def test_links(tmp_path: Path) -> None:
+    """Complexified links: their series, the verdict's names, and the same bytes after a stop."""
+    action = U1(1.0, 0.7)
+    ensemble = generate_complex(action, (2, 3), LINKS, 1, tmp_path / "e")
+    assert ensemble.phi.shape == (640, 2, 2, 2, 3)
+    assert read_ensemble(tmp_path / "e").action == Complexified(action)
+    assert {"action_im", "drift", "peak_drift"} <= set(ensemble.series)
+    assert np.abs(ensemble.phi[:, 0]).max() <= np.pi
+    z = ensemble.phi[:, 0] + 1j * ensemble.phi[:, 1]
+    assert np.allclose(cooled(z).imag, z.imag, atol=1e-12)  # the gauge nearest to real links
+    found = ensemble.attrs["certificate"]
+    assert [check["name"] for check in found["checks"]][-4:] == [
+        "hot, cold",
+        "topology",
+        "escapes",
+        "cut-offs",
+    ]
+    assert set(found["boundary"]) == {
+        f"{p} {o}" for p in ("Re", "Im") for o in ("U_p", "1/U_p", "U_p^2", "1/U_p^2")
+    }
+    with pytest.raises(Stop):
+        generate_complex(action, (2, 3), LINKS, 1, tmp_path / "f", Stopper("configurations", 12))
+    again = generate_complex(action, (2, 3), LINKS, 1, tmp_path / "f")
+    assert np.array_equal(again.phi, ensemble.phi)
+    same_files(tmp_path / "e", tmp_path / "f")
+
+
+def test_peaks_are_the_largest_drifts_on_the_way(tmp_path: Path) -> None:
+    ensemble = generate_complex(U1(1.0, 3.0), (2, 2), LINKS, 2, tmp_path)
+    peak, end = ensemble.series["peak_drift"], ensemble.series["drift"]
+    before = np.concatenate([np.zeros(32), end[:-32]])  # the drift that a trajectory begins with
+    assert (peak >= before * (1 - 1e-9)).all()
+    assert np.mean(peak > 2 * end) > 0.2
+    assert ensemble.attrs["certificate"]["run"]["largest_drift"] == peak.max()
+
+
+def test_links_start_hot_and_cold_real_and_complex() -> None:
+    z = start_fields(U1(2.0, 1.0), (4, 4), np.arange(400), 3, 1.0)
+    assert z.shape == (400, 2, 4, 4)
+    assert not z[0::4].imag.any()
+    assert z[1::4].imag.std() == pytest.approx(0.25 * np.sqrt(17 / 32), rel=0.05)  # 15 of 32 are pure gauge
+    assert not z[2::4].any()
+    assert not z[3::4].real.any()
+    assert np.abs(np.exp(1j * z[0::4].real).mean()) < 0.05
+    assert np.array_equal(start_fields(U1(2.0, 1.0), (4, 4), np.arange(8, 12), 3, 1.0), z[8:12])
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (1, 4), (4, 4, 4), (0, 4)])
+def test_links_live_on_two_extents(shape: tuple[int, ...], tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"two periodic extents of at least 2|1 to 4 positive extents"
+    ) as caught:
+        generate_complex(U1(1.0, 0.5), shape, LINKS, 1, tmp_path / "e")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "e").exists()
+
+
+def test_steps_that_cannot_follow_stiff_links_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"use ensemble.step"):
+        generate_complex(U1(100.0, 0.5), (2, 2), LINKS, 1, tmp_path / "e")
+    with pytest.raises(InputError, match="theta must be a finite number"):
+        U1(1.0, float("nan"))

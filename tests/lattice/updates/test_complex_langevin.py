@@ -11,7 +11,7 @@ import torch
 
 from lattice.actions.one_variable import ComplexGaussian, ComplexQuartic, RealQuartic, TwoPeak
 from lattice.actions.phi4 import ComplexPhi4, ScalarPhi4
-from lattice.actions.u1 import OneLink
+from lattice.actions.u1 import U1, OneLink
 from lattice.errors import InputError
 from lattice.exact.one_variable import gaussian_covariance, toy_moments
 from lattice.updates.complex_langevin import (
@@ -141,7 +141,7 @@ def test_a_trajectory_lasts_exactly_tau() -> None:
 CASES = [
     (QUARTIC, ()), (OneLink(0.5 + 0.2j), ()), (ComplexPhi4(0.1, 0.3, 1 + 0.5j), (2, 3)),
     (ComplexGaussian(1 + 1j), (3,)), (RealQuartic(-1.0, 0.4), ()), (ScalarPhi4(0.1, 0.3), (2, 3)),
-    (TwoPeak(1.0, 0.5), ()),
+    (TwoPeak(1.0, 0.5), ()), (U1(1.5 + 0.3j, 0.7), (2, 2, 2)), (U1(5.0, 0.5), (2, 2, 3)),
 ]  # fmt: skip
 OPTIONS: list[dict[str, Any]] = [
     {},

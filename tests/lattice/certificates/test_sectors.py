@@ -1,0 +1,95 @@
+"""Sectors: charges of real parts, independent charges of known chains, groups of starts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from lattice.actions.complexified import Complexified
+from lattice.actions.one_variable import ComplexGaussian
+from lattice.actions.u1 import U1, OneLink
+from lattice.certificates.complex_langevin import verdict
+from lattice.certificates.sectors import (
+    charges,
+    has_sectors,
+    independent_charges,
+    is_cold,
+    topology,
+    worst_difference,
+)
+from lattice.ensembles.ensemble import Ensemble
+
+
+def telegraph(rate: float, n_chains: int = 400, n_times: int = 400, seed: int = 1) -> np.ndarray:
+    """Charges 0 and 1 that change with this probability a step: tau_int is 1/(2 rate) for small rates."""
+    rng = np.random.default_rng(seed)
+    changes = rng.random((n_chains, n_times)) < rate
+    changes[:, 0] = rng.random(n_chains) < 0.5
+    return np.cumsum(changes, axis=1) % 2.0
+
+
+def test_what_has_sectors() -> None:
+    assert has_sectors(U1(1.0, 0.5))
+    assert not has_sectors(OneLink(1.0))
+    assert not has_sectors(ComplexGaussian(1.0))
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.1, 0.02])
+def test_independent_charges_of_a_telegraph(rate: float) -> None:
+    """rho(t) = (1 - 2 rate)^t: n/(2 tau_int) of a long chain, 2 tau_int = (1 - rate)/rate."""
+    expected = 400 * rate / (1 - rate)
+    assert independent_charges(telegraph(rate)) == pytest.approx(expected, rel=4 * math.sqrt(2 / 400) + 0.1)
+
+
+def test_frozen_chains_fail_and_moving_ones_pass() -> None:
+    frozen = np.tile(np.random.default_rng(1).integers(-2, 3, size=(64, 1)).astype(float), (1, 100))
+    found = topology(frozen)
+    assert not found["passed"]
+    assert found["value"] == pytest.approx(1)
+    assert "sectors of its starts" in found["detail"]
+    slow = topology(telegraph(0.01))
+    assert not slow["passed"]
+    assert topology(telegraph(0.2))["passed"]
+    assert topology(np.zeros((64, 100)))["passed"]  # hot starts included: no sector but one
+    assert not topology(np.ones((64, 100)) * np.array([1, 0] * 32)[:, None])["passed"]
+
+
+def test_the_charge_is_that_of_the_real_part() -> None:
+    """A uniform flux 2 pi Q/V in an imaginary background."""
+    flux, shape = 2 * math.pi * 3 / 16, (4, 4)
+    links = np.zeros((1, 1, 2, *shape), complex)
+    links[0, 0, 0] -= flux * np.arange(4)[None, :]
+    links[0, 0, 1, :, -1] = 4 * flux * np.arange(4)
+    z = links + 1j * np.random.default_rng(1).normal(size=links.shape)
+    assert charges(U1(1.0), np.concatenate([z, -z], axis=1)).tolist() == [[3, -3]]
+
+
+def test_groups_of_chains_that_differ_are_told() -> None:
+    rng, cold = np.random.default_rng(1), is_cold(np.arange(64))
+    assert cold.sum() == 32
+    x = {"a": rng.normal(size=64), "b": rng.normal(size=64)}
+    scales = {"a": 1.0, "b": 1.0}
+    assert worst_difference(x, scales, cold, ~cold)[0] < 4
+    x["b"] = x["b"] + 2 * cold
+    worst, difference, error, name = worst_difference(x, scales, cold, ~cold)
+    assert worst > 4.5
+    assert name == "b"
+    assert abs(difference - 2) < 4 * error
+    assert worst_difference(x, scales, cold, cold & False)[0] == -1
+
+
+def test_the_verdict_on_frozen_links_is_not_trusted() -> None:
+    """Links at the saddle points of their charges, all else in order: hot chains at 1, cold ones at 0."""
+    rng, n_chains, n_times, shape = np.random.default_rng(2), 64, 50, (4, 4)
+    chain = np.tile(np.arange(n_chains), n_times)
+    flux = np.zeros((2, *shape))
+    flux[0] -= 2 * math.pi / 16 * np.arange(4)[None, :]
+    flux[1, :, -1] = 2 * math.pi / 4 * np.arange(4)
+    x = 0.05 * rng.normal(size=(len(chain), 2, *shape)) + flux * ~is_cold(chain)[:, None, None, None]
+    phi = np.stack([x, 0.01 * rng.normal(size=x.shape)], axis=1)
+    found = verdict(Ensemble.from_fields(phi, Complexified(U1(50.0, 1.0)), chain=chain))
+    failed = {check["name"] for check in found["checks"] if not check["passed"]}
+    assert {"hot, cold", "topology"} <= failed
+    assert not found["passed"]
