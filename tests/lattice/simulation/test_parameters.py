@@ -25,6 +25,8 @@ from lattice.simulation.parameters import ComplexLangevin, MonteCarlo
         {"acceleration": "fast"},
         {"cluster": "wolf"},
         {"update": "heatbath"},
+        {"n_winding": -1},
+        {"n_winding": 0.5},
     ],
 )
 def test_parameters_out_of_range(bad: dict[str, Any]) -> None:
@@ -60,3 +62,12 @@ def test_the_parameters_import_neither_torch_nor_numba() -> None:
     code += "print({'torch', 'numba', 'h5py'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_key_that_changes_nothing_is_not_written() -> None:
+    """Requests and identities of folders from before it was there stay."""
+    for mode in ("json", "python"):
+        assert "n_winding" not in MonteCarlo().model_dump(mode=mode)
+        assert MonteCarlo(n_winding=2).model_dump(mode=mode)["n_winding"] == 2
+    assert MonteCarlo(**MonteCarlo(n_winding=2).model_dump()) == MonteCarlo(n_winding=2)
+    assert MonteCarlo(**MonteCarlo().model_dump()) == MonteCarlo()
