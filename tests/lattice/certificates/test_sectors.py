@@ -1,11 +1,15 @@
-"""Sectors: charges of real parts, independent charges of known chains, groups of starts."""
+"""Sectors: charges of real parts, independent charges of known chains, groups of starts; and the verdict on
+runs of links, trusted where their averages are right and only there."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lattice.actions.complexified import Complexified
 from lattice.actions.one_variable import ComplexGaussian
@@ -20,6 +24,10 @@ from lattice.certificates.sectors import (
     worst_difference,
 )
 from lattice.ensembles.ensemble import Ensemble
+from lattice.exact.u1 import charge_law
+from lattice.observables.measure import measure
+from lattice.simulation.complex_langevin import generate_complex
+from lattice.simulation.parameters import ComplexLangevin
 
 
 def telegraph(rate: float, n_chains: int = 400, n_times: int = 400, seed: int = 1) -> np.ndarray:
@@ -93,3 +101,74 @@ def test_the_verdict_on_frozen_links_is_not_trusted() -> None:
     failed = {check["name"] for check in found["checks"] if not check["passed"]}
     assert {"hot, cold", "topology"} <= failed
     assert not found["passed"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run of links, its substep, and the checks it must fail."""
+
+    action: U1
+    shape: tuple[int, ...]
+    step: float
+    fails: frozenset[str] = frozenset()
+
+
+CASES = [
+    Case(U1(5 + 0.5j), (2, 2), 0.004),
+    Case(U1(5.0, 3.0), (2, 2), 0.004),
+    Case(U1(1.0, 0.5), (4, 4), 0.01, frozenset({"drift tail"})),
+    Case(U1(0.5, math.pi), (4, 4), 0.02, frozenset({"drift tail"})),
+    Case(U1(10 + 1j), (4, 4), 0.004, frozenset({"hot, cold", "topology"})),
+]
+
+
+def largest_pull(ensemble: Ensemble) -> float:
+    rows = measure(ensemble)["observables"].values()
+    return max(abs(row["value"] - row["exact"]) / row["error"] for row in rows if row["error"])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: f"{c.action}")
+def test_links_are_trusted_where_the_averages_are_right_and_only_there(case: Case, tmp_path: Path) -> None:
+    """Right: a torus with one sector, where the plaquettes stay away from pi. Wrong, by more than 4 sigma:
+    large drifts where they do not, and frozen charges."""
+    parameters = ComplexLangevin(
+        n_configs=64 * 80, n_chains=64, n_therm=20, step=case.step, step_fraction=0.2,
+        step_sizes=() if case.fails else (2 * case.step, 3 * case.step),
+    )  # fmt: skip
+    ensemble = generate_complex(case.action, case.shape, parameters, 3, tmp_path)
+    found, worst = ensemble.attrs["certificate"], largest_pull(ensemble)
+    failed = {check["name"] for check in found["checks"] if not check["passed"]}
+    if case.fails:
+        assert worst > 4
+        assert case.fails <= failed
+        assert not found["passed"]
+    else:
+        assert worst < 4
+        assert found["verdict"] == "trusted", found["reason"]
+
+
+def test_what_theta_does_is_seen_where_complex_langevin_works(tmp_path: Path) -> None:
+    """<sin theta_p> is i 3e-4 at beta = 5, theta = 3 on 2 x 2: nothing without theta, and of its sign."""
+    parameters = ComplexLangevin(n_configs=12_800, n_chains=64, n_therm=20, step=0.004, step_sizes=())
+    ensemble = generate_complex(U1(5.0, 3.0), (2, 2), parameters, 4, tmp_path)
+    row = measure(ensemble)["observables"]["Im sine"]
+    assert abs(row["value"] - row["exact"]) < 4 * row["error"]
+    assert row["value"] > 10 * row["error"]
+
+
+def test_the_geometric_charge_has_no_drift_and_its_theta_is_never_known(tmp_path: Path) -> None:
+    """Q jumps and is constant between: dQ/da = 0 wherever it is, and complex Langevin of exp(i theta Q)
+    samples theta = 0. At beta = 1 its <Q^2> is that law's, and not that of theta = 1 by many sigma."""
+    beta, theta, shape = 1.0, 1.0, (4, 4)
+    z = torch.from_numpy(np.random.default_rng(1).normal(size=(8, 2, *shape)))
+    assert torch.equal(U1(beta).order(z), U1(beta).order(z + 1e-7 * torch.randn_like(z)))
+    parameters = ComplexLangevin(n_configs=6400, n_chains=64, n_therm=20, step=0.02, step_sizes=())
+    ensemble = generate_complex(U1(beta), shape, parameters, 5, tmp_path)
+    charge = U1(beta).order(torch.from_numpy(ensemble.phi[:, 0])).numpy()
+    means = np.array([(charge[part] ** 2).mean() for part in ensemble.replicas()])
+    value, error = means.mean(), means.std(ddof=1) / 8
+    law = charge_law(beta, 16)
+    weight = law.probability * np.cos(theta * law.charge)
+    at_theta = float((weight * law.charge.astype(float) ** 2).sum() / weight.sum())
+    assert abs(value - law.moment(2)) < 4 * error
+    assert abs(value - at_theta) > 10 * error
