@@ -87,6 +87,8 @@ def advice(ensemble: Ensemble) -> str:
     """What makes the charge move."""
     algorithm = ensemble.attrs.get("algorithm")
     given = algorithm.get("parameters", {}) if isinstance(algorithm, dict) else {}
+    if isinstance(algorithm, dict) and algorithm.get("name") == "imported":
+        return "a longer run, or moves between charges, are needed"
     moves = int(given.get("n_winding", 0))
     if moves:
         return f"use ensemble.n_winding: {8 * moves} or more n_configs, or exact draws"

@@ -28,7 +28,8 @@ from lattice.statistics.gamma import EstimatorError
 from lattice.statistics.pulls import mean_and_error, mean_of_chains
 from lattice.statistics.rounding import rms, with_rounding
 
-SLOW = {"m": "M", "abs_m": "|M|", "s": "s"}  # series whose correlations tell of order and independence
+SLOW = {"m": "M", "abs_m": "|M|", "q": "Q", "abs_q": "|Q|", "s": "s"}  # series whose correlations tell of
+# order and independence; M, or of links Q
 _FAR, _FAR_RHO = 10.0, 0.1  # in tau_int; nothing that matters is correlated further apart in a true chain
 Rows = list[Integers] | None  # the indices of each chain, None: every configuration independent
 
@@ -128,20 +129,25 @@ def content_checks(phi: Floats, rows: Rows) -> list[Check]:
 
 
 def independence_check(series: dict[str, Floats]) -> Check:
-    """Largest autocorrelation of M, |M| and s in the order of the file, over all distances up to n/2.
+    """Largest autocorrelation of M, |M| and s, of links Q, |Q| and s, in the order of the file, over all
+    distances up to n/2.
 
     The gate allows for the number of distances looked at: one false alarm in 10^5 files.
     """
-    n = len(series["m"])
+    n = len(series["s"])
     lags = np.arange(1, max(2, n // 2))
     found = []
-    for key, symbol in SLOW.items():
+    for key, symbol in _slow(series):
         x = rearrange(series[key] - series[key].mean(), "time -> 1 time")
         if float((x * x).sum()) > 0 and n >= 4:
             rho = _rho(x, axis=1)[lags]
             where = [f"rho({symbol}), between configurations {lag} apart" for lag in lags]
             found.append((np.abs(rho) * np.sqrt(n - lags), rho, where))
     return _largest("independence", found, 3 * len(lags))
+
+
+def _slow(series: dict[str, Floats]) -> list[tuple[str, str]]:
+    return [(key, symbol) for key, symbol in SLOW.items() if key in series]
 
 
 def _largest(name: str, found: list[tuple[Floats, Floats, list[str]]], n_looked_at: int) -> Check:
@@ -179,7 +185,7 @@ def order_check(series: dict[str, Floats], rows: list[Integers], tau: float) -> 
     lags = np.arange(1, n_chains // 2 + 1)
     far = np.arange(min(math.ceil(_FAR * min(tau, length)), length), length // 2 + 1)
     found = []
-    for key, symbol in SLOW.items():
+    for key, symbol in _slow(series):
         x = np.stack([series[key][part[:length]] for part in rows])
         x = x - x.mean()
         if not float((x * x).sum()) > 0 or length < 2:
@@ -192,7 +198,7 @@ def order_check(series: dict[str, Floats], rows: list[Integers], tau: float) -> 
         found.append(
             (np.abs(between[lags]) * np.sqrt((n_chains - lags) * length / spread), between[lags], where)
         )
-        if key != "m":  # chains may keep their sign
+        if key not in ("m", "q"):  # chains may keep their sign
             beyond = np.abs(inside[far]) * np.sqrt(n_chains * (length - far) / spread)
             where = [f"rho({symbol}), inside chains, {lag} apart" for lag in far]
             found.append((np.where(np.abs(inside[far]) > _FAR_RHO, beyond, 0.0), inside[far], where))

@@ -16,6 +16,7 @@ import numpy as np
 
 from lattice.actions.protocol import Action, no_action
 from lattice.actions.spins import Spins
+from lattice.actions.u1 import U1
 from lattice.arrays import Floats
 from lattice.certificates.check import GATE, Check, failed_check, make_check
 from lattice.ensembles.ensemble import Ensemble
@@ -24,6 +25,7 @@ from lattice.errors import InputError
 from lattice.files import replacing, write_json
 from lattice.interchange import comparison, identities
 from lattice.interchange.identities import Rows
+from lattice.interchange.links import check_foreign_links, link_checks, link_hints, wrapped
 from lattice.interchange.misread import layout_hints
 from lattice.interchange.reading import ForeignFields, read_foreign
 from lattice.progress import Progress
@@ -45,6 +47,9 @@ def import_file(
     n_chains: the file holds that many chains of equal length, one after the other, configurations evenly
     spaced, `stride` trajectories apart; None: every configuration is taken as independent, which is checked.
     seed: of our own short run, made in a temporary folder (seconds to a minute).
+    U(1) links (n, 2, L0, L1) are wrapped to (-pi, pi], and judged by the exact numbers of their torus
+    (lattice.interchange.links), without a run of our own; `shape` is (L0, L1), and in `layout` the directions
+    are an axis of the lattice, its first.
 
     Returns JSON data: passed, reason, file {name, sha256, dataset, dtype, array_shape}, action, shape, n,
     n_chains, notes, hints, checks (records of lattice.certificates.check), guard (our own run: n,
@@ -71,8 +76,12 @@ def import_file(
             "From Python, lattice.Ensemble.from_fields(phi, action) is measured as any other, and of "
             "lattice.certificates.identities.callen(phi, action) the mean is 0"
         )
-    found = read_foreign(Path(path), shape, dataset, n_chains, layout)
-    action.check_normalisable(found.phi.shape[1:])
+    whole = (*action.components, *shape) if isinstance(action, U1) and shape is not None else shape
+    found = read_foreign(Path(path), whole, dataset, n_chains, layout)
+    if isinstance(action, U1):
+        check_foreign_links(action, found.phi.shape[1:])
+    else:
+        action.check_normalisable(found.phi.shape[1:])
     ensemble = _ensemble(found, action, stride)
     certificate, advice = _certificate(ensemble, found, seed, progress)
     ensemble.attrs["certificate"] = certificate
@@ -145,7 +154,8 @@ def _ensemble(found: ForeignFields, action: Action, stride: int | None) -> Ensem
     origin = {key: found.file[key] for key in ("name", "sha256", "dataset")}
     known = {} if stride is None else {"stride": stride}
     attrs = {"algorithm": {"name": "imported", "file": origin}, **known}
-    return Ensemble.from_fields(found.phi, action, chain, trajectory, attrs=attrs)
+    phi = wrapped(found.phi, found.notes) if isinstance(action, U1) else found.phi
+    return Ensemble.from_fields(phi, action, chain, trajectory, attrs=attrs)
 
 
 def _certificate(
@@ -157,7 +167,12 @@ def _certificate(
     parts: dict[str, Any] = {}
     guard: dict[str, Any] | None = None
     advice: list[str] = []
-    if len(ensemble) < 2:
+    if isinstance(ensemble.action, U1):
+        more, parts = link_checks(ensemble, rows)
+        checks += more
+        if any(check["name"] in ("plaquette", "Schwinger-Dyson") and not check["passed"] for check in more):
+            advice = link_hints(found.phi, ensemble.action, rows)
+    elif len(ensemble) < 2:
         checks.append(failed_check("own run", "certified", "one configuration cannot be compared"))
     else:
         series = identities.series_of(ensemble.phi, ensemble.action)
@@ -174,7 +189,8 @@ def _certificate(
             checks += compared
         failed = {check["name"] for check in checks if not check["passed"]}
         advice = comparison.hints(ensemble.phi, ensemble.action, series, rows, failed)
-    if {check["name"] for check in checks if not check["passed"]} & {"Schwinger-Dyson", "configurations"}:
+    failing = {check["name"] for check in checks if not check["passed"]}
+    if not isinstance(ensemble.action, U1) and failing & {"Schwinger-Dyson", "configurations"}:
         advice = layout_hints(found, ensemble.action) or advice
     failures = [check["name"] for check in checks if not check["passed"]]
     identity = next((check for check in checks if check["name"] == "Schwinger-Dyson"), None)
