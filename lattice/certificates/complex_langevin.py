@@ -66,13 +66,12 @@ Check = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Data:
-    """The run by chains: z (n_chains, n_times, *shape), |K|, its peaks and |y| (n_chains, n_times), chain
-    numbers (n_chains,)."""
+    """The run by chains: z (n_chains, n_times, *shape), |K|, of links its peaks, and |y| (n_chains, n_times),
+    chain numbers (n_chains,)."""
 
     action: Action
     z: Complexes
     drift: Floats
-    peak: Floats
     y: Floats
     chain: NDArray[np.int64]
 
@@ -93,7 +92,7 @@ def verdict(
     """
     data = _data(ensemble)
     n = data.drift.size
-    tail = parts_of.drift_tail(data.peak)
+    tail = parts_of.drift_tail(data.drift)
     densities = parts_of.boundary_density(data.action, data.z).items()
     curves = {name: parts_of.cut_off(density, data.y) for name, density in densities}
     flat = {f"{part} {name}": curve for name, pair in curves.items() for part, curve in pair.items()}
@@ -140,10 +139,10 @@ def _data(ensemble: Ensemble) -> _Data:
         size = np.abs(action.grad(torch.from_numpy(z[part])).numpy())
         drift[part] = size.reshape(len(size), -1).max(axis=1)
     y[y <= with_rounding(0.0, rms(z))] = 0.0
-    peak = ensemble.series[PEAK][order] if PEAK in ensemble.series else drift.reshape(order.shape)
+    drift = ensemble.series[PEAK][order] if PEAK in ensemble.series else drift.reshape(order.shape)
     return _Data(
-        action, z.reshape(*order.shape, *z.shape[1:]), drift.reshape(order.shape), peak,
-        y.reshape(order.shape), ensemble.chain[order[:, 0]],
+        action, z.reshape(*order.shape, *z.shape[1:]), drift, y.reshape(order.shape),
+        ensemble.chain[order[:, 0]],
     )  # fmt: skip
 
 

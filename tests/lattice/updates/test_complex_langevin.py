@@ -168,10 +168,12 @@ def test_the_kernel_is_the_tensor_version(
     assert (one.escapes > 0).any() == ("escape" in options)
 
 
-def test_results_do_not_depend_on_the_batch_or_the_threads() -> None:
+@pytest.mark.parametrize(
+    ("action", "shape"), [(ComplexPhi4(0.1, 0.3, 1 + 0.5j), (2, 2)), (U1(2.0, 1.0), (2, 3, 5))]
+)
+def test_results_do_not_depend_on_the_batch_or_the_threads(action: Any, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(3)
-    z = rng.normal(size=(9, 2, 2)) + 0.1j
-    action = ComplexPhi4(0.1, 0.3, 1 + 0.5j)
+    z = rng.normal(size=(9, *shape)) + 0.1j
     common: dict[str, Any] = {
         "seed": 1, "trajectory": 7, "tau": 0.5, "step": 0.02, "drift_scale": 2.0, "imaginary_noise": 0.1
     }  # fmt: skip
@@ -252,3 +254,16 @@ def test_a_gradient_of_ones_own_is_not_moved_by_the_compiled_drift_of_another() 
     moved, parent = (run(action, **short) for action in (Shifted(1 + 1j, 1.0), QUARTIC))
     np.testing.assert_array_equal(moved, run(Shifted(1 + 1j, 1.0), **short, compiled=False))
     assert np.abs(moved - parent).min() > 0.1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_links_that_are_stuck_are_a_runaway(compiled: bool) -> None:
+    """A drift so large that its substeps hardly add up: the run ends, and says where, instead of waiting."""
+    z = np.zeros((2, 2, 2, 2), dtype=np.complex128)
+    common: dict[str, Any] = {"seed": 1, "chains": np.arange(2) + 7, "trajectory": 3, "compiled": compiled}
+    with pytest.raises(
+        InputError, match=r"2 of 2 chains: chain 7 is stuck at a large drift after substep 2000"
+    ):
+        complex_langevin_update(U1(1.0, 1.0), z, **common, tau=0.2, step=0.1, drift_scale=1e-4)
+    _, info = complex_langevin_update(U1(1.0, 1.0), z, **common, tau=0.2, step=0.1, drift_scale=0.1)
+    assert info.substeps.max() < 100
