@@ -16,7 +16,8 @@ r"""Is a complex Langevin run right?  A verdict with its numbers: trusted, doubt
     step size   the run's own averages against the limit step -> 0 of runs at larger steps
     starts      chains from real starts against chains from complex ones
     hot, cold   of links: chains from hot starts against chains from cold ones
-    topology    of links: whether chains go from one charge to another (`lattice.certificates.sectors`)
+    topology    of links: chains go from one charge to another, or, where S is complex, have but one
+                (`lattice.certificates.sectors`)
     escapes     excursions with |K| beyond 1000 drift scales (`lattice.updates.complex_langevin.ESCAPE`)
 
 A power-law tail or a boundary term: wrong.  Anything else that fails: doubtful.  Errors are those of
@@ -43,6 +44,7 @@ from lattice.certificates.sectors import (
     charges,
     has_sectors,
     is_cold,
+    is_real,
     topology,
     worst_difference,
 )
@@ -242,7 +244,7 @@ def _starts_check(averages: dict[str, Floats], scales: dict[str, float], chain: 
 
 
 def _topology_checks(data: _Data, averages: dict[str, Floats], scales: dict[str, float]) -> list[Check]:
-    """Of links: hot and cold starts agree, their charges squared too, and every chain goes through many."""
+    """Of links: hot and cold starts agree, charges squared too, and every chain has many, or all have one."""
     if not has_sectors(data.action):
         return []
     charge, cold = charges(data.action, data.z), is_cold(data.chain)
@@ -251,7 +253,7 @@ def _topology_checks(data: _Data, averages: dict[str, Floats], scales: dict[str,
     worst, value, error, label = worst_difference(averages, scales, ~cold, cold)
     detail = f"hot and cold starts differ by {worst:.1f} sigma in {label}"
     detail = detail if worst >= 0 else "all chains start hot, or all cold"
-    found = topology(charge)
+    found = topology(charge, real=is_real(data.action))
     return [
         _check("hot, cold", value, error, GATE, 0 <= worst <= GATE, detail),
         _check("topology", found["value"], None, MIN_DRAWS, found["passed"], found["detail"]),
