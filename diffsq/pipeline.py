@@ -35,7 +35,7 @@ from diffsq.run_folder.records import (
     verify,
     write_config,
 )  # fmt: skip
-from diffsq.run_folder.summary import table_text
+from diffsq.run_folder.summary_text import table_text
 from lattice.errors import InputError
 from lattice.files import read_json, run_lock
 from lattice.processes import Team

@@ -19,6 +19,7 @@ from diffsq.checks.perform import check
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.families import FamilyRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.spins import FlowRun
 from diffsq.exactness.efficiency import diagnose
@@ -170,7 +171,7 @@ def make_samples(run: Run, progress: Progress) -> str:
                     config, model, ensemble, folder, name=name, sde=sde, progress=progress, device=run.device,
                     team=team,
                 )  # fmt: skip
-                if isinstance(config, LatticeRun):
+                if isinstance(config, LatticeRun | GaugeRun):
                     diagnose(folder, config.seed)
     if isinstance(config, PointRun) and "energy" in models:
         points = {name: model for name, model in models.items() if isinstance(model, PointModel)}

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from lattice.actions.protocol import Action
 
 ModelName = Literal[
-    "closed", "score", "energy", "rbm", "pairs", "teacher_student", "transformer", "spin_flow", "family"
+    "closed",
+    "score",
+    "energy",
+    "rbm",
+    "pairs",
+    "teacher_student",
+    "transformer",
+    "spin_flow",
+    "family",
+    "torus",
 ]
 Built = Annotated[
     Any, SkipValidation, PlainSerializer(lambda action: None if action is None else action.as_dict())

@@ -15,18 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationError,
-    field_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_serializer, model_validator
 
 from diffsq.config.action_section import check_limits, read_action
 from diffsq.config.base import Config as Config  # handed on
 from diffsq.config.base import ModelName
 from diffsq.config.dynamics import DYNAMICS, DynamicsRun
 from diffsq.config.families import FamilyRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.names import STEP_NAMES
 from diffsq.config.presets import found
@@ -260,6 +256,9 @@ class RealRun(PointRun):
     ensemble: ExactDraws = ExactDraws()
 
 
+OF_FIELD: dict[str, type[Config]] = {"spin": SpinRun, "angle": GaugeRun, "complex": ComplexRun}
+
+
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file, apply overrides "key.path=value" (values are YAML), validate.
 
@@ -332,13 +331,11 @@ def run_kind(action: Action | None, model: str = "", ensemble: Any = None) -> ty
         return WITHOUT_ACTION[model]
     if model == "rbm":
         return PicturesRun if isinstance(ensemble, Mapping) and "data" in ensemble else MachineRun
-    if action is not None and action.field == "spin":
-        return SpinRun
-    if action is not None and not action.has_action:
+    if action is None:
+        return LatticeRun
+    if not action.has_action:
         return NetworkRun
-    if action is not None and action.field in ("complex", "angle"):
-        return ComplexRun
-    return RealRun if action is not None and action.one_variable else LatticeRun
+    return OF_FIELD.get(action.field) or (RealRun if action.one_variable else LatticeRun)
 
 
 def resolved_yaml(config: Section) -> str:

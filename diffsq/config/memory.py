@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from diffsq.config.config import Config, LatticeRun
 from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.sections import FLOW_LEVELS
 from diffsq.config.spins import FlowRun, SpinRun
@@ -50,6 +51,13 @@ def terms(config: Config, stage: str) -> Terms:
             held["lattice.shape, sites squared,"] = (math.prod(config.shape) ** 2, float(MATRICES * NUMBER))
         if stage not in ("ensemble", "train"):
             held["sampling.n_samples"] = (config.sampling.n_samples, copies * each)
+        return held
+    if isinstance(config, GaugeRun):
+        each, n = float(2 * NUMBER * math.prod(config.shape)), config.ensemble
+        held = {"ensemble.n_configs": (getattr(n, "n_saved", n.n_configs), each)}
+        if config.models and stage not in ("ensemble", "train"):
+            copies = 1 if stage == "sample" else 2 * len(config.models)
+            held["sampling.n_samples"] = (config.n_samples, copies * each)
         return held
     if not isinstance(config, LatticeRun):
         each = POINT if stage in ("measure", "report") else POINT / 3

@@ -23,6 +23,7 @@ from diffsq.sampling.flow_sets import HALF
 from lattice.arrays import Floats
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.observables import scalar
+from lattice.observables.gauge import gauge_definitions, gauge_primaries
 from lattice.observables.names import in_short_table
 from lattice.statistics.blocks import jackknife_of
 from lattice.statistics.gamma import Derived
@@ -49,11 +50,16 @@ def discretisation(folder: Path, samples: Ensemble) -> dict[str, Any] | None:
     n, steps = len(half), int(samples.attrs["generated"]["n_steps"])
     weights = samples.log_weight[:n], half.log_weight
     both = samples.select(np.arange(n)).phi, half.phi
-    tables = [scalar.primaries(phi, samples.action) for phi in both]
+    links = samples.action.field == "angle"
+    primaries: Any = gauge_primaries if links else scalar.primaries
+    tables = [primaries(phi, samples.action) for phi in both]
     top = max(float(w.max()) for w in weights)
     w = np.stack([np.exp(log_w - top) for log_w in weights], 1)
     found = {"ln_z": _entry(lambda rows: np.log(rows.mean(0)), w, len(samples))}
-    for name, (columns, f, _) in scalar.definitions(samples.shape, samples.action.even).items():
+    known = (
+        gauge_definitions(samples.shape) if links else scalar.definitions(samples.shape, samples.action.even)
+    )
+    for name, (columns, f, _) in known.items():
         if not in_short_table(name):
             continue
         series = np.stack([np.stack([table[c] for c in columns], 1) for table in tables], 1)

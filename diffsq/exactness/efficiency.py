@@ -96,7 +96,7 @@ def path_diagnostics(samples: Ensemble, forward: dict[str, Any], seed: int) -> d
             "log_weight": up.tolist(),
         },
         **_numbers("acceptance", acceptance(down, seed)), "ln_z": z, "ln_z_error": z_error, "kl": kl,
-        **by_level, "method": about.get("sampler"),
+        **by_level, "method": about.get("sampler"), "links": "links" in about,
     }  # fmt: skip
     lines = warnings(found, len(samples), math.prod(samples.shape))
     lines += [*distrusted(down), *(f"forward, of 1/w: {line}" for line in distrusted(-up))]
@@ -127,6 +127,8 @@ def warnings(diagnostics: dict[str, Any], n: int, volume: int) -> list[str]:
             "the forward ESS is far below the reverse one: the proposal has thin tails, and the reverse ESS "
             "flatters; raise ensemble.n_configs"
         )
+    if diagnostics.get("links"):
+        return lines + [_of_links(diagnostics["method"])]
     if diagnostics.get("method") == "gaussian":
         return lines + [_of_machine(diagnostics["kl"]["model"], volume)]
     if "per_level" not in diagnostics:
@@ -147,6 +149,16 @@ def _of_machine(kl: float, volume: int) -> str:
         f"a Gaussian machine knows two-point functions: what is beyond them, and modes that its mass or its "
         f"nodes cut, cost c = {kl / volume:.2g} nats per site; `diffsq check machine RUN` says which"
     )
+
+
+def _of_links(method: str) -> str:
+    if method == "angles":
+        return (
+            "paths on the circle must find the charge by themselves: more training.n_steps, model.channels "
+            "and sampling.n_levels help; the model `score` draws it from its own law"
+        )
+    more = " and more sampling.n_levels" if method == "path" else ""
+    return f"the plaquette action that was learned is not that of the run: training.use_action: true{more}"
 
 
 def _of_flow(kl: float, volume: int) -> list[str]:

@@ -14,19 +14,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from diffsq.models import lattice, machine_files, points
+from diffsq.models import gauge, lattice, machine_files, points, torus
+from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice import LatticeScore, fresh_unet
 from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
 from diffsq.models.site_network import SiteNetwork
+from diffsq.models.torus import TorusNetwork, TorusScore
 from lattice.errors import InputError, shown
 from lattice.files import read_json, set_aside, sha256_file, write_atomic, write_json
 
-Model = TypeVar("Model", LatticeScore, PointModel)
+Model = TypeVar("Model", LatticeScore, PointModel, GaugeScore, TorusScore)
+Learned = LatticeScore | PointModel | GaugeScore | TorusScore | GaussianRBM
 SCHEMA: dict[type, str] = {
     LatticeScore: f"diffsq-lattice/{lattice.VERSION}",
     PointModel: f"diffsq-points/{points.VERSION}",
+    GaugeScore: f"diffsq-gauge/{gauge.VERSION}",
+    TorusScore: f"diffsq-torus/{torus.VERSION}",
 }
 MAX_SIZE = 4096
 
@@ -39,17 +44,16 @@ def save_model(model: Model, folder: Path, about: dict[str, Any]) -> Model:
     weights = save({name: t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()})
     write_atomic(folder / "weights.safetensors", weights)
     digest = sha256_file(folder / "weights.safetensors")
-    kind: type = LatticeScore if isinstance(model, LatticeScore) else PointModel
-    model.about = {**about, "schema": SCHEMA[kind], "sizes": model.sizes, "sha256": digest}
+    model.about = {**about, "schema": SCHEMA[type(model)], "sizes": model.sizes, "sha256": digest}
     write_json(folder / "model.json", model.about)
     return model
 
 
 @overload
-def load_model(folder: str | Path) -> LatticeScore | PointModel | GaussianRBM: ...
+def load_model(folder: str | Path) -> Learned: ...
 @overload
 def load_model(folder: str | Path, kind: type[Model]) -> Model: ...
-def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScore | PointModel | GaussianRBM:
+def load_model(folder: str | Path, kind: type[Any] | None = None) -> Learned:
     """The model of a folder, in evaluation mode, its model.json as `about`; `kind`: the class wanted.
 
     Raises `InputError` when missing, damaged, or of another kind or schema.
@@ -71,9 +75,7 @@ def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScor
         raise InputError(f"{path}: changed since it was written (sha256 is not that of model.json)")
     try:
         sizes, tensors = _checked(about["sizes"]), load(path.read_bytes())
-        lattice_kind = known[schema] is LatticeScore
-        _check_size(lattice_kind, sizes, tensors)
-        model = LatticeScore.unfitted(**sizes) if lattice_kind else PointModel(**sizes)
+        model: Any = _built(known[schema], sizes, tensors)
         model.load_state_dict(tensors)
     except (
         TypeError, ValueError, LookupError, ArithmeticError, AssertionError, RuntimeError, SafetensorError,
@@ -81,7 +83,8 @@ def load_model(folder: str | Path, kind: type[Any] | None = None) -> LatticeScor
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: weights do not fit the model described in model.json: {reason}") from None
     model.about = about
-    return model.eval().requires_grad_(False)
+    found: Learned = model.eval().requires_grad_(False)
+    return found
 
 
 def finished_model(folder: Path, key: str, kind: type[Model]) -> Model | None:
@@ -96,6 +99,22 @@ def finished_model(folder: Path, key: str, kind: type[Model]) -> Model | None:
         if (folder / name).is_file():
             set_aside(folder / name)
     return None
+
+
+def _built(kind: type, sizes: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
+    """An empty model of these sizes; of links one with the tables of its own tensors."""
+    if kind in (GaugeScore, TorusScore):
+        held, shape = sum(t.numel() for t in tensors.values()), tuple(sizes["shape"])
+        if len(shape) != 2 or not math.prod(shape) <= 4 * held:
+            raise ValueError(f"a lattice {sizes['shape']} has more momenta than the file has numbers")
+        if kind is GaugeScore:
+            return GaugeScore(shape, tensors["harmonics"], (tensors["charges"], tensors["log_charge"]))
+        with torch.device("meta"):
+            if sum(w.numel() for w in TorusNetwork(sizes["channels"]).parameters()) > held:
+                raise ValueError(f"a network of {sizes['channels']} channels is larger than the file")
+        return TorusScore(shape, sizes["channels"], 1.0, 1.0, 1.0)
+    _check_size(kind is LatticeScore, sizes, tensors)
+    return LatticeScore.unfitted(**sizes) if kind is LatticeScore else PointModel(**sizes)
 
 
 def _check_size(lattice_kind: bool, sizes: dict[str, Any], tensors: dict[str, Tensor]) -> None:

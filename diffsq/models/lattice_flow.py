@@ -57,12 +57,12 @@ class Leg:
 
     n_steps: int
     length: float
-    at: Callable[[float], Velocity]
+    at: Callable[[float], Callable[[Tensor], State]]
     several: bool
     still: bool = False
 
     def __post_init__(self) -> None:
-        self.made: dict[int, Velocity] = {}
+        self.made: dict[int, Callable[[Tensor], State]] = {}
 
     def slope(self, half: int, y: Tensor) -> State:
         """d(y, trace) upwards at a half step."""

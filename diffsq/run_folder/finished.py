@@ -13,19 +13,23 @@ from torch import Tensor
 
 from diffsq.config.config import LatticeRun, NetworkRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.config.sections import PATH_LEVELS
 from diffsq.models.files import load_model
+from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.lattice_flow import LatticeFlow
 from diffsq.models.machine_files import load_machine
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
+from diffsq.models.torus import TorusScore
 from diffsq.process.sde import SDES
 from diffsq.run_folder.fields import NetworkBench, OfFields, first_set, network_bench
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
 from diffsq.sampling.flow_sets import flow_from, in_groups
+from diffsq.sampling.gauge_sets import check_links_model
 from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
@@ -197,6 +201,31 @@ class PicturesBench(_OfMachine):
 
 
 @dataclass
+class GaugeBench:
+    """What a check of U(1) links works with: all models and sample sets of the run, by name."""
+
+    folder: Path
+    config: GaugeRun
+    action: Any
+    ensemble: Ensemble
+    models: dict[str, GaugeScore | TorusScore]
+    samples: dict[str, Ensemble]
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.config.seed
+
+    @property
+    def score(self) -> GaugeScore:
+        """The model of lifted flux; `InputError` where the run has none."""
+        found = self.models.get("score")
+        if not isinstance(found, GaugeScore):
+            raise InputError("this check needs the model score: models: [score, ...]")
+        return found
+
+
+@dataclass
 class DynamicsBench:
     """The rows of a run that watches training, by name."""
 
@@ -205,7 +234,7 @@ class DynamicsBench:
     rows: dict[str, dict[str, Any]]
 
 
-Bench = Workbench | NetworkBench | PointBench | MachineBench | PicturesBench | DynamicsBench
+Bench = Workbench | NetworkBench | PointBench | MachineBench | PicturesBench | DynamicsBench | GaugeBench
 
 
 def sample_sets(folder: Path) -> dict[str, Ensemble]:
@@ -235,10 +264,22 @@ def open_run(folder: str | Path, device: str = "cpu") -> Bench:
         ensemble = read_ensemble(folder / "ensemble")
         models = {str(kind): load_model(folder / "train" / kind, PointModel) for kind in config.models}
         return PointBench(folder, config, ensemble.action, models, ensemble)
+    if isinstance(config, GaugeRun):
+        return _gauge_bench(folder, config)
     if isinstance(config, NetworkRun):
         return network_bench(folder, config, torch.device(device))
     assert isinstance(config, LatticeRun)
     return _lattice_bench(folder, config, torch.device(device))
+
+
+def _gauge_bench(folder: Path, config: GaugeRun) -> GaugeBench:
+    ensemble, models = read_ensemble(folder / "ensemble"), dict[str, GaugeScore | TorusScore]()
+    for name in config.models:
+        kind: Any = GaugeScore if name == "score" else TorusScore
+        models[str(name)] = load_model(folder / "train" / name, kind)
+        check_links_model(models[name], ensemble)
+    sets = {name.removesuffix("-ve"): samples for name, samples in sample_sets(folder).items()}
+    return GaugeBench(folder, config, ensemble.action, ensemble, models, sets)
 
 
 def _lattice_bench(folder: Path, config: LatticeRun, device: torch.device) -> Workbench:

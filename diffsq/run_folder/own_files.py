@@ -28,13 +28,14 @@ _ROW = r"(pairs|students|text|shuffled|flow)-\d+(-\d+)?|thermometer|family"  # o
 _POINT = r"(T[\d.e+-]+(_h[\d.e+-]+)?|L\d+_kappa[\d.e+-]+_lam[\d.e+-]+)/"  # of a grid
 _KEPT = (
     rf"checks/(kernels/kernel[-\w]*\.(json|safetensors)|gibbs/({ENSEMBLE.pattern})"
-    rf"|criticality/{_POINT[:-1]}\.json|published/(euler|pc|heun)-\d+/({SAMPLES.pattern}))"
+    rf"|criticality/{_POINT[:-1]}\.json|freezing/L\d+_beta[\d.e+-]+\.json|published/(euler|pc|heun)-\d+/({SAMPLES.pattern}))"
 )
 _NAMES = {
     "ensemble": rf"ensemble/({_POINT})?({ENSEMBLE.pattern}|data\.npy)",
-    "train": rf"train/(closed|score|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})"
+    "train": rf"train/(closed|score|torus|energy|rbm|part-\d+|{_ROW})/(network/)?({MODEL.pattern})"
     rf"|train/family/parts/(one|both)-{_POINT[:-1]}\.(json|safetensors)",
-    "sample": rf"samples/((closed|score|energy)-(ve|vp)|rbm-exact|metropolis)/(half/)?({SAMPLES.pattern})",
+    "sample": rf"samples/((closed|score|torus|energy)-(ve|vp)|rbm-exact|metropolis)/(half/)?"
+    rf"({SAMPLES.pattern})",
     "measure": rf"summary\.json|checks/({'|'.join(CHECK_NAMES)})\.(json|png)|{_KEPT}",
     "report": r"report\.html|overview\.png",
 }

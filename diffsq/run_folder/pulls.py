@@ -32,6 +32,8 @@ def rows_of(measurement: Mapping[str, Any]) -> list[str]:
     names = list(measurement["observables"])
     if "specific_heat" in names:
         return [name for name in SPINS if name in names]
+    if "plaquette" in names:  # of links; without what is another row times a number
+        return [name for name in names if name not in ("action_density", "chi_top")]
     if "action_density" in names:
         return list(TABLE)
     if "xi_2nd" in names:  # of a law without an action

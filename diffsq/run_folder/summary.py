@@ -10,12 +10,14 @@ is null.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from diffsq.config.config import Config, NetworkRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import PicturesRun
 from diffsq.config.sections import of_model
 from diffsq.config.spins import SpinRun
@@ -27,11 +29,11 @@ from diffsq.run_folder.records import certificate_of
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
+from lattice.exact.u1 import ln_z as exact_ln_z
 from lattice.files import read_json
 from lattice.observables.measure import measure
 from lattice.provenance import code_version
-from lattice.statistics.notation import aligned, format_value, parse_value
-from lattice.statistics.weights import ess_words
+from lattice.statistics.notation import parse_value
 
 TRAINING, RAW = "training", "raw"
 KERNELS = ("wiener", "base", "model")
@@ -55,6 +57,8 @@ def summarize(config: Config, folder: Path, seconds: dict[str, float]) -> dict[s
         for name, entry in training["observables"].items()
         if entry.get("exact") is not None
     }
+    if isinstance(config, GaugeRun):
+        exact["ln_z"] = exact_ln_z(config.action.beta.real, math.prod(config.shape)), 0.0
     reference = config.active_reference()
     is_complex = data is not None and isinstance(data.action, Complexified)
     against = "reference" if reference else "training" if is_complex or not exact else "exact"
@@ -132,7 +136,8 @@ def _columns(
             gated.append(f"{prefix}{RAW}")
             continue
         corrected = [f"{prefix}weighted", f"{prefix}metropolis"]
-        gated += corrected  # a sampler without weights is never exact: they are then missing
+        if not isinstance(config, GaugeRun) or name.startswith(f"{config.models[0]}-"):  # others: controls
+            gated += corrected  # a sampler without weights is never exact: they are then missing
         if samples.log_weight is None:
             method = of_model(config.sampling.method, name.rpartition("-")[0])
             notes[", ".join(corrected)] = f"the sampler {method!r} gives no log-weights"
@@ -233,7 +238,12 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     ]
     if TRAINING in summary["gated"] and TRAINING not in summary["columns"]:
         missing.append(TRAINING)
-    asked = [size for name, size in worst.items() if name in summary["gated"] or name.endswith("ln_z")]
+    judged = tuple(summary["gated"])
+    asked = [
+        size
+        for name, size in worst.items()
+        if name in judged or name.endswith("ln_z") and _of_a_gated_set(name, judged)
+    ]
     failed = [name for name, check in summary["checks"].items() if check["passed"] is False]
     within = all(size is None or size <= MAX_PULL for size in asked)
     return {
@@ -246,97 +256,15 @@ def verdict(summary: dict[str, Any], certificate: dict[str, Any]) -> dict[str, A
     }
 
 
+def _of_a_gated_set(name: str, gated: tuple[str, ...]) -> bool:
+    """Whether an ln Z, "PREFIXln_z", is of a sample set that the verdict asks for."""
+    prefix = name.removesuffix("ln_z").strip()
+    return not prefix or any(column.startswith(prefix) for column in gated)
+
+
 def _has_error(summary: dict[str, Any], column: str, name: str) -> bool:
     entry = summary["columns"].get(column, NOTHING)["observables"].get(name)
     known = entry is not None and entry["value"] is not None
     if column == TRAINING and known and entry["error"] is None:  # frozen spins: their certificate judges them
         return any(word in entry.get("reason", "") for word in ("vanish", "constant"))
     return known and entry["error"] is not None
-
-
-def table_text(summary: dict[str, Any]) -> str:
-    """The final table for the terminal: value(error) [pull] per column, the checks, efficiencies, verdict."""
-    known = truth_of(summary, TRAINING)
-    head = "reference" if summary["reference"] is not None else "exact"
-    rows = [["observable", *([head] if known else []), *summary["columns"]]]
-    sizes = {column: column_pulls(summary, column) for column in summary["columns"]}
-    for name in summary["rows"]:
-        cells = [show(*known[name]) if name in known else "-"] if known else []
-        for column, content in summary["columns"].items():
-            size = sizes[column].get(name)
-            cells.append(
-                _entry(content["observables"].get(name)) + ("" if size is None else f" [{size:+.1f}]")
-            )
-        rows.append([name, *cells])
-    against = {"reference": "the reference", "exact": "the exact values", "training": "the training data"}
-    words = against[summary["against"]]
-    if known and summary["against"] == "training":
-        words += ", theirs against the exact values"
-    convention = "; odd moments are zero by symmetry" if summary["exact"] else "; kappa-lambda convention"
-    if "specific_heat" in summary["rows"]:
-        convention = "; J = 1, energies per site"
-    lines = [*aligned(rows), f"value(error) [pull against {words}]{convention}"] if len(rows) > 1 else []
-    lines += [f"{column}: not measured, {why}" for column, why in summary["notes"].items()]
-    for name, check in summary["checks"].items():
-        lines += ["", f"check {name}:", check["text"]]
-    return "\n".join([*lines, *([""] if summary["checks"] else []), *_tail(summary)])
-
-
-def _tail(summary: dict[str, Any]) -> list[str]:
-    lines = []
-    several = len(summary["sampling"]) > 1
-    for name, sampling in summary["sampling"].items():
-        label = set_label(summary.get("config", {}), name)
-        lines += [f"{label}: {line}" if several else line for line in _sampling_lines(summary, sampling)]
-    if summary["ensemble_verdict"]:
-        lines.append(f"complex Langevin: {summary['ensemble_verdict']}")
-    lines.append("seconds: " + ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items()))
-    found = summary["verdict"]
-    worst = ", ".join(f"{name} {size:.1f}" for name, size in found["max_pull"].items() if size is not None)
-    failed = f"; failed checks: {', '.join(found['failed_checks'])}" if found["failed_checks"] else ""
-    alone = "by its checks" if summary["checks"] else "nothing to compare with"
-    compared = f"largest |pull|: {worst}" if worst else alone
-    lines.append(f"verdict: {'passed' if found['passed'] else 'NOT passed'} ({compared}{failed})")
-    return lines
-
-
-def _sampling_lines(summary: dict[str, Any], sampling: dict[str, Any]) -> Iterator[str]:
-    kl, lnz = sampling["kl"], sampling["ln_z"]
-    if sampling["ess"]["reverse"] is not None:
-        yield f"ESS/N: {', '.join(f'{way} {ess_of(sampling, way)}' for way in WAYS)}"
-    if sampling["acceptance"] is not None:
-        yield f"Metropolis acceptance {show(sampling['acceptance'], sampling.get('acceptance_error'))}"
-    if lnz["value"] is not None:
-        truth = truth_of(summary).get("ln_z")
-        size = pull(lnz, truth)
-        known = f" (reference {show(*truth)} [{size:+.1f}])" if truth and size is not None else ""
-        yield f"ln Z = {show(lnz['value'], lnz['error'])}{known}"
-    if sampling.get("discretisation"):
-        yield sampling["discretisation"]
-    parts = [
-        f"{name} {show(kl[name], kl.get(f'{name}_error'))}"
-        for name in (*KERNELS, "gain")
-        if kl.get(name) is not None
-    ]
-    if parts:
-        yield f"KL on held-out data: {', '.join(parts)}"
-    if sampling["clamped"]:
-        yield f"{sampling['clamped']} of {sampling['n']} brought back into the box of the data"
-    yield from (f"warning: {line}" for line in sampling["warnings"])
-
-
-def ess_of(sampling: dict[str, Any], way: str) -> str:
-    """ESS/N of one way as it is printed, with e^-Var log w and the largest weight behind."""
-    ess, spread = sampling["ess"], (sampling.get("spread") or {}).get(way) or {}
-    return ess_words(ess.get(way), ess.get(f"{way}_error"), spread)
-
-
-def _entry(entry: dict[str, Any] | None) -> str:
-    return "-" if entry is None or entry["value"] is None else show(entry["value"], entry["error"])
-
-
-def show(value: float | None, error: float | None) -> str:
-    """value(error), or the value alone where it has no error."""
-    if value is None:
-        return "-"
-    return f"{value:.6g}" if error is None or error <= 0 else format_value(value, error)

@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsq.config.config import LatticeRun
-from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Frames, Noise, Watch, unseen
 from diffsq.sampling.streams import frames_of, noise_of
 from lattice.arrays import Floats, Integers, sha256_array
@@ -41,13 +39,13 @@ Part = tuple[Floats, Floats | None]
 
 @dataclass
 class Sampling:
-    """One sampling run: its model, streams of random numbers, and what is already on disk.
+    """One sampling run, of fields or links: its model, streams of random numbers, what is already on disk.
 
     levels (N + 1,) of the sampler, sigma_0 = 0 first, on the device.
     """
 
-    config: LatticeRun
-    model: LatticeScore
+    config: Any
+    model: Any
     ensemble: Ensemble
     out: Path
     key: str
@@ -61,10 +59,15 @@ class Sampling:
         model = self.config.models[0]
         return f"{name}/{self.process}" + ("" if model == "score" else f"/{model}")
 
-    def noise(self, name: str, index: Integers) -> Noise:
+    def noise(self, name: str, index: Integers, components: tuple[int, ...] = ()) -> Noise:
         """Standard normal fields of the samples `index` in a stream, by the step."""
         stream, device = self.stream(name), self.levels.device
-        return noise_of(self.config.seed, stream, index, self.model.shape, device)
+        return noise_of(self.config.seed, stream, index, (*components, *self.model.shape), device)
+
+    def uniforms(self, name: str, index: Integers, n: int) -> Tensor:
+        """n uniform numbers for each of the samples `index`: (len(index), n)."""
+        drawn = uniforms(self.config.seed, self.stream(name), index, 0, n)
+        return torch.from_numpy(drawn).to(self.levels.device)
 
     def signs(self, name: str, index: Integers) -> Tensor:
         """+1 or -1 of each of the samples `index`: (n,)."""

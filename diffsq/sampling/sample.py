@@ -6,12 +6,15 @@ from pathlib import Path
 
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.families import FamilyRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import MachineRun
 from diffsq.models import lattice_flow
+from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
-from diffsq.sampling import lattice_path, lattice_sets, machine_sets, point_sets
+from diffsq.models.torus import TorusScore
+from diffsq.sampling import gauge_sets, lattice_path, lattice_sets, machine_sets, point_sets
 from diffsq.sampling.point_sets import PointDraws
 from lattice.arrays import sha256_array
 from lattice.ensembles.ensemble import Ensemble
@@ -19,9 +22,11 @@ from lattice.errors import InputError
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
 
+Learned = LatticeScore | PointModel | GaussianRBM | GaugeScore | TorusScore
+
 
 def sample(
-    config: Config, model: LatticeScore | PointModel | GaussianRBM, ensemble: Ensemble, out: str | Path, *,
+    config: Config, model: Learned, ensemble: Ensemble, out: str | Path, *,
     name: str | None = None, sde: str | None = None, progress: Progress | None = None, device: str = "cpu",
     team: Team | None = None,
 ) -> Ensemble:  # fmt: skip
@@ -38,6 +43,8 @@ def sample(
     if isinstance(model, GaussianRBM) and isinstance(config, MachineRun):
         config.require_action(ensemble.action)
         return machine_sets.sample_machine(config, model, ensemble, out, progress)
+    if isinstance(model, GaugeScore | TorusScore) and isinstance(config, GaugeRun):
+        return gauge_sets.sample_links(config.of(name or config.models[0]), model, ensemble, out, progress)
     if isinstance(model, LatticeScore) and isinstance(config, LatticeRun):
         own = config.of(name or config.models[0])
         return lattice_sets.sample(
@@ -65,6 +72,8 @@ def versions(config: Config) -> dict[str, int]:
     """The version of the law that the sample sets of `config` are drawn from."""
     if isinstance(config, LatticeRun):
         return {"law": lattice_path.VERSION, "flow": lattice_flow.VERSION}
+    if isinstance(config, GaugeRun):
+        return gauge_sets.LAWS
     if isinstance(config, MachineRun):
         return {"law": machine_sets.LAW}
     if not isinstance(config, PointRun):

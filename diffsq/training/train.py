@@ -10,12 +10,15 @@ import torch
 from diffsq.config.config import Config, LatticeRun, PointRun
 from diffsq.config.dynamics import DynamicsRun
 from diffsq.config.families import FamilyRun
+from diffsq.config.gauge import GaugeRun
 from diffsq.config.machines import MachineRun, PicturesRun
 from diffsq.models import family, regression
+from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.points import PointModel
 from diffsq.models.rbm import GaussianRBM
-from diffsq.training import dynamics, lattice, machines, points
+from diffsq.models.torus import TorusScore
+from diffsq.training import dynamics, gauge, lattice, machines, points
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.manifest import refuse_foreign
 from lattice.errors import InputError
@@ -35,7 +38,7 @@ def train(
     config: Config, ensemble: Ensemble, out: str | Path, *,
     name: str | None = None, progress: Progress | None = None, device: str = "cpu",
     team: Team | None = None,
-) -> LatticeScore | PointModel | GaussianRBM:  # fmt: skip
+) -> LatticeScore | PointModel | GaussianRBM | GaugeScore | TorusScore:  # fmt: skip
     """Train a model of `config` on an ensemble in the folder `out`; the same call again resumes, or reads it.
 
     name: of `models` (default: the first), or "part-K" for the last of them trained on the K-th of `n_parts`
@@ -49,6 +52,11 @@ def train(
         lattice.describe(own, ensemble)  # refused before the folder is taken
         claim(out)
         return lattice.train(own, ensemble, out, progress=progress, device=device, team=team)
+    if isinstance(config, GaugeRun):
+        own_name = name or config.models[0]
+        gauge.describe(config, ensemble, own_name)
+        claim(out)
+        return gauge.train_gauge(config, ensemble, out, own_name, progress)
     if isinstance(config, MachineRun):
         config.require_action(ensemble.action)
         claim(out)
@@ -70,6 +78,8 @@ def train(
 
 def versions(config: Config) -> dict[str, int]:
     """The version of every law and fit that enters the models of `config`."""
+    if isinstance(config, GaugeRun):
+        return gauge.versions(config)
     if isinstance(config, MachineRun | PicturesRun):
         return {"machine": machines.VERSION}
     if isinstance(config, DynamicsRun):

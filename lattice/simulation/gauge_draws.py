@@ -49,8 +49,14 @@ def draw_links(beta: float, shape: Sequence[int], n: int, seed: int, first: int 
     seed = check_seed(seed)
     theta = draw_plaquettes(beta, rows * columns, index, seed).reshape(n, rows, columns)
     free = 2 * math.pi * uniforms(seed, "u1/gauge", index, 0, rows * columns + 2)
+    return with_gauge(theta, free)
+
+
+def with_gauge(theta: Floats, free: Floats) -> Floats:
+    """Links in (-pi, pi] of plaquettes (n, L0, L1), whose sum is a multiple of 2 pi, with the angles `free`
+    (n, 2 + V) of two holonomies and of the gauge transformation of each site: (n, 2, L0, L1)."""
     links = links_of(theta, free[:, :2])
-    gauge = free[:, 2:].reshape(n, rows, columns)
+    gauge = free[:, 2:].reshape(theta.shape)
     for mu in (0, 1):
         links[:, mu] += gauge - np.roll(gauge, -1, mu + 1)
     return np.asarray(links - 2 * math.pi * np.ceil((links - math.pi) / (2 * math.pi)))

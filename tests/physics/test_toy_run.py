@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffsq.commands.main import main
-from diffsq.run_folder.summary import table_text
+from diffsq.run_folder.summary_text import table_text
 from lattice.actions.complexified import Complexified
 from lattice.ensembles.ensemble import read_ensemble
 

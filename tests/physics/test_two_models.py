@@ -15,7 +15,7 @@ from diffsq import pipeline, stages
 from diffsq.config.config import Config, config_from_dict
 from diffsq.run_folder.finished import Workbench, open_run
 from diffsq.run_folder.records import Run
-from diffsq.run_folder.summary import table_text
+from diffsq.run_folder.summary_text import table_text
 from lattice.ensembles.ensemble import read_ensemble
 from lattice.errors import InputError
 from lattice.progress import Progress, Silent

@@ -10,7 +10,7 @@ from small_networks import COS, made
 
 from diffsq.checks import network_score
 from diffsq.run_folder.fields import NetworkBench
-from diffsq.run_folder.summary import table_text
+from diffsq.run_folder.summary_text import table_text
 from lattice.errors import InputError
 from lattice.files import read_json
 from lattice.progress import Silent

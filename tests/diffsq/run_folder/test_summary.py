@@ -12,6 +12,7 @@ import pytest
 
 from diffsq.config.config import config_from_dict
 from diffsq.run_folder import summary as summaries
+from diffsq.run_folder.summary_text import table_text
 from lattice.actions.one_variable import TwoPeak
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.ensembles.ensemble import Ensemble
@@ -99,7 +100,7 @@ def test_verdict_fails_without_a_certificate() -> None:
 def test_table_shows_values_errors_and_pulls(reference: bool) -> None:
     summary = a_summary(0.5, -1.0, reference)
     summary["verdict"] = summaries.verdict(summary, CERTIFIED)
-    lines = summaries.table_text(summary).splitlines()
+    lines = table_text(summary).splitlines()
     row = next(line for line in lines if line.startswith("abs_magnetization"))
     assert "0.760(10)" in row
     assert "[+9.0]" in row or "[+6.4]" in row  # against the reference, or against the training ensemble
@@ -117,7 +118,7 @@ def test_efficiencies_are_printed_with_errors_and_what_explains_them() -> None:
     }
     sampling["kl"] = {**KL, "wiener_error": 0.2, "base_error": 0.03, "model_error": 0.02}
     summary["verdict"] = summaries.verdict(summary, CERTIFIED)
-    lines = summaries.table_text(summary).splitlines()
+    lines = table_text(summary).splitlines()
     assert (
         "ESS/N: reverse 0.600(10) [e^-Var(log w) 0.610(20), largest weight 0.012], "
         "forward 0.500(20) [e^-Var(log w) 0.610(20), largest weight 0.004]"
@@ -131,7 +132,7 @@ def test_table_shows_the_warnings_of_the_sample() -> None:
     summary = a_summary(0.5, -1.0)
     summary["sampling"]["score-ve"]["warnings"] = ["ESS/N is low", "do this"]
     summary["verdict"] = summaries.verdict(summary, CERTIFIED)
-    lines = summaries.table_text(summary).splitlines()
+    lines = table_text(summary).splitlines()
     assert [line for line in lines if line.startswith("warning")] == [
         "warning: ESS/N is low", "warning: do this"
     ]  # fmt: skip
@@ -163,7 +164,7 @@ def test_summary_takes_what_the_sampler_has(
     assert found["ess"]["forward"] == (0.5 if weighted else None)
     assert set(summary["columns"]) == {"training", "raw", *(["weighted", "metropolis"] if weighted else [])}
     assert summary["verdict"]["passed"] == weighted  # a sample without weights is never exact
-    text = summaries.table_text(summary)
+    text = table_text(summary)
     assert ("gain 0.100(10)" in text) == weighted
     assert ("KL on held-out data" in text) == weighted
     assert ("warning: ESS/N is low" in text) == weighted
@@ -190,7 +191,7 @@ def test_each_of_two_models_has_columns_by_its_name(settings: dict[str, Any], tm
     assert summary["notes"] == {"U-Net weighted, U-Net metropolis": words}
     assert not summary["verdict"]["passed"]
     assert any(line.startswith("U-Net weighted ") for line in summary["verdict"]["missing"])
-    assert "closed form: Metropolis acceptance 0.6" in summaries.table_text(summary)
+    assert "closed form: Metropolis acceptance 0.6" in table_text(summary)
 
 
 def test_data_and_samples_of_one_variable_are_held_against_what_is_known(tmp_path: Path) -> None:
@@ -213,4 +214,4 @@ def test_data_and_samples_of_one_variable_are_held_against_what_is_known(tmp_pat
     assert summaries.column_pulls(summary, "training").keys() == set(summary["rows"])
     assert summary["verdict"]["max_pull"]["score-ve"] < 4 < 10 < summary["verdict"]["max_pull"]["energy-ve"]
     assert not summary["verdict"]["passed"]
-    assert "exact" in summaries.table_text(summary).splitlines()[0]
+    assert "exact" in table_text(summary).splitlines()[0]
