@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -22,12 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from lattice.actions.u1 import U1
 from lattice.arrays import Floats, Integers
 from lattice.ensembles.columns import check_distinct
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, scratch_folder, write_atomic
 from lattice.observables import holomorphic
+from lattice.observables.gauge import gauge_definitions, gauge_primaries
 from lattice.observables.scalar import definitions, primaries, two_point_series
 
 N_MOMENTA = 8
@@ -44,9 +47,10 @@ def export_ensemble(ensemble: Ensemble, kind: str, out: Path, *, fields: bool = 
 
     kind "pyerrors": `out`.json.gz, a dict of Obs for pyerrors.input.json.load_json_dict: the series of
     `export_series`, and susceptibility V(<M^2> - <|M|>^2), susceptibility_full V<M^2>, binder, xi_2nd (left
-    out where G(0) <= G(k1)), or of one variable the cumulants, and moments without the noise that samples
-    carry. With log_weight, every average is <w O>/<w> (pyerrors.reweight: the errors of the weights are in
-    it), and the Obs "weight" is w divided by its largest value.
+    out where G(0) <= G(k1)), of links chi_top and Creutz ratios, or of one variable the cumulants, and
+    moments without the noise that samples carry. With log_weight, every average is <w O>/<w>
+    (pyerrors.reweight: the errors of the weights are in it), and the Obs "weight" is w divided by its largest
+    value.
 
     kind "arviz": `out`.nc, the series of `export_series` with dimensions chain and draw, the draws named by
     their trajectory numbers; fields=True adds phi (chain, draw, x0, x1, ...), of complex fields with the axis
@@ -78,7 +82,8 @@ def export_series(ensemble: Ensemble) -> dict[str, Floats]:
     abs_magnetization |M|, magnetization M, m2, m4, action_density S/V, phi2, phi4; G_k0, G_k1, ...:
     |phi~(k)|^2/V averaged over each of the lowest classes of momenta; G_longest: at the smallest momentum
     along the longest axis, which xi_2nd is made of. Of one variable and of complex fields the series that
-    `lattice.observables.measure` averages, z^2 as m2, or "Re m2" and "Im m2".
+    `lattice.observables.measure` averages, z^2 as m2, or "Re m2" and "Im m2". Of U(1) links those of
+    `lattice.observables.gauge`: plaquette, wilson_2x2, charge, charge2, ...
 
     >>> from lattice.actions.phi4 import ScalarPhi4
     >>> e = Ensemble.from_fields(np.ones((3, 4, 4)), ScalarPhi4(0.2, 0.1))
@@ -92,6 +97,12 @@ def export_series(ensemble: Ensemble) -> dict[str, Floats]:
             for i, name in enumerate(rows.columns)
             for label, part in holomorphic.parts(name, rows.is_complex)
         }
+    if isinstance(ensemble.action, U1):
+        found = gauge_primaries(ensemble.phi, ensemble.action)
+        own = {
+            name: columns for name, (columns, f, _) in gauge_definitions(ensemble.shape).items() if f is None
+        }
+        return {name: found[column] for name, (column,) in own.items()}
     table = primaries(ensemble.phi, ensemble.action)
     g, _, classes = two_point_series(ensemble.phi, N_MOMENTA)
     modes = {f"G_k{i}": np.ascontiguousarray(g[:, i]) for i in range(len(classes))}
@@ -119,6 +130,8 @@ def _about(ensemble: Ensemble) -> dict[str, Any]:
         "action": action, "convention": action.get("convention"), "shape": list(ensemble.shape),
         "boundary": "periodic", "identity": ensemble.identity, "stride": stride, "tau": TAU,
     }  # fmt: skip
+    if isinstance(ensemble.action, U1):
+        return about
     if holomorphic.is_holomorphic(ensemble):
         return {**about, "noise2": holomorphic.noise_of(ensemble)}
     _, _, classes = two_point_series(ensemble.phi[:1], N_MOMENTA)
@@ -169,8 +182,12 @@ def _observables(pe: Any, ensemble: Ensemble) -> tuple[dict[str, Any], dict[str,
         obs = dict(zip(obs, pe.reweight(weight, list(obs.values())), strict=True)) | {"weight": weight}
     if holomorphic.is_holomorphic(ensemble):
         return obs | _holomorphic(pe, ensemble, obs), {}
+    if isinstance(ensemble.action, U1):
+        made, undefined = _of_links(obs, math.prod(ensemble.shape))
+        return obs | made, undefined
     means = {column: obs[name] for name, column in _COLUMNS.items()} | {"g0": obs["G_k0"]}
-    known, undefined = definitions(ensemble.shape, ensemble.action.even), {}
+    known = definitions(ensemble.shape, ensemble.action.even)
+    undefined = dict[str, str]()
     for name in _DERIVED:
         columns, f, why = known[name]
         x = [means[column] for column in columns]
@@ -180,6 +197,21 @@ def _observables(pe: Any, ensemble: Ensemble) -> tuple[dict[str, Any], dict[str,
         else:
             obs[name] = value
     return obs, undefined
+
+
+def _of_links(obs: dict[str, Any], volume: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """chi_top and the Creutz ratios of links, made of the Obs of the series; and those that are undefined."""
+    made, undefined = {"chi_top": obs["charge2"] / volume}, dict[str, str]()
+    loops = {"1x1": obs["plaquette"]} | {k.removeprefix("wilson_"): v for k, v in obs.items() if "x" in k}
+    for r in (2, 3):
+        if f"{r}x{r}" not in loops:
+            continue
+        ratio = loops[f"{r}x{r}"] * loops[f"{r - 1}x{r - 1}"] / loops[f"{r - 1}x{r}"] ** 2
+        if ratio.value > 0:
+            made[f"creutz_{r}x{r}"] = -np.log(ratio)
+        else:
+            undefined[f"creutz_{r}x{r}"] = "undefined: loops are not all of one sign"
+    return made, undefined
 
 
 def _holomorphic(pe: Any, ensemble: Ensemble, obs: dict[str, Any]) -> dict[str, Any]:

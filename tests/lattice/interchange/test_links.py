@@ -1,4 +1,5 @@
-"""Links from elsewhere: wrapped and accepted, refused where stuck, misread or of another beta, with hints."""
+"""Links from elsewhere: wrapped and accepted, refused where stuck, misread or of another beta, with hints;
+and links for other programs."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ import torch
 
 from lattice.actions.u1 import U1
 from lattice.arrays import Floats
-from lattice.ensembles.ensemble import read_ensemble
+from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
+from lattice.interchange.exporting import export_ensemble, export_series
 from lattice.interchange.importing import format_import, import_file
 from lattice.interchange.links import check_foreign_links, link_hints, wrapped
 from lattice.observables.measure import measure
@@ -115,3 +117,29 @@ def test_bad_input(tmp_path: Path, theirs: Floats) -> None:
         check_foreign_links(LINKS, (4, 4))
     few = of(tmp_path, theirs[:40])
     assert failed(few) == {"configurations"}
+
+
+def test_exported_series_are_those_that_are_measured(tmp_path: Path, theirs: Floats) -> None:
+    ensemble = Ensemble.from_fields(theirs, LINKS, np.arange(2000) % 8)
+    table = measure(ensemble)["observables"]
+    for name, series in export_series(ensemble).items():
+        assert series.shape == (2000,)
+        assert series.mean() == pytest.approx(table[name]["value"], abs=1e-12)
+    assert {"plaquette", "wilson_2x3", "polyakov2_0", "charge2"} <= export_series(ensemble).keys()
+    (path,) = export_ensemble(ensemble, "arviz", tmp_path / "a", fields=True)
+    xarray = pytest.importorskip("xarray")
+    with xarray.open_dataset(path, group="posterior", engine="h5netcdf") as posterior:
+        np.testing.assert_array_equal(posterior["phi"].values[3, 5], theirs[5 * 8 + 3])
+
+
+def test_pyerrors_finds_the_same_ratios(tmp_path: Path, theirs: Floats) -> None:
+    pe_json = pytest.importorskip("pyerrors.input.json")
+    ensemble = Ensemble.from_fields(theirs, LINKS, np.arange(2000) % 8)
+    (path,) = export_ensemble(ensemble, "pyerrors", tmp_path / "p")
+    table = measure(ensemble)["observables"]
+    found = pe_json.load_json_dict(path, verbose=False)
+    assert found.keys() >= {"chi_top", "creutz_2x2", "creutz_3x3"}
+    for name, obs in found.items():
+        obs.gamma_method()
+        assert obs.value == pytest.approx(table[name]["value"], rel=1e-3, abs=1e-9), name
+        assert obs.dvalue == pytest.approx(table[name]["error"], rel=0.25), name
