@@ -50,8 +50,8 @@ def check_foreign_links(action: U1, shape: tuple[int, ...]) -> None:
 def wrapped(phi: Floats, notes: list[str]) -> Floats:
     """Links (n, 2, L0, L1) in (-pi, pi]; what was done goes into the notes.
 
-    >>> wrapped(np.full((1, 2, 2, 2), 7.0), said := []).max().round(4), said
-    (np.float64(0.7168), ['8 of 8 links were outside (-pi, pi] and are wrapped'])
+    >>> float(wrapped(np.full((1, 2, 2, 2), 7.0), said := []).max().round(4)), said
+    (0.7168, ['8 of 8 links were outside (-pi, pi] and are wrapped'])
     """
     outside = int(np.count_nonzero((phi <= -PI) | (phi > PI)))
     if not outside:
