@@ -27,6 +27,7 @@ numbers at the size of their own errors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ from lattice.certificates.drift import Curves, chain_averages, chain_scales
 from lattice.certificates.sectors import (
     MIN_DRAWS,
     charges,
+    expected_outside,
     has_sectors,
     is_cold,
     is_real,
@@ -253,7 +255,8 @@ def _topology_checks(data: _Data, averages: dict[str, Floats], scales: dict[str,
     worst, value, error, label = worst_difference(averages, scales, ~cold, cold)
     detail = f"hot and cold starts differ by {worst:.1f} sigma in {label}"
     detail = detail if worst >= 0 else "all chains start hot, or all cold"
-    found = topology(charge, real=is_real(data.action))
+    expected = expected_outside(data.action, math.prod(data.z.shape[-2:]), charge.size)
+    found = topology(charge, real=is_real(data.action), expected=expected)
     return [
         _check("hot, cold", value, error, GATE, 0 <= worst <= GATE, detail),
         _check("topology", found["value"], None, MIN_DRAWS, found["passed"], found["detail"]),

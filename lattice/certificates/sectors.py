@@ -9,7 +9,9 @@ with few passages sooner than their tail can be told from others. To be trusted 
 starts agree, <Q^2> included, and where
 
     a real law      every chain has been through MIN_DRAWS independent charges, var Q/var(chain means of Q)
-    a complex law   no chain has ever been seen outside of Q = 0, hot starts included: there is one sector
+    a complex law   no chain has ever been seen outside of Q = 0, hot starts included, and of so many
+                    configurations less than UNSEEN would be at theta = 0 and Re beta (`lattice.exact.u1`):
+                    the others are felt in averages whose errors are small long before one of them is seen
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from numpy.typing import NDArray
 from lattice.actions.protocol import Action
 from lattice.actions.u1 import U1
 from lattice.arrays import Complexes, Floats, Integers, real_array
+from lattice.exact.u1 import charge_law
 from lattice.statistics.pulls import mean_and_error, sigmas_of
 
 MIN_DRAWS = 10.0  # independent charges of a chain
+UNSEEN, MISSED = 0.01, 7.0  # configurations at other charges that may be missing, of a complex and a real law
 Group = NDArray[np.bool_]
 
 
@@ -72,13 +76,29 @@ def independent_charges(charge: Floats) -> float:
     return total / noise if noise > 0 else float(charge.shape[1])
 
 
-def topology(charge: Floats, *, real: bool) -> dict[str, Any]:
+def expected_outside(action: Action, volume: int, n: int) -> float:
+    """How many of n configurations have Q != 0 at theta = 0 and Re beta; all of them where Re beta <= 0.
+
+    >>> round(expected_outside(U1(5.0, 0.3), 9, 10_000), 2), expected_outside(U1(1j), 9, 10)
+    (2.11, 10.0)
+    """
+    beta = action.beta.real if isinstance(action, U1) else 0.0
+    if beta <= 0:
+        return float(n)
+    law = charge_law(beta, volume)
+    return n * float(law.probability[law.charge != 0].sum())
+
+
+def topology(charge: Floats, *, real: bool, expected: float = 0.0) -> dict[str, Any]:
     """value, passed and detail of the check that every chain goes through many charges of a `real` law, or
-    that there is but one; charge (n_chains, n_times)."""
+    that there is but one; charge (n_chains, n_times), expected: how many of them should not be 0."""
     found, outside = independent_charges(charge), float(np.mean(charge != 0))
-    changes = float(np.mean(charge[:, 1:] != charge[:, :-1])) if charge.shape[1] > 1 else 0.0
     if not np.any(charge):
-        return {"value": 0.0, "passed": True, "detail": "the charge of every configuration is 0"}
+        passed = expected <= (MISSED if real else UNSEEN)
+        detail = "the charge of every configuration is 0"
+        few = f"{detail}, where at Re beta and theta = 0 {expected:.2g} of them would have another"
+        return {"value": 0.0, "passed": passed, "detail": detail if passed else few}
+    changes = float(np.mean(charge[:, 1:] != charge[:, :-1])) if charge.shape[1] > 1 else 0.0
     passed, why = real and found >= MIN_DRAWS, ""
     if not passed:
         frozen = "; the run knows the sectors of its starts"
