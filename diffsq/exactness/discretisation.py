@@ -69,7 +69,9 @@ def discretisation(folder: Path, samples: Ensemble) -> dict[str, Any] | None:
             sums = rows.sum(0)
             return np.array([f(each[:-1] / each[-1]) for each in sums])
 
-        found[name] = _entry(averages, data, len(samples))
+        entry = _entry(averages, data, len(samples))
+        if not math.isnan(entry["bound"]):  # undefined, as a ratio of loops that are noise
+            found[name] = entry
     name = max(found, key=lambda key: found[key]["share"])
     share = found[name]["share"]
     change = weights[1] - weights[0]

@@ -9,8 +9,9 @@ the score s of diffsq.models.torus
     start     uniform on all links
     weight    log w = -S(a_0) + sum_n [log N(d; 0, Delta_n) - log R(d)],       <w> = Z  (Haar measure)
 
-c_n(k) is of the transverse modes of links; gauge directions and holonomies, of which nothing is known, have
-c = 1. It is measured on noisy training links once (`calibrate`) and part of the law.
+c_n(k), a straight line in ln(1 + k^2), is of the transverse modes of links; gauge directions and holonomies,
+of which nothing is known, have c = 1. It is measured on noisy training links once (`calibrate`) and part of
+the law.
 """
 
 from __future__ import annotations
@@ -55,13 +56,17 @@ class AnglePath:
     def calibrate(self, links: Tensor, noise: Noise) -> AnglePath:
         """The same with c_n(k) of links (n, 2, L0, L1) drawn from e^{-S}; noise(step) like them."""
         p, rows = self.score.momenta, []
+        open_ = p.khat2 > 1e-9
+        waves, weight = p.chebyshev(2).T, (p.multiplicity * open_).sqrt()[:, None]
         for n in range(len(self.levels) - 1):
             low = links + self.levels[n] * noise(2 * n)
             d = self._delta(n).sqrt() * noise(2 * n + 1)
             high = wrap(low + d)
             rest = p.modes(circulation(-d - self._step(high, n)))
             power = p.class_mean((rest.abs() ** 2).mean(0)) / p.khat2.clamp_min(1e-9) / self._delta(n)
-            rows.append(torch.where(p.khat2 > 1e-9, power, 1.0).clamp_min(LEAST))
+            # a straight line in ln(1 + k^2): free numbers of every k would cost more than they explain
+            fit = torch.linalg.lstsq(waves * weight, power[:, None] * weight).solution
+            rows.append(torch.where(open_, (waves @ fit)[:, 0], 1.0).clamp_min(LEAST))
         return AnglePath(self.score, self.levels, torch.stack(rows), self.beta, self.rescaling)
 
     def _delta(self, n: int) -> Tensor:

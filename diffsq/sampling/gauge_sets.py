@@ -29,6 +29,7 @@ from diffsq.sampling.flow_sets import HALF, N_HALF, in_groups
 from diffsq.sampling.folder import claim
 from diffsq.sampling.gauge_path import GaugePath
 from diffsq.sampling.reverse_chain import finite
+from diffsq.sampling.streams import noise_of
 from lattice.actions.u1 import circulation
 from lattice.arrays import Integers
 from lattice.ensembles.ensemble import Ensemble
@@ -36,12 +37,13 @@ from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
+from lattice.rng import uniforms
 from lattice.simulation.gauge_draws import with_gauge
 
 LAWS = {"flow": gauge_flow.VERSION, "path": gauge_path.VERSION, "angles": angle_kernel.VERSION}
 DEFAULT = {"flow": gauge_flow.N_STEPS, "path": gauge_path.N_LEVELS, "angles": angle_kernel.N_LEVELS}
 ORBITS = "uniform on every gauge orbit: two holonomies and a gauge transformation at each site"
-N_CALIBRATION = 256  # training links that the variances of the paths on the circle are measured on
+N_CALIBRATION = 512  # training links that the variances of the paths on the circle are measured on
 
 
 def sample_links(
@@ -126,9 +128,25 @@ def _block(work: Sampling, kernel: Kernel, index: Integers, watch: Watch) -> Dra
         return links, finite(log_w, what)
     u = work.uniforms("sample/charge", index, volume + 3)
     flux, log_w = _flux(work, kernel, index, u[:, 0], watch)
+    return links_of_flux(flux, u[:, 1:]), finite(log_w, what)
+
+
+def flow_links(
+    flow: GaugeFlow, target: GaugeScore, index: Integers, seed: int, stream: str
+) -> tuple[Tensor, Tensor]:
+    """Links (n, 2, L0, L1) and ln w (n,) of a flow alone, functions of (seed, stream, index)."""
+    shape, volume = flow.score.shape, flow.momenta.volume
+    u = torch.from_numpy(uniforms(seed, f"{stream}/charge", index, 0, volume + 3))
+    white = noise_of(seed, stream, index, shape)(0)
+    flux, log_w = in_groups(lambda a, b: flow.sample(target, a, b), white, u[:, 0])
+    return links_of_flux(flux, u[:, 1:]), log_w
+
+
+def links_of_flux(flux: Tensor, u: Tensor) -> Tensor:
+    """Links of lifted flux (n, L0, L1), two holonomies and a gauge transformation drawn by u (n, V + 2)
+    uniform."""
     angle = flux - 2 * math.pi * torch.round(flux / (2 * math.pi))
-    free = 2 * math.pi * u[:, 1:].numpy()
-    return torch.from_numpy(with_gauge(angle.numpy(), free)), finite(log_w, what)
+    return torch.from_numpy(with_gauge(angle.numpy(), 2 * math.pi * u.numpy()))
 
 
 def _flux(

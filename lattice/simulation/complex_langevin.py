@@ -71,7 +71,7 @@ def generate_complex(
     """`lattice.simulate` by complex Langevin: the verdict is the certificate. Raises InputError also where
     steps cannot follow the drift, before any work, saying which can, and where a chain runs away, naming the
     chain, trajectory and substep. Hold `run_lock` on the run folder."""
-    out = Path(out)
+    out, action = Path(out), action.holomorphic  # of fields that are said to be x + iy, the S of z
     recipe = Recipe(Complexified(action), _complex_shape(action, shape), params, seed)
     if (made := recipe.made(out)) is not None:
         return made

@@ -1,0 +1,120 @@
+r"""The theta term by weights: what samples of theta = 0 know of <e^{i theta Q}> and chi(theta), up to where.
+
+With the weights of the sampler and Q of the links
+
+    Z(theta)/Z(0) = <cos theta Q>,      <Q^k>_theta = <Q^k e^{i theta Q}>/<e^{i theta Q}>,
+    chi(theta) = -(1/V) d^2 ln Z/dtheta^2 = (<Q^2>_theta - <Q>_theta^2)/V.
+
+The sign problem: where <cos theta Q> is less than `SIGN` of its errors nothing is known, and said to be so.
+Held against Z(theta) of the finite torus (lattice.exact.u1).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffsq.checks.topology import charges_of
+from diffsq.plots.gauge import theta_figure
+from diffsq.run_folder.finished import GaugeBench
+from lattice.arrays import Floats
+from lattice.errors import InputError
+from lattice.exact.u1 import ChargeLaw, charge_law
+from lattice.progress import Progress
+from lattice.statistics.jackknife import jackknife_weighted
+from lattice.statistics.notation import aligned, format_value
+
+SIGN = 5.0  # errors of <cos theta Q>, below which nothing is known
+FAR = 4.0  # sigma
+DEFAULT = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, math.pi]
+
+
+def run(bench: GaugeBench, progress: Progress, thetas: list[float] | None = None) -> dict[str, Any]:
+    """passed: all that is known is within 4 sigma of the exact values, and something is.
+
+    Samples of the first model of the run, by their weights.
+    """
+    thetas = DEFAULT if thetas is None else thetas
+    samples = next(iter(bench.samples.values()))
+    if samples.log_weight is None:
+        raise InputError("the check theta needs samples with log-weights")
+    shape = bench.ensemble.shape
+    volume, q = math.prod(shape), charges_of(samples)
+    law, log_w = charge_law(bench.action.beta.real, volume), samples.log_weight
+    progress.start(len(thetas), "theta")
+    points = []
+    for theta in thetas:
+        points.append(_point(theta, q, log_w, law, volume))
+        progress.update()
+    progress.close()
+    pulls = [p[f"{name}_pull"] for p in points if p["known"] for name in ("sign", "chi")]
+    pulls = [pull for pull in pulls if pull is not None]
+    return {
+        "passed": bool(pulls) and all(abs(pull) < FAR for pull in pulls), "points": points, "n": len(q),
+        "volume": volume, "beta": bench.action.beta.real, "shape": list(shape),
+    }  # fmt: skip
+
+
+def _point(theta: float, q: Floats, log_w: Floats, law: ChargeLaw, volume: int) -> dict[str, Any]:
+    data = _parts(theta, q)
+
+    def chi(x: Floats) -> float:
+        return float((x[2] / x[0] + (x[1] / x[0]) ** 2) / volume)
+
+    charge, p = law.charge.astype(np.float64), law.probability
+    exact_means = np.array([p @ f for f in _parts(theta, charge).T])
+    sign = jackknife_weighted(data[:, :1], log_w) if theta else None
+    found = jackknife_weighted(data, log_w, chi)
+    value, error = (1.0, 0.0) if sign is None else (sign.value, sign.error)
+    known = value > SIGN * error
+    exact = {"sign": float(exact_means[0]), "chi": chi(exact_means)}
+    return {
+        "theta": theta, "sign": [value, error], "chi": [found.value, found.error], "exact": exact,
+        "known": known,
+        "sign_pull": (value - exact["sign"]) / error if error else None,
+        "chi_pull": (found.value - exact["chi"]) / found.error if found.error else None,
+    }  # fmt: skip
+
+
+def _parts(theta: float, q: Floats) -> Floats:
+    """cos theta Q, Q sin theta Q, Q^2 cos theta Q (n, 3): what charge conjugation leaves."""
+    cos, sin = np.cos(theta * q), np.sin(theta * q)
+    return np.stack([cos, q * sin, q**2 * cos], 1)
+
+
+def text(result: dict[str, Any]) -> str:
+    """A row for each theta."""
+    rows = [["theta", "<cos theta Q>", "exact", "pull", "chi(theta)", "exact", "pull"]]
+    for p in result["points"]:
+        cells = [f"{p['theta']:.4g}"]
+        for name in ("sign", "chi"):
+            value, error = p[name]
+            if name == "chi" and not p["known"]:
+                cells += ["sign problem", f"{p['exact'][name]:.5g}", "-"]
+                continue
+            pull = p[f"{name}_pull"]
+            cells += [
+                format_value(value, error) if error else f"{value:.6g}", f"{p['exact'][name]:.5g}",
+                "-" if pull is None else f"{pull:+.1f}",
+            ]  # fmt: skip
+        rows.append(cells)
+    verdict = "passed" if result["passed"] else "NOT passed"
+    return "\n".join([
+        *aligned(rows),
+        f"{result['n']} samples of theta = 0 by weights; a sign below {SIGN:g} errors says nothing; "
+        f"{verdict}",
+    ])  # fmt: skip
+
+
+def figure(result: dict[str, Any]) -> Figure:
+    """Z(theta)/Z(0) and chi(theta)."""
+    return theta_figure(result)
+
+
+def refuse(thetas: list[float] | None = None) -> None:
+    """`InputError` for no theta, or one that is not finite."""
+    if thetas is not None and (not thetas or not all(math.isfinite(theta) for theta in thetas)):
+        raise InputError(f"thetas must be finite numbers, one at least, got {thetas}")
