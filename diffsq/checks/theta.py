@@ -50,33 +50,38 @@ def run(bench: GaugeBench, progress: Progress, thetas: list[float] | None = None
         points.append(_point(theta, q, log_w, law, volume))
         progress.update()
     progress.close()
+    grid = np.linspace(min(thetas), max(thetas), 101)
+    exact = [_exact(theta, law, volume) for theta in grid.tolist()]
     pulls = [p[f"{name}_pull"] for p in points if p["known"] for name in ("sign", "chi")]
     pulls = [pull for pull in pulls if pull is not None]
     return {
         "passed": bool(pulls) and all(abs(pull) < FAR for pull in pulls), "points": points, "n": len(q),
+        "curve": {"theta": grid.tolist(), **{name: [e[name] for e in exact] for name in ("sign", "chi")}},
         "volume": volume, "beta": bench.action.beta.real, "shape": list(shape),
     }  # fmt: skip
 
 
 def _point(theta: float, q: Floats, log_w: Floats, law: ChargeLaw, volume: int) -> dict[str, Any]:
-    data = _parts(theta, q)
-
-    def chi(x: Floats) -> float:
-        return float((x[2] / x[0] + (x[1] / x[0]) ** 2) / volume)
-
-    charge, p = law.charge.astype(np.float64), law.probability
-    exact_means = np.array([p @ f for f in _parts(theta, charge).T])
+    data, exact = _parts(theta, q), _exact(theta, law, volume)
     sign = jackknife_weighted(data[:, :1], log_w) if theta else None
-    found = jackknife_weighted(data, log_w, chi)
+    found = jackknife_weighted(data, log_w, lambda x: _chi(x, volume))
     value, error = (1.0, 0.0) if sign is None else (sign.value, sign.error)
-    known = value > SIGN * error
-    exact = {"sign": float(exact_means[0]), "chi": chi(exact_means)}
     return {
         "theta": theta, "sign": [value, error], "chi": [found.value, found.error], "exact": exact,
-        "known": known,
+        "known": value > SIGN * error,
         "sign_pull": (value - exact["sign"]) / error if error else None,
         "chi_pull": (found.value - exact["chi"]) / found.error if found.error else None,
     }  # fmt: skip
+
+
+def _exact(theta: float, law: ChargeLaw, volume: int) -> dict[str, float]:
+    means = law.probability @ _parts(theta, law.charge.astype(np.float64))
+    return {"sign": float(means[0]), "chi": _chi(means, volume)}
+
+
+def _chi(means: Floats, volume: int) -> float:
+    """chi(theta) of the means of `_parts`."""
+    return float((means[2] / means[0] + (means[1] / means[0]) ** 2) / volume)
 
 
 def _parts(theta: float, q: Floats) -> Floats:

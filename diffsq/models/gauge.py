@@ -36,8 +36,7 @@ from diffsq.models.momentum import Momenta
 from diffsq.models.plaquette_law import PlaquetteLaw
 
 VERSION = 1  # of the function of harmonics and charges: raise it with any change
-N_CELLS = 512  # of the table of delta, on either side
-REACH = 7.0  # of the table, in standard deviations of a plaquette
+N_CELLS = 768  # of the table of delta, on either side
 LOWEST = 0.12  # sigma_min: what the noise adds to a plaquette, in units of its standard deviation
 HIGHEST = 8.0  # sigma_max: the same of the longest wave
 EMPTY = 1e-300
@@ -142,7 +141,7 @@ class GaugeScore(nn.Module):
         kernel = p.fields(p.expand(c / v) + 0j) / math.sqrt(p.volume)
         kernel[0, 0] = 0  # sum of all modes over V: 1 at the site itself
         others = p.modes(kernel).real * math.sqrt(p.volume)
-        half = np.linspace(0, 1, N_CELLS + 1) * REACH * math.sqrt(s)
+        half = np.linspace(0, float(self.law.grid[0][-1]), N_CELLS + 1)
         rise = self._rise(torch.from_numpy(half), v).numpy()
         m, odd = (np.concatenate([-x[:0:-1], x]) for x in (half, rise))
         cubics = torch.from_numpy(CubicSpline(m, odd).c[::-1].copy()).to(device)

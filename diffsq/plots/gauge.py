@@ -100,10 +100,9 @@ def theta_figure(result: Mapping[str, Any]) -> Figure:
     """Of `checks.theta`: Z(theta)/Z(0) and chi(theta) beside the exact curves."""
     figure, axes = panels(9.6, 4.2, 1, 2)
     points = result["points"]
-    theta = [p["theta"] for p in points]
     labels = r"$Z(\theta)/Z(0) = \langle\cos\theta Q\rangle$", r"$\chi(\theta)$"
     for place, name, label in zip(axes, ("sign", "chi"), labels, strict=True):
-        place.plot(theta, [p["exact"][name] for p in points], color=GREY, label="exact")
+        place.plot(result["curve"]["theta"], result["curve"][name], color=GREY, label="exact")
         own = [p for p in points if p["known"] or name == "sign"]
         place.errorbar(
             [p["theta"] for p in own], [p[name][0] for p in own], [p[name][1] for p in own], color=BLUE,

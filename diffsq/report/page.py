@@ -100,7 +100,8 @@ CERTIFICATES = {
     ),
     "exact draws": (
         "Certificate of the exact draws",
-        "Independent draws by inverse distribution function; their moments against quadrature.",
+        "Independent draws, of one variable by the inverse distribution function, of links plaquette by "
+        "plaquette; moments, or loops and charges, against the exact ones.",
     ),
     "Monte Carlo": (
         "Certificate of the Monte Carlo ensemble",
@@ -199,6 +200,7 @@ def _context(run: RunFolder) -> dict[str, Any]:
         "baseline": _baseline(summary),
         "tau_unit": _tau_unit(summary, certificate),
         "one_variable": bool(variable_of(summary)),
+        "links": "plaquette" in summary.get("rows", []),
         "seconds": _seconds(summary),
         "config_text": run.config_text,
         "versions": _flat(summary.get("versions") or {}),

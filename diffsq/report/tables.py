@@ -37,7 +37,7 @@ LABELS = {
     "susceptibility": Label("χ", r"$\chi$", "V(⟨M²⟩ − ⟨|M|⟩²)"),
     "susceptibility_full": Label("<i>V</i>⟨<i>M</i>²⟩", r"$V\langle M^2\rangle$", "G(k=0)"),
     "binder": Label("<i>U<sub>L</sub></i>", r"$U_L$", "1 − ⟨M⁴⟩/(3⟨M²⟩²)"),
-    "action_density": Label("<i>s</i>", r"$s$", "⟨S⟩/V, κ–λ action"),
+    "action_density": Label("<i>s</i>", r"$s$", "⟨S⟩/V"),
     "phi2": Label("⟨φ²⟩", r"$\langle\phi^2\rangle$", "per site"),
     "phi4": Label("⟨φ⁴⟩", r"$\langle\phi^4\rangle$", "per site"),
     "magnetization": Label("⟨<i>M</i>⟩", r"$\langle M\rangle$", "M = V⁻¹ Σ φ"),
@@ -48,8 +48,27 @@ LABELS = {
         "κ<sub>6</sub>/κ<sub>2</sub>³", r"$\kappa_6/\kappa_2^3$", "cumulants of φ at one site"
     ),
     "xi_2nd": Label("ξ<sub>2nd</sub>", r"$\xi_{\rm 2nd}$", "√(G(0)/G(k₁) − 1)/(2 sin(π/L))"),
+    "plaquette": Label("⟨cos θ<sub>p</sub>⟩", r"$\langle\cos\theta_p\rangle$", "plaquette"),
+    **{
+        f"wilson_{r}x{t}": Label(f"<i>W</i>({r}×{t})", rf"$W({r}\times {t})$", "Wilson loop")
+        for r in (1, 2, 3) for t in (1, 2, 3)
+    },
+    **{
+        f"creutz_{r}x{r}": Label(f"χ({r}, {r})", rf"$\chi({r},{r})$", "Creutz ratio") for r in (2, 3)
+    },
+    **{
+        f"polyakov{n}_{axis}": Label(
+            f"⟨Re <i>P</i><sub>{axis}</sub>⟩" if not n else f"⟨|<i>P</i><sub>{axis}</sub>|²⟩",
+            rf"$\langle{{\rm Re}}P_{axis}\rangle$" if not n else rf"$\langle|P_{axis}|^2\rangle$",
+            "line around the torus, averaged over the parallel ones",
+        )
+        for n in ("", "2") for axis in (0, 1)
+    },
+    "charge": Label("⟨<i>Q</i>⟩", r"$\langle Q\rangle$", "topological charge"),
+    "charge2": Label("⟨<i>Q</i>²⟩", r"$\langle Q^2\rangle$", "topological charge"),
+    "chi_top": Label("χ<sub>top</sub>", r"$\chi_{\rm top}$", "⟨Q²⟩/V"),
     "ln_z": Label("ln <i>Z</i>", r"$\ln Z$", "ln of the mean weight, nats"),
-}
+}  # fmt: skip
 _CUMULANTS_OF = {
     None: ("", "cumulants of φ at one site"),
     "_m": (" of <i>M</i>", "cumulants of M"),
@@ -283,7 +302,8 @@ def _set_tiles(summary: dict[str, Any], sampling: dict[str, Any]) -> list[Tile]:
     if sampling["ln_z"]["value"] is not None and not variable_of(summary):
         truth = truth_of(summary).get("ln_z")
         size = pull(sampling["ln_z"], truth)
-        note = "log of the mean weight" if size is None else f"reference {show(truth)}, {size:+.1f}σ"
+        word = "exact" if summary.get("against") == "exact" else "reference"
+        note = "log of the mean weight" if size is None else f"{word} {show(truth)}, {size:+.1f}σ"
         tiles.append(Tile("ln Z", show(sampling["ln_z"]), note, grade(math.nan if size is None else size)))
     return tiles
 

@@ -40,6 +40,7 @@ KERNELS = ("wiener", "base", "model")
 KL = (*KERNELS, "gain", "gain_error")  # of the whole path, in nats per configuration
 WAYS = ("reverse", "forward")
 SPREAD = ("exp_minus_var", "exp_minus_var_error", "largest_weight")
+LINKS = {"score": "lifted flux", "torus": "circle"}  # what the models of U(1) work with
 MAX_PULL = 3.0
 MIN_ESS = 0.1  # of a learned energy; below it a few samples carry the Metropolis column
 NOTHING: dict[str, Any] = {"observables": {}}  # a column that could not be measured
@@ -91,6 +92,8 @@ def set_label(config: Mapping[str, Any], name: str) -> str:
     ['closed form', 'U-Net']
     """
     model, _, process = name.rpartition("-")
+    if (config.get("action") or {}).get("kind") == "u1" and model in LINKS:
+        return LINKS[model]
     if "sde" not in config or len(config["models"]) == 1:
         return name
     sampling, network = config["sampling"], config["model"]

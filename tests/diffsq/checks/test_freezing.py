@@ -73,7 +73,7 @@ def test_a_chain_that_never_moves_has_a_bound() -> None:
 def test_samplers_agree_and_an_interrupted_check_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"betas": [], "sizes": [8], "n_samples": 256, "most": 2048}
+    options = {"betas": [], "sizes": [8], "n_samples": 256, "most": 512}
     result = freezing.run(bench_of(tmp_path), Silent(), **options)  # type: ignore[arg-type]
     assert result["passed"]
     (point,) = result["points"]

@@ -25,7 +25,7 @@ def some_flux(shape: tuple[int, int], n: int = 3, charge: float = 1.0) -> Tensor
 def exact_mean(score: GaugeScore, flux: Tensor, sigma: float) -> Tensor:
     """E[F_0|F] of four plaquettes by a sum over a grid of the three modes."""
     p = score.momenta
-    points = torch.linspace(-6, 6, 61, dtype=torch.float64) * math.sqrt(score.s)
+    points = torch.linspace(-6, 6, 41, dtype=torch.float64) * math.sqrt(score.s)
     a, b, c = torch.meshgrid(points, points, points, indexing="ij")
     modes = torch.stack([a, b, c], -1).reshape(-1, 3)
     basis = torch.tensor([[1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64) / 2
@@ -36,8 +36,7 @@ def exact_mean(score: GaugeScore, flux: Tensor, sigma: float) -> Tensor:
     return (torch.softmax(log_p, 0)[:, None, None] * clean).sum(0)
 
 
-@pytest.mark.parametrize("beta", [1.0, 3.0])
-@pytest.mark.parametrize("sigma", [0.15, 0.5])
+@pytest.mark.parametrize(("beta", "sigma"), [(1.0, 0.5), (3.0, 0.3)])
 def test_the_posterior_mean_is_nearly_that_of_quadrature(beta: float, sigma: float) -> None:
     score = score_of(beta, (2, 2))
     off = wiener_off = 0.0

@@ -73,7 +73,7 @@ def test_up_undoes_down_and_states_the_same_density() -> None:
 def test_the_density_of_four_plaquettes_sums_to_one(charge: int) -> None:
     """Over the three modes by quadrature, in the sector of a charge; with 5 % more variance it does not."""
     score = score_of(1.5, (2, 2))
-    flow, n = GaugeFlow(score, 16), 33
+    flow, n = GaugeFlow(score, 12), 25
     points = torch.linspace(-7, 7, n, dtype=torch.float64) * math.sqrt(score.s)
     a, b, c = torch.meshgrid(points, points, points, indexing="ij")
     basis = torch.tensor([[1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], dtype=torch.float64) / 2
