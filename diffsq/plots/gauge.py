@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from diffsq.plots.style import BLUE, GREEN, GREY, INK, PURPLE, VERMILLION, panels, styled
+from lattice.arrays import Floats
 
 WAYS = {"training": (INK, "v"), "raw": (VERMILLION, "s"), "weighted": (BLUE, "o"), "metropolis": (GREEN, "^")}
 
@@ -75,10 +78,9 @@ def freezing_figure(result: Mapping[str, Any]) -> Figure:
             for row, (key, scale) in enumerate((("tau_q2", 1.0), ("cost", 1e3))):
                 value = scale * np.array([s[key][0] for s in found])
                 error = scale * np.array([s[key][1] or 0.0 for s in found])
-                axes[row, column].errorbar(
-                    x, value, np.where(bound, 0.35 * value, error), color=colour, marker=marker,
-                    linewidth=1.4, lolims=bound, label=label if (row, column) == (1, 0) else None,
-                )  # fmt: skip
+                _points(axes[row, column], np.array(x), value, error, bound, colour, marker)
+            if not column:
+                axes[1, 0].plot([], [], color=colour, marker=marker, linewidth=1.4, label=label)
         for row in (0, 1):
             axes[row, column].set_yscale("log")
     axes[0, 0].set_title("L = 16")
@@ -116,6 +118,23 @@ def theta_figure(result: Mapping[str, Any]) -> Figure:
     axes[1].legend(fontsize=11)
     axes[0].set_title(f"{result['shape'][0]} × {result['shape'][1]}, β = {result['beta']:g}")
     return figure
+
+
+def _points(
+    axes: Axes, x: Floats, value: Floats, error: Floats, bound: NDArray[np.bool_], colour: str, marker: str
+) -> None:  # fmt: skip
+    """A line through what is known; bounds are open, with an arrow."""
+    known = ~bound
+    if known.any():
+        below = np.minimum(error[known], 0.8 * value[known])  # on a logarithmic axis
+        axes.errorbar(
+            x[known], value[known], [below, error[known]], color=colour, marker=marker, linewidth=1.4
+        )
+    if bound.any():
+        axes.errorbar(
+            x[bound], value[bound], 0.5 * value[bound], color=colour, marker=marker, linestyle="none",
+            lolims=True, markerfacecolor="none",
+        )  # fmt: skip
 
 
 CIRCLE = {
