@@ -27,7 +27,7 @@ from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.statistics.weights import log_moments
 
-GROUP = 128, 2**16  # fields, and sites, that go through a flow together: a processor's cache holds them
+GROUP = 64, 2**16  # fields, and sites, that go through a flow together: a block, which a cache holds
 N_CHOICE = 256  # held-out fields that decide between two start laws
 UNSEEN = 1e-6  # probability between the peaks below which nothing is known of what is there
 CLEARLY = 0.5  # of -ln ESS of the symmetric law, from which on that of one sector is better
