@@ -46,8 +46,8 @@ EMPTY = 1e-300
 class FluxLevel:
     """All that the posterior mean needs at one noise level, for fields (n, L0, L1).
 
-    wiener, kernel (*half): W and C/v; others (*half): T; cubics (4, 2 N_CELLS) of delta from -reach on, cells
-    of width `cell`; root (*half): sqrt(s + sigma^2 k^2).
+    wiener, kernel (*half): W and C/v; others (*half): T; cubics (2 N_CELLS, 4) of delta from -reach on, in
+    units of a cell of width `cell`; root (*half): sqrt(s + sigma^2 k^2).
     """
 
     momenta: Momenta
@@ -62,10 +62,12 @@ class FluxLevel:
     def delta(self, m: Tensor) -> tuple[Tensor, Tensor]:
         """delta and its derivative at fields m (n, L0, L1); beyond the table the last cubics go on."""
         place = (m + self.reach) / self.cell
-        i = place.long().clamp(0, self.cubics.shape[1] - 1)
-        t = (place - i) * self.cell
-        c0, c1, c2, c3 = self.cubics[:, i]
-        return c0 + t * (c1 + t * (c2 + t * c3)), c1 + t * (2 * c2 + 3 * t * c3)
+        i = place.long().clamp_(0, len(self.cubics) - 1)
+        t = place.sub_(i)
+        c0, c1, c2, c3 = self.cubics.index_select(0, i.flatten()).reshape(*m.shape, 4).unbind(-1)
+        value = torch.addcmul(c0, t, torch.addcmul(c1, t, torch.addcmul(c2, t, c3)))
+        slope = torch.addcmul(c1, t, torch.addcmul(2 * c2, t, c3, value=3))
+        return value, slope / self.cell
 
     def filtered(self, x: Tensor, multiplier: Tensor) -> Tensor:
         """x (n, L0, L1) times a multiplier (*half) in momentum space."""
@@ -144,10 +146,11 @@ class GaugeScore(nn.Module):
         half = np.linspace(0, float(self.law.grid[0][-1]), N_CELLS + 1)
         rise = self._rise(torch.from_numpy(half), v).numpy()
         m, odd = (np.concatenate([-x[:0:-1], x]) for x in (half, rise))
-        cubics = torch.from_numpy(CubicSpline(m, odd).c[::-1].copy()).to(device)
+        cell = float(m[1] - m[0])
+        taylor = CubicSpline(m, odd).c[::-1].T * cell ** np.arange(4)
+        cubics = torch.from_numpy(np.ascontiguousarray(taylor)).to(device)
         return FluxLevel(
-            p, p.expand(w), p.expand(c / v), others, p.expand(noisy.sqrt()), cubics, -float(m[0]),
-            float(m[1] - m[0]),
+            p, p.expand(w), p.expand(c / v), others, p.expand(noisy.sqrt()), cubics, -float(m[0]), cell
         )  # fmt: skip
 
     def _rise(self, m: Tensor, v: float) -> Tensor:
