@@ -1,4 +1,4 @@
-r"""Frequencies of whole numbers against a law that is known: chi^2 of independent, correlated or weighted data.
+r"""Frequencies of whole numbers against a known law: chi^2 of independent, correlated or weighted data.
 
 Values that are rare on either side are taken together with the outermost common one, so that a charge that
 the law hardly has counts there. With f_k the (weighted) share of the value k, d_k = f_k - p_k,

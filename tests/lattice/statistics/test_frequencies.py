@@ -17,7 +17,7 @@ def mean_p(t: float | None, n: int = 4000, repeats: int = 60, wrong: bool = Fals
     proposal = proposal / proposal.sum()
     for _ in range(repeats):
         i = rng.choice(len(proposal), size=n, p=proposal)
-        weight = None if t is None else (LAW.probability / proposal)[i] ** (0.7 if wrong else 1.0)
+        weight = None if t is None else (LAW.probability / proposal)[i] ** (0.4 if wrong else 1.0)
         found.append(frequencies(LAW.charge[i].astype(float), *LAW, weight=weight).p)
     return float(np.mean(found))
 
