@@ -8,21 +8,36 @@ instead.  float32 and small integers are widened, which loses nothing.
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lattice.errors import InputError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Labels = NDArray[np.int8]
 Complexes = NDArray[np.complex128]
 EXACT = 2**53  # integers beyond are not all floats
+Angles = TypeVar("Angles", Floats, "Tensor")
 _KINDS = {"O": "objects", "U": "text", "S": "text", "V": "records", "M": "dates", "m": "time spans"}
+
+
+def wrapped(angle: Angles) -> Angles:
+    """Angles (...) in (-pi, pi], up to rounding: an array or a tensor, as it came.
+
+    >>> wrapped(np.array([-math.pi, math.pi, 7.0])).round(4).tolist()
+    [3.1416, 3.1416, 0.7168]
+    """
+    turns = (angle - math.pi) / (2 * math.pi)
+    return angle - 2 * math.pi * (np.ceil(turns) if isinstance(turns, np.ndarray) else turns.ceil())
 
 
 def real_array(values: Any, what: str, *, booleans: bool = False) -> Floats:

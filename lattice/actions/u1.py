@@ -14,6 +14,7 @@ from lattice.actions.protocol import (
     says_itself,
     sum_sites,
 )
+from lattice.arrays import wrapped
 from lattice.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,9 +108,7 @@ class U1(Action):
 
     def order(self, phi: Tensor) -> Tensor:
         """Q (n,) of links (n, 2, L0, L1)."""
-        angle = circulation(phi)
-        wrapped = angle - self.period * ((angle - math.pi) / self.period).ceil()
-        return (sum_sites(wrapped) / self.period).round()
+        return (sum_sites(wrapped(circulation(phi))) / self.period).round()
 
     def check_normalisable(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 2 or min(shape) < 2:

@@ -15,6 +15,7 @@ import scipy.optimize
 
 from lattice.actions.u1 import U1, check_links, refuse_complex
 from lattice.arrays import Floats, Integers
+from lattice.arrays import wrapped as in_period
 from lattice.certificates.check import Check, mean_is
 from lattice.certificates.links import exact_checks, link_quantities
 from lattice.ensembles.ensemble import Ensemble
@@ -57,7 +58,7 @@ def wrapped(phi: Floats, notes: list[str]) -> Floats:
     if not outside:
         return phi
     notes.append(f"{outside} of {phi.size} links were outside (-pi, pi] and are wrapped")
-    return np.asarray(phi - 2 * PI * np.ceil((phi - PI) / (2 * PI)))
+    return in_period(phi)
 
 
 def link_checks(ensemble: Ensemble, rows: list[Integers] | None) -> tuple[list[Check], dict[str, Any]]:

@@ -22,21 +22,11 @@ import torch
 from torch import Tensor
 
 from lattice.actions.u1 import U1
-from lattice.arrays import Floats
+from lattice.arrays import Floats, wrapped
 from lattice.ensembles.shards import batches
 from lattice.errors import InputError
 from lattice.exact.u1 import creutz, fitting
 from lattice.observables.scalar import Definition, checked_fields
-
-
-def wrapped(angle: Tensor) -> Tensor:
-    """In (-pi, pi].
-
-    >>> import torch
-    >>> wrapped(torch.tensor([-math.pi, math.pi, 7.0], dtype=torch.float64)).round(decimals=4).tolist()
-    [3.1416, 3.1416, 0.7168]
-    """
-    return angle - 2 * math.pi * ((angle - math.pi) / (2 * math.pi)).ceil()
 
 
 def check_links(links: Tensor) -> None:

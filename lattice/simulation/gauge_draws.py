@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ive
 
-from lattice.arrays import Floats, Integers
+from lattice.arrays import Floats, Integers, wrapped
 from lattice.errors import InputError
 from lattice.exact.u1 import check_torus
 from lattice.rng import uniforms
@@ -59,7 +59,7 @@ def with_gauge(theta: Floats, free: Floats) -> Floats:
     gauge = free[:, 2:].reshape(theta.shape)
     for mu in (0, 1):
         links[:, mu] += gauge - np.roll(gauge, -1, mu + 1)
-    return np.asarray(links - 2 * math.pi * np.ceil((links - math.pi) / (2 * math.pi)))
+    return wrapped(links)
 
 
 def links_of(theta: Floats, holonomy: Floats) -> Floats:
@@ -85,7 +85,7 @@ def draw_plaquettes(beta: float, volume: int, index: Integers, seed: int) -> Flo
     for k in range(volume - 1):
         theta[:, k] = _one(beta, ratio, volume - 1 - k, total, k, index, seed)
         total += theta[:, k]
-    theta[:, -1] = -total - 2 * math.pi * np.ceil((-total - math.pi) / (2 * math.pi))
+    theta[:, -1] = wrapped(-total)
     return theta
 
 

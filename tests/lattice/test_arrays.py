@@ -23,7 +23,15 @@ from lattice.actions.one_variable import ComplexGaussian, RealQuartic, TwoPeak
 from lattice.actions.phi4 import FreeScalar, ScalarPhi4
 from lattice.actions.protocol import check_shape
 from lattice.actions.u1 import OneLink
-from lattice.arrays import complex_array, integer_array, number_array, real_array, real_number, row_numbers
+from lattice.arrays import (
+    complex_array,
+    integer_array,
+    number_array,
+    real_array,
+    real_number,
+    row_numbers,
+    wrapped,
+)
 from lattice.certificates import drift
 from lattice.certificates.identities import schwinger_dyson, wall_density
 from lattice.ensembles.ensemble import Ensemble
@@ -297,3 +305,13 @@ def test_fields_of_an_action_are_tensors() -> None:
     for call in (ACTION.action, ACTION.grad):
         with pytest.raises(InputError, match=r"not ndarray: pass torch.from_numpy\(phi\)"):
             call(PHI)  # type: ignore[arg-type]
+
+
+def test_angles_come_back_as_what_they_were() -> None:
+    angle = np.random.default_rng(1).uniform(-30, 30, (5, 7))
+    found, tensor = wrapped(angle), wrapped(torch.from_numpy(angle))
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, tensor.numpy())
+    assert (np.abs(found) <= np.pi).all()
+    np.testing.assert_allclose(np.exp(1j * found), np.exp(1j * angle), atol=1e-12)
+    assert np.abs(found - angle).max() > 6

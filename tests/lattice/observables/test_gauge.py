@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lattice.actions.u1 import U1
+from lattice.arrays import wrapped
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.exact.u1 import known
@@ -23,7 +24,6 @@ from lattice.observables.gauge import (
     plaquettes,
     polyakov_loop,
     wilson_loop,
-    wrapped,
 )
 from lattice.observables.measure import format_table, measure, two_point
 from lattice.observables.names import field_power, in_short_table
