@@ -17,11 +17,12 @@ from lattice.simulation.parameters import ExactDraws, MonteCarlo
 GaugeModelName = Literal["score", "torus"]
 N_DRAWS = 16384  # where the config says nothing
 MOST_VOLUME = 2**18  # plaquettes
+NEED_SCORE = ("freezing", "rescaling")
 
 
 def _draws_or_chains(given: Any) -> str:
-    """Exact draws say how many and nothing else."""
-    keys = set(given) if isinstance(given, Mapping) else set(type(given).model_fields)
+    """Exact draws say how many and nothing else; what is no section at all is refused as one of chains."""
+    keys = set(given) if isinstance(given, Mapping) else set(getattr(type(given), "model_fields", {"chains"}))
     return "<draws>" if keys <= {"n_configs"} else "<chains>"
 
 
@@ -92,6 +93,9 @@ class GaugeRun(Config):
                 "x+iy with models: []; samples of theta = 0 know Z(theta) by the check theta"
             )
         self.action.check_normalisable(self.lattice.shape)
+        for name in self.checks:
+            if name in NEED_SCORE and "score" not in self.models:
+                raise InputError(f"checks.{name} asks the model score; take models: [score, ...]")
         if math.prod(self.lattice.shape) > MOST_VOLUME:
             raise InputError(f"lattice.shape: at most {MOST_VOLUME} plaquettes, got {list(self.shape)}")
         return self

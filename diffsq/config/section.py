@@ -161,6 +161,6 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     yield from getattr(model, "action_keys", ())
     for name, field in model.model_fields.items():
         yield prefix + name
-        for kind in (field.annotation, *get_args(field.annotation)):  # a union: the sections in it
+        for kind in _kinds(field.annotation):  # of a union the sections in it
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from _known_keys(kind, f"{prefix}{name}.")

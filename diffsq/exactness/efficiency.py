@@ -158,7 +158,7 @@ def _of_links(method: str) -> str:
             "and sampling.n_levels help; the model `score` draws it from its own law"
         )
     more = " and more sampling.n_levels" if method == "path" else ""
-    return f"the plaquette action that was learned is not that of the run: training.use_action: true{more}"
+    return f"the plaquette action is another one, as where it was learned: training.use_action: true{more}"
 
 
 def _of_flow(kl: float, volume: int) -> list[str]:

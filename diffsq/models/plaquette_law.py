@@ -55,20 +55,31 @@ class PlaquetteLaw:
 
     def log_angle(self, theta: Tensor) -> Tensor:
         """-S + S(0) of angles (...)."""
-        orders = torch.arange(1, len(self.harmonics) + 1, dtype=theta.dtype, device=theta.device)
-        return ((theta[..., None] * orders).cos() - 1) @ self.harmonics.to(theta.device)
+        waves = (theta[..., None] * self._orders(theta) / 2).sin() ** 2  # (1 - cos)/2, without cancellation
+        return -2 * waves @ self.harmonics.to(theta.device)
 
-    @cached_property
+    def _orders(self, like: Tensor) -> Tensor:
+        return torch.arange(1, len(self.harmonics) + 1, dtype=like.dtype, device=like.device)
+
+    @property
     def mean_cos(self) -> float:
         """<cos theta> of one plaquette alone."""
-        theta = torch.linspace(-math.pi, math.pi, N_POINTS, dtype=torch.float64)[1:]
+        return 1 - self._defect
+
+    @cached_property
+    def _defect(self) -> float:
+        """1 - <cos theta>."""
+        # as far as the weight reaches, for equal steps to resolve it
+        stiff = abs(float((self.harmonics * self._orders(self.harmonics) ** 2).sum()))
+        reach = min(math.pi, 2 * WIDE / math.sqrt(max(stiff, 1.0)))
+        theta = torch.linspace(-reach, reach, N_POINTS, dtype=torch.float64)[1:]
         weight = torch.softmax(self.log_angle(theta), 0)
-        return float(weight @ theta.cos())
+        return 2 * float(weight @ (theta / 2).sin() ** 2)
 
     @cached_property
     def spread(self) -> float:
         """Villain's variance s_V."""
-        return -2 * math.log(self.mean_cos)
+        return -2 * math.log1p(-self._defect)
 
     def log_w(self, flux: Tensor) -> Tensor:
         """ln w of lifted plaquettes (...), up to the constant of S(0)."""

@@ -52,6 +52,7 @@ def charges_figure(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
+LINE = 0.09375  # beta/L^2 of the right panels
 SAMPLERS = {
     "hmc": (VERMILLION, "s", "HMC"), "heat bath": (PURPLE, "D", "heat bath"),
     "winding": (INK, "v", "HMC + winding moves"), "exact": (GREY, "P", "exact draws"),
@@ -65,7 +66,7 @@ def freezing_figure(result: Mapping[str, Any]) -> Figure:
     against beta, right along beta/L^2 against L. An arrow is a bound."""
     figure, axes = panels(10.4, 7.6, 2, 2, sharex="col", sharey="row")
     points = result["points"]
-    line = [p for p in points if abs(p["beta"] / p["size"] ** 2 - 0.09375) < 1e-9]
+    line = [p for p in points if abs(p["beta"] / p["size"] ** 2 - LINE) < 1e-9]
     columns = [
         ([p for p in points if p["size"] == 16 and p not in line], "beta"), (line, "size")
     ]  # fmt: skip
@@ -74,7 +75,7 @@ def freezing_figure(result: Mapping[str, Any]) -> Figure:
         for name, (colour, marker, label) in SAMPLERS.items():
             x = [p[what] for p in own]
             found = [p["samplers"][name] for p in own]
-            bound = np.array([s["how"] == "bound" for s in found], dtype=bool)
+            bound = np.array([s["how"] == "none" for s in found], dtype=bool)
             for row, (key, scale) in enumerate((("tau_q2", 1.0), ("cost", 1e3))):
                 value = scale * np.array([s[key][0] for s in found])
                 error = scale * np.array([s[key][1] or 0.0 for s in found])

@@ -267,6 +267,8 @@ def _of_a_gated_set(name: str, gated: tuple[str, ...]) -> bool:
 
 def _has_error(summary: dict[str, Any], column: str, name: str) -> bool:
     entry = summary["columns"].get(column, NOTHING)["observables"].get(name)
+    if entry is not None and entry["value"] is None and entry.get("reason", "").startswith("undefined"):
+        return True  # a ratio of loops that are noise: nothing is missing
     known = entry is not None and entry["value"] is not None
     if column == TRAINING and known and entry["error"] is None:  # frozen spins: their certificate judges them
         return any(word in entry.get("reason", "") for word in ("vanish", "constant"))

@@ -27,6 +27,7 @@ from lattice.statistics.blocks import jackknife_errors
 VERSION = 1  # raise it with any change
 CHUNK = 2**20  # plaquettes at a time
 N_BLOCKS = 50
+WIDE = 9.0  # standard deviations of the law of charges, beyond which there is nothing
 LEAST_Q = 1e-3  # <Q^2> of the data below which their charges say nothing of a law
 
 
@@ -89,7 +90,7 @@ def fit_harmonics(train: Floats, held_out: Floats, chain: Integers, most: int) -
     return Harmonics(solved(mean, best), error, np.array(loss))
 
 
-def smooth_charges(charge: Floats, most: int = 200) -> tuple[Tensor, Tensor]:
+def smooth_charges(charge: Floats) -> tuple[Tensor, Tensor]:
     """A law of charges from those of data: ln P(Q) = -Q^2/(2 t) with their variance, charges that were never
     seen included.
 
@@ -101,8 +102,9 @@ def smooth_charges(charge: Floats, most: int = 200) -> tuple[Tensor, Tensor]:
             f"the training links have hardly any charge, <Q^2> = {square:.2g}: they know no P(Q); take "
             "training.sectors: exact, or an ensemble that moves between sectors"
         )
-    q = np.arange(-most, most + 1)
-    low, high = 1e-3, 1e5
+    top = math.ceil(WIDE * math.sqrt(square)) + 3
+    q = np.arange(-top, top + 1)
+    low, high = 1e-3, 4 * square + 1
     for _ in range(200):
         t = math.sqrt(low * high)
         p = np.exp(-(q**2) / (2 * t))

@@ -55,8 +55,11 @@ def test_jumps_say_what_the_series_says() -> None:
     own = freezing.of_series(series, U1(4.0), (16, 16))
     assert own["how"] == "series"
     square = np.diff(series[0], axis=1) ** 2
-    tau = 2 * charge_law(4.0, 256).moment(2) / square.mean()
+    tau = 2 * charge_law(4.0, 256).moment(2) / square.mean() - 0.5
     assert own["tau_q"][0] == pytest.approx(tau, rel=0.15)
+    ratio = freezing.of_squares(charge_law(4.0, 256))
+    assert own["tau_q2"][0] == pytest.approx(ratio * own["tau_q"][0], abs=4 * own["tau_q2"][1])
+    assert abs(own["tau_q2"][0] - 0.5 * own["tau_q"][0]) > 4 * own["tau_q2"][1]  # an oscillator's
     rare = freezing.of_series(birth_and_death(0.002, 400), U1(4.0), (16, 16))
     assert rare["how"] == "jumps"
     assert rare["tau_q"][0] == pytest.approx(150 * own["tau_q"][0], abs=4 * rare["tau_q"][1])
@@ -65,7 +68,7 @@ def test_jumps_say_what_the_series_says() -> None:
 def test_a_chain_that_never_moves_has_a_bound() -> None:
     series = np.zeros((2, 32, 100))
     found = freezing.of_series(series, U1(7.0), (16, 16))
-    assert found["how"] == "bound"
+    assert found["how"] == "none"
     assert found["tau_q"] == [pytest.approx(2 * charge_law(7.0, 256).moment(2) * 32 * 99 / 3), None]
     assert found["mean"] == {}
 
@@ -79,7 +82,7 @@ def test_samplers_agree_and_an_interrupted_check_goes_on(
     (point,) = result["points"]
     assert point["beta"] == 6.0
     kinds = {name: s["how"] for name, s in point["samplers"].items()}
-    assert kinds["hmc"] in ("jumps", "bound")
+    assert kinds["hmc"] in ("jumps", "none")
     assert kinds["winding"] == "series"
     assert point["samplers"]["diffusion"]["ess"] > 0.99
     assert point["samplers"]["hmc"]["tau_q"][0] > 30 * point["samplers"]["winding"]["tau_q"][0]
@@ -97,6 +100,12 @@ def test_a_model_of_another_action_fails(tmp_path: Path) -> None:
 
 
 def test_options_that_are_refused() -> None:
-    for options in ({"betas": [0.0]}, {"sizes": [2]}, {"n_samples": 5}, {"most": 2}, {"error": 2.0}):
+    with pytest.raises(InputError, match="both are empty"):
+        freezing.refuse(betas=[], sizes=[])
+    bad = (
+        {"betas": [0.0]}, {"betas": [float("inf")]}, {"sizes": [2048]}, {"sizes": [2]}, {"n_samples": 5},
+        {"most": 2}, {"error": 2.0},
+    )  # fmt: skip
+    for options in bad:
         with pytest.raises(InputError, match="must be"):
             freezing.refuse(**options)  # type: ignore[arg-type]

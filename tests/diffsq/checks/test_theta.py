@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from diffsq.checks import theta
 from diffsq.config.config import config_from_dict
@@ -53,11 +54,30 @@ def test_weights_count_and_wrong_ones_fail() -> None:
     assert not theta.run(bench_of(4.0, links, np.zeros(8000)), Silent(), [1.0, 2.0])["passed"]
 
 
+def test_a_wrong_sign_fails_where_chi_is_not_known() -> None:
+    """Even and odd charges equally likely: <cos pi Q> = 0, and it is 0.186."""
+    links = draw_links(4.0, (8, 8), 8000, seed=3)
+    q = U1(4.0).order(torch.from_numpy(links)).numpy()
+    odd = np.flatnonzero(q % 2)
+    even = np.flatnonzero(q % 2 == 0)[: len(odd)]
+    fake = links[np.random.default_rng(3).permutation(np.concatenate([odd, even]))]
+    result = theta.run(bench_of(4.0, fake, np.zeros(len(fake))), Silent(), [math.pi])
+    assert not result["points"][0]["known"]
+    assert not result["passed"]
+
+
+def test_charges_that_are_all_zero_are_no_error() -> None:
+    links = draw_links(12.0, (4, 4), 200, seed=3)
+    result = theta.run(bench_of(12.0, links, np.zeros(200)), Silent(), [0.0, 1.0, 2 * math.pi])
+    assert result["passed"]
+
+
 def test_a_sign_problem_is_said() -> None:
     links = draw_links(1.0, (16, 16), 400, seed=3)
     result = theta.run(bench_of(1.0, links, np.zeros(400)), Silent(), [0.2, 3.0])
     known = [point["known"] for point in result["points"]]
     assert known == [True, False]
+    assert result["points"][1]["sign_pull"] is not None  # the sign itself is known
     assert "sign problem" in theta.text(result)
     with pytest.raises(InputError, match="thetas must be finite numbers, one at least"):
         theta.refuse([])

@@ -54,6 +54,9 @@ def test_what_is_written_is_read_back(ensemble: dict[str, Any], tmp_path: Any) -
         ({"sampling": {"method": "pc"}}, "sampling.method"),
         ({"ensemble": {"n_configs": 10}}, "ensemble.n_configs"),
         ({"training": {"sectors": "some"}}, "training.sectors"),
+        ({"ensemble": None}, "ensemble"),
+        ({"ensemble": {"n_config": 1000}}, r"unknown key ensemble.n_config; did you mean ensemble.n_configs"),
+        ({"models": ["torus"], "checks": {"freezing": {}}}, "checks.freezing asks the model score"),
     ],
 )
 def test_refusals_are_one_line(changes: dict[str, Any], match: str) -> None:
