@@ -106,6 +106,8 @@ def make_models(run: Run, progress: Progress) -> str:
     if run.config.models:
         require_certificate(run)
     config, out = run.config, run.out("train")
+    if isinstance(config, GaugeRun) and run.device != "cpu":
+        run.say(f"models of links are made and sampled on the CPU, not on {run.device}")
     out.mkdir(exist_ok=True)
     if isinstance(config, DynamicsRun):
         identity = run.records["ensemble"]["identity"] if isinstance(config, FlowRun | FamilyRun) else ""
