@@ -20,6 +20,8 @@ from lattice.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+BETAS = (1e-6, 1e6)  # real beta of links, least and largest: exact numbers and draws are good there
+
 
 @dataclass(frozen=True)
 class OneLink(Action):
@@ -59,7 +61,7 @@ class U1(Action):
     nothing. With it, or with a complex beta, S is complex: `action.field: x+iy` and complex Langevin; the
     law of Q at theta by weights is that of `theta = 0`.
 
-    Raises `InputError` for a real beta that is not > 0.
+    Raises `InputError` for a real beta that is not in `BETAS`, 1e-6 to 1e6.
 
     >>> import torch
     >>> U1(2.0).action(torch.zeros(1, 2, 4, 4, dtype=torch.float64)).tolist()
@@ -77,6 +79,10 @@ class U1(Action):
         super().__post_init__()
         if not self.beta.imag and self.beta.real <= 0:
             raise InputError(f"action.beta must be > 0, got {self.beta.real:g}")
+        if not self.beta.imag and not BETAS[0] <= self.beta.real <= BETAS[1]:
+            raise InputError(
+                f"action.beta must be between {BETAS[0]:g} and {BETAS[1]:g}, got {self.beta.real:g}"
+            )
 
     @property
     def even(self) -> bool:  # type: ignore[override]

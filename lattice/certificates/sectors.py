@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from lattice.actions.protocol import Action
-from lattice.actions.u1 import U1
+from lattice.actions.u1 import BETAS, U1
 from lattice.arrays import Complexes, Floats, Integers, real_array
 from lattice.exact.u1 import charge_law
 from lattice.statistics.pulls import mean_and_error, sigmas_of
@@ -77,15 +77,16 @@ def independent_charges(charge: Floats) -> float:
 
 
 def expected_outside(action: Action, volume: int, n: int) -> float:
-    """How many of n configurations have Q != 0 at theta = 0 and Re beta; all of them where Re beta <= 0.
+    """How many of n configurations have Q != 0 at theta = 0 and Re beta; all of them where Re beta is 0 or
+    less, or nearly.
 
     >>> round(expected_outside(U1(5.0, 0.3), 9, 10_000), 2), expected_outside(U1(1j), 9, 10)
     (2.11, 10.0)
     """
     beta = action.beta.real if isinstance(action, U1) else 0.0
-    if beta <= 0:
+    if beta < BETAS[0]:
         return float(n)
-    law = charge_law(beta, volume)
+    law = charge_law(min(beta, BETAS[1]), volume)
     return n * float(law.probability[law.charge != 0].sum())
 
 

@@ -19,13 +19,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ive
 
+from lattice.actions.u1 import BETAS
 from lattice.arrays import Floats, Integers
 from lattice.errors import InputError
 
 SMALL = 1e-17  # of the largest term of a sum
 FEWEST = 4  # plaquettes: c_nu falls off like 1/nu where beta is small
 WIDEST = 10.0  # of a charge, in units of sqrt(V/12): its standard deviation where beta is nothing
-FAR = 4096.0  # |nu| at most
+FAR = 4096.0  # |nu| at most, or 16 sqrt(beta)
+SMOOTH = 64.0  # beta, beyond which nothing of e^{beta cos phi} reaches pi: e^{-2 beta} is none
+WAVES = 16.0  # |nu| that are integrated where something does
+ROWS = 4096  # of nu at a time
 
 
 class ChargeLaw(NamedTuple):
@@ -44,25 +48,66 @@ class ChargeLaw(NamedTuple):
 
 
 def check_torus(beta: float, volume: int) -> None:
-    """`InputError` unless beta > 0 is finite and there are at least four plaquettes."""
+    """`InputError` unless beta is in `lattice.actions.u1.BETAS` and there are at least four plaquettes."""
     if not (math.isfinite(beta) and beta > 0):
         raise InputError(f"beta must be > 0 and finite, got {beta}")
+    if not BETAS[0] <= beta <= BETAS[1]:
+        raise InputError(f"beta must be between {BETAS[0]:g} and {BETAS[1]:g}, got {beta:g}")
     if volume < FEWEST or volume % 1:
         raise InputError(f"a torus has at least {FEWEST} plaquettes, a whole number, got {volume}")
 
 
 def coefficients(beta: float, nu: Floats) -> Floats:
     """e^{-beta} c_nu of any real nu (n,), to 1e-16 of c_0."""
-    top = int(8 * math.sqrt(beta) + 16 + min(beta, 64))
-    n = np.arange(-top, top + 1)
-    values: Floats = np.asarray(ive(n, beta), dtype=np.float64)
-    return np.asarray(np.sinc(np.asarray(nu, dtype=np.float64)[:, None] - n) @ values)
+    return np.asarray(ive(0, beta) * (1 - _missing(beta, nu)))
+
+
+def _missing(beta: float, nu: Floats) -> Floats:
+    """1 - c_nu/c_0 (n,), to 1e-15 of it where it is small: c^V of large V knows of no more."""
+    nu = np.asarray(nu, dtype=np.float64)
+    parts = [nu[first : first + ROWS] for first in range(0, len(nu), ROWS)] or [nu]
+    return np.concatenate([_missing_of(beta, part) for part in parts])
+
+
+def _missing_of(beta: float, nu: Floats) -> Floats:
+    """By the integral of e^{beta (cos phi - 1)} (1 - cos nu phi), or for many waves in what reaches pi by
+    the sum of integer orders."""
+    most = float(np.abs(nu).max(initial=0.0))
+    if beta <= SMOOTH and most > WAVES:
+        top = int(8 * math.sqrt(beta) + 16 + min(beta, SMOOTH))
+        n = np.arange(-top, top + 1)
+        return np.asarray(1 - np.sinc(nu[:, None] - n) @ (ive(n, beta) / ive(0, beta)))
+    if beta <= SMOOTH:
+        phi, weight = _gauss()
+    else:
+        # the trapezoidal rule of step h has c_{nu + 2 pi m/h} besides, of 1e-17 or less
+        h = 2 * math.pi / (most + 9.5 * math.sqrt(beta) + 16)
+        edge = 2 * math.asin(math.sqrt(20 / beta))  # beta (1 - cos phi) = 40
+        phi = np.asarray(h * np.arange(math.ceil(edge / h) + 1), dtype=np.float64)
+        weight = np.where(phi > 0, 1.0, 0.5)
+    density = weight * np.exp(-2 * beta * np.sin(phi / 2) ** 2)
+    return np.asarray(2 * np.sin(nu[:, None] * phi / 2) ** 2 @ (density / density.sum()))
+
+
+@functools.lru_cache(maxsize=1)
+def _gauss() -> tuple[Floats, Floats]:
+    """Nodes and weights of Gauss and Legendre on (0, pi)."""
+    x, weight = np.polynomial.legendre.leggauss(128)
+    return math.pi * (1 + x) / 2, weight
+
+
+def _shares(beta: float, nu: Floats, volume: int) -> Floats:
+    """(c_nu/c_0)^V (n,)."""
+    lost = _missing(beta, nu)
+    with np.errstate(under="ignore"):
+        near = np.exp(volume * np.log1p(-np.minimum(lost, 0.5)))
+    return np.where(lost < 0.5, near, _powers(1 - lost, volume))
 
 
 def _orders(beta: float, volume: int, shift: float = 0.0) -> Floats:
     """n + shift beyond which c^V is nothing."""
     reach = 2.0
-    while reach < FAR:
+    while reach < max(FAR, 16 * math.sqrt(beta)):
         reach *= 1.5
         edge = np.abs(coefficients(beta, np.linspace(reach, 1.2 * reach, 64))).max()
         if volume * math.log(max(edge, 1e-300) / ive(0, beta)) < math.log(SMALL):
@@ -111,7 +156,7 @@ def z_of_theta(beta: float, volume: int, theta: float) -> float:
     """
     check_torus(beta, volume)
     own, none = (
-        _powers(coefficients(beta, _orders(beta, volume, shift)) / ive(0, beta), volume).sum()
+        _shares(beta, _orders(beta, volume, shift), volume).sum()
         for shift in (theta / (2 * math.pi) % 1.0, 0.0)
     )
     return float(own / none)
@@ -128,12 +173,13 @@ def charge_law(beta: float, volume: int) -> ChargeLaw:
     check_torus(beta, volume)
     # the sum has no support beyond pi V: steps of 1/(V + 1) are exact, those of 1/n but for charges n apart
     parts = min(volume + 1, 2 * math.ceil(WIDEST * math.sqrt(volume / 12)) + 64)
-    top = float(_orders(beta, volume)[-1])
-    nu = np.arange(-math.ceil(top * parts), math.ceil(top * parts) + 1) / parts
-    c = _powers(coefficients(beta, nu) / ive(0, beta), volume)
-    nu, c = nu[np.abs(c) > SMALL], c[np.abs(c) > SMALL]
+    k = np.arange(math.ceil(float(_orders(beta, volume)[-1]) * parts) + 1)  # nu = +-k/parts
+    c = _shares(beta, k / parts, volume)
+    c[1:] *= 2
+    # cos(2 pi Q k/parts) is the same for k + parts: the sum is a discrete transform of `parts` numbers
+    folded = np.bincount(k % parts, np.where(np.abs(c) > SMALL, c, 0.0), parts)
     charge = np.arange(-(parts // 2), parts // 2 + 1)
-    p = np.cos(2 * math.pi * np.outer(charge, nu)) @ c
+    p = np.fft.fft(folded).real[charge % parts]
     p = np.maximum(p / p.sum(), 0)
     kept = (p > 1e-14) & (2 * np.abs(charge) < volume)
     return ChargeLaw(charge[kept], p[kept] / p[kept].sum())
@@ -143,12 +189,14 @@ LOOPS = ((1, 2), (1, 3), (2, 2), (2, 3), (3, 3))  # that are measured, beside th
 
 
 def fitting(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The loops of `LOOPS` that lie on this torus, in one direction or the other.
+    """The loops of `LOOPS` that lie on this torus, in one direction or the other, and leave something of it
+    outside: a loop around all of it is 1.
 
-    >>> fitting((2, 8))
-    [(1, 2), (1, 3), (2, 2), (2, 3)]
+    >>> fitting((2, 8)), fitting((2, 2))
+    ([(1, 2), (1, 3), (2, 2), (2, 3)], [(1, 2)])
     """
-    return [(a, b) for a, b in LOOPS if a <= min(shape) and b <= max(shape)]
+    volume = math.prod(shape)
+    return [(a, b) for a, b in LOOPS if a <= min(shape) and b <= max(shape) and a * b < volume]
 
 
 def creutz(larger: float, smaller: float, mixed: float) -> float:

@@ -27,14 +27,15 @@ from lattice.rng import uniforms
 from lattice.seeds import check_seed
 
 SMALL = 1e-17
+NUMBERS = 2**22  # cosines at a time
 BLOCKS = 4000  # of up to 1024 attempts at one plaquette: where the sum is x sigma off, e^{x^2/2} are needed
 
 
 def draw_links(beta: float, shape: Sequence[int], n: int, seed: int, first: int = 0) -> Floats:
     """Configurations first ... first + n - 1 of the stream of `seed`, angles in (-pi, pi]: (n, 2, L0, L1).
 
-    A configuration depends on (seed, its number) only. Raises `InputError` for another beta than > 0, and
-    for a lattice that has not two extents of at least 2.
+    A configuration depends on (seed, its number) only. Raises `InputError` for beta outside of 1e-6 to 1e6,
+    and for a lattice that has not two extents of at least 2.
 
     >>> draw_links(2.0, (4, 6), 3, seed=1).shape
     (3, 2, 4, 6)
@@ -101,13 +102,20 @@ def _one(beta: float, ratio: Floats, left: int, total: Floats, k: int, index: In
         u = uniforms(seed, f"u1/{k}", index[open_], block, 4 * size).reshape(-1, size, 4)
         theta, kept = von_mises(beta, u[..., :3])
         s = total[open_, None] + theta
-        kept &= u[..., 3] * top < 1 + 2 * np.cos(s[..., None] * orders) @ weight[1:]
+        kept &= u[..., 3] * top < _density(s, orders, weight[1:])
         done, which = kept.any(1), kept.argmax(1)
         found[open_[done]] = theta[done, which[done]]
         open_ = open_[~done]
         if not len(open_):
             return found
     raise InputError(f"beta = {beta:g}: {len(open_)} plaquettes were refused every time")
+
+
+def _density(s: Floats, orders: Integers, weight: Floats) -> Floats:
+    """f_n(s) of sums s (n, m), its weights those of the orders 1, 2, ..."""
+    rows = max(1, NUMBERS // (s.shape[1] * max(1, len(orders))))
+    parts = [s[first : first + rows] for first in range(0, len(s), rows)]
+    return np.concatenate([1 + 2 * np.cos(part[..., None] * orders) @ weight for part in parts])
 
 
 def von_mises(beta: float, u: Floats) -> tuple[Floats, NDArray[np.bool_]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lattice.actions.kinds import action_from_dict
-from lattice.actions.u1 import U1, OneLink, circulation
+from lattice.actions.u1 import BETAS, U1, OneLink, circulation
 from lattice.errors import InputError
 from lattice.exact.one_variable import toy_moments
 from lattice.observables.gauge import charge, plaquettes
@@ -73,6 +73,12 @@ def test_couplings_that_are_refused() -> None:
     for beta in (0, -1.0):
         with pytest.raises(InputError, match=r"action.beta must be > 0, got"):
             action_from_dict({"kind": "u1", "beta": beta})
+    for beta in (1e-7, 1e7):
+        with pytest.raises(InputError, match=r"^action.beta must be between 1e-06 and 1e\+06, got 1e[-+]07$"):
+            U1(beta)
+    assert U1(1e-6).beta.real == BETAS[0]
+    assert U1(1e6).beta.real == BETAS[1]
+    assert U1(1e-9 + 1j).is_complex
     with pytest.raises(InputError, match=r"two periodic extents of at least 2, got lattice.shape \[4\]"):
         U1(1.0).check_normalisable((4,))
     assert action_from_dict(U1(2.0).as_dict()) == U1(2.0)

@@ -79,6 +79,7 @@ def test_sectors_that_were_never_seen_are_counted_on() -> None:
     for action, volume, passed in ((U1(5.0, 0.3), 9, False), (U1(5.0, 0.3), 4, True), (U1(5.0), 9, True)):
         expected = expected_outside(action, volume, none.size)
         assert topology(none, real=is_real(action), expected=expected)["passed"] == passed
+    assert expected_outside(U1(1e-9 + 1j), 9, 10) == expected_outside(U1(1j), 9, 10) == 10
     assert not topology(none, real=True, expected=expected_outside(U1(2.0), 16, none.size))["passed"]
 
 

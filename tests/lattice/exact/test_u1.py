@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -89,10 +90,51 @@ def test_whole_orders_are_bessel_functions() -> None:
         assert coefficients(7.0, np.array([nu]))[0] == pytest.approx(exact, abs=1e-8)
 
 
+@pytest.mark.parametrize(("beta", "volume"), [(0.5, 2**14), (64.0, 2**18), (65.0, 2**18), (1e4, 2**22)])
+def test_charges_of_large_tori_are_those_of_free_plaquettes(beta: float, volume: int) -> None:
+    """<Q^2> = V <theta_p^2>/4 pi^2 where many charges are there, to rounding."""
+    x, weight = np.polynomial.legendre.leggauss(400)
+    reach = min(math.pi, 9.5 / math.sqrt(beta))
+    theta = reach * x
+    weight = weight * np.exp(beta * (np.cos(theta) - 1))
+    exact = volume * float(weight @ theta**2 / weight.sum()) / (4 * math.pi**2)
+    assert exact > 10
+    assert charge_law(beta, volume).moment(2) == pytest.approx(exact, rel=1e-10)
+    assert charge_law(1.001 * beta, volume).moment(2) != pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [1e-6, 64.0, 3e4, 1e6])
+@pytest.mark.parametrize("volume", [4, 5, 64, 4096, 2**18])
+def test_the_ends_of_the_range(beta: float, volume: int) -> None:
+    charge_law.cache_clear()
+    tracemalloc.start()
+    law, mean = charge_law(beta, volume), z_of_theta(beta, volume, 1.0)
+    loop = wilson_loop(beta, volume, 1)
+    free = ln_z(beta, volume) / volume
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1e8
+    assert float(law.probability @ np.cos(law.charge)) == pytest.approx(mean, abs=1e-12)
+    if beta >= 3e4:
+        assert 1 - loop == pytest.approx((1 - 1 / volume) / (2 * beta), rel=3 / beta + 1e-9)
+        # P(0) of all 2 pi Q spread evenly: a Villain torus
+        villain = np.exp(-2 * math.pi**2 * beta * np.arange(-9, 10) ** 2 / volume)
+        p = law.probability[law.charge == 0][0]
+        assert p == pytest.approx(1 / villain.sum(), abs=3 / beta + 1e-12)
+    if beta < 1e-3:
+        assert loop == pytest.approx(beta / 2, rel=1e-5)
+        assert free == pytest.approx(beta**2 / 4, abs=1e-16)
+        # all plaquettes are even, but for their sum
+        assert law.moment(2) == pytest.approx(volume / 12, rel=1e-4 if volume > 5 else 0.01)
+
+
 def test_bad_input() -> None:
     for beta in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(InputError, match="beta must be > 0"):
             ln_z(beta, 64)
+    for beta in (9e-7, 1.1e6):
+        with pytest.raises(InputError, match=r"beta must be between 1e-06 and 1e\+06, got"):
+            charge_law(beta, 64)
     for volume in (1, 3):
         with pytest.raises(InputError, match="at least 4 plaquettes"):
             charge_law(1.0, volume)
@@ -115,7 +157,11 @@ def test_known_by_name() -> None:
     apart = 1 + 2 * math.exp(-12 * tension) / (1 - math.exp(-12 * tension))
     assert large["polyakov2_0"] == pytest.approx(apart / 8, rel=1e-6)
     assert "wilson_2x3" not in known(1.0, (2, 2))
-    assert "wilson_2x3" in known(1.0, (2, 3))
+    assert "wilson_2x3" in known(1.0, (2, 4))
     assert known(1.0, (4, 6))["polyakov2_0"] == known(1.0, (6, 4))["polyakov2_1"]
-    assert fitting((2, 2)) == [(1, 2), (2, 2)]
+    # around all of the torus: 1
+    assert fitting((2, 2)) == [(1, 2)]
+    assert {"wilson_2x3", "creutz_3x3"}.isdisjoint(known(1.0, (2, 3)))
+    assert {"wilson_3x3", "creutz_3x3"}.isdisjoint(known(1.0, (3, 3)))
+    assert {"wilson_2x3", "creutz_2x2"} <= known(1.0, (3, 3)).keys()
     assert all(math.isfinite(x) for x in known(96.0, (32, 32)).values())

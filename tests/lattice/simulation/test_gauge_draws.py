@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from functools import lru_cache
 
 import numpy as np
@@ -89,6 +90,22 @@ def test_strong_and_weak_coupling() -> None:
         assert abs(float(q2.mean()) - law.moment(2)) <= 4 * float(q2.std()) / math.sqrt(4000) + 1e-9
 
 
+@pytest.mark.parametrize("beta", [u1.BETAS[0], u1.BETAS[1]])
+def test_the_ends_of_the_range(beta: float) -> None:
+    """At 1e6 the orders of many sums would be gigabytes at a time."""
+    tracemalloc.start()
+    links = torch.from_numpy(draw_links(beta, (2, 2), 3000, seed=2))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 3e8
+    theta = plaquettes(links)
+    x = 1 - wilson_loop(links, 1, 1)
+    exact = 1 - u1.wilson_loop(beta, 4, 1)
+    assert abs(float(x.mean()) - exact) < 4 * float(x.std()) / math.sqrt(3000)
+    assert abs(float(x.mean()) - exact / 1.3) > 4 * float(x.std()) / math.sqrt(3000)
+    assert float(theta.sum((-1, -2)).div(2 * math.pi).round().abs().max()) <= 1
+
+
 def test_the_von_mises_law() -> None:
     u = np.random.default_rng(4).random((200_000, 3))
     for beta in (0.3, 5.0):
@@ -102,6 +119,9 @@ def test_the_von_mises_law() -> None:
 def test_bad_input() -> None:
     with pytest.raises(InputError, match="beta must be > 0"):
         draw_links(0.0, (4, 4), 1, seed=1)
+    for beta in (1e-9, 1e7):
+        with pytest.raises(InputError, match="beta must be between"):
+            draw_links(beta, (4, 4), 1, seed=1)
     for shape in ((4,), (4, 4, 4), (1, 4)):
         with pytest.raises(InputError, match="two periodic extents"):
             draw_links(1.0, shape, 1, seed=1)
