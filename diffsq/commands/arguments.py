@@ -106,6 +106,8 @@ WORDS = {
         "Of binary machines of spins: spin-flow: where v -> h -> v ends, by three thermometers, and whether "
         "that is criticality. field-flow: the same in a field. real-space: block spins beside it. "
         "Of the real field of an Ising model: spins. "
+        "Of U(1) links: topology: P(Q) and how fast Q forgets. freezing: what every sampler costs. rescaling: "
+        "one model at other beta. theta: Z(theta) by weights. "
         "Of random networks: networks: cumulants against exact ones, and what may be claimed. network-score: "
         "cumulants along the diffusion and the action it learned. network-phi4: phi^4 in 1/N. "
         "Writes RUN/checks/NAME.json and NAME.png. Exit code 1 when the verdict is "

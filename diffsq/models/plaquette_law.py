@@ -41,7 +41,7 @@ class PlaquetteLaw:
 
     >>> law = PlaquetteLaw(torch.tensor([7.0], dtype=torch.float64))
     >>> round(law.spread, 6), round(float(law.variance), 6)
-    (0.154775, 0.154777)
+    (0.154773, 0.155202)
     """
 
     harmonics: Tensor

@@ -26,7 +26,7 @@ N_IMAGES = 6  # e^{-(12 pi)^2/2/6.25}, nothing
 def wrap(angle: Tensor) -> Tensor:
     """In (-pi, pi].
 
-    >>> wrap(torch.tensor([4.0, -math.pi])).round(decimals=4).tolist()
+    >>> wrap(torch.tensor([4.0, -math.pi]).double()).round(decimals=4).tolist()
     [-2.2832, 3.1416]
     """
     two_pi = 2 * math.pi
@@ -36,7 +36,7 @@ def wrap(angle: Tensor) -> Tensor:
 def log_heat_kernel(angle: Tensor, sigma: float) -> Tensor:
     """ln of the wrapped normal density at angles (...), sigma > 0 (`InputError`).
 
-    >>> float(log_heat_kernel(torch.zeros(1), 20.0).exp() * 2 * math.pi)
+    >>> float(log_heat_kernel(torch.zeros(1).double(), 20.0).exp() * 2 * math.pi)
     1.0
     """
     if not sigma > 0:
