@@ -24,6 +24,7 @@ from lattice.certificates.check import GATE, SYMBOLS, Check, failed_check, make_
 from lattice.certificates.identities import angle_identity, callen, schwinger_dyson, wall_density
 from lattice.certificates.links import (
     advice,
+    chain_charges_check,
     exact_checks,
     is_links,
     link_history,
@@ -93,7 +94,7 @@ def certify(ensemble: Ensemble, therm_history: dict[str, Any] | None = None) -> 
         signs = float((np.concatenate(data["magnetization"]) > 0).mean())
         checks.append(mean_is("M (Z2)", data["magnetization"], 0.0, f"M > 0 in {100 * signs:.1f} %"))
     if links:
-        checks += exact_checks(ensemble, data)
+        checks += [*exact_checks(ensemble, data), *chain_charges_check(ensemble, data)]
     by_name = {check["name"]: {"value": check["value"], "error": check["error"]} for check in checks}
     slowest = None if problem else max(e.tau_int for e in tau.values())
     return {

@@ -219,6 +219,7 @@ def _known(beta: float, shape: tuple[int, ...]) -> dict[str, float]:
         # two lines d apart bound d rows of plaquettes
         strips = [wilson_loop(beta, volume, d * extent) for d in range(volume // extent)]
         found |= {f"polyakov_{axis}": 0.0, f"polyakov2_{axis}": math.fsum(strips) / len(strips)}
+        found[f"polyakov_sq_{axis}"] = 0.0
     q2 = charge_law(beta, volume).moment(2)
     return found | {"charge": 0.0, "charge2": q2, "chi_top": q2 / volume}
 

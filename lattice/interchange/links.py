@@ -17,7 +17,7 @@ from lattice.actions.u1 import U1, check_links, refuse_complex
 from lattice.arrays import Floats, Integers
 from lattice.arrays import wrapped as in_period
 from lattice.certificates.check import Check, mean_is
-from lattice.certificates.links import exact_checks, link_quantities
+from lattice.certificates.links import charge_check, exact_checks, law_of, link_quantities
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import field_series
 from lattice.errors import InputError
@@ -79,6 +79,8 @@ def link_checks(ensemble: Ensemble, rows: list[Integers] | None) -> tuple[list[C
     checks.append(mean_is("Schwinger-Dyson", data["schwinger_dyson"], 0.0, words))
     if rows is None:  # of chains these are there
         checks += [*exact_checks(ensemble, data), mean_is("Q (C)", data["charge"], 0.0, "charge conjugation")]
+        if (law := law_of(ensemble)) is not None:
+            checks.append(charge_check(q, law))
     return checks, parts
 
 

@@ -8,7 +8,8 @@ Measured, each beside its exact value (`lattice.exact.u1.known`):
     plaquette = W(1,1), wilson_RxT: Re of the loop, averaged over where it lies, and over R x T and T x R
     creutz_RxR = -ln W(R,R) W(R-1,R-1)/W(R,R-1)^2, the string tension where loops obey an area law
     P_mu: exp(i sum of the links of a line around the lattice along axis mu), averaged over the lines;
-    polyakov_mu = <Re P_mu>, 0 by centre symmetry, polyakov2_mu = <|P_mu|^2>
+    polyakov_mu = <Re P_mu>, 0 by centre symmetry, polyakov2_mu = <|P_mu|^2>; polyakov_sq_mu = <Re of the
+    square of each line, averaged likewise>, 0 as well: holonomies are uniform on the circle
     charge = <Q>, charge2 = <Q^2>, chi_top = <Q^2>/V, action_density = <S>/V
 """
 
@@ -76,11 +77,16 @@ def wilson_loop(links: Tensor, height: int, width: int) -> Tensor:
 
 def polyakov_loop(links: Tensor, axis: int) -> Tensor:
     """The loop around the lattice along `axis` (0 or 1), averaged over where it lies: (n,) complex."""
+    return (1j * line_angles(links, axis)).exp().mean(-1)
+
+
+def line_angles(links: Tensor, axis: int) -> Tensor:
+    """The sum of link angles of each line around the lattice along `axis` (0 or 1): (n, L1) or (n, L0), not
+    wrapped. Raises `InputError` for another axis."""
     check_links(links)
     if axis not in (0, 1):
         raise InputError(f"axis must be 0 or 1, got {axis}")
-    angle = links[:, axis].sum(axis - 2)
-    return (1j * angle).exp().mean(-1)
+    return links[:, axis].sum(axis - 2)
 
 
 def gauge_primaries(phi: Floats, action: U1) -> dict[str, Floats]:
@@ -103,7 +109,8 @@ def _primaries(links: Tensor, action: U1) -> dict[str, Floats]:
         found[f"w{a}x{b}"] = torch.stack([wilson_loop(links, *size) for size in sorted(lying)]).mean(0)
     for axis in (0, 1):
         line = polyakov_loop(links, axis)
-        found |= {f"p_{axis}": line.real, f"p2_{axis}": line.abs() ** 2}
+        square = (2 * line_angles(links, axis)).cos().mean(-1)
+        found |= {f"p_{axis}": line.real, f"p2_{axis}": line.abs() ** 2, f"psq_{axis}": square}
     return {name: x.numpy() for name, x in found.items()}
 
 
@@ -125,6 +132,7 @@ def gauge_definitions(shape: tuple[int, ...]) -> dict[str, Definition]:
         out |= {
             f"polyakov_{axis}": ((f"p_{axis}",), None, ""),
             f"polyakov2_{axis}": ((f"p2_{axis}",), None, ""),
+            f"polyakov_sq_{axis}": ((f"psq_{axis}",), None, ""),
         }
     out |= {"charge": (("q",), None, ""), "charge2": (("q2",), None, "")}
     out["chi_top"] = (("q2",), lambda x: x[0] / volume, "")

@@ -27,7 +27,7 @@ def in_short_table(name: str) -> bool:
 _POWERS = {"abs_magnetization": 1, "magnetization": 1, "phi2": 2, "phi4": 4, "susceptibility": 2,
            "susceptibility_full": 2, "binder": 0, "xi_2nd": 0, "action_density": 0,
            "energy": 0, "specific_heat": 0, "nearest": 2, "farthest": 2, "c1": 2}  # fmt: skip
-_GAUGE = re.compile(r"plaquette|wilson_\dx\d|creutz_\dx\d|polyakov2?_[01]|charge2?|chi_top")  # of angles
+_GAUGE = re.compile(r"plaquette|wilson_\dx\d|creutz_\dx\d|polyakov(2|_sq)?_[01]|charge2?|chi_top")  # angles
 _CUMULANT = re.compile(r"kappa([1-8])(?:_m|_k1|_k2)?(_ratio(?:_z2)?)?")
 
 

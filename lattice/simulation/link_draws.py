@@ -12,24 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 import torch
 
 from lattice.actions.u1 import U1, check_links
 from lattice.arrays import Floats
-from lattice.certificates.check import GATE, Check, make_check, mean_is
-from lattice.certificates.links import exact_checks, link_quantities
+from lattice.certificates.check import GATE, mean_is
+from lattice.certificates.links import charge_check, exact_checks, link_quantities
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.shards import batches
-from lattice.exact.u1 import ChargeLaw, charge_law, wilson_loop
+from lattice.exact.u1 import charge_law, wilson_loop
 from lattice.memory import require_memory
 from lattice.observables import gauge
 from lattice.progress import Progress, Silent
 from lattice.simulation.gauge_draws import draw_links
 from lattice.simulation.parameters import ExactDraws
 from lattice.simulation.recipe import Recipe
-
-RARE = 5.0  # configurations expected with a charge, below which charges are taken together
 
 
 def generate_link_draws(
@@ -66,8 +63,9 @@ def generate_link_draws(
 
 
 def certify_draws(ensemble: Ensemble) -> dict[str, Any]:
-    """Independent links against the exact numbers of their torus: plaquette, 2 x 2 loop, <Q> and <Q^2>, P(Q),
-    and the identity of the force. JSON data, as `lattice.certificates.monte_carlo.certify` returns."""
+    """Independent links against the exact numbers of their torus: plaquette, 2 x 2 loop, holonomies, <Q> and
+    <Q^2>, P(Q), and the identity of the force. JSON data, as `lattice.certificates.monte_carlo.certify`
+    returns."""
     links, chains = check_links(ensemble.action, "exact draws of a lattice are of"), ensemble.replicas()
     beta, volume = links.beta.real, math.prod(ensemble.shape)
     data = {name: [x[rows] for rows in chains] for name, x in link_quantities(ensemble).items()}
@@ -101,18 +99,3 @@ def _loops(phi: Floats) -> Floats:
     """The 2 x 2 loop of links (n, 2, L0, L1), averaged over where it lies, (n,)."""
     parts = [gauge.wilson_loop(torch.from_numpy(phi[part]), 2, 2).numpy() for part in batches(phi.shape)]
     return np.concatenate(parts)
-
-
-def charge_check(charge: Floats, law: ChargeLaw) -> Check:
-    """chi^2 of independent charges (n,) against P(Q), rare ones on either side taken together."""
-    n = len(charge)
-    common = law.charge[n * law.probability > RARE]
-    low, high = (int(common.min()), int(common.max())) if len(common) else (0, 0)
-    clipped, q = np.clip(charge, low, high), np.clip(law.charge, low, high)
-    seen = np.array([np.count_nonzero(clipped == k) for k in range(low, high + 1)])
-    expected = n * np.array([law.probability[q == k].sum() for k in range(low, high + 1)])
-    value, dof = float(((seen - expected) ** 2 / expected).sum()), high - low
-    p = float(scipy.stats.chi2.sf(value, dof)) if dof else 1.0
-    passed = p >= scipy.stats.norm.sf(GATE)
-    words = f"chi^2, charges {low} to {high}, p = {p:.2g}"
-    return make_check("P(Q)", value, None, f"about {dof}", passed, words)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,9 +16,18 @@ from lattice.actions.u1 import U1
 from lattice.arrays import Floats
 from lattice.certificates.check import format_certificate
 from lattice.certificates.identities import angle_identity, force_identity
-from lattice.certificates.links import advice, may_stay, topology_check
+from lattice.certificates.links import (
+    advice,
+    chain_charges_check,
+    charge_check,
+    exact_checks,
+    link_quantities,
+    may_stay,
+    topology_check,
+)
 from lattice.certificates.monte_carlo import certify
 from lattice.ensembles.ensemble import Ensemble
+from lattice.exact.u1 import charge_law
 from lattice.simulation.gauge_draws import draw_links
 from lattice.simulation.starts import start_names
 
@@ -55,6 +65,22 @@ def certified(phi: Floats, action: U1, before: int = 99, **attrs: Any) -> Certif
 
 def failed(certificate: Certificate) -> set[str]:
     return {check["name"] for check in certificate["checks"] if not check["passed"]}
+
+
+def with_lines(phi: Floats, angle: Floats) -> Floats:
+    """Links (n, 2, L0, L1) turned so that the first line along each axis has these angles, (n, 2); plaquettes
+    stay."""
+    out = phi.copy()
+    for mu in (0, 1):
+        off = angle[:, mu] - phi[:, mu].sum(mu + 1)[:, 0]
+        out[:, mu] += (off / phi.shape[mu + 2])[:, None, None]
+    return out
+
+
+def angles_of(kind: str, n: int) -> Floats:
+    rng = np.random.default_rng(4)
+    two = rng.integers(0, 2, (n, 2)) * math.pi
+    return {"frozen": np.full((n, 2), 0.3), "+-pi/2": two - math.pi / 2, "0, pi": two}[kind]
 
 
 def charges(phi: Floats) -> Floats:
@@ -123,7 +149,77 @@ def test_another_law_is_seen_by_plaquette_and_identity() -> None:
     # charges of one sign only: the law of plaquettes is right, that of Q is not
     phi = drawn()
     mirrored = np.where((charges(phi) < 0)[..., None, None, None], -phi, phi)
-    assert failed(certified(mirrored, U1(BETA))) == {"Q of cold starts", "Q (C)"}
+    assert failed(certified(mirrored, U1(BETA))) == {"Q of cold starts", "Q (C)", "P(Q)"}
+
+
+def test_another_law_of_charges_is_seen_where_all_else_is_right() -> None:
+    phi = drawn(shape=(8, 8))
+    assert certified(phi, U1(BETA))["passed"]
+    pool = draw_links(BETA, (8, 8), 4000, 11)
+    q, rng = charges(pool[None])[0], np.random.default_rng(5)
+    # |Q| >= 2 moved to 0
+    large = np.abs(charges(phi)) >= 2
+    small = phi.copy()
+    small[large] = pool[rng.choice(np.flatnonzero(q == 0), large.sum())]
+    assert "P(Q)" in failed(certified(small, U1(BETA)))
+    # <Q> and <Q^2> are right: four of |Q| = 1 are one of |Q| = 2 and three of 0
+    law = charge_law(BETA, 64)
+    change = {-2: 0.03, -1: -0.12, 0: 0.18, 1: -0.12, 2: 0.03}
+    other = law.probability + np.array([change.get(int(k), 0.0) for k in law.charge])
+    assert float(other @ law.charge**2) == pytest.approx(law.moment(2))
+    p = np.array([other[law.charge == k][0] / np.mean(q == k) for k in q])
+    phi = pool[rng.choice(len(pool), N_TIMES * N_CHAINS, p=p / p.sum())].reshape(phi.shape)
+    found = failed(certified(phi, U1(BETA)))
+    assert "P(Q)" in found
+    assert "Q^2" not in found
+
+
+def test_charges_of_chains_are_as_good_as_the_slowest_of_them() -> None:
+    """Each charge ten times in a row: right with tau_int, wrong where all are taken as independent."""
+    few = draw_links(BETA, (4, 4), 1600, 12).reshape(100, 16, 2, 4, 4)
+    phi = np.repeat(few, 10, axis=0)
+    ensemble, law = ensemble_of(phi, U1(BETA)), charge_law(BETA, 16)
+    data = {name: [x[rows] for rows in ensemble.replicas()] for name, x in link_quantities(ensemble).items()}
+    (row,) = chain_charges_check(ensemble, data)
+    assert row["passed"]
+    naive = charge_check(np.concatenate(data["charge"]), law)
+    assert naive["value"] / row["value"] == pytest.approx(10, rel=0.4)
+    (row,) = chain_charges_check(ensemble, {name: [x[:8] for x in parts] for name, parts in data.items()})
+    assert not row["passed"]  # too short for a tau_int
+    assert row["detail"].startswith("tau_int of the charge: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [("frozen", {"Re P0", "Re P0^2", "Re P1", "Re P1^2"}), ("+-pi/2", {"Re P0^2", "Re P1^2"}),
+     ("0, pi", {"Re P0^2", "Re P1^2"})],
+)  # fmt: skip
+def test_holonomies_that_are_not_uniform_are_refused(kind: str, wrong: set[str]) -> None:
+    phi = drawn()
+    flat = with_lines(phi.reshape(-1, 2, *SHAPE), angles_of(kind, N_TIMES * N_CHAINS))
+    np.testing.assert_array_equal(charges(flat[None])[0], charges(phi).reshape(-1))
+    assert failed(certified(flat.reshape(phi.shape), U1(BETA))) == wrong
+    flat = with_lines(phi.reshape(-1, 2, *SHAPE), np.random.default_rng(5).uniform(-3.2, 3.2, (960, 2)))
+    assert certified(flat.reshape(phi.shape), U1(BETA))["passed"]
+
+
+@pytest.mark.parametrize(("n_chains", "n_times"), [(16, 200), (4, 2000)])
+def test_holonomies_that_move_slowly_have_larger_errors(n_chains: int, n_times: int) -> None:
+    """Random walks of tau_int 22: errors of independent numbers would refuse them."""
+    rng, beyond = np.random.default_rng(6), []
+    for seed in range(8):
+        start = rng.uniform(-math.pi, math.pi, (1, n_chains, 2))
+        walk = start + np.cumsum(0.3 * rng.normal(size=(n_times, n_chains, 2)), axis=0)
+        phi = with_lines(draw_links(BETA, SHAPE, n_chains * n_times, 20 + seed), walk.reshape(-1, 2))
+        ensemble = ensemble_of(phi.reshape(n_times, n_chains, 2, *SHAPE), U1(BETA))
+        series = link_quantities(ensemble)
+        data = {name: [x[rows] for rows in ensemble.replicas()] for name, x in series.items()}
+        checks = [check for check in exact_checks(ensemble, data) if check["name"].startswith("Re P")]
+        assert len(checks) == 4
+        assert all(check["passed"] for check in checks), checks
+        x = series["polyakov_0"]
+        beyond.append(float(np.abs(x.mean()) / x.std() * math.sqrt(len(x))))
+    assert float(np.mean(np.square(beyond))) > 4
 
 
 def test_hot_chains_that_remember() -> None:
@@ -162,7 +258,7 @@ def test_an_s_of_its_own_has_no_exact_numbers_and_another_identity() -> None:
 
     right = certify(ensemble_of(drawn(2.0), Weaker(4.0)), history_of(drawn(2.0, seed=9), Weaker(4.0)))
     assert right["passed"], format_certificate(right)
-    assert not {"plaquette", "Q^2"} & {check["name"] for check in right["checks"]}
+    assert not {"plaquette", "Q^2", "P(Q)", "Re P0"} & {check["name"] for check in right["checks"]}
     wrong = certify(ensemble_of(drawn(3.0), Weaker(4.0)), history_of(drawn(3.0, seed=9), Weaker(4.0)))
     assert "Schwinger-Dyson" in failed(wrong)
     still = ensemble_of(drawn(96.0), Weaker(192.0))

@@ -46,7 +46,9 @@ def test_accepted_wrapped_and_measured(n_chains: int | None, tmp_path: Path, the
     text = format_import(result)
     assert f"{np.count_nonzero(turns)} of {theirs.size} links were outside (-pi, pi] and are wrapped" in text
     assert text.endswith("ACCEPTED")
-    assert {"plaquette", "Q^2", "Q (C)", "Schwinger-Dyson"} <= {check["name"] for check in result["checks"]}
+    assert {"plaquette", "Q^2", "Q (C)", "P(Q)", "Re P0", "Re P1^2", "Schwinger-Dyson"} <= {
+        check["name"] for check in result["checks"]
+    }
     ensemble = read_ensemble(tmp_path / "out")
     assert ensemble.action == LINKS
     assert ensemble.shape == SHAPE

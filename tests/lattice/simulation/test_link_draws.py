@@ -16,6 +16,7 @@ from lattice.actions.kinds import action_from_dict
 from lattice.actions.phi4 import ScalarPhi4
 from lattice.actions.u1 import U1
 from lattice.certificates.check import format_certificate
+from lattice.certificates.links import charge_check
 from lattice.ensembles.ensemble import Ensemble, read_ensemble
 from lattice.errors import InputError
 from lattice.exact.u1 import charge_law
@@ -23,7 +24,7 @@ from lattice.files import sha256_file
 from lattice.observables.measure import measure
 from lattice.simulation.exact_draws import generate_draws
 from lattice.simulation.gauge_draws import draw_links
-from lattice.simulation.link_draws import certify_draws, charge_check, generate_link_draws
+from lattice.simulation.link_draws import certify_draws, generate_link_draws
 from lattice.simulation.parameters import ExactDraws
 from lattice.simulation.simulate import simulate
 
@@ -43,6 +44,7 @@ def test_certified_and_measured(beta: float, shape: tuple[int, int], tmp_path: P
     names = [check["name"] for check in certificate["checks"]]
     assert ("2x2 loop" in names) == (shape != (2, 2))
     assert {"plaquette", "Q^2", "Q (C)", "P(Q)", "Schwinger-Dyson"} <= set(names)
+    assert {"Re P0", "Re P0^2", "Re P1", "Re P1^2"} <= set(names)
     again = read_ensemble(tmp_path)
     assert again.action == U1(beta)
     assert again.shape == shape
@@ -104,6 +106,23 @@ def test_other_laws_fail() -> None:
     assert {"Q^2", "P(Q)"} <= certificate_of(still, 2.0)
     positive = np.where((q < 0)[:, None, None, None], -phi, phi)
     assert certificate_of(positive, 2.0) == {"Q (C)", "P(Q)"}
+
+
+def test_holonomies_are_uniform() -> None:
+    phi, rng = draw_links(2.0, SHAPE, 3200, 1), np.random.default_rng(2)
+    two = np.pi * rng.integers(0, 2, (3200, 2))
+    cases = (
+        (np.full((3200, 2), 0.3), {"Re P0", "Re P0^2", "Re P1", "Re P1^2"}),
+        (two, {"Re P0^2", "Re P1^2"}),
+        (two - np.pi / 2, {"Re P0^2", "Re P1^2"}),
+        (rng.uniform(0, 2 * np.pi, (3200, 2)), set()),
+    )
+    for angle, wrong in cases:
+        turned = phi.copy()
+        for mu in (0, 1):  # the first line along axis mu gets this angle; plaquettes stay
+            off = angle[:, mu] - phi[:, mu].sum(mu + 1)[:, 0]
+            turned[:, mu] += (off / SHAPE[mu])[:, None, None]
+        assert certificate_of(turned, 2.0) == wrong
 
 
 def test_charges_by_chi_squared() -> None:

@@ -55,6 +55,8 @@ def failed(ensemble: Ensemble) -> set[str]:
         (U1(1.0), (2, 2), {"update": "heat-bath", "n_winding": 2}),
         (U1(4.0), (5, 3), {"n_winding": 1, "integrator": "leapfrog"}),
         (FROZEN, (8, 8), {"n_winding": 1}),
+        (U1(2.0), (8, 8), {"n_winding": 1}),
+        (U1(7.0), (16, 16), {"n_winding": 1}),
         (FROZEN, (8, 8), {"update": "heat-bath", "n_winding": 1}),
         (U1(96.0), (4, 4), {"n_winding": 1}),
     ],
@@ -65,6 +67,8 @@ def test_certified_and_exact(
     ensemble = made(action, tmp_path, shape, **change)
     certificate = ensemble.attrs["certificate"]
     assert certificate["passed"], format_certificate(certificate)
+    names = {check["name"] for check in certificate["checks"]}
+    assert {"P(Q)", "Re P0", "Re P0^2", "Re P1", "Re P1^2"} <= names
     assert ((ensemble.phi > -np.pi) & (ensemble.phi <= np.pi)).all()
     table = measure(ensemble)["observables"]
     for name, entry in table.items():
