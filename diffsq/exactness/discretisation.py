@@ -76,7 +76,7 @@ def discretisation(folder: Path, samples: Ensemble) -> dict[str, Any] | None:
     share = found[name]["share"]
     change = weights[1] - weights[0]
     return {
-        "n": n, "steps": [steps, 2 * steps], "observables": found, "largest": [name, share],
+        "n": n, "links": links, "steps": [steps, 2 * steps], "observables": found, "largest": [name, share],
         "enough": math.ceil(steps * (2 * share / LIMIT) ** (1 / ADVISED)) if share > LIMIT else None,
         "log_weight": [float(change.mean()), float(change.std())],
     }  # fmt: skip
@@ -112,8 +112,8 @@ def warning(found: dict[str, Any]) -> list[str]:
     name, share = found["largest"]
     if found["enough"] is None:
         return []
+    more = "" if found.get("links") else ", or correct it: `diffsq check flow RUN`"
     return [
         f"the finite steps of the flow may bias {name} by {share:.2g} of its statistical error; take "
-        f"sampling.n_levels {found['enough']} (now {found['steps'][0]}), or correct it: "
-        "`diffsq check flow RUN`"
+        f"sampling.n_levels {found['enough']} (now {found['steps'][0]}){more}"
     ]
