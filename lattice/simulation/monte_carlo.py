@@ -25,7 +25,7 @@ from lattice.errors import InputError
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.recipe import Recipe, check_recipe
+from lattice.simulation.recipe import Recipe, check_recipe, clusters_of
 from lattice.simulation.thermalise import (
     Thermalisation,
     read_thermalisation,
@@ -56,7 +56,7 @@ def generate(
         therm, old = run.thermalised(out)
         if not old:
             write_thermalisation(out / "therm.h5", therm, recipe.request())
-        writer = recipe.writer(out, _algorithm(params, therm.settings), params.n_therm, params.stride)
+        writer = recipe.writer(out, _algorithm(recipe, therm.settings), params.n_therm, params.stride)
         run.shards(therm, writer)
     finally:
         run.bar.close()
@@ -145,14 +145,16 @@ class _Run:
         return fields, series, numbers
 
 
-def _algorithm(params: MonteCarlo, settings: Settings) -> dict[str, Any]:
+def _algorithm(recipe: Recipe[MonteCarlo], settings: Settings) -> dict[str, Any]:
     """Its name, for example hmc-fourier+overrelaxation+wolff, and parameters, with those that were tuned."""
-    name, tuned = {"local": "metropolis"}.get(params.update, params.update), dict[str, Any]()
+    params, tuned = recipe.params, dict[str, Any]()
+    name = {"local": "metropolis"}.get(params.update, params.update)
     if params.update == "hmc":
         name += "-fourier" * (params.acceleration != "none")
         used = {"trajectory_length": settings.length, "n_steps": settings.n_steps}
         tuned = {**used, "tuned": [key for key in used if getattr(params, key) is None]}
-    name += "+overrelaxation" * (params.n_overrelax > 0) + f"+{params.cluster}" * (params.clusters > 0)
+    clusters = clusters_of(recipe.action, params) > 0
+    name += "+overrelaxation" * (params.n_overrelax > 0) + f"+{params.cluster}" * clusters
     return {"name": name, "parameters": {**params.model_dump(), **tuned}}
 
 

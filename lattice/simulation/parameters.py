@@ -20,6 +20,7 @@ from pydantic import (
 from lattice.errors import InputError
 
 _SHARD_BYTES = 2**24
+N_CLUSTERS = 2
 GROUPS = 64  # of exact draws of a lattice
 _CONFIGS = "configurations to save, rounded up to the same number for every chain"
 
@@ -99,9 +100,11 @@ class MonteCarlo(Chains):
         1.5, gt=0, le=100, description="of the proposals phi -> phi + width*(2u - 1) of a local update"
     )
     n_overrelax: int = Field(0, ge=0, le=1000, description="overrelaxation sweeps after each update")
-    cluster: Literal["wolff", "swendsen-wang", "none"] = "wolff"
+    cluster: Literal["wolff", "swendsen-wang", "none"] = Field(
+        "wolff", description="cluster updates; U(1) links have none: the default is taken as none there"
+    )
     n_clusters: int = Field(
-        2, ge=0, le=10000,
+        N_CLUSTERS, ge=0, le=10000,
         description="Wolff clusters (or one Swendsen-Wang sweep) after each, then a random sign; 0: neither",
     )  # fmt: skip
     n_winding: int = Field(

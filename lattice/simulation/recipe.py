@@ -25,7 +25,7 @@ from lattice.files import canonical_json, read_json, remove_leftovers, sha256_te
 from lattice.memory import require_memory
 from lattice.requests import refuse_changes, stored_request, without
 from lattice.seeds import check_seed
-from lattice.simulation.parameters import Chains, MonteCarlo
+from lattice.simulation.parameters import N_CLUSTERS, Chains, MonteCarlo
 from lattice.simulation.starts import start_fields
 from lattice.updates.gibbs import as_machine
 
@@ -139,6 +139,13 @@ def _is_shard(path: Path) -> bool:
     return True
 
 
+def clusters_of(action: Action, params: MonteCarlo) -> int:
+    """Cluster updates of one trajectory of this action: of links none by default, which is written out as
+    `cluster: wolff` where a config is kept."""
+    default = params.cluster == "wolff" and params.n_clusters == N_CLUSTERS
+    return 0 if default and isinstance(action, U1) else params.clusters
+
+
 def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
     """`InputError` unless the updates know this action and exp(-S) is a law on this lattice."""
     check_shape(recipe.shape)
@@ -165,7 +172,7 @@ def check_recipe(recipe: Recipe[MonteCarlo]) -> None:
     for asked, key, instead in (
         (p.update == "local", "update", "hmc"),
         (p.n_overrelax > 0, "n_overrelax", "0"),
-        (p.clusters > 0, "cluster", "none"),
+        (clusters_of(action, p) > 0, "cluster", "none"),
         (p.acceleration != "none", "acceleration", "none"),
     ):
         if asked and not isinstance(action, Spins):

@@ -22,7 +22,7 @@ from lattice.files import canonical_json, write_atomic
 from lattice.processes import Team
 from lattice.progress import Progress, Silent
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.recipe import Recipe
+from lattice.simulation.recipe import Recipe, clusters_of
 from lattice.simulation.starts import has_walls, start_fields, start_names
 from lattice.simulation.trajectory import Settings, one_trajectory
 from lattice.simulation.tuning import TUNING_PART, Tuner
@@ -56,7 +56,8 @@ def thermalise(
     team, bar, n = team or Team(), progress or Silent(), params.n_chains
     own = team.share(n)
     phi, chains = start_fields(action, shape, n, recipe.seed)[own], np.arange(n, dtype=np.int64)[own]
-    tuner, inverse_mass = Tuner(params, max(shape)), first_inverse_mass(action, shape, params)
+    tuner = Tuner(params, max(shape), clusters_of(action, params))
+    inverse_mass = first_inverse_mass(action, shape, params)
     history: dict[str, Any] = {name: np.empty((params.n_therm, n)) for name in HISTORY}
     fixed = params.n_steps is not None
     judged = min(params.n_therm, IDLE + (0 if fixed else int(TUNING_PART * params.n_therm)))

@@ -18,7 +18,7 @@ from lattice.actions.spins import Potts
 from lattice.arrays import Floats, Integers
 from lattice.rng import uniforms
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.recipe import Recipe
+from lattice.simulation.recipe import Recipe, clusters_of
 from lattice.updates.cluster import swendsen_wang_update, wolff_update
 from lattice.updates.gibbs import gibbs_sweep
 from lattice.updates.hmc import hmc_trajectory
@@ -75,9 +75,9 @@ def one_trajectory(
         dH, accepted = np.zeros(len(phi)), local.acceptance
     if params.n_overrelax:
         phi, _ = overrelaxation_sweep(action, phi, **keys, n_sweeps=params.n_overrelax)
-    if params.clusters:
+    if n_clusters := clusters_of(action, params):
         if params.cluster == "wolff":
-            phi, _ = wolff_update(action, phi, **keys, n_clusters=params.clusters)
+            phi, _ = wolff_update(action, phi, **keys, n_clusters=n_clusters)
         else:
             phi, _ = swendsen_wang_update(action, phi, **keys)
         phi = _signed(action, phi, keys)

@@ -107,11 +107,13 @@ class Tuner:
     with that step size (35 %); the step number at the best length (the rest). The best has the lowest cost
     per independent configuration: (forces + fixed cost) * tau_int, over all chains, of the slowest of M^2, S
     and the square of M^2's deviation. Candidates go up to the longest `extent` of the lattice. What the
-    parameters fix is left alone. `measure_modes` is true when the first part has just ended: the moment to
-    measure the propagator for the acceleration.
+    parameters fix is left alone; clusters: updates of a trajectory (None: those of the parameters).
+    `measure_modes` is true when the first part has just ended: the moment to measure the propagator for the
+    acceleration.
     """
 
-    def __init__(self, params: MonteCarlo, extent: int) -> None:
+    def __init__(self, params: MonteCarlo, extent: int, clusters: int | None = None) -> None:
+        self._clusters = params.clusters if clusters is None else clusters
         self._params, self._extent, n = params, extent, int(TUNING_PART * params.n_therm)
         self._fixed = params.update != "hmc" or params.n_steps is not None
         accelerated = params.acceleration != "none"
@@ -180,7 +182,7 @@ class Tuner:
         tau = tau_from_pairs(np.concatenate([x, square - square.mean(axis=2, keepdims=True)], axis=1))
         p = self._params
         force = 1.0 + (FOURIER_COST * self._extent if p.acceleration != "none" else 0.0)
-        fixed = TRAJECTORY_COST * (1 + p.n_overrelax) + CLUSTER_COST * p.clusters
+        fixed = TRAJECTORY_COST * (1 + p.n_overrelax) + CLUSTER_COST * self._clusters
         forces = self.n_steps * scheme(p.integrator).force_evaluations
         return (force * forces + fixed) * tau
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from killer import killed, killed_before
 from longer import same_numbers
 
@@ -27,7 +28,7 @@ from lattice.observables.measure import measure
 from lattice.requests import stored_request
 from lattice.simulation.monte_carlo import generate
 from lattice.simulation.parameters import MonteCarlo
-from lattice.simulation.recipe import Recipe, check_recipe
+from lattice.simulation.recipe import Recipe, check_recipe, clusters_of
 from lattice.simulation.simulate import simulate
 from lattice.simulation.starts import has_walls, start_fields
 from lattice.simulation.thermalise import read_thermalisation
@@ -155,6 +156,22 @@ def test_kill_9_and_longer_are_the_same_bytes(update: str, tmp_path: Path) -> No
     assert read_thermalisation(whole / "therm.h5")[0].phi.shape == (8, 2, 4, 6)
 
 
+@pytest.mark.parametrize("update", ["hmc", "heat-bath"])
+def test_the_default_cluster_updates_are_none(update: str, tmp_path: Path) -> None:
+    """Also as a config is kept, with every default written out; and what is tuned is the same."""
+    params = MonteCarlo(n_configs=96, n_chains=8, n_therm=100, update=update, n_winding=1)
+    kept = yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json")))
+    assert (kept["cluster"], kept["n_clusters"]) == ("wolff", 2)
+    found = generate(FROZEN, (4, 6), params, 11, tmp_path / "default")
+    assert found.attrs["algorithm"]["name"] == update
+    assert same_numbers(generate(FROZEN, (4, 6), MonteCarlo(**kept), 11, tmp_path / "default"), found)
+    none = MonteCarlo(**{**kept, "cluster": "none"})
+    np.testing.assert_array_equal(generate(FROZEN, (4, 6), none, 11, tmp_path / "none").phi, found.phi)
+    assert clusters_of(FROZEN, params) == clusters_of(FROZEN, none) == 0
+    assert clusters_of(ScalarPhi4(0.2, 0.1), params) == 2
+    assert clusters_of(FROZEN, MonteCarlo(n_clusters=3)) == 3
+
+
 def test_a_folder_from_before_the_key_was_there_goes_on(tmp_path: Path) -> None:
     """The request of an ensemble without winding moves does not say n_winding: it is what it was before."""
     params, action = MonteCarlo(**{**SMALL, "n_winding": 0}), ScalarPhi4(0.2, 0.1)
@@ -197,7 +214,7 @@ class Own(U1):
     [
         (U1(1.0 + 0.5j), (4, 4), {}, r"S is complex: action.beta = 1\+0.5j.* action.field: x\+iy"),
         (U1(1.0, theta=0.5), (4, 4), {}, "S is complex: action.beta = 1, action.theta = 0.5"),
-        (U1(1.0), (4, 4), {"cluster": "wolff"}, r"ensemble.cluster: wolff .* use ensemble.cluster: none"),
+        (U1(1.0), (4, 4), {"cluster": "wolff", "n_clusters": 3}, "wolff knows .* use ensemble.cluster: none"),
         (U1(1.0), (4, 4), {"cluster": "swendsen-wang"}, "use ensemble.cluster: none"),
         (U1(1.0), (4, 4), {"update": "local"}, "use ensemble.update: hmc"),
         (U1(1.0), (4, 4), {"update": "gibbs"}, "gibbs"),
