@@ -14,7 +14,6 @@ from lattice.actions.protocol import (
     says_itself,
     sum_sites,
 )
-from lattice.arrays import wrapped
 from lattice.errors import InputError
 
 if TYPE_CHECKING:
@@ -114,6 +113,8 @@ class U1(Action):
 
     def order(self, phi: Tensor) -> Tensor:
         """Q (n,) of links (n, 2, L0, L1)."""
+        from lattice.arrays import wrapped  # not above: a config is read without numpy
+
         return (sum_sites(wrapped(circulation(phi))) / self.period).round()
 
     def check_normalisable(self, shape: tuple[int, ...]) -> None:
