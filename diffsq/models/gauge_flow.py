@@ -33,6 +33,7 @@ from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice_flow import Leg, transport
 from diffsq.models.protocol import Watch, unseen
 from lattice.actions.u1 import circulation
+from lattice.arrays import wrapped
 from lattice.errors import InputError
 
 VERSION = 1  # of the law q: raise it with any change
@@ -156,9 +157,7 @@ class GaugeFlow:
     def latent(self, target: GaugeScore, links: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """White noise and ln w (n,) of given links (n, 2, L0, L1); u (n, L0, L1) uniform, which draws the
         lifts of their plaquettes. Over lifts <1/w> = 1/Z."""
-        angle = circulation(links)
-        wrapped = angle - 2 * math.pi * torch.round(angle / (2 * math.pi))
-        flux = target.law.lifted(wrapped, u)
+        flux = target.law.lifted(wrapped(circulation(links)), u)
         noise, log_q = self.up(flux)
         return noise, log_weight(self.score, target, flux, log_q)
 

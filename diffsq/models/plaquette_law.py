@@ -24,6 +24,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lattice.arrays import wrapped
 from lattice.errors import InputError
 
 N_IMAGES = 8  # lifts on either side in sums over them
@@ -83,9 +84,7 @@ class PlaquetteLaw:
 
     def log_w(self, flux: Tensor) -> Tensor:
         """ln w of lifted plaquettes (...), up to the constant of S(0)."""
-        two_pi = 2 * math.pi
-        angle = flux - two_pi * torch.round(flux / two_pi)
-        images = angle[..., None] + two_pi * self._images(flux)
+        images = wrapped(flux)[..., None] + 2 * math.pi * self._images(flux)
         share = -(flux**2) / (2 * self.spread) - torch.logsumexp(-(images**2) / (2 * self.spread), -1)
         return self.log_angle(flux) + share
 

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from diffsq.models.gauge import curl_of
 from diffsq.models.momentum import Momenta, chebyshev
 from diffsq.models.plaquette_law import N_IMAGES
-from diffsq.process.torus import SIGMA_MAX, wrap
+from diffsq.process.torus import SIGMA_MAX
 from lattice.actions.u1 import circulation
+from lattice.arrays import wrapped
 from lattice.errors import InputError
 
 VERSION = 1  # of the function for given weights: raise it with any change
@@ -124,7 +125,7 @@ class TorusScore(nn.Module):
         """sigma^2 u (n, L0, L1) float32 of plaquettes theta (n, L0, L1), whatever their lifts, at sigma
         (n,)."""
         p, v = self.momenta, (self.known[1] + 4 * sigma**2)[:, None, None]
-        psi = lift_mean(wrap(theta), v)
+        psi = lift_mean(wrapped(theta), v)
         coulomb = 1 / (self.known[1] + sigma[:, None] ** 2 * p.khat2)
         loop2, loop3 = around(theta)
         s2 = sigma[:, None, None] ** 2

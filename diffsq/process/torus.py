@@ -17,20 +17,11 @@ import math
 import torch
 from torch import Tensor
 
+from lattice.arrays import wrapped
 from lattice.errors import InputError
 
 SIGMA_MAX = 2.5
 N_IMAGES = 6  # e^{-(12 pi)^2/2/6.25}, nothing
-
-
-def wrap(angle: Tensor) -> Tensor:
-    """In (-pi, pi].
-
-    >>> wrap(torch.tensor([4.0, -math.pi]).double()).round(decimals=4).tolist()
-    [-2.2832, 3.1416]
-    """
-    two_pi = 2 * math.pi
-    return angle - two_pi * ((angle - math.pi) / two_pi).ceil()
 
 
 def log_heat_kernel(angle: Tensor, sigma: float) -> Tensor:
@@ -42,7 +33,7 @@ def log_heat_kernel(angle: Tensor, sigma: float) -> Tensor:
     if not sigma > 0:
         raise InputError(f"heat-kernel noise has sigma > 0, got {sigma}")
     if sigma < SIGMA_MAX:
-        images = wrap(angle)[..., None] + 2 * math.pi * torch.arange(
+        images = wrapped(angle)[..., None] + 2 * math.pi * torch.arange(
             -N_IMAGES, N_IMAGES + 1, dtype=angle.dtype
         )
         each = -0.5 * (images / sigma) ** 2
@@ -63,7 +54,7 @@ def loop_factor(sigma: float, n_links: int) -> float:
 
 def noisy(links: Tensor, sigma: float, noise: Tensor) -> Tensor:
     """Links (n, 2, L0, L1) after the process, in (-pi, pi], from white noise like them."""
-    return wrap(links + sigma * noise)
+    return wrapped(links + sigma * noise)
 
 
 def levels(sigma_min: float, n_levels: int, sigma_max: float = SIGMA_MAX) -> Tensor:

@@ -64,6 +64,13 @@ LABELS = {
         )
         for n in ("", "2") for axis in (0, 1)
     },
+    **{
+        f"polyakov_sq_{axis}": Label(
+            f"⟨Re <i>P</i><sub>{axis}</sub>²⟩", rf"$\langle{{\rm Re}}P_{axis}^2\rangle$",
+            "line around the torus, twice",
+        )
+        for axis in (0, 1)
+    },
     "charge": Label("⟨<i>Q</i>⟩", r"$\langle Q\rangle$", "topological charge"),
     "charge2": Label("⟨<i>Q</i>²⟩", r"$\langle Q^2\rangle$", "topological charge"),
     "chi_top": Label("χ<sub>top</sub>", r"$\chi_{\rm top}$", "⟨Q²⟩/V"),

@@ -25,8 +25,9 @@ from torch import Tensor
 from diffsq.models.gauge import curl_of
 from diffsq.models.protocol import ActionFunction, Noise, Watch, unseen
 from diffsq.models.torus import Rescaling, TorusScore
-from diffsq.process.torus import levels, wrap
+from diffsq.process.torus import levels
 from lattice.actions.u1 import circulation
+from lattice.arrays import wrapped
 
 VERSION = 1  # of the law R: raise it with any change
 N_LEVELS = 100
@@ -61,7 +62,7 @@ class AnglePath:
         for n in range(len(self.levels) - 1):
             low = links + self.levels[n] * noise(2 * n)
             d = self._delta(n).sqrt() * noise(2 * n + 1)
-            high = wrap(low + d)
+            high = wrapped(low + d)
             rest = p.modes(circulation(-d - self._step(high, n)))
             power = p.class_mean((rest.abs() ** 2).mean(0)) / p.khat2.clamp_min(1e-9) / self._delta(n)
             # a straight line in ln(1 + k^2): free numbers of every k would cost more than they explain
@@ -111,7 +112,7 @@ class AnglePath:
             rest = self._drawn(noise(n), n)
             d = self._step(a, n) + rest
             log_w += self._log_forward(d, n) - self._log_reverse(rest, n)
-            a = wrap(a + d)
+            a = wrapped(a + d)
             watch(n, a)
         return a, log_w - action(a)
 
@@ -121,7 +122,7 @@ class AnglePath:
         a, log_w = links, -action(links)
         for n in range(len(self.levels) - 1):
             d = self._delta(n).sqrt() * noise(n)
-            high = wrap(a + d)
+            high = wrapped(a + d)
             log_w = log_w + self._log_forward(d, n) - self._log_reverse(-d - self._step(high, n), n)
             a = high
         return log_w

@@ -31,7 +31,7 @@ from diffsq.sampling.gauge_path import GaugePath
 from diffsq.sampling.reverse_chain import finite
 from diffsq.sampling.streams import noise_of
 from lattice.actions.u1 import circulation
-from lattice.arrays import Integers
+from lattice.arrays import Integers, wrapped
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
 from lattice.errors import InputError
@@ -145,8 +145,7 @@ def flow_links(
 def links_of_flux(flux: Tensor, u: Tensor) -> Tensor:
     """Links of lifted flux (n, L0, L1), two holonomies and a gauge transformation drawn by u (n, V + 2)
     uniform."""
-    angle = flux - 2 * math.pi * torch.round(flux / (2 * math.pi))
-    return torch.from_numpy(with_gauge(angle.numpy(), 2 * math.pi * u.numpy()))
+    return torch.from_numpy(with_gauge(wrapped(flux).numpy(), 2 * math.pi * u.numpy()))
 
 
 def _flux(
@@ -182,8 +181,7 @@ def _weigh(work: Sampling, kernel: Kernel, links: Tensor, index: Integers) -> di
     if isinstance(kernel, GaugeFlow):
         log_w = in_groups(lambda a, b: kernel.latent(target, a, b), links, u)[1]
     else:
-        theta = circulation(links)
-        flux = target.law.lifted(theta - 2 * math.pi * torch.round(theta / (2 * math.pi)), u)
+        flux = target.law.lifted(wrapped(circulation(links)), u)
         noise = work.noise("sample/forward", index)
         log_w = kernel.weigh(flux, minus_log_weight(kernel.score, target), noise)[0]
     return {"model": finite(log_w, "forward log-weights").tolist()}

@@ -22,7 +22,7 @@ from diffsq.training import harmonics
 from diffsq.training.harmonics import fit_harmonics, smooth_charges
 from diffsq.training.loop import BETAS, Loop, Loss
 from lattice.actions.u1 import circulation
-from lattice.arrays import Floats
+from lattice.arrays import Floats, wrapped
 from lattice.ensembles.ensemble import Ensemble
 from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
@@ -97,8 +97,7 @@ def lifted_charges(links: Floats, law: PlaquetteLaw, seed: int) -> Floats:
     """The charges of the lifts of links (n, 2, L0, L1): (n,)."""
     theta = circulation(torch.from_numpy(links))
     u = uniforms(seed, "train/lift", np.arange(len(links)), 0, math.prod(theta.shape[1:]))
-    angle = theta - 2 * math.pi * torch.round(theta / (2 * math.pi))
-    flux = law.lifted(angle, torch.from_numpy(u).reshape(theta.shape))
+    flux = law.lifted(wrapped(theta), torch.from_numpy(u).reshape(theta.shape))
     found: Floats = (flux.sum((-1, -2)) / (2 * math.pi)).round().numpy()
     return found
 

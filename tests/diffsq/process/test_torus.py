@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffsq.process.torus import levels, log_heat_kernel, loop_factor, noisy, wrap
+from diffsq.process.torus import levels, log_heat_kernel, loop_factor, noisy
+from lattice.arrays import wrapped
 from lattice.errors import InputError
 from lattice.exact.u1 import wilson_loop
 from lattice.observables.gauge import wilson_loop as measured_loop
@@ -45,9 +46,9 @@ def test_loops_fall_by_their_perimeter() -> None:
 
 def test_wrapping_and_what_is_refused() -> None:
     x = torch.linspace(-20, 20, 401, dtype=torch.float64)
-    assert (wrap(x) > -math.pi).all()
-    assert (wrap(x) <= math.pi).all()
-    assert torch.allclose(wrap(x).cos(), x.cos())
+    assert (wrapped(x) > -math.pi).all()
+    assert (wrapped(x) <= math.pi).all()
+    assert torch.allclose(wrapped(x).cos(), x.cos())
     with pytest.raises(InputError, match="sigma > 0, got 0"):
         log_heat_kernel(x, 0.0)
     with pytest.raises(InputError, match="rise from sigma_min to 2.5"):
