@@ -48,7 +48,7 @@ class ChargeLaw(NamedTuple):
 
 
 def check_torus(beta: float, volume: int) -> None:
-    """`InputError` unless beta is in `lattice.actions.u1.BETAS` and there are at least four plaquettes."""
+    """`InputError` unless beta lies between 1e-6 and 1e6 and there are at least four plaquettes."""
     if not (math.isfinite(beta) and beta > 0):
         raise InputError(f"beta must be > 0 and finite, got {beta}")
     if not BETAS[0] <= beta <= BETAS[1]:
