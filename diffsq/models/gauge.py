@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from diffsq.models.momentum import Momenta
 from diffsq.models.plaquette_law import PlaquetteLaw
+from lattice.actions.u1 import circulation
 
 VERSION = 1  # of the function of harmonics and charges: raise it with any change
 N_CELLS = 768  # of the table of delta, on either side
@@ -176,8 +177,6 @@ class GaugeScore(nn.Module):
     def score(self, links: Tensor, sigma: float, lift: Tensor) -> Tensor:
         """grad ln p of noisy links (n, 2, L0, L1), real numbers not wrapped, whose lifted flux is
         circulation + 2 pi lift, lift (n, L0, L1) whole: gauge invariant, and without holonomies."""
-        from lattice.actions.u1 import circulation
-
         return curl_of(self.flux_score(circulation(links) + 2 * math.pi * lift, sigma))
 
 

@@ -17,7 +17,9 @@ Links are drawn on every gauge orbit alike: those of the plaquettes, two holonom
 a gauge transformation uniform at every site. The map from links to (plaquettes, holonomies, gauge) has a
 constant Jacobian, so that with Haar measure normalised to one
 
-    ln w = ln prod_p w(F_p) + V S-constant - ln P(Q) - ln q(F|Q) - (V-1) ln 2 pi - (1/2) ln V,   <w> = Z.
+    ln w = sum_p ln w(F_p) - ln P(Q) - ln q(F|Q) - (V-1) ln 2 pi - (1/2) ln V,    <w> = Z,
+
+where ln w(F_p) has S(0) in it: `PlaquetteLaw.log_w` leaves sum_n b_n out, `log_weight` puts it back.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from torch import Tensor
 from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice_flow import Leg, transport
 from diffsq.models.protocol import Watch, unseen
+from diffsq.process.sde import VESDE
 from lattice.actions.u1 import circulation
 from lattice.arrays import wrapped
 from lattice.errors import InputError
@@ -76,9 +79,7 @@ class GaugeFlow:
             raise InputError(f"the flow takes at least {MIN_STEPS} steps, got {n_steps}")
         self.score, self.momenta, self.n_steps = score, score.momenta, n_steps
         low, high = score.span
-        self.levels = torch.cat(
-            [torch.zeros(1), torch.logspace(math.log10(low), math.log10(high), n_steps + 1)]
-        ).double()
+        self.levels = VESDE(low, high).levels(n_steps + 1)
         self.below = Leg(1, 1.0, self._below, several=False, still=True)
         self.above = Leg(n_steps, math.log(high / low), self._above, several=False)
 

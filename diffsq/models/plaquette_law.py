@@ -31,7 +31,7 @@ N_IMAGES = 8  # lifts on either side in sums over them
 N_POINTS = 1501  # of quadrature; the integrands are analytic, so that equal steps converge exponentially
 WIDE = 8.5  # standard deviations, beyond which there is nothing
 RARE = 1e-13  # probability of a charge below which it is never drawn
-MOST_SPREAD = 36.0  # of s_V: beta of 1e-7
+MOST_SPREAD = 36.0  # of s_V: beta of 3e-8
 
 
 @dataclass(frozen=True)

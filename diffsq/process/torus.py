@@ -17,6 +17,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffsq.process.sde import VESDE
 from lattice.arrays import wrapped
 from lattice.errors import InputError
 
@@ -64,5 +65,4 @@ def levels(sigma_min: float, n_levels: int, sigma_max: float = SIGMA_MAX) -> Ten
             f"levels on the circle rise from sigma_min to {sigma_max:g}, 2 at least; got {sigma_min:g}, "
             f"{n_levels} levels"
         )
-    ends = (math.log10(sigma_min), math.log10(sigma_max))
-    return torch.cat([torch.zeros(1), torch.logspace(*ends, n_levels)]).double()
+    return VESDE(sigma_min, sigma_max).levels(n_levels)

@@ -29,7 +29,6 @@ from diffsq.run_folder.fields import NetworkBench, OfFields, first_set, network_
 from diffsq.run_folder.pulls import Truth, by_label, exact_truth
 from diffsq.run_folder.records import open_config
 from diffsq.sampling.flow_sets import flow_from, in_groups
-from diffsq.sampling.gauge_sets import check_links_model
 from diffsq.sampling.lattice_path import ReversePath, path_from
 from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.point_sets import PointDraws
@@ -277,7 +276,7 @@ def _gauge_bench(folder: Path, config: GaugeRun) -> GaugeBench:
     for name in config.models:
         kind: Any = GaugeScore if name == "score" else TorusScore
         models[str(name)] = load_model(folder / "train" / name, kind)
-        check_links_model(models[name], ensemble)
+        check_model(models[name], ensemble, folder / "train" / name)
     sets = {name.removesuffix("-ve"): samples for name, samples in sample_sets(folder).items()}
     return GaugeBench(folder, config, ensemble.action, ensemble, models, sets)
 

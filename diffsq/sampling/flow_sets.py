@@ -136,14 +136,20 @@ def write(work: Sampling, flow: LatticeFlow, writer: EnsembleWriter, generated: 
     n = work.config.n_samples
     work.draw(writer, n, partial(_block, work, flow))
     fine = flow.in_steps(2 * flow.n_steps)
-    ensemble = work.ensemble
     own = {**generated, "levels": fine.levels.tolist(), **about(fine)}
-    half = EnsembleWriter(
-        work.out / HALF, ensemble.action, ensemble.shape, sha256_text(canonical_json(own)), {"generated": own}
-    )
-    work.draw(half, min(n, N_HALF), partial(_block, work, fine), "half steps")
+    draw_half(work, own, n, partial(_block, work, fine))
+
+
+def draw_half(
+    work: Sampling, generated: dict[str, Any], n: int, block: Callable[[Integers, Watch], Drawn]
+) -> None:  # fmt: skip
+    """The first of n samples again, drawn as `generated` says, in steps of half the size, in half/."""
+    action, fields = work.ensemble.action, (*work.ensemble.action.components, *work.ensemble.shape)
+    key = sha256_text(canonical_json(generated))
+    half = EnsembleWriter(work.out / HALF, action, fields, key, {"generated": generated})
+    work.draw(half, min(n, N_HALF), block, "half steps")
     if work.team.rank == 0:
-        half.finish({"generated": own})
+        half.finish({"generated": generated})
 
 
 def _block(work: Sampling, flow: LatticeFlow, index: Integers, watch: Watch) -> Drawn:

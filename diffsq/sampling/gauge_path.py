@@ -23,6 +23,7 @@ from diffsq.models.gauge import GaugeScore
 from diffsq.models.momentum import Momenta
 from diffsq.models.protocol import Frames, Noise
 from diffsq.models.symmetry import Symmetry, still
+from diffsq.process.sde import VESDE
 from diffsq.sampling.reverse_chain import Law, ReverseChain
 
 VERSION = 1  # of the law R: raise it with any change
@@ -67,9 +68,7 @@ class GaugePath(ReverseChain):
     @classmethod
     def of(cls, score: GaugeScore, n_levels: int = N_LEVELS) -> GaugePath:
         """The chain of n_levels levels, geometric above 0."""
-        low, high = (math.log10(end) for end in score.span)
-        sigma = torch.logspace(low, high, n_levels, dtype=torch.float64)
-        return cls(score, torch.cat([torch.zeros(1, dtype=torch.float64), sigma]))
+        return cls(score, VESDE(*score.span).levels(n_levels))
 
     def of_charges(self, charge: Tensor) -> GaugePath:
         """The same for chains of the charges Q (n,)."""

@@ -25,16 +25,16 @@ from diffsq.models.torus import TorusScore
 from diffsq.sampling import angle_kernel, gauge_path
 from diffsq.sampling.angle_kernel import AnglePath
 from diffsq.sampling.draws import Drawn, Sampling
-from diffsq.sampling.flow_sets import HALF, N_HALF, in_groups
+from diffsq.sampling.flow_sets import draw_half, in_groups
 from diffsq.sampling.folder import claim
 from diffsq.sampling.gauge_path import GaugePath
+from diffsq.sampling.lattice_sets import check_model
 from diffsq.sampling.reverse_chain import finite
 from diffsq.sampling.streams import noise_of
 from lattice.actions.u1 import circulation
 from lattice.arrays import Integers, wrapped
 from lattice.ensembles.ensemble import Ensemble
 from lattice.ensembles.writer import EnsembleWriter
-from lattice.errors import InputError
 from lattice.files import canonical_json, sha256_text
 from lattice.progress import Progress, Silent
 from lattice.rng import uniforms
@@ -56,7 +56,7 @@ def sample_links(
     More samples than `out` holds go on from there. Raises `InputError` when model, config and ensemble do not
     belong together, and for weights that are not finite.
     """
-    check_links_model(model, ensemble)
+    check_model(model, ensemble)
     method = config.method
     n_levels = config.sampling.n_levels or DEFAULT[method]
     generated: dict[str, Any] = {
@@ -76,20 +76,11 @@ def sample_links(
     work.forward(("model",), partial(_weigh, work, kernel))
     work.draw(writer, config.n_samples, partial(_block, work, kernel))
     if isinstance(kernel, GaugeFlow):
-        _half(work, kernel, generated)
+        fine = kernel.in_steps(2 * kernel.n_steps)
+        own = {**generated, "levels": fine.levels.tolist(), "n_steps": fine.n_steps}
+        draw_half(work, own, config.n_samples, partial(_block, work, fine))
     writer.finish({"generated": generated, "request": request})
     return writer.read()
-
-
-def check_links_model(model: GaugeScore | TorusScore, ensemble: Ensemble) -> None:
-    """Refuse a model made for another lattice, action or ensemble."""
-    for name, have, want in (
-        ("lattice", model.shape, ensemble.shape),
-        ("action", model.about.get("action"), ensemble.action.as_dict()),
-        ("ensemble", model.about.get("ensemble"), ensemble.identity),
-    ):
-        if have != want:
-            raise InputError(f"the model was made for {name} {have}, not {want}; make one for it")
 
 
 Kernel = GaugeFlow | GaugePath | AnglePath
@@ -185,16 +176,3 @@ def _weigh(work: Sampling, kernel: Kernel, links: Tensor, index: Integers) -> di
         noise = work.noise("sample/forward", index)
         log_w = kernel.weigh(flux, minus_log_weight(kernel.score, target), noise)[0]
     return {"model": finite(log_w, "forward log-weights").tolist()}
-
-
-def _half(work: Sampling, flow: GaugeFlow, generated: dict[str, Any]) -> None:
-    """The first samples again in steps of half the size."""
-    fine = flow.in_steps(2 * flow.n_steps)
-    own = {**generated, "levels": fine.levels.tolist(), "n_steps": fine.n_steps}
-    ensemble = work.ensemble
-    half = EnsembleWriter(
-        work.out / HALF, ensemble.action, (2, *ensemble.shape), sha256_text(canonical_json(own)),
-        {"generated": own},
-    )  # fmt: skip
-    work.draw(half, min(work.config.n_samples, N_HALF), partial(_block, work, fine), "half steps")
-    half.finish({"generated": own})

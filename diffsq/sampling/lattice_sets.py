@@ -10,9 +10,11 @@ from torch import Tensor
 
 from diffsq.config.config import LatticeRun
 from diffsq.models import lattice_flow
+from diffsq.models.gauge import GaugeScore
 from diffsq.models.lattice import LatticeScore
 from diffsq.models.protocol import Watch
 from diffsq.models.regression import RegressionBase
+from diffsq.models.torus import TorusScore
 from diffsq.sampling import flow_sets, lattice_path, steps
 from diffsq.sampling.draws import Drawn, Sampling
 from diffsq.sampling.folder import claim
@@ -88,7 +90,9 @@ def law_of(method: str) -> int:
     return lattice_flow.VERSION if method == "flow" else lattice_path.VERSION
 
 
-def check_model(model: LatticeScore, ensemble: Ensemble, folder: Path | None = None) -> None:
+def check_model(
+    model: LatticeScore | GaugeScore | TorusScore, ensemble: Ensemble, folder: Path | None = None
+) -> None:
     """Refuse a model trained for another lattice, action or ensemble; `folder` is where it was read."""
     for name, have, want in (
         ("lattice", model.shape, ensemble.shape),

@@ -86,7 +86,7 @@ def test_a_model_of_another_ensemble_is_refused(links: Ensemble, tmp_path: Path)
     other = Ensemble.from_fields(
         draw_links(BETA, SHAPE, 1000, seed=6), U1(BETA), chains, np.zeros_like(chains)
     )
-    with pytest.raises(InputError, match="the model was made for ensemble"):
+    with pytest.raises(InputError, match="the model was trained for ensemble"):
         sample(run_of(), model, other, tmp_path / "samples")
 
 
