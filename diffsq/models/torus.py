@@ -121,7 +121,7 @@ class TorusScore(nn.Module):
         low, high = (math.log(end) for end in self.span)
         return (2 * (sigma.log() - low) / (high - low) - 1).clamp(-1, 1)
 
-    def curl_free(self, theta: Tensor, sigma: Tensor) -> Tensor:
+    def plaquette_field(self, theta: Tensor, sigma: Tensor) -> Tensor:
         """sigma^2 u (n, L0, L1) float32 of plaquettes theta (n, L0, L1), whatever their lifts, at sigma
         (n,)."""
         p, v = self.momenta, (self.known[1] + 4 * sigma**2)[:, None, None]
@@ -153,7 +153,7 @@ class TorusScore(nn.Module):
         self, links: Tensor, sigma: Tensor, beta: float | None = None, rescaling: Rescaling = "propagator"
     ) -> Tensor:
         """grad ln p (n, 2, L0, L1) float64 of links at sigma (n,), at another beta by `rescaling`."""
-        u = self.curl_free(circulation(links), sigma).double()
+        u = self.plaquette_field(circulation(links), sigma).double()
         if beta is not None and beta != self.beta:
             u = self.rescaled(u, sigma, beta, rescaling)
         return curl_of(u) / (sigma**2)[:, None, None, None]

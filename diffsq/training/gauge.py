@@ -149,7 +149,9 @@ def denoising_error(model: TorusScore, links: Tensor, noise: Tensor, sigma: Tens
     """|sigma s + noise|^2 (n,) of the transverse modes, per plaquette: links and noise (n, 2, L0, L1)."""
     p = model.momenta
     at = sigma[:, None, None]
-    u = p.modes(model.curl_free(circulation(links + sigma[:, None, None, None] * noise), sigma).double())
+    u = p.modes(
+        model.plaquette_field(circulation(links + sigma[:, None, None, None] * noise), sigma).double()
+    )
     k = p.expand(p.khat2).sqrt()
     rest = u * k / at + p.modes(circulation(noise)) / k.clamp_min(1e-9)
     rest = torch.where(k > 1e-9, rest, torch.zeros_like(rest))

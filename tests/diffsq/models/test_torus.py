@@ -30,14 +30,14 @@ SIGMA = torch.tensor([0.2, 0.7, 2.0], dtype=torch.float64)
 
 def test_the_plaquette_field_turns_with_the_lattice_and_is_odd() -> None:
     score, theta = random_score(), circulation(some_links())
-    u = score.curl_free(theta, SIGMA)
+    u = score.plaquette_field(theta, SIGMA)
     assert u.abs().max() > 0.01
     for turned, same in (
         (-theta, -u), (theta.roll((1, 3), (-1, -2)), u.roll((1, 3), (-1, -2))),
         (theta.transpose(-1, -2), u.transpose(-1, -2)), (theta.flip(-1), u.flip(-1)),
         (theta.flip(-2), u.flip(-2)), (theta + 2 * math.pi * torch.ones_like(theta).cumsum(-1), u),
     ):  # fmt: skip
-        assert torch.allclose(score.curl_free(turned, SIGMA), same, atol=2e-5)
+        assert torch.allclose(score.plaquette_field(turned, SIGMA), same, atol=2e-5)
 
 
 def test_the_score_knows_no_gauge_and_no_holonomy() -> None:
